@@ -1,0 +1,34 @@
+# make bench   measure every GGUF model on this machine
+# make test    test the harness
+#
+# Both set themselves up in .venv: llama-cpp-python is compiled (some minutes, once), the rest is installed.
+# A GPU build: make bench CMAKE_ARGS=-DGGML_CUDA=on. More options: make bench ARGS="--models FOLDER".
+
+PYTHON ?= python3
+LLAMA_CPP_PYTHON ?= llama-cpp-python==0.3.36
+BIN := .venv/bin
+
+.PHONY: bench test check schema clean
+
+bench: .venv/ready
+	$(BIN)/pytest bench --benchmark-only --demo-models .models $(ARGS)
+
+test: .venv/ready
+	$(BIN)/pytest tests $(ARGS)
+
+check: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+schema: .venv/ready
+	$(BIN)/ggufbench schema > docs/record.schema.json
+
+.venv/ready: pyproject.toml Makefile tools/install_llama_cpp.sh
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	CMAKE_ARGS="$(CMAKE_ARGS)" tools/install_llama_cpp.sh $(BIN)/python $(LLAMA_CPP_PYTHON)
+	touch $@
+
+clean:
+	rm -rf .venv .models

@@ -1,0 +1,11 @@
+"""How fast is an answer written?"""
+
+import pytest
+
+from ggufbench.pytest_plugin import worker_clock
+
+
+@pytest.mark.benchmark(group="decode, per token (OPS: tokens per second)", timer=worker_clock)
+def test_decode(gguf_case, benchmark):
+    """Seconds for each generated token."""
+    gguf_case.replay(benchmark, "decode_tokens_per_second")

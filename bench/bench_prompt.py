@@ -1,0 +1,11 @@
+"""How fast is a prompt read?"""
+
+import pytest
+
+from ggufbench.pytest_plugin import worker_clock
+
+
+@pytest.mark.benchmark(group="prompt, per token (OPS: tokens per second)", timer=worker_clock)
+def test_prompt(gguf_case, benchmark):
+    """Seconds for each token of the prompt."""
+    gguf_case.replay(benchmark, "prompt_tokens_per_second")

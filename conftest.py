@@ -1,0 +1,22 @@
+"""What this checkout's own tests need; the plugin for users is `ggufbench.pytest_plugin`."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_TESTS = Path(__file__).parent / "tests"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Where GGUFBENCH_NO_SKIPS is set, as in CI, a test that skips itself has failed.
+
+    Only Metal is excepted, which no machine of that CI has.
+    """
+    report = yield
+    is_ours = item.path.is_relative_to(_TESTS) and not item.get_closest_marker("metal")
+    if report.skipped and is_ours and os.environ.get("GGUFBENCH_NO_SKIPS"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, where nothing may be skipped: {report.longrepr}"
+    return report

@@ -1,0 +1,1 @@
+"""Pure functions on numbers and text: no files, no processes, no clocks."""

@@ -1,0 +1,99 @@
+"""Which numbers a case has, in which unit, and which direction is better."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One measured quantity."""
+
+    name: str
+    unit: Literal["s", "tokens/s", "bytes", "ratio"]
+    better: Literal["lower", "higher"]
+    meaning: str
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("load_seconds", "s", "lower", "from loading the file to a context ready for tokens"),
+        Metric(
+            "first_decode_seconds",
+            "s",
+            "lower",
+            "first token after loading; may still read weights",
+        ),
+        Metric("ready_seconds", "s", "lower", "load_seconds + first_decode_seconds"),
+        Metric(
+            "prompt_tokens_per_second",
+            "tokens/s",
+            "higher",
+            "prompt tokens over the time to evaluate them",
+        ),
+        Metric(
+            "decode_tokens_per_second",
+            "tokens/s",
+            "higher",
+            "generated tokens over the time they took",
+        ),
+        Metric("token_p50_seconds", "s", "lower", "median time of one generated token"),
+        Metric("token_p95_seconds", "s", "lower", "95th percentile of the time of one generated token"),
+        Metric("token_p99_seconds", "s", "lower", "99th percentile of the time of one generated token"),
+        Metric("peak_rss_bytes", "bytes", "lower", "most memory of the process, mapped file pages included"),
+        Metric("peak_anonymous_bytes", "bytes", "lower", "most memory not backed by a file, at any mark"),
+        Metric("device_bytes", "bytes", "lower", "buffers that llama.cpp allocated on the GPU-type devices"),
+        Metric("peak_to_file_ratio", "ratio", "lower", "peak_rss_bytes over the size of the file"),
+    )
+}
+"""Every metric by name; records hold no other."""
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value below which `percent` % of the values lie, by linear interpolation between order statistics.
+
+    The same as numpy's default (Hyndman and Fan, type 7). Raises ValueError for no values.
+    """
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("a percentile needs at least one value")
+    position = (len(ordered) - 1) * percent / 100
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One metric of one case, over all samples of all its launches."""
+
+    unit: str
+    better: str
+    median: float
+    minimum: float
+    maximum: float
+    samples: int
+    per_launch: list[float]
+    """The best sample of each launch: delays only ever add, so the best is the least disturbed one."""
+
+
+def summarize(name: str, launches: Sequence[Sequence[float]]) -> Summary | None:
+    """Summarize the samples of each launch; None where there is not one sample."""
+    metric = METRICS[name]
+    values = [value for launch in launches for value in launch]
+    if not values:
+        return None
+    best = min if metric.better == "lower" else max
+    return Summary(
+        unit=metric.unit,
+        better=metric.better,
+        median=statistics.median(values),
+        minimum=min(values),
+        maximum=max(values),
+        samples=len(values),
+        per_launch=[best(launch) for launch in launches if launch],
+    )

@@ -1,0 +1,104 @@
+"""What llama.cpp says it did, read from its log: layers and buffers by device, load mode, flash attention.
+
+"offloaded N/N layers to GPU" is not read: it repeats the request, also where every layer went to the CPU.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+_LAYER = re.compile(r"load_tensors: layer +(\d+) assigned to device (\S+?),")
+_BUFFER = re.compile(r"^\S+: +(\S+) +(model|KV|compute|output|RS) buffer size = +([\d.]+) MiB")
+_LOAD_MODE = re.compile(r"\(load_mode = ([\w+]+)\)")
+_FLASH_AUTO = re.compile(r"Flash Attention (enabled|not supported, set to disabled)")
+_FLASH_ASKED = re.compile(r"flash_attn += (\w+)")
+_KV_TYPES = re.compile(r"K \((\w+)\): .*V \((\w+)\):")
+_HOST_BUFFERS = re.compile(r"^(CPU|AMX|BLAS|\w+_Host$)")
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class LoadLog:
+    """The facts of one load."""
+
+    layers: dict[str, int] = field(default_factory=dict)
+    """Device name to the number of layers on it; the output layer counts as one."""
+    buffers: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Kind (`model`, `KV`, `compute`, `output`) to buffer name (`CPU_Mapped`, `MTL0`) to bytes."""
+    load_mode: str | None = None
+    flash_attn: str | None = None
+    """`on` or `off`, as it was resolved."""
+    type_k: str | None = None
+    type_v: str | None = None
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes in buffers that are not the processor's memory."""
+        return sum(
+            size
+            for kind in self.buffers.values()
+            for name, size in kind.items()
+            if not _HOST_BUFFERS.match(name)
+        )
+
+
+def parse_load_log(lines: Iterable[str]) -> LoadLog:
+    """Read the facts from the log lines of loading a model and creating its context."""
+    layers: dict[int, str] = {}
+    buffers: dict[str, dict[str, int]] = {}
+    found: dict[str, str] = {}
+    for line in lines:
+        if match := _LAYER.search(line):
+            layers[int(match[1])] = match[2]
+        elif match := _BUFFER.search(line):
+            kind = buffers.setdefault(match[2], {})
+            kind[match[1]] = kind.get(match[1], 0) + round(float(match[3]) * _MIB)
+        else:
+            _read_facts(line, found)
+    return LoadLog(layers=_count(layers.values()), buffers=buffers, **found)
+
+
+def offload_problem(log: LoadLog, device: str, n_gpu_layers: int, devices: Iterable[str]) -> str | None:
+    """Why a load that asked for a device did not get it, in one sentence; None where it did.
+
+    `devices` are the names that the setting may use (`RPC0`); a CPU setting may use none.
+    """
+    allowed = set(devices)
+    total = sum(log.layers.values())
+    on_device = sum(count for name, count in log.layers.items() if name in allowed)
+    elsewhere = ", ".join(
+        sorted(f"{count} on {name}" for name, count in log.layers.items() if name not in allowed)
+    )
+    if device == "cpu":
+        foreign = sorted(name for name in log.layers if name != "CPU")
+        return f"a CPU scenario put layers on {', '.join(foreign)}" if foreign else None
+    if total == 0:
+        return f"the log does not say where the layers are, so nothing proves that {device} was used"
+    wanted = total if n_gpu_layers < 0 else min(n_gpu_layers, total)
+    if on_device < wanted:
+        return f"{on_device} of {wanted} layers are on {device} ({elsewhere}); this is not a {device} run"
+    if wanted and not any(name.startswith(tuple(allowed)) for name in log.buffers.get("model", {})):
+        return f"no weights were allocated on {device}; this is not a {device} run"
+    return None
+
+
+def _read_facts(line: str, found: dict[str, str]) -> None:
+    if match := _LOAD_MODE.search(line):
+        found["load_mode"] = match[1]
+    elif match := _FLASH_AUTO.search(line):
+        found["flash_attn"] = "on" if match[1] == "enabled" else "off"
+    elif match := _FLASH_ASKED.search(line):
+        known = {"enabled": "on", "disabled": "off"}
+        if match[1] in known:
+            found["flash_attn"] = known[match[1]]
+    elif match := _KV_TYPES.search(line):
+        found["type_k"], found["type_v"] = match[1], match[2]
+
+
+def _count(names: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts

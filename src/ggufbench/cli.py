@@ -1,0 +1,213 @@
+"""The door for the command line: each command parses, calls the room that does the work, and prints."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from ggufbench.modelkit.spec import Architecture
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ggufbench.run import Request
+
+USAGE = 2
+
+app = typer.Typer(
+    name="ggufbench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Does this GGUF model load fast, fit and answer quickly on this machine?\n\n"
+    "To measure every model that is found: pytest bench --benchmark-only",
+)
+
+Places = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--models",
+        metavar="PATH",
+        help="Look in this file or folder instead of the known caches (repeatable; also GGUFBENCH_MODELS).",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+@app.command()
+def models(places: Places = None, as_json: AsJson = False) -> None:
+    """List every GGUF model on this machine, and the files that are none, with the reason."""
+    from ggufbench.discovery import PlaceNotFound, discover
+    from ggufbench.run import requested_places
+
+    try:
+        found = discover(requested_places(places or []) or None)
+    except PlaceNotFound as error:
+        _refuse(error)
+    if as_json:
+        _print_json({"models": found.models, "rejected": found.rejected})
+        return
+    from ggufbench.report.terminal import models_table
+
+    if not found.models and not found.rejected:
+        typer.echo(
+            "No GGUF file was found. Give a folder with --models, or make some with `ggufbench synth`."
+        )
+        return
+    _print(models_table(found))
+
+
+@app.command()
+def plan(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+    places: Places = None,
+    match: Annotated[
+        list[str] | None, typer.Option(help="Only models whose name or repository matches (repeatable).")
+    ] = None,
+    quant: Annotated[
+        list[str] | None, typer.Option(help="Only models of this quantization, such as Q4_K_M (repeatable).")
+    ] = None,
+    scenario: Annotated[list[str] | None, typer.Option(help="Only this scenario (repeatable).")] = None,
+    scenarios: Annotated[Path | None, typer.Option(help="Read scenarios from this folder.")] = None,
+    results: Annotated[Path, typer.Option(help="Where earlier records lie, for better estimates.")] = Path(
+        "results"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """List the cases that would run, with the memory and the time that each needs; run nothing."""
+    from ggufbench.launcher import Interpreter
+    from ggufbench.plan import Selection
+    from ggufbench.run import USAGE_ERRORS, Request, prepare, requested_places
+
+    request: Request = Request(
+        places=requested_places(places or []),
+        selection=Selection(match or [], quant or []),
+        scenarios=scenario or [],
+        scenario_folder=scenarios,
+        results=results,
+    )
+    try:
+        prepared = prepare(request, Interpreter())
+    except USAGE_ERRORS as error:
+        _refuse(error)
+    if as_json:
+        _print_json({"cases": [_planned(case) for case in prepared.cases]})
+        return
+    from ggufbench.report.terminal import plan_table
+
+    _print(plan_table(prepared.cases))
+
+
+@app.command()
+def synth(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+    out: Annotated[Path, typer.Argument(help="The file to write, or with --demo the folder.")],
+    architecture: Annotated[Architecture, typer.Option("--arch", help="Which shape.")] = "llama",
+    size: Annotated[str, typer.Option(help="Parameters, such as 20M or 1.1B.")] = "110M",
+    quant: Annotated[str, typer.Option(help="F16, Q8_0, Q4_0, MXFP4, Q4_K_M, IQ4_NL, ...")] = "Q8_0",
+    vocabulary: Annotated[int, typer.Option(help="Tokens in the vocabulary.")] = 32000,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same file.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Make the demo models that are missing.")] = False,
+) -> None:
+    """Write a GGUF with random weights: real shapes, types and tokenizer, and nothing to say."""
+    from ggufbench.modelkit import SynthError, SynthSpec, make_demo_models, parse_size, synthesize
+
+    try:
+        if demo:
+            made = make_demo_models(out, _demo_progress)
+        else:
+            spec = SynthSpec(
+                architecture=architecture,
+                parameters=parse_size(size),
+                quantization=quant,
+                vocabulary=vocabulary,
+                seed=seed,
+            )
+            made = [synthesize(out, spec, _progress, overwrite=overwrite)]
+    except (SynthError, ValueError) as error:
+        _refuse(error)
+    for path in made:
+        typer.echo(f"{path} ({path.stat().st_size / 1e6:.0f} MB, synthetic)")
+
+
+@app.command("rpc-server")
+def rpc_server(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 50052,
+    threads: Annotated[
+        int, typer.Option(help="Threads of the served processor; 0 for the usual number.")
+    ] = 0,
+) -> None:
+    """Serve this machine's devices to the `rpc` scenario, on loopback only, until Ctrl-C."""
+    from ggufbench.machine import resolve_threads
+    from ggufbench.rpc import serve
+    from ggufbench.worker.channel import ProviderError
+
+    typer.echo(f"Serving on 127.0.0.1:{port}; Ctrl-C ends it.")
+    try:
+        serve(port, threads or resolve_threads("auto"))
+    except ModuleNotFoundError:
+        _refuse("llama-cpp-python is not installed here; install it with `pip install llama-cpp-python`")
+    except ProviderError as error:
+        _refuse(error)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a record."""
+    from ggufbench.records.schema import json_schema
+
+    typer.echo(json_schema(), nl=False)
+
+
+def _planned(case: Any) -> dict[str, Any]:
+    return {
+        "case_id": case.id,
+        "model": case.model,
+        "scenario": case.scenario.name,
+        "setting": case.setting,
+        "workload": case.workload,
+        "estimate": case.estimate,
+        "skip": case.skip,
+    }
+
+
+def _print(content: RenderableType) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(content)
+
+
+def _print_json(value: Any) -> None:
+    from pydantic_core import to_json
+
+    typer.echo(to_json(value, indent=2).decode())
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if done >= total else ""
+        typer.echo(f"\r{100 * done // max(1, total):3d} % of {total / 1e6:.0f} MB{end}", err=True, nl=False)
+
+
+def _demo_progress(name: str, done: int, total: int) -> None:
+    if done == 0:
+        typer.echo(f"Making {name}", err=True)
+    _progress(done, total)
+
+
+def _refuse(error: object) -> NoReturn:
+    """One sentence, and the exit code of a request that cannot be met."""
+    typer.echo(f"ggufbench: {error}", err=True)
+    raise typer.Exit(USAGE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Which GGUFs are on this machine: `discover()` lists the models, and says why the other files are none."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ggufbench.discovery import classify, facts, names, shards, sources
+from ggufbench.discovery.classify import RefusedError
+from ggufbench.discovery.facts import Provenance
+from ggufbench.discovery.header import Header, HeaderError, read_header
+from ggufbench.discovery.model import Discovery, KvShape, Model, Rejected
+from ggufbench.discovery.shards import Files
+from ggufbench.discovery.sources import Candidate, PlaceNotFound
+
+__all__ = ["Discovery", "KvShape", "Model", "PlaceNotFound", "Rejected", "discover"]
+
+_File = tuple[int, int]
+"""Device and inode: the same for every link to a file."""
+_LINKS_TRIED = 8
+
+
+def discover(places: Sequence[Path] | None = None, env: Mapping[str, str] = os.environ) -> Discovery:
+    """Every model in the default places, or in `places` (files and folders) instead of these.
+
+    The same file, however many links and programs lead to it, is one entry. Reads headers and a few blocks,
+    never whole files. Raises PlaceNotFound for one of `places` that is not there, and nothing else: whatever
+    is wrong with a file is the reason of its `Rejected`.
+    """
+    if places is None:
+        found = sources.default_candidates(sources.default_roots(env, sys.platform, _home(env)))
+    else:
+        found = sources.explicit_candidates(places)
+    return _examine(found)
+
+
+def _home(env: Mapping[str, str]) -> Path:
+    stated = env.get("USERPROFILE" if sys.platform == "win32" else "HOME")
+    return Path(stated) if stated else Path.home()
+
+
+def _examine(found: Iterable[Candidate]) -> Discovery:
+    models: list[Model] = []
+    rejected: dict[_File | Path, Rejected] = {}
+    used: set[_File | Path] = set()
+    for file, links in _by_file(found).items():
+        outcome = _examine_file(links)
+        if isinstance(outcome, Model):
+            models.append(outcome)
+            used.update(_file_of(shard) for shard in outcome.shards)
+        else:
+            rejected[file] = outcome
+    # The later parts of a model are named by the model itself.
+    alone = (refusal for file, refusal in rejected.items() if file not in used)
+    return Discovery(
+        tuple(sorted(models, key=lambda m: (m.name, m.quantization, str(m.path)))),
+        tuple(sorted(alone, key=lambda r: str(r.path))),
+    )
+
+
+def _by_file(found: Iterable[Candidate]) -> dict[_File | Path, list[Candidate]]:
+    """The candidates that lead to each file, in the order of the sources."""
+    files: dict[_File | Path, list[Candidate]] = {}
+    for candidate in found:
+        files.setdefault(_file_of(candidate.path), []).append(candidate)
+    return files
+
+
+def _file_of(path: Path) -> _File | Path:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return path
+    return status.st_dev, status.st_ino
+
+
+def _examine_file(links: Sequence[Candidate]) -> Model | Rejected:
+    """What one file is. Its header is read once, however many links lead to it."""
+    first = links[0]
+    try:
+        header = _header_of(first)
+        classify.architecture_of(header)
+        candidate, files = _gather(links, header)
+        return facts.describe(files, _provenance(candidate, files.paths[0]))
+    except (RefusedError, HeaderError) as error:
+        return Rejected(first.path, first.source, _size_of(first.path), str(error))
+
+
+def _header_of(candidate: Candidate) -> Header:
+    if candidate.refusal is not None:
+        raise RefusedError(candidate.refusal)
+    return read_header(candidate.path)
+
+
+def _gather(links: Sequence[Candidate], header: Header) -> tuple[Candidate, Files]:
+    """The files of a model: a shard may have the others beside one link to it, and not beside another."""
+    refusal = RefusedError("nothing leads to the file")
+    for number, candidate in enumerate(links[:_LINKS_TRIED]):
+        try:
+            return candidate, shards.gather(candidate.path, header)
+        except RefusedError as error:
+            refusal = refusal if number else error
+    raise refusal
+
+
+def _provenance(candidate: Candidate, path: Path) -> Provenance:
+    # The target's name goes before the link's, so that a model has one name; but a cache's blobs have none.
+    named = path if path.suffix.lower() == ".gguf" else candidate.path
+    stem = named.stem if named.suffix.lower() == ".gguf" else named.name
+    return Provenance(candidate.name or names.model_name(stem), stem, candidate.source, candidate.repository)
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except (OSError, ValueError):
+        return 0

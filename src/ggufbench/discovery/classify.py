@@ -1,0 +1,109 @@
+"""Which GGUFs are language models that can be benchmarked, and in one sentence why the others are not."""
+
+from __future__ import annotations
+
+from ggufbench.discovery.header import Header, Tensor, printable
+
+BLOCKS_CAP = 4096
+"""Layers that a model may have; llama.cpp itself stops at 512."""
+_NO_POOLING = (0, 2**32 - 1)
+
+_TYPES = {
+    "adapter": "a LoRA adapter: it changes another model and cannot run alone",
+    "imatrix": "an importance matrix: it steers a quantization and cannot run",
+    "mmproj": "a multimodal projector (mmproj): the eyes or ears of another model",
+    "controlvector": "a control vector: it steers another model and cannot run alone",
+}
+_EMBEDDING = "an embedding model: it makes vectors, not text"
+_DIFFUSION = "a diffusion model: it does not write token after token"
+_SPEECH = "a speech model: it makes sound, not text"
+_DRAFT = "a draft model for speculative decoding: it cannot run without the model it was made for"
+_ARCHITECTURES = {
+    "clip": _TYPES["mmproj"],
+    "controlvector": _TYPES["controlvector"],
+    **dict.fromkeys(["bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert"], _EMBEDDING),
+    **dict.fromkeys(["jina-bert-v2", "jina-bert-v3", "eurobert", "t5encoder"], _EMBEDDING),
+    **dict.fromkeys(["gemma-embedding", "llama-embed"], _EMBEDDING),
+    "t5": "an encoder-decoder model: its speed is not that of token after token",
+    **dict.fromkeys(["dream", "llada", "llada-moe", "rnd1", "diffusion-gemma"], _DIFFUSION),
+    **dict.fromkeys(["wavtokenizer-dec", "qwen3tts", "pockettts"], _SPEECH),
+    **dict.fromkeys(["eagle3", "dflash", "gemma4-assistant"], _DRAFT),
+}
+
+
+class RefusedError(ValueError):
+    """The file is a valid GGUF, but nothing to benchmark; the message is one sentence."""
+
+
+def block_of(name: str) -> int | None:
+    """The layer that a tensor belongs to, None for those outside all layers."""
+    parts = name.split(".", 2)
+    if len(parts) < 2 or parts[0] != "blk" or not parts[1].isdecimal() or len(parts[1]) > 6:
+        return None
+    return int(parts[1])
+
+
+def architecture_of(header: Header) -> str:
+    """The architecture's name. Raises RefusedError or HeaderError for what is no language model by its kind.
+
+    Takes the header of a whole file or of the first shard; numbers are looked at later.
+    """
+    _refuse_by_type(header)
+    architecture = header.text("general.architecture")
+    if not architecture:
+        raise RefusedError(_without_architecture(header))
+    if architecture in _ARCHITECTURES:
+        raise RefusedError(_ARCHITECTURES[architecture])
+    if any(key.startswith("adapter.") for key in header.values):
+        raise RefusedError(_TYPES["adapter"])
+    _refuse_encoders(header, architecture)
+    return architecture
+
+
+def _refuse_by_type(header: Header) -> None:
+    if header.whole("split.no"):
+        number, count = header.whole("split.no"), header.whole("split.count")
+        raise RefusedError(
+            f"part {(number or 0) + 1} of {count or '?'} of a model: the first part is what is loaded"
+        )
+    kind = header.text("general.type")
+    if kind in _TYPES:
+        raise RefusedError(_TYPES[kind])
+
+
+def _without_architecture(header: Header) -> str:
+    prefixes = {key.partition(".")[0] for key in header.values}
+    for kind in ("imatrix", "controlvector", "adapter"):
+        if kind in prefixes:
+            return _TYPES[kind]
+    return "the key general.architecture is missing"
+
+
+def _refuse_encoders(header: Header, architecture: str) -> None:
+    if (header.whole(f"{architecture}.pooling_type") or 0) not in _NO_POOLING:
+        raise RefusedError(_EMBEDDING)
+    if header.flag(f"{architecture}.attention.causal") is False:
+        raise RefusedError(_EMBEDDING)
+
+
+def required(header: Header, architecture: str, name: str, most: int) -> int:
+    """A number that every model must state, from 1 to `most`. RefusedError where it is missing or 0."""
+    key = f"{architecture}.{name}"
+    value = header.whole(key, most)
+    if value is None:
+        raise RefusedError(f"the key {printable(key)} is missing")
+    if value == 0:
+        raise RefusedError(f"the key {printable(key)} is 0")
+    return value
+
+
+def refuse_without_trunk(tensors: tuple[Tensor, ...], trunk_layers: int) -> None:
+    """Raise RefusedError for a file without weights, or with those of prediction heads alone.
+
+    `trunk_layers` is the number of layers that run for every token, without those that only draft.
+    """
+    if not tensors:
+        raise RefusedError("only a vocabulary: the file has no tensors")
+    blocks = {block for t in tensors if (block := block_of(t.name)) is not None}
+    if blocks and min(blocks) >= trunk_layers:
+        raise RefusedError(_DRAFT)

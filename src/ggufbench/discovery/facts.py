@@ -1,0 +1,269 @@
+"""From headers to facts: what a model is, how large it is, and what one token costs in bytes.
+
+Two figures are estimates by rule, because the exact ones depend on the machine:
+
+`repack_bytes` counts the matrices of type Q4_0, Q4_K, IQ4_NL and MXFP4 with a row count that divides by 8,
+which llama.cpp copies into an order of its own on x86 with AVX2 and, mostly, on Arm. It leaves out embedding
+tables. More types are copied on some processors (Q2_K with AVX-512; Q5_K, Q6_K and Q8_0 on Arm), none where
+the weights lie on a GPU.
+
+`kv` counts attention caches only: the state of recurrent layers does not grow. With multi-head latent
+attention (MLA) the cache holds one compressed row per token, which serves as key and value: `key_length`
+elements (or `kv_lora_rank` plus the rotary ones where that is missing) and no values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ggufbench.discovery import classify, names
+from ggufbench.discovery.header import Header, HeaderError, Tensor
+from ggufbench.discovery.model import KvShape, Model
+from ggufbench.discovery.shards import Files, identity
+from ggufbench.discovery.tables import FILE_TYPE_GUESSED, FILE_TYPES
+
+_REPACKED_TYPES = frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"})
+_TABLES = frozenset({"token_embd.weight", "per_layer_token_embd.weight"})
+_ONE_ROW = frozenset({"per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"})
+_ENCODER_PREFIXES = ("v.", "a.", "mm.")
+_EXPERT = re.compile(r"_exps\.|\.ffn_(?:gate|up|down)\.\d+\.")
+_RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
+
+# Architecture -> (period, whether the full layer is the first of a period; otherwise it is the last). A
+# period of 0 means that every layer slides. A key `attention.sliding_window_pattern` in the file goes first.
+_SLIDING: dict[str, tuple[int, bool]] = {
+    "afmoe": (4, False),
+    "cohere2": (4, False),
+    "cohere2moe": (4, True),
+    "deepseek4": (0, False),
+    "exaone-moe": (4, False),
+    "exaone4": (4, False),
+    "gemma2": (2, False),
+    "gemma3": (6, False),
+    "gemma3n": (5, False),
+    "gpt-oss": (2, False),
+    "laguna": (4, True),
+    "llama4": (4, False),
+    "mellum": (4, False),
+    "muse-glimmer": (4, False),
+    "olmo2": (4, False),
+    "plamo3": (8, False),
+    "smallthinker": (4, True),
+}
+_WINDOW_IGNORED = frozenset({"phi3"})  # llama.cpp runs it with full attention, whatever the file says
+_LLAMA4_CHUNK = 8192
+_GEMMA3N_CACHED_LAYERS = 20
+_LINEAR_BY_INTERVAL = frozenset({"qwen3next", "qwen35", "qwen35moe", "qwen4exp"})
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What the place where a model was found knows about it."""
+
+    name: str
+    stem: str
+    """The file's name without suffix: the last resort for its quantization."""
+    source: str
+    repository: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """The numbers of the architecture that several facts need."""
+
+    architecture: str
+    layers: int
+    trunk: int
+    """Layers that run for every token: without those that only draft (NextN, MTP)."""
+    experts: int
+    experts_used: tuple[int, ...]
+
+
+def describe(files: Files, found: Provenance) -> Model:
+    """The facts of a model. Raises RefusedError or HeaderError where the headers tell that it is none."""
+    header, tensors = files.headers[0], files.tensors
+    shape = _shape(header, classify.architecture_of(header))
+    classify.refuse_without_trunk(tensors, shape.trunk)
+    classify.required(header, shape.architecture, "embedding_length", 2**32 - 1)
+    kv = _kv_shape(header, shape)
+    return Model(
+        name=found.name,
+        path=files.paths[0],
+        shards=files.paths,
+        source=found.source,
+        repository=found.repository,
+        architecture=names.clean(shape.architecture),
+        quantization=quantization(header, tensors, found.stem),
+        parameters=sum(t.elements for t in tensors),
+        file_size_bytes=sum(h.file_size_bytes for h in files.headers),
+        tensor_bytes=sum(t.size_bytes for t in tensors),
+        decode_bytes_per_token=_decode_bytes(tensors, shape),
+        repack_bytes=sum(t.size_bytes for t in tensors if _is_repacked(t)),
+        trained_context=classify.required(header, shape.architecture, "context_length", 2**32 - 1),
+        layers=shape.layers,
+        experts=shape.experts,
+        experts_used=max(shape.experts_used),
+        sliding_window=_window(header, shape) if kv.sliding_k else 0,
+        vocabulary=header.length("tokenizer.ggml.tokens"),
+        kv=kv,
+        chat_template=bool(header.values.get("tokenizer.chat_template")),
+        synthetic=header.values.get("ggufbench.synthetic") is True,
+        identity=identity(files),  # last: it is what takes time, and a rejected file needs none
+    )
+
+
+def _shape(header: Header, architecture: str) -> _Shape:
+    layers = classify.required(header, architecture, "block_count", classify.BLOCKS_CAP)
+    drafting = header.whole(f"{architecture}.nextn_predict_layers") or 0
+    if drafting > layers:
+        raise HeaderError(f"nextn_predict_layers is {drafting}, more than the {layers} layers")
+    experts = header.whole(f"{architecture}.expert_count") or 0
+    used = header.per_layer(f"{architecture}.expert_used_count", layers) or (0,) * layers
+    if max(used) > experts:
+        raise HeaderError(f"expert_used_count is {max(used)}, more than the {experts} experts")
+    return _Shape(architecture, layers, layers - drafting, experts, used)
+
+
+def quantization(header: Header, tensors: Sequence[Tensor], stem: str) -> str:
+    """The quantization as users name it.
+
+    `general.file_type` counts where the matrices hold one of its types (for F32: mostly). Otherwise the type
+    of most bytes in matrices; without matrices the file's name; `unknown` without all three.
+    """
+    sizes: dict[str, int] = {}
+    for tensor in tensors:
+        if tensor.rows > 1 and tensor.size_bytes:
+            sizes[tensor.type.name] = sizes.get(tensor.type.name, 0) + tensor.size_bytes
+    # Equal sizes: by name, so that the answer does not depend on the order of the tensors.
+    dominant = max(sizes, key=lambda name: (sizes[name], name), default=None)
+    stated = header.values.get("general.file_type")
+    if isinstance(stated, int) and not isinstance(stated, bool):
+        name, types = FILE_TYPES.get(stated & ~FILE_TYPE_GUESSED, ("", frozenset[str]()))
+        fits = dominant == name if name == "F32" else not types.isdisjoint(sizes)
+        if name and (fits or dominant is None):
+            return name
+    return dominant or names.quantization_in(stem) or "unknown"
+
+
+def _is_repacked(tensor: Tensor) -> bool:
+    return (
+        tensor.type.name in _REPACKED_TYPES
+        and len(tensor.dims) in (2, 3)
+        and tensor.rows % 8 == 0
+        and tensor.name not in _TABLES
+    )
+
+
+def _decode_bytes(tensors: Sequence[Tensor], shape: _Shape) -> int:
+    """Weight bytes that decoding one token reads.
+
+    A lookup table costs one row, except a token table that is also the output matrix. Of a layer's experts
+    the used ones are read; shared experts always. Layers that only draft and vision or audio towers cost
+    nothing.
+    """
+    tied = not any(tensor.name == "output.weight" for tensor in tensors)
+    return sum(_decoded(tensor, shape, tied) for tensor in tensors)
+
+
+def _decoded(tensor: Tensor, shape: _Shape, tied: bool) -> int:
+    name, size = tensor.name, tensor.size_bytes
+    if name in _ONE_ROW or (name == "token_embd.weight" and not tied):
+        return size // max(tensor.rows, 1)
+    if name.startswith(_ENCODER_PREFIXES):
+        return 0
+    block = classify.block_of(name)
+    if block is None:
+        return 0 if name.startswith("nextn.") else size
+    if block >= shape.trunk:
+        return 0
+    if shape.experts and _EXPERT.search(name):
+        return size * shape.experts_used[block] // shape.experts
+    return size
+
+
+def _kv_shape(header: Header, shape: _Shape) -> KvShape:
+    heads = _kv_heads(header, shape)
+    slides = _sliding_layers(header, shape)
+    cached = _cached_layers(header, shape)
+    totals = {False: [0, 0], True: [0, 0]}
+    for sliding in (False, True):
+        key, value = _lengths(header, shape, sliding)
+        for layer in cached:
+            if slides[layer] is sliding:
+                totals[sliding][0] += heads[layer] * key
+                totals[sliding][1] += heads[layer] * value
+    return KvShape(*totals[False], *totals[True])
+
+
+def _kv_heads(header: Header, shape: _Shape) -> tuple[int, ...]:
+    prefix = f"{shape.architecture}.attention"
+    for name in ("head_count_kv", "head_count"):
+        heads = header.per_layer(f"{prefix}.{name}", shape.layers)
+        if heads is not None:
+            return heads
+    return (0,) * shape.layers
+
+
+def _lengths(header: Header, shape: _Shape, sliding: bool) -> tuple[int, int]:
+    """Elements of one head's key and value; for layers with a window these may be stated apart."""
+    prefix = f"{shape.architecture}.attention"
+    heads = header.per_layer(f"{prefix}.head_count", shape.layers) or (0,)
+    width = classify.required(header, shape.architecture, "embedding_length", 2**32 - 1)
+    default = width // max(heads) if max(heads) else 0
+    key = header.whole(f"{prefix}.key_length")
+    value = header.whole(f"{prefix}.value_length")
+    if sliding:
+        key = header.whole(f"{prefix}.key_length_swa") or key
+        value = header.whole(f"{prefix}.value_length_swa") or value
+    if header.whole(f"{prefix}.key_length_mla"):
+        rank = header.whole(f"{prefix}.kv_lora_rank") or 0
+        rotary = header.whole(f"{shape.architecture}.rope.dimension_count") or 0
+        return (rank + rotary if key is None else key), 0
+    return (default if key is None else key), (default if value is None else value)
+
+
+def _window(header: Header, shape: _Shape) -> int:
+    if shape.architecture in _WINDOW_IGNORED:
+        return 0
+    stated = header.whole(f"{shape.architecture}.attention.sliding_window")
+    if shape.architecture == "llama4" and stated != 0:
+        return _LLAMA4_CHUNK  # attention in chunks, which bounds the cache in the same way
+    return stated or 0
+
+
+def _sliding_layers(header: Header, shape: _Shape) -> tuple[bool, ...]:
+    """Which layers keep only a window. None where the pattern is unknown, which overstates the cache."""
+    full = (False,) * shape.layers
+    if not _window(header, shape):
+        return full
+    key = f"{shape.architecture}.attention.sliding_window_pattern"
+    period, full_first = _SLIDING.get(shape.architecture, (1, False))
+    if isinstance(header.values.get(key), tuple):
+        return tuple(bool(flag) for flag in header.per_layer(key, shape.layers) or full)
+    if shape.architecture in _SLIDING:
+        stated = header.whole(key)
+        period = period if stated is None else stated
+    if period == 0:
+        return (True,) * shape.layers
+    full_at = 0 if full_first else period - 1
+    return tuple(layer % period != full_at for layer in range(shape.layers))
+
+
+def _cached_layers(header: Header, shape: _Shape) -> list[int]:
+    """Trunk layers with an attention cache of their own: no recurrent ones, none that borrow another's."""
+    prefix = f"{shape.architecture}.attention"
+    if shape.architecture in _RECURRENT:
+        return []
+    shared = header.whole(f"{prefix}.shared_kv_layers") or 0
+    count = min(shape.trunk, max(shape.layers - shared, 0))
+    if shape.architecture == "gemma3n":
+        count = min(count, _GEMMA3N_CACHED_LAYERS)
+    recurrent = header.per_layer(f"{prefix}.recurrent_layers", shape.layers)
+    if recurrent is None:
+        interval = header.whole(f"{shape.architecture}.full_attention_interval") or 4
+        if shape.architecture not in _LINEAR_BY_INTERVAL:
+            interval = 1
+        recurrent = tuple(int((layer + 1) % interval != 0) for layer in range(shape.layers))
+    return [layer for layer in range(count) if not recurrent[layer]]

@@ -1,0 +1,83 @@
+"""What discovery finds: a model that can be measured, or a file that cannot and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class KvShape:
+    """Elements of the KV cache that one token adds, summed over the layers of each kind.
+
+    Multiply by the bytes per element of `type_k` and `type_v`. Layers with a sliding window keep at most
+    `sliding_window` tokens; the others keep every token of the context.
+    """
+
+    full_k: int
+    full_v: int
+    sliding_k: int
+    sliding_v: int
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A GGUF that can be benchmarked, with the facts of its header."""
+
+    name: str
+    """The file's name without directory, suffix, shard number and quantization."""
+    path: Path
+    """The file that is loaded, every link resolved; of shards the first, which keeps its numbered name."""
+    shards: tuple[Path, ...]
+    source: str
+    """Where it was found: `huggingface`, `lmstudio`, `ollama`, `llama.cpp`, `jan`, `gpt4all` or `path`."""
+    repository: str | None
+    """`owner/name` where the source knows it."""
+    architecture: str
+    quantization: str
+    """The name users know (`Q4_K_M`, `IQ4_NL`, `MXFP4`), from `general.file_type` and the tensor types."""
+    parameters: int
+    file_size_bytes: int
+    """Over all shards."""
+    tensor_bytes: int
+    decode_bytes_per_token: int
+    """Weight bytes that decoding one token reads: all of a dense model, the used experts of a mixture."""
+    repack_bytes: int
+    """Bytes of matrices whose type llama.cpp may copy and reorder for the CPU (see `discovery.facts`)."""
+    trained_context: int
+    layers: int
+    experts: int
+    experts_used: int
+    sliding_window: int
+    """Tokens; 0 where attention is full in every layer."""
+    vocabulary: int
+    kv: KvShape
+    chat_template: bool
+    synthetic: bool
+    """True where `ggufbench synth` made it: random weights, so only its speed and size mean anything."""
+    identity: str
+    """Hash of header, size and sampled blocks: the same for copies, different after any re-quantization."""
+
+    @property
+    def label(self) -> str:
+        """Name and quantization, as tables and case ids show them: `qwen3-8b-Q4_K_M`."""
+        return f"{self.name}-{self.quantization}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A file that looks like a model but is not benchmarked."""
+
+    path: Path
+    source: str
+    file_size_bytes: int
+    reason: str
+    """One sentence for a person: `only a vocabulary: the file has no tensors`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Everything found on this machine, in a stable order (by name, quantization, path)."""
+
+    models: tuple[Model, ...]
+    rejected: tuple[Rejected, ...]

@@ -1,0 +1,146 @@
+"""The files that one model consists of, and a fingerprint of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufbench.discovery.classify import RefusedError
+from ggufbench.discovery.header import Header, HeaderError, Tensor, open_regular, printable, read_header
+
+_SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+_SHARDS_CAP = 65_535
+_SAMPLES = 8
+_SAMPLE_BYTES = 64 << 10
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of one model, with their headers, first shard first."""
+
+    paths: tuple[Path, ...]
+    headers: tuple[Header, ...]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors of all shards."""
+        return tuple(tensor for header in self.headers for tensor in header.tensors)
+
+
+def gather(path: Path, header: Header) -> Files:
+    """All files of the model whose first file is `path`, in the order of their numbers.
+
+    A single file has every link resolved. Shards keep their names, by which llama.cpp finds them: a Hugging
+    Face cache links them to blobs that are named by a hash. Raises RefusedError for a missing, foreign or
+    broken shard.
+    """
+    count = header.whole("split.count", _SHARDS_CAP) or 1
+    if count == 1 or header.whole("split.no"):
+        return Files((_resolved(path),), (header,))
+    paths = _siblings(path, count)
+    headers = [header]
+    for number, sibling in enumerate(paths[1:], start=1):
+        headers.append(_read_shard(sibling, number))
+    _check_tensors(headers)
+    return Files(paths, tuple(headers))
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # links that became a circle since the file was opened
+        return path.absolute()
+
+
+def _siblings(path: Path, count: int) -> tuple[Path, ...]:
+    """The paths of all shards beside the first, or beside its target where only that has a proper name."""
+    for first in (path, _resolved(path)):
+        found = _SHARD_NAME.fullmatch(first.name)
+        if found and int(found["number"]) == 1 and int(found["count"]) == count:
+            folder = _resolved(first.parent)
+            names = (f"{found['stem']}-{n:05d}-of-{count:05d}.gguf" for n in range(1, count + 1))
+            return tuple(_existing(folder / name) for name in names)
+    raise RefusedError(
+        f"the first of {count} parts, but its name does not end with -00001-of-{count:05d}.gguf"
+    )
+
+
+def _existing(path: Path) -> Path:
+    # Checked one by one: a file may claim 65,535 parts, and the first that is missing is the one to name.
+    try:
+        path.stat()
+    except OSError:
+        raise RefusedError(f"a part of the model is missing: {printable(path.name, 200)}") from None
+    return path
+
+
+def _read_shard(path: Path, number: int) -> Header:
+    name = printable(path.name, 200)
+    try:
+        header = read_header(path)
+        stated = header.whole("split.no")
+    except HeaderError as error:
+        raise RefusedError(f"its part {name} is broken: {error}") from None
+    if stated != number:
+        raise RefusedError(f"{name} is not part {number + 1} of this model: its split.no is {stated}")
+    return header
+
+
+def _check_tensors(headers: list[Header]) -> None:
+    found = [tensor.name for header in headers for tensor in header.tensors]
+    if len(set(found)) != len(found):
+        raise RefusedError("its parts do not belong together: a tensor occurs in two of them")
+    stated = headers[0].whole("split.tensors.count")
+    if stated is not None and stated != len(found):
+        raise RefusedError(
+            f"its parts do not belong together: {stated} tensors are announced, {len(found)} there"
+        )
+
+
+def identity(files: Files) -> str:
+    """16 hexadecimal digits over every header, every size and eight blocks of 64 KiB at fixed places.
+
+    Equal for copies; different for another quantization, and for other weights unless they differ only
+    outside the blocks. Raises HeaderError where a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path, header in zip(files.paths, files.headers, strict=True):
+        digest.update(header.file_size_bytes.to_bytes(8, "little"))
+        _update(digest, path, 0, header.header_bytes)
+    total = sum(header.file_size_bytes for header in files.headers)
+    for sample in range(_SAMPLES):
+        index, offset = _locate(files, max(total - _SAMPLE_BYTES, 0) * sample // (_SAMPLES - 1))
+        length = min(_SAMPLE_BYTES, files.headers[index].file_size_bytes - offset)
+        _update(digest, files.paths[index], offset, length)
+    return digest.hexdigest()[:16]
+
+
+def _locate(files: Files, position: int) -> tuple[int, int]:
+    """The shard and the offset in it of a byte of all shards laid end to end."""
+    for index, header in enumerate(files.headers[:-1]):
+        if position < header.file_size_bytes:
+            return index, position
+        position -= header.file_size_bytes
+    return len(files.headers) - 1, position
+
+
+def _update(digest: hashlib._Hash, path: Path, offset: int, length: int) -> None:
+    descriptor, _ = open_regular(path)
+    try:
+        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 (a descriptor, not a path)
+            if offset and hasattr(os, "posix_fadvise"):
+                # No reading ahead: a benchmark of a cold load wants the weights out of the page cache.
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+            file.seek(offset)
+            while length > 0:
+                part = file.read(min(length, _READ_BYTES))
+                if not part:
+                    raise HeaderError("the file became shorter while it was read")
+                digest.update(part)
+                length -= len(part)
+    except OSError as error:
+        raise HeaderError(f"the file cannot be read: {error.strerror}") from None

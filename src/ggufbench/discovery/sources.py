@@ -1,0 +1,342 @@
+"""Where GGUFs lie: the caches of the programs that download them, and places that a user names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ggufbench.discovery import names
+
+_JSON_CAP = 1 << 20
+_MODEL_LAYER = "application/vnd.ollama.image.model"
+_DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
+_OLLAMA_REGISTRY = "registry.ollama.ai"
+_SUFFIX = ".gguf"
+_PARTIAL_PREFIX = "incomplete-"  # GPT4All's name for a file that it is downloading
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A place to look in, and the program that keeps its files there."""
+
+    source: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that may be a model."""
+
+    path: Path
+    source: str
+    name: str | None = None
+    """What the source calls it; None: its file's name says it."""
+    repository: str | None = None
+    refusal: str | None = None
+    """Why it need not even be opened."""
+
+
+class PlaceNotFound(ValueError):  # noqa: N818 (the name reads better where it is caught)
+    """A place that the user named is not there; the message says which and what to do."""
+
+
+def default_roots(env: Mapping[str, str], platform: str, home: Path) -> tuple[Root, ...]:
+    """Every place that may hold models, whether it exists or not.
+
+    `platform` is that of `sys.platform`. Besides its arguments this looks only at small files under `home` in
+    which LM Studio and Jan note that their models lie elsewhere.
+    """
+    cache = _folder(env, "XDG_CACHE_HOME", home) or home / ".cache"
+    roots = [
+        Root("huggingface", _huggingface(env, home, cache)),
+        *(Root("lmstudio", path) for path in _lmstudio(home)),
+        *(Root("ollama", path) for path in _ollama(env, platform, home)),
+        Root("llama.cpp", _llamacpp(env, platform, home, cache)),
+        *(Root("jan", path) for path in _jan(env, platform, home)),
+        *(Root("gpt4all", path) for path in _gpt4all(env, platform, home)),
+    ]
+    return tuple(dict.fromkeys(roots))
+
+
+def _folder(env: Mapping[str, str], variable: str, home: Path) -> Path | None:
+    text = env.get(variable, "").strip()
+    return _path(text, home) if text else None
+
+
+def _path(text: str, home: Path) -> Path:
+    """A path as written in a variable or a settings file, where `~` stands for `home`."""
+    if text == "~" or text.startswith(("~/", "~\\")):
+        return home / text[2:]
+    return Path(text)
+
+
+def _huggingface(env: Mapping[str, str], home: Path, cache: Path) -> Path:
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if path := _folder(env, variable, home):
+            return path
+    return (_folder(env, "HF_HOME", home) or cache / "huggingface") / "hub"
+
+
+def _lmstudio(home: Path) -> Iterator[Path]:
+    bases = [home / ".lmstudio", home / ".cache" / "lm-studio"]
+    pointer = _read_text(home / ".lmstudio-home-pointer").strip()
+    if pointer and "\n" not in pointer:
+        bases.insert(0, _path(pointer, home))
+    for base in bases:
+        chosen = _read_object(base / "settings.json").get("downloadsFolder")
+        if isinstance(chosen, str) and chosen:
+            yield _path(chosen, home)
+        yield base / "models"
+
+
+def _ollama(env: Mapping[str, str], platform: str, home: Path) -> Iterator[Path]:
+    yield _folder(env, "OLLAMA_MODELS", home) or home / ".ollama" / "models"
+    if platform.startswith("linux"):
+        # As a system service: of the official installer, of distributions' packages, and as a snap.
+        yield Path("/usr/share/ollama/.ollama/models")
+        yield Path("/var/lib/ollama/.ollama/models")
+        yield Path("/var/lib/ollama/models")
+        yield Path("/var/lib/ollama")
+        yield Path("/var/snap/ollama/common/models")
+
+
+def _llamacpp(env: Mapping[str, str], platform: str, home: Path, cache: Path) -> Path:
+    if path := _folder(env, "LLAMA_CACHE", home):
+        return path
+    if platform == "darwin":
+        return home / "Library" / "Caches" / "llama.cpp"
+    if platform == "win32":
+        return _local_data(env, home) / "llama.cpp"
+    return cache / "llama.cpp"
+
+
+def _local_data(env: Mapping[str, str], home: Path) -> Path:
+    return _folder(env, "LOCALAPPDATA", home) or home / "AppData" / "Local"
+
+
+def _application_data(env: Mapping[str, str], platform: str, home: Path) -> Sequence[Path]:
+    """The folders in which desktop programs keep their data."""
+    if platform == "darwin":
+        return (home / "Library" / "Application Support",)
+    if platform == "win32":
+        return (_folder(env, "APPDATA", home) or home / "AppData" / "Roaming",)
+    return (
+        _folder(env, "XDG_DATA_HOME", home) or home / ".local" / "share",
+        _folder(env, "XDG_CONFIG_HOME", home) or home / ".config",
+    )
+
+
+def _jan(env: Mapping[str, str], platform: str, home: Path) -> Iterator[Path]:
+    for base in _application_data(env, platform, home):
+        bases = [base / "Jan" / "data"]
+        chosen = _read_object(base / "Jan" / "settings.json").get("data_folder")
+        if isinstance(chosen, str) and chosen:
+            bases.insert(0, _path(chosen, home))
+        for data in bases:
+            yield data / "llamacpp" / "models"
+            yield data / "models"
+
+
+def _gpt4all(env: Mapping[str, str], platform: str, home: Path) -> Iterator[Path]:
+    base = _local_data(env, home) if platform == "win32" else _application_data(env, platform, home)[0]
+    yield base / "nomic.ai" / "GPT4All"
+    yield home / ".cache" / "gpt4all"  # its Python package, on every system
+
+
+def default_candidates(roots: Sequence[Root]) -> Iterator[Candidate]:
+    """Everything in these places that may be a model. A place that is missing or unreadable holds nothing."""
+    for root in roots:
+        if _is_folder(root.path):
+            yield from _look_in(root)
+
+
+def explicit_candidates(places: Sequence[Path]) -> Iterator[Candidate]:
+    """The files that the user named, whatever their suffix, and the GGUFs under the folders.
+
+    Raises PlaceNotFound for a place that is not there.
+    """
+    for place in places:
+        path = _expanded(place)
+        try:
+            path.stat()
+        except (OSError, ValueError) as error:
+            raise PlaceNotFound(_absence(place, error)) from None
+        if not _is_folder(path):
+            yield Candidate(path, "path")
+        elif _is_folder(path / "manifests") and _is_folder(path / "blobs"):
+            yield from _scan_ollama(path)
+        else:
+            yield from _walk(Root("path", path))
+
+
+def _expanded(place: Path) -> Path:
+    try:
+        return place.expanduser()
+    except RuntimeError:
+        return place
+
+
+def _absence(place: Path, error: Exception) -> str:
+    shown = names.clean(str(place)) if not str(place).isprintable() else str(place)
+    if isinstance(error, PermissionError):
+        return f"{shown} may not be read: check the permissions of the folders on the way to it"
+    if isinstance(error, OSError) and place.is_symlink():
+        return f"{shown} is a link to something that is not there: repair the link or name its target"
+    return f"there is no file or folder {shown}: check the spelling, or name another one"
+
+
+def _look_in(root: Root) -> Iterator[Candidate]:
+    if root.source == "huggingface":
+        return _scan_huggingface(root)
+    if root.source == "ollama":
+        return _scan_ollama(root.path)
+    return _walk(root)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _scan_huggingface(root: Root) -> Iterator[Candidate]:
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    scanned: set[Path] = set()
+    try:
+        repositories = scan_cache_dir(root.path).repos
+    except (CacheNotFound, OSError, ValueError):
+        repositories = frozenset()
+    for repository in sorted(repositories, key=lambda r: str(r.repo_path)):
+        scanned.add(repository.repo_path.resolve())
+        files = {file.file_path for revision in repository.revisions for file in revision.files}
+        for path in sorted(files):
+            if path.name.lower().endswith(_SUFFIX):
+                yield Candidate(path, root.source, repository=names.clean_repository(repository.repo_id))
+    yield from _scan_corrupted(root, scanned)
+
+
+def _scan_corrupted(root: Root, scanned: set[Path]) -> Iterator[Candidate]:
+    """Models of repositories that the library refuses to list: a stale reference must not hide the files."""
+    for entry in _entries(root.path):
+        path = Path(entry.path)
+        if not entry.name.startswith("models--") or not _is_folder(path) or path.resolve() in scanned:
+            continue
+        repository = names.clean_repository(entry.name.removeprefix("models--").replace("--", "/"))
+        for found in _walk(Root(root.source, path / "snapshots")):
+            yield Candidate(found.path, root.source, repository=repository, refusal=found.refusal)
+
+
+def _scan_ollama(folder: Path) -> Iterator[Candidate]:
+    manifests = folder / "manifests"
+    for path in sorted(_files_under(manifests)):
+        layers = _read_object(path).get("layers")
+        for layer in layers if isinstance(layers, list) else []:
+            if isinstance(layer, dict) and layer.get("mediaType") == _MODEL_LAYER:
+                yield _ollama_candidate(folder, path, path.relative_to(manifests).parts, layer.get("digest"))
+
+
+def _ollama_candidate(folder: Path, manifest: Path, parts: tuple[str, ...], digest: Any) -> Candidate:
+    name = names.ollama_name(parts)
+    repository = names.clean_repository("/".join(parts[-3:-1]))
+    # A digest is a name of a file: nothing but the form of a digest may become one.
+    found = _DIGEST.fullmatch(digest) if isinstance(digest, str) else None
+    if not found:
+        refusal = "this Ollama manifest names its model by something that is no digest"
+        return Candidate(manifest, "ollama", name, repository, refusal)
+    return Candidate(folder / "blobs" / f"sha256-{found[1]}", "ollama", name, repository)
+
+
+def _files_under(folder: Path) -> list[Path]:
+    return [Path(entry.path) for entry in _walk_entries(folder) if _is_file(entry)]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _walk(root: Root) -> Iterator[Candidate]:
+    """Everything under a folder that is named like a GGUF, links followed, no folder twice."""
+    for entry in _walk_entries(root.path):
+        name = entry.name.lower()
+        if not name.endswith(_SUFFIX) or (root.source == "gpt4all" and name.startswith(_PARTIAL_PREFIX)):
+            continue
+        path = Path(entry.path)
+        refusal = (
+            "this is a folder, not a GGUF file (what it holds is listed apart)" if _is_folder(path) else None
+        )
+        yield Candidate(path, root.source, *_known_to(root, path), refusal=refusal)
+
+
+def _known_to(root: Root, path: Path) -> tuple[str | None, str | None]:
+    """Name and repository that a program's folders tell."""
+    parts = path.relative_to(root.path).parts
+    if root.source == "jan" and path.stem.lower() == "model" and len(parts) > 1:
+        return names.model_name(parts[-2]), None
+    if root.source == "lmstudio" and len(parts) > 2:
+        return None, names.clean_repository("/".join(parts[:2]))
+    return None, None
+
+
+def _walk_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    seen: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:
+        current = waiting.pop()
+        try:
+            status = current.stat()
+        except (OSError, ValueError):
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for entry in _entries(current):
+            yield entry
+            if _leads_to_folder(entry):
+                waiting.append(Path(entry.path))
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, by name; nothing where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _read_text(path: Path) -> str:
+    """A small text file; empty where it is missing, unreadable, too large or no file."""
+    try:
+        if not path.is_file() or path.stat().st_size > _JSON_CAP:
+            return ""
+        with path.open("rb") as file:
+            return file.read(_JSON_CAP).decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return ""
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A small JSON file that holds an object; empty where it does not."""
+    try:
+        value = json.loads(_read_text(path) or "{}")
+    except (ValueError, RecursionError):  # nested a thousand deep
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,152 @@
+"""What this machine is: the parts that decide how fast a model can run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ggufbench.records.schema import Machine, SourceState
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def read_machine(devices: Iterable[str] = ()) -> Machine:
+    """Describe this machine; `devices` are its GPU-type devices, as llama.cpp names and describes them.
+
+    Only what stays the same between two sessions goes into the fingerprint: no clock rate, no load, no host
+    name, no patch version.
+    """
+    cpu = _cpu_info()
+    facts: dict[str, Any] = {
+        "cpu": str(cpu.get("brand_raw") or platform.processor() or "unknown"),
+        "architecture": platform.machine(),
+        "physical_cores": physical_cores(),
+        "logical_cores": psutil.cpu_count() or 1,
+        "usable_cores": usable_cores(),
+        "l3_cache_bytes": _as_bytes(cpu.get("l3_cache_size")),
+        "memory_gib": round(memory_limit_bytes() / 2**30),
+        "operating_system": _operating_system(),
+        "virtualization": _virtualization(cpu),
+        "devices": sorted(devices),
+    }
+    canonical = json.dumps(facts, sort_keys=True).encode()
+    return Machine(fingerprint=hashlib.sha256(canonical).hexdigest()[:16], **facts)
+
+
+def physical_cores() -> int:
+    """Cores of the machine, hyper-threads not counted."""
+    return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+
+
+def usable_cores() -> int:
+    """Cores this process may use: affinity and a container's quota limit them."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
+    return max(1, min(allowed, _cgroup_cores() or allowed))
+
+
+def resolve_threads(asked: int | str) -> int:
+    """Threads for a setting: a number, `physical`, `physical-1`, or `auto`.
+
+    `auto` leaves one core free where there are four or fewer: llama.cpp's threads wait for each other at
+    every operation, so one busy neighbour on the last core stops them all.
+    """
+    if isinstance(asked, int):
+        return asked
+    cores = min(physical_cores(), usable_cores())
+    if asked == "physical-1" or (asked == "auto" and cores <= 4):
+        return max(1, cores - 1)
+    return cores
+
+
+def memory_limit_bytes() -> int:
+    """Memory of the machine, or of the container if it may have less."""
+    total = psutil.virtual_memory().total
+    limit = _read_number(_CGROUP / "memory.max")
+    return min(total, limit) if limit else int(total)
+
+
+def available_memory_bytes() -> int:
+    """Memory a new process can have now, file cache that can be dropped included."""
+    available = int(psutil.virtual_memory().available)
+    limit, used = _read_number(_CGROUP / "memory.max"), _read_number(_CGROUP / "memory.current")
+    if limit and used is not None:
+        reclaimable = _cgroup_file_bytes()
+        available = min(available, limit - used + reclaimable)
+    return max(0, available)
+
+
+def source_state(folder: Path) -> SourceState:
+    """Commit and dirty flag of the repository around a folder; both None outside one."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return SourceState(commit=None, dirty=None)
+    return SourceState(commit=commit, dirty=bool(_git(folder, "status", "--porcelain")))
+
+
+@cache
+def _cpu_info() -> dict[str, Any]:
+    import cpuinfo
+
+    try:
+        return dict(cpuinfo.get_cpu_info())
+    except Exception:
+        return {}
+
+
+def _operating_system() -> str:
+    release = ".".join(platform.release().split("-")[0].split(".")[:2])
+    if platform.system() == "Darwin":
+        return f"macOS {'.'.join(platform.mac_ver()[0].split('.')[:2])}"
+    return f"{platform.system()} {release}"
+
+
+def _virtualization(cpu: dict[str, Any]) -> str:
+    if "hypervisor" in cpu.get("flags", []):
+        return "virtual machine"
+    return "container" if Path("/.dockerenv").exists() else "none seen"
+
+
+def _as_bytes(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _cgroup_cores() -> int | None:
+    try:
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
+        return max(1, int(quota) // int(period))
+    except (OSError, ValueError):  # no cgroup, or "max": no limit
+        return None
+
+
+def _cgroup_file_bytes() -> int:
+    try:
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.split()[0] in ("active_file", "inactive_file"))
+
+
+def _read_number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,319 @@
+"""Measure a case: its launches one after the other, and the record of what came out."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ggufbench.analysis.metrics import METRICS, Summary, percentile, summarize
+from ggufbench.analysis.native_log import LoadLog, offload_problem, parse_load_log
+from ggufbench.analysis.targets import evaluate_targets
+from ggufbench.discovery.model import Model
+from ggufbench.launcher import Ended, Event, Interpreter, compute_variables, launch
+from ggufbench.plan import Case
+from ggufbench.records.schema import (
+    Effective,
+    Launch,
+    Machine,
+    MemoryMark,
+    ModelIdentity,
+    Outcome,
+    ProviderFacts,
+    Record,
+    Sample,
+    SourceState,
+)
+
+Observer = Callable[["Moment | None"], None]
+"""Told when a phase begins; None when a case has ended."""
+
+_SLOWEST_LOAD_BYTES_PER_SECOND = 20e6
+_PATIENCE = 30
+"""A phase may take this many times its estimate before it counts as hung, and a minute beside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where a measurement is: what a line of progress needs."""
+
+    case: Case
+    launch: int
+    """Counted from 1, of `case.scenario.workload.launches`."""
+    phase: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Everything that is the same for all cases of a run."""
+
+    run_id: str
+    machine: Machine
+    source: SourceState
+    interpreter: Interpreter = field(default_factory=Interpreter)
+    deadline_scale: float = 1.0
+    observer: Observer = lambda _moment: None
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds that each step of a case may take: generous, and scaled to the file and the work."""
+
+    case: Case
+    scale: float = 1.0
+
+    def __call__(self, phase: str) -> float:
+        """The deadline of the next event in this phase."""
+        reading = self.case.model.file_size_bytes / _SLOWEST_LOAD_BYTES_PER_SECOND
+        computing = _PATIENCE * self.case.estimate.seconds
+        extra = {"load": reading, "first_decode": reading, "prompt": computing, "decode": computing}
+        return self.scale * (60 + extra.get(phase, 0.0))
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while a case was measured; carries the record of what was measured by then."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__()
+        self.record = record
+
+
+def measure_case(case: Case, bench: Bench) -> Record:
+    """Run every launch of a case. A launch that was not measured is the last one: the next would end alike.
+
+    Raises Interrupted, with the record of what was measured until then.
+    """
+    progress = _Progress(seed=secrets.randbelow(2**31))
+    wanted = case.scenario.workload.launches
+    while len(progress.launches) < wanted and not _has_failed(progress.launches):
+        ended, interrupted = _launch(case, bench, progress.seed, len(progress.launches) + 1)
+        progress.library = progress.library or ended.find("imported") or {}
+        progress.launches.append(_to_launch(case, ended, keep_log=not progress.launches))
+        if interrupted:
+            raise Interrupted(_record(case, bench, progress))
+    return _record(case, bench, progress)
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Hold the machine: of several runs started by one user, only one measures at a time."""
+    from filelock import FileLock
+
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    with FileLock(Path(tempfile.gettempdir()) / f"ggufbench-{user}.lock"):
+        yield
+
+
+def skipped_record(case: Case, bench: Bench, reason: str) -> Record:
+    """The record of a case that was not run."""
+    record = _record(case, bench, _Progress(seed=0))
+    return record.model_copy(update={"outcome": Outcome.SKIPPED, "reason": reason})
+
+
+def metric_samples(launch: Launch, file_size_bytes: int) -> dict[str, list[float]]:
+    """Every metric's samples in one launch; warm-ups are left out."""
+    timed = [sample for sample in launch.samples if not sample.warmup]
+    first = [sample.seconds for sample in timed if sample.phase == "first_decode"]
+    load = (
+        [launch.model_seconds + launch.context_seconds]
+        if launch.model_seconds and launch.context_seconds
+        else []
+    )
+    peaks = [mark.figures["peak_rss_bytes"] for mark in launch.marks if "peak_rss_bytes" in mark.figures]
+    anonymous = [
+        mark.figures["anonymous_bytes"] for mark in launch.marks if "anonymous_bytes" in mark.figures
+    ]
+    decode = [sample for sample in timed if sample.phase == "decode"]
+    samples: dict[str, list[float]] = {
+        "load_seconds": load,
+        "first_decode_seconds": first,
+        "ready_seconds": [load[0] + first[0]] if load and first else [],
+        "prompt_tokens_per_second": [s.tokens / s.seconds for s in timed if s.phase == "prompt"],
+        "decode_tokens_per_second": [s.tokens / s.seconds for s in decode],
+        "peak_rss_bytes": [max(peaks)] if peaks else [],
+        "peak_anonymous_bytes": [max(anonymous)] if anonymous else [],
+        "device_bytes": [launch.device_bytes] if launch.device_bytes else [],
+        "peak_to_file_ratio": [max(peaks) / file_size_bytes] if peaks else [],
+    }
+    for percent in (50, 95, 99):
+        samples[f"token_p{percent}_seconds"] = [percentile(s.token_seconds, percent) for s in decode]
+    return samples
+
+
+def _launch(case: Case, bench: Bench, seed: int, number: int) -> tuple[Ended, bool]:
+    """One launch, and whether Ctrl-C ended it."""
+    seen: list[Event] = []
+
+    def on_event(event: Event, pid: int) -> str | None:
+        seen.append(event)
+        if event["event"] == "phase":
+            bench.observer(Moment(case, number, event["phase"], pid))
+        return _refuse(case, event) if event["event"] == "loaded" else None
+
+    try:
+        ended = launch(
+            case.job(seed).to_json(),
+            Deadlines(case, bench.deadline_scale),
+            interpreter=bench.interpreter,
+            env=_worker_variables(case),
+            on_event=on_event,
+        )
+    except KeyboardInterrupt:
+        phase = next((event["phase"] for event in reversed(seen) if event["event"] == "phase"), "start")
+        return Ended(Outcome.FAILED, seen, 0.0, phase, f"interrupted by Ctrl-C in {phase}"), True
+    return ended, False
+
+
+def _refuse(case: Case, loaded: Event) -> str | None:
+    """A GPU run that is none ends before hours are spent on it."""
+    log = _load_log(loaded)
+    return offload_problem(log, case.setting.device, case.setting.n_gpu_layers, loaded["device_bytes"])
+
+
+def _worker_variables(case: Case) -> dict[str, str]:
+    """Where every core has a thread, waiting threads give way: a neighbour then costs its share, not all."""
+    every_core = case.setting.n_threads >= (os.cpu_count() or 1)
+    return {"OMP_WAIT_POLICY": "passive"} if every_core and "OMP_WAIT_POLICY" not in os.environ else {}
+
+
+def _has_failed(launches: list[Launch]) -> bool:
+    return any(launch.outcome is not Outcome.MEASURED for launch in launches)
+
+
+def _to_launch(case: Case, ended: Ended, *, keep_log: bool) -> Launch:
+    imported, loaded = ended.find("imported") or {}, ended.find("loaded") or {}
+    log = _load_log(loaded)
+    measured = ended.outcome is Outcome.MEASURED
+    return Launch(
+        outcome=ended.outcome,
+        phase=ended.phase,
+        reason=ended.reason,
+        signal=ended.signal,
+        wall_seconds=ended.wall_seconds,
+        import_seconds=imported.get("seconds"),
+        model_seconds=loaded.get("model_seconds"),
+        context_seconds=loaded.get("context_seconds"),
+        effective=_effective(loaded, log) if loaded else None,
+        samples=[_sample(event, case) for event in ended.events if event["event"] == "sample"],
+        marks=_marks(ended.events),
+        device_bytes=log.device_bytes,
+        log=_kept_lines(loaded) if keep_log or not measured else [],
+        stderr="" if measured else ended.stderr,
+    )
+
+
+def _effective(loaded: Event, log: LoadLog) -> Effective:
+    values = dict(loaded["effective"])
+    return Effective(
+        description=values.pop("model"),
+        devices=list(loaded["device_bytes"]),
+        layers=log.layers,
+        buffers=log.buffers,
+        load_mode=log.load_mode,
+        flash_attn=log.flash_attn,
+        type_k=log.type_k,
+        type_v=log.type_v,
+        **values,
+    )
+
+
+def _sample(event: Event, case: Case) -> Sample:
+    each = event.get("token_seconds", [])
+    return Sample(
+        phase=event["phase"],
+        warmup=event.get("warmup", False),
+        seconds=event.get("seconds", sum(each)),
+        tokens=len(each) or case.workload.prompt_tokens,
+        token_seconds=each,
+    )
+
+
+def _marks(events: list[Event]) -> list[MemoryMark]:
+    """The last mark of each phase: within one, allocations only grow."""
+    last: dict[str, MemoryMark] = {}
+    names = {"imported": "import", "loaded": "load"}
+    for event in events:
+        if "memory" in event:
+            after = names.get(event["event"]) or event["phase"]
+            free = event.get("device_free_bytes", {})
+            last[after] = MemoryMark(after=after, figures=event["memory"], device_free_bytes=free)
+    return list(last.values())
+
+
+def _load_log(loaded: Event) -> LoadLog:
+    return parse_load_log(text for _, text in loaded.get("log", []))
+
+
+def _kept_lines(loaded: Event) -> list[str]:
+    """The log without its list of tensors and of vocabulary entries, which the file itself holds."""
+    noise = ("create_tensor: loading tensor", "llama_model_loader: - tensor", "load: control token:")
+    return [text for _, text in loaded.get("log", []) if not text.startswith(noise)]
+
+
+@dataclass(slots=True)
+class _Progress:
+    """A case while it is measured."""
+
+    seed: int
+    launches: list[Launch] = field(default_factory=list)
+    library: Event = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+
+def _record(case: Case, bench: Bench, progress: _Progress) -> Record:
+    launches, library = progress.launches, progress.library
+    summary = _summarize(launches, case.model.file_size_bytes)
+    failed = next((launch for launch in launches if launch.outcome is not Outcome.MEASURED), None)
+    return Record(
+        run_id=bench.run_id,
+        case_id=case.id,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        wall_seconds=time.monotonic() - progress.started,
+        outcome=failed.outcome if failed else Outcome.MEASURED,
+        phase=failed.phase if failed else None,
+        reason=failed.reason if failed else None,
+        model=identify(case.model),
+        scenario=case.scenario.name,
+        setting=case.setting,
+        workload=case.workload,
+        seed=progress.seed,
+        provider=ProviderFacts(
+            name=case.scenario.provider,
+            versions=library.get("versions", {}),
+            system_info=library.get("system_info", ""),
+            environment={**compute_variables(os.environ), **_worker_variables(case)},
+        ),
+        machine=bench.machine,
+        source=bench.source,
+        launches=launches,
+        summary=summary,
+        targets=evaluate_targets(case.scenario.targets, case.model.file_size_bytes, summary),
+    )
+
+
+def _summarize(launches: list[Launch], file_size_bytes: int) -> dict[str, Summary]:
+    samples = [metric_samples(launch, file_size_bytes) for launch in launches]
+    summaries = {name: summarize(name, [launch[name] for launch in samples]) for name in METRICS}
+    return {name: summary for name, summary in summaries.items() if summary is not None}
+
+
+def identify(model: Model) -> ModelIdentity:
+    """What a record keeps of a model."""
+    kept = ModelIdentity.model_fields
+    values = {name: getattr(model, name) for name in kept if name != "path"}
+    return ModelIdentity(path=portable_path(model.path), **values)
+
+
+def portable_path(path: Path) -> str:
+    """A path for people and records: from the current folder or from home where it lies below one of them."""
+    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if path.is_relative_to(base):
+            return prefix + path.relative_to(base).as_posix()
+    return str(path)

@@ -1,0 +1,104 @@
+"""Which llama.cpp an environment has, and which devices it sees: asked of a worker, never imported here."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from ggufbench.launcher import Interpreter, launch
+from ggufbench.records.schema import Device, Outcome
+from ggufbench.worker.job import DEVICE_PREFIXES
+
+_DEADLINE_SECONDS = 60.0
+_CONNECT_SECONDS = 2.0
+_REBUILD = "pip install --force-reinstall --no-cache-dir llama-cpp-python"
+_REMEDY = {
+    "metal": f'on a Mac: CMAKE_ARGS="-DGGML_METAL=on" {_REBUILD}',
+    "cuda": f'with an NVIDIA GPU: CMAKE_ARGS="-DGGML_CUDA=on" {_REBUILD}',
+    "vulkan": f'with a Vulkan driver: CMAKE_ARGS="-DGGML_VULKAN=on" {_REBUILD}',
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The answer of a probe; `problem` says why there is none."""
+
+    versions: dict[str, str]
+    system_info: str
+    supports_rpc: bool
+    devices: list[Device]
+    problem: str | None = None
+
+    def lacks(self, device: str) -> str | None:
+        """Why a setting for this device cannot run here, in one sentence; None where it can."""
+        if self.problem is not None:
+            return self.problem
+        if device == "cpu" or self._named(device):
+            return None
+        if device == "rpc" and not self.supports_rpc:
+            return (
+                "this llama.cpp was built without RPC; rebuild llama-cpp-python with CMAKE_ARGS=-DGGML_RPC=ON"
+            )
+        seen = ", ".join(found.name for found in self.devices)
+        remedy = f" ({_REMEDY[device]})" if device in _REMEDY else ""
+        return f"no {device} device: this llama.cpp sees {seen}{remedy}"
+
+    def free_bytes(self, device: str) -> int | None:
+        """Free memory on the devices of that kind together; None where they do not say."""
+        return sum(found.memory_free_bytes for found in self._named(device)) or None
+
+    def gpu_names(self) -> list[str]:
+        """Devices that are not the processor, with what they are."""
+        return [f"{found.name}: {found.description}" for found in self.devices if found.type != "cpu"]
+
+    def _named(self, device: str) -> list[Device]:
+        prefixes = DEVICE_PREFIXES.get(device, ())
+        return [found for found in self.devices if found.name.startswith(prefixes)] if prefixes else []
+
+
+def probe(interpreter: Interpreter, rpc_servers: str = "") -> Environment:
+    """Ask a fresh worker which library and devices are there; with servers, also for theirs. Never raises."""
+    absent = _absent_server(rpc_servers)
+    if absent is not None:
+        return _without(f"no RPC server answers at {absent}; start one with `ggufbench rpc-server`")
+    ended = launch(
+        {"task": "probe", "rpc_servers": rpc_servers},
+        lambda _phase: _DEADLINE_SECONDS,
+        interpreter=interpreter,
+    )
+    answer = ended.find("probed")
+    if ended.outcome is not Outcome.MEASURED or answer is None:
+        return _without(_explain(ended.reason or "the worker said nothing", interpreter, rpc_servers))
+    return _environment(answer)
+
+
+def _environment(answer: dict[str, Any]) -> Environment:
+    return Environment(
+        versions=answer["versions"],
+        system_info=answer["system_info"],
+        supports_rpc=answer["supports_rpc"],
+        devices=[Device(**device) for device in answer["devices"]],
+    )
+
+
+def _without(problem: str) -> Environment:
+    return Environment(versions={}, system_info="", supports_rpc=False, devices=[], problem=problem)
+
+
+def _explain(reason: str, interpreter: Interpreter, rpc_servers: str) -> str:
+    if "No module named 'llama_cpp'" in reason:
+        return f"{interpreter.python} has no llama-cpp-python; install it with `pip install llama-cpp-python`"
+    where = f" with the RPC server {rpc_servers}" if rpc_servers else ""
+    return f"llama-cpp-python does not start{where}: {reason}"
+
+
+def _absent_server(rpc_servers: str) -> str | None:
+    """The first server that takes no connection; connecting is quick, and the library would abort."""
+    for endpoint in filter(None, rpc_servers.split(",")):
+        host, _, port = endpoint.strip().rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        except (OSError, ValueError):
+            return endpoint.strip()
+    return None

@@ -1,0 +1,439 @@
+"""The door for pytest: one parameter for each case, measured once, its numbers shared by the case's tests.
+
+A test that takes the fixture `gguf_case` gets a case; pytest-benchmark gets the worker's own clock values.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ggufbench.measure import Bench, Moment
+    from ggufbench.plan import Case
+    from ggufbench.records.schema import Record
+    from ggufbench.run import Prepared, Request
+
+NOTHING_MEASURED = 14
+_GIB = 2**30
+
+
+class VirtualClock:
+    """A timer for pytest-benchmark that tells the seconds a worker has measured, not those that pass here."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        """The virtual time in seconds."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let the seconds of one round pass."""
+        self._now += seconds
+
+
+worker_clock = VirtualClock()
+"""Give it to a test: `@pytest.mark.benchmark(timer=worker_clock)`."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of `pytest bench`."""
+    group = parser.getgroup("ggufbench", "benchmarks of GGUF models")
+    add = group.addoption
+    add("--models", action="append", default=[], metavar="PATH",
+        help="look for models in this file or folder instead of the known caches (repeatable; also "
+        "GGUFBENCH_MODELS)")  # fmt: skip
+    add("--match", action="append", default=[], metavar="PATTERN",
+        help="only models whose name or repository matches (repeatable)")  # fmt: skip
+    add("--quant", action="append", default=[], metavar="NAME",
+        help="only models of this quantization, for example Q4_K_M (repeatable)")  # fmt: skip
+    add("--scenario", action="append", default=[], metavar="NAME",
+        help="only this scenario, a file's name in the scenarios folder (repeatable)")  # fmt: skip
+    add("--scenarios", default=None, metavar="FOLDER", help="read scenarios from this folder")
+    add("--launches", type=int, default=None, metavar="N", help="fresh processes for each case")
+    add("--repetitions", type=int, default=None, metavar="N", help="timed samples in each launch")
+    add("--time-budget", default=None, metavar="TIME",
+        help="start no case that would end after this time, for example 10m")  # fmt: skip
+    add("--demo-models", default=None, metavar="FOLDER",
+        help="where no model is found, make small synthetic ones here and measure those")  # fmt: skip
+    add("--results", default="results", metavar="FOLDER", help="write records here (default: results)")
+    add("--enforce-targets", action="store_true",
+        help="fail a test whose measured value misses the documented target")  # fmt: skip
+    add("--deadline-scale", type=float, default=1.0, metavar="X",
+        help="multiply the deadlines after which a silent worker counts as hung")  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing is looked for until a benchmark is collected."""
+    config.stash[_RUN] = _Run(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One parameter for each planned case, with an id that stays the same when other files come and go."""
+    if "gguf_case" in metafunc.fixturenames:
+        ids = list(metafunc.config.stash[_RUN].cases)
+        metafunc.parametrize("gguf_case", ids, ids=ids, indirect=True)
+
+
+@pytest.fixture
+def gguf_case(request: pytest.FixtureRequest) -> GgufCase:
+    """A case; its launches run when a test first asks for a number."""
+    run = request.config.stash[_RUN]
+    return GgufCase(run.cases[request.param], run)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
+    """A run of benchmarks that measured nothing is not a pass."""
+    result = yield
+    run = session.config.stash[_RUN]
+    if run.expected_numbers(session) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = NOTHING_MEASURED
+    return result
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """What will run, and how long it will take."""
+    return config.stash[_RUN].announcement()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table of everything that was measured, skipped or found unusable."""
+    config.stash[_RUN].summarize(terminalreporter)
+
+
+@dataclass(frozen=True, slots=True)
+class GgufCase:
+    """What a benchmark holds: one case, measured at most once in a session."""
+
+    case: Case
+    _run: _Run = field(repr=False)
+
+    @property
+    def record(self) -> Record:
+        """The record, measured now if it was not yet; skips the test where the case cannot run."""
+        return self._run.record(self.case)
+
+    def replay(self, benchmark: Any, metric: str) -> None:
+        """Give pytest-benchmark one round for each sample of the metric.
+
+        Its table only knows seconds: rates become seconds per token (the column OPS then reads tokens per
+        second), and one second stands for one GiB of memory.
+        """
+        record = self.record
+        benchmark.extra_info.update(_extra_info(record))
+        rounds = [_as_seconds(value, metric) for value in self._run.samples(record, metric)]
+        _pedantic(benchmark, rounds, lambda: self._check(record, metric))
+
+    def _check(self, record: Record, metric: str) -> None:
+        from ggufbench.records.schema import Outcome
+
+        if record.outcome is not Outcome.MEASURED:
+            pytest.fail(f"{record.case_id}: {record.outcome}: {record.reason}", pytrace=False)
+        missed = [t for t in record.targets if t.metric == metric and t.status == "missed"]
+        if missed and self._run.config.getoption("enforce_targets"):
+            pytest.fail(f"{record.case_id}: target missed: {missed[0].sentence}", pytrace=False)
+
+
+class _Run:
+    """The session's run: prepared when first asked for, records kept as they come."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self._prepared: Prepared | None = None
+        self._bench: Bench | None = None
+        self._cases: dict[str, Case] = {}
+        self._records: dict[str, Record] = {}
+        self._started = time.monotonic()
+
+    @property
+    def cases(self) -> dict[str, Case]:
+        """The planned cases by id; a wrong option ends the session with its sentence."""
+        return self._cases or self._plan_cases()
+
+    def _plan_cases(self) -> dict[str, Case]:
+        self._cases = {case.id: case for case in self._plan().cases}
+        return self._cases
+
+    def _plan(self) -> Prepared:
+        if self._prepared is None:
+            from ggufbench.launcher import Interpreter
+            from ggufbench.run import USAGE_ERRORS, prepare
+
+            try:
+                self._prepared = prepare(self._request(), Interpreter(), tell=self._tell)
+            except (*USAGE_ERRORS, ValueError) as error:
+                pytest.exit(f"ggufbench: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+        return self._prepared
+
+    def record(self, case: Case) -> Record:
+        """The case's record; measured, or skipped, on the first call."""
+        from ggufbench.records.schema import Outcome
+
+        if case.id not in self._records:
+            self._records[case.id] = self._measure(case)
+        record = self._records[case.id]
+        if record.outcome is Outcome.SKIPPED:
+            pytest.skip(f"{case.scenario.name}: {record.reason}")
+        return record
+
+    def samples(self, record: Record, metric: str) -> list[float]:
+        """All samples of a metric, launch by launch."""
+        from ggufbench.measure import metric_samples
+
+        size = record.model.file_size_bytes
+        return [value for launch in record.launches for value in metric_samples(launch, size)[metric]]
+
+    def expected_numbers(self, session: pytest.Session) -> bool:
+        """True where benchmarks were asked for and not one case was measured."""
+        from ggufbench.records.schema import Outcome
+
+        if (
+            self._prepared is None
+            or self.config.getoption("collectonly")
+            or self.config.getoption("benchmark_skip")
+        ):
+            return False
+        return not any(record.outcome is Outcome.MEASURED for record in self._records.values())
+
+    def announcement(self) -> list[str]:
+        """One line about the plan, and one about where models were looked for if there are none."""
+        if self._prepared is None:
+            return []
+        from ggufbench.report.terminal import duration
+
+        cases = self._cases.values()
+        run = [case for case in cases if case.skip is None]
+        found = self._prepared.discovery
+        versions = self._prepared.environments[""].versions
+        library = f"llama-cpp-python {versions['llama-cpp-python']}, " if versions else ""
+        total = duration(sum(case.estimate.seconds for case in run))
+        models = len({case.model.identity for case in cases})
+        lines = [
+            f"ggufbench: {library}{models} models, {len(run)} of {len(cases)} cases can run, about {total}"
+        ]
+        if not found.models:
+            lines.append(
+                "ggufbench: no GGUF model found; give a folder with --models, or make some: ggufbench synth"
+            )
+        return lines
+
+    def summarize(self, reporter: pytest.TerminalReporter) -> None:
+        """Print the results table."""
+        if self._prepared is None or self.config.getoption("collectonly"):
+            return
+        from ggufbench.report.terminal import render, results_table
+
+        width, color = reporter._tw.fullwidth, bool(reporter._tw.hasmarkup)
+        table = results_table(list(self._records.values()), self._prepared.discovery.rejected, width)
+        text = render(table, width, color).rstrip("\n")
+        if text:
+            reporter.section("ggufbench")
+            reporter.write(text + "\n")
+        if self._records and not self._is_trial:
+            reporter.write(f"records: {self._results / self._run_bench().run_id}\n")
+
+    def _tell(self, sentence: str) -> None:
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.ensure_newline()
+            reporter.write_line(f"ggufbench: {sentence}")
+
+    def _folder(self, option: str) -> Path | None:
+        given = self.config.getoption(option)
+        return self.config.rootpath / str(given) if given else None
+
+    @property
+    def _is_trial(self) -> bool:
+        """`--benchmark-disable`: run everything once to see that it works; keep no numbers."""
+        return bool(self.config.getoption("benchmark_disable"))
+
+    @property
+    def _results(self) -> Path:
+        return self.config.rootpath / str(self.config.getoption("results"))
+
+    def _request(self) -> Request:
+        from ggufbench.plan import Selection
+        from ggufbench.run import Request, requested_places
+
+        option = self.config.getoption
+        folder = option("scenarios")
+        return Request(
+            places=requested_places(option("models")),
+            selection=Selection(option("match"), option("quant")),
+            scenarios=option("scenario"),
+            scenario_folder=Path(folder) if folder else None,
+            launches=1 if self._is_trial else _positive(option("launches"), "--launches"),
+            repetitions=1 if self._is_trial else _positive(option("repetitions"), "--repetitions"),
+            demo_folder=self._folder("demo_models"),
+            results=self._results,
+        )
+
+    def _run_bench(self) -> Bench:
+        if self._bench is None:
+            from ggufbench.machine import source_state
+            from ggufbench.measure import Bench
+            from ggufbench.records.store import new_run_id
+
+            self._bench = Bench(
+                run_id=new_run_id(),
+                machine=self._plan().machine,
+                source=source_state(self.config.rootpath),
+                deadline_scale=self.config.getoption("deadline_scale"),
+                observer=_ProgressLine(self.config, list(self._cases.values())),
+            )
+        return self._bench
+
+    def _measure(self, case: Case) -> Record:
+        from ggufbench.measure import Interrupted, measure_case, one_at_a_time, skipped_record
+
+        bench = self._run_bench()
+        reason = case.skip or self._over_budget(case)
+        if reason:
+            return self._store(skipped_record(case, bench, reason))
+        try:
+            with one_at_a_time():
+                return self._store(measure_case(case, bench))
+        except Interrupted as interrupt:
+            self._records[case.id] = self._store(interrupt.record)
+            raise
+        finally:
+            bench.observer(None)
+
+    def _over_budget(self, case: Case) -> str | None:
+        text = self.config.getoption("time_budget")
+        if text is None:
+            return None
+        from ggufbench.report.terminal import duration
+        from ggufbench.run import parse_duration
+
+        left = parse_duration(text) - (time.monotonic() - self._started)
+        if case.estimate.seconds <= left:
+            return None
+        needed, remaining = duration(case.estimate.seconds), duration(max(0.0, left))
+        return f"needs about {needed}, and {remaining} of the time budget is left"
+
+    def _store(self, record: Record) -> Record:
+        from ggufbench.records.store import StoreError, write_record
+
+        if not self._is_trial:
+            try:
+                write_record(self._results, record)
+            except StoreError as error:
+                self._records[record.case_id] = record
+                pytest.fail(f"measured, but not kept: {error}", pytrace=False)
+        return record
+
+
+class _ProgressLine:
+    """One line that says which case runs, in which phase, and how long it will take.
+
+    It changes when a phase begins, never while a clock runs.
+    """
+
+    def __init__(self, config: pytest.Config, cases: Sequence[Case]) -> None:
+        self._reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+        self._capture: Any = config.pluginmanager.get_plugin("capturemanager")
+        self._order = [case.id for case in cases if case.skip is None]
+        self._total = sum(case.estimate.seconds for case in cases if case.skip is None)
+        self._started = time.monotonic()
+        self._shown = ""
+
+    def __call__(self, moment: Moment | None) -> None:
+        """Show where the run is; None clears the line."""
+        if self._reporter is None:
+            return
+        # A test's output is captured, the reporter's too while a test runs.
+        with self._capture.global_and_fixture_disabled():
+            self._show(moment)
+
+    def _show(self, moment: Moment | None) -> None:
+        if moment is None:
+            self._clear()
+        elif self._reporter._tw.hasmarkup:
+            self._redraw(self._sentence(moment))
+        elif self._shown != moment.case.id:
+            self._reporter.ensure_newline()
+            self._reporter.write_line(self._sentence(moment))
+            self._shown = moment.case.id
+
+    def _sentence(self, moment: Moment) -> str:
+        from ggufbench.report.terminal import duration
+
+        case = moment.case
+        number, launches = self._order.index(case.id) + 1, case.scenario.workload.launches
+        elapsed = duration(time.monotonic() - self._started)
+        return (
+            f"[{number}/{len(self._order)}] {case.id}: launch {moment.launch} of {launches}, {moment.phase} "
+            f"(case about {duration(case.estimate.seconds)}; {elapsed} of about {duration(self._total)})"
+        )
+
+    def _redraw(self, sentence: str) -> None:
+        if not self._shown:
+            self._reporter.ensure_newline()
+        width = self._reporter._tw.fullwidth - 1
+        self._reporter._tw.write(f"\r\x1b[K{sentence[:width]}", flush=True)
+        self._shown = sentence
+
+    def _clear(self) -> None:
+        if self._shown and self._reporter._tw.hasmarkup:
+            self._reporter._tw.write("\r\x1b[K", flush=True)
+            self._shown = ""
+
+
+_RUN: pytest.StashKey[_Run] = pytest.StashKey()
+
+
+def _pedantic(benchmark: Any, rounds: list[float], check: Callable[[], None]) -> None:
+    """Replay the rounds. A failure inside must not take the other benchmarks' numbers with it.
+
+    pytest-benchmark registers its statistics first and forgives only `Exception`; pytest's own failures and
+    Ctrl-C are not among them, and would break its report for the whole session.
+    """
+    left = list(rounds)
+
+    def play() -> None:
+        check()
+        if left:
+            worker_clock.advance(left.pop(0))
+
+    try:
+        benchmark.pedantic(play, rounds=max(1, len(rounds)))
+    except BaseException:
+        benchmark.has_error = True
+        raise
+
+
+def _as_seconds(value: float, metric: str) -> float:
+    from ggufbench.analysis.metrics import METRICS
+
+    unit = METRICS[metric].unit
+    if unit == "tokens/s":
+        return 1 / value
+    return value / _GIB if unit == "bytes" else value
+
+
+def _extra_info(record: Record) -> dict[str, Any]:
+    return {
+        "case": record.case_id,
+        "run": record.run_id,
+        "outcome": str(record.outcome),
+        "model": record.model.identity,
+        "metrics": {name: {"median": s.median, "unit": s.unit} for name, s in record.summary.items()},
+    }
+
+
+def _positive(value: int | None, option: str) -> int | None:
+    if value is not None and value < 1:
+        raise ValueError(f"{option} {value} measures nothing; give 1 or more")
+    return value

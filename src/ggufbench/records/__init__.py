@@ -1,0 +1,1 @@
+"""The results: what a record holds, and where records lie."""

@@ -1,0 +1,199 @@
+"""One record: everything about one case of one run. Immutable, and the same in memory as on disk.
+
+History of the format (`schema_version`):
+1  first published.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ggufbench.analysis.metrics import Summary
+from ggufbench.analysis.targets import TargetResult
+from ggufbench.worker.job import Setting, Workload
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Bytes = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Outcome(StrEnum):
+    """How a launch or a case ended."""
+
+    MEASURED = "measured"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    CRASHED = "crashed"
+    HUNG = "hung"
+    OUT_OF_MEMORY = "out of memory"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelIdentity(_Part):
+    """Which file was measured."""
+
+    name: str
+    quantization: str
+    identity: str
+    """Hash of header, size and sampled blocks: equal for copies, different after any re-quantization."""
+    path: str
+    repository: str | None
+    source: str
+    architecture: str
+    parameters: int
+    file_size_bytes: Bytes
+    tensor_bytes: Bytes
+    decode_bytes_per_token: Bytes
+    trained_context: int
+    layers: int
+    experts: int
+    experts_used: int
+    sliding_window: int
+    synthetic: bool
+
+
+class Device(_Part):
+    """A device as llama.cpp lists it."""
+
+    name: str
+    description: str
+    type: str
+    memory_free_bytes: Bytes
+    memory_total_bytes: Bytes
+
+
+class ProviderFacts(_Part):
+    """The code that was measured."""
+
+    name: str
+    versions: dict[str, str] = {}
+    system_info: str = ""
+    """Instruction sets and build flags: one version number covers different machine code."""
+    environment: dict[str, str] = {}
+    """Variables of the worker that change how the library computes."""
+
+
+class Machine(_Part):
+    """Where it was measured. `fingerprint` is the hash of the fields above `memory_bytes`, and of it."""
+
+    fingerprint: str
+    cpu: str
+    architecture: str
+    physical_cores: int
+    logical_cores: int
+    usable_cores: int
+    """After affinity and container limits."""
+    l3_cache_bytes: Bytes
+    memory_gib: int
+    operating_system: str
+    virtualization: str
+    devices: list[str]
+    """Names of the GPU-type devices."""
+
+
+class SourceState(_Part):
+    """The repository the run was started in."""
+
+    commit: str | None
+    dirty: bool | None
+
+
+class Sample(_Part):
+    """One timed repetition."""
+
+    phase: str
+    warmup: bool = False
+    seconds: Seconds
+    tokens: int
+    token_seconds: list[Seconds] = []
+    """Each generated token, in order; empty for a prompt."""
+
+
+class MemoryMark(_Part):
+    """The kernel's account of the worker when a phase had ended."""
+
+    after: str
+    figures: dict[str, int]
+    device_free_bytes: dict[str, int] = {}
+
+
+class Effective(_Part):
+    """What the library did with the setting, read back after loading."""
+
+    n_ctx: int
+    n_batch: int
+    n_ubatch: int
+    n_threads: int
+    n_threads_batch: int
+    description: str
+    devices: list[str]
+    """Devices that the worker gave to the model."""
+    layers: dict[str, int]
+    """Device to number of layers, from the log; the output layer counts as one."""
+    buffers: dict[str, dict[str, int]]
+    load_mode: str | None
+    flash_attn: str | None
+    type_k: str | None
+    type_v: str | None
+
+
+class Launch(_Part):
+    """One fresh worker process."""
+
+    outcome: Outcome
+    phase: str | None = None
+    """The phase in which it ended, where it was not measured."""
+    reason: str | None = None
+    signal: str | None = None
+    wall_seconds: Seconds
+    import_seconds: Seconds | None = None
+    model_seconds: Seconds | None = None
+    context_seconds: Seconds | None = None
+    effective: Effective | None = None
+    samples: list[Sample] = []
+    marks: list[MemoryMark] = []
+    device_bytes: Bytes = 0
+    log: list[str] = []
+    """The native log of loading; of the first launch, and of those that were not measured."""
+    stderr: str = ""
+
+
+class Record(_Part):
+    """The document."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: str
+    case_id: str
+    created: str
+    """When the case ended, UTC, ISO 8601."""
+    wall_seconds: Seconds
+    outcome: Outcome
+    phase: str | None = None
+    reason: str | None = None
+    model: ModelIdentity
+    scenario: str
+    setting: Setting
+    workload: Workload
+    seed: int
+    provider: ProviderFacts
+    machine: Machine
+    source: SourceState
+    launches: list[Launch]
+    summary: dict[str, Summary]
+    targets: list[TargetResult]
+
+
+def json_schema() -> str:
+    """The published JSON Schema of a record, as text."""
+    schema: dict[str, Any] = Record.model_json_schema(mode="serialization")
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "ggufbench record"
+    return json.dumps(schema, indent=2) + "\n"

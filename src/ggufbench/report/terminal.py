@@ -1,0 +1,245 @@
+"""Tables for the terminal. Text from files is shown as text, never as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ggufbench.discovery.model import Discovery, Model, Rejected
+from ggufbench.measure import portable_path
+from ggufbench.plan import Case
+from ggufbench.records.schema import Outcome, Record
+
+SYNTHETIC_NOTE = "~ synthetic: random weights; speed and size mean something, answers do not"
+
+_WIDE = 120
+"""Columns of a terminal that shows every figure in a column of its own."""
+
+_OUTCOME_STYLE = {Outcome.MEASURED: "green", Outcome.SKIPPED: "yellow"}
+
+
+def models_table(found: Discovery) -> RenderableType:
+    """Every model with its facts, then what is not benchmarked and why."""
+    table = _table("Model", "Quant", ">Size", ">Parameters", ">Context", "Architecture", "Source")
+    for model in found.models:
+        table.add_row(
+            _name(model.name, model.synthetic),
+            Text(model.quantization),
+            Text(size(model.file_size_bytes)),
+            Text(_parameters(model)),
+            Text(str(model.trained_context)),
+            Text(_architecture(model)),
+            Text(model.repository or model.source),
+        )
+    return _stack(
+        table if found.models else None,
+        _synthetic_note(model.synthetic for model in found.models),
+        _rejected(found.rejected),
+    )
+
+
+def plan_table(cases: Sequence[Case]) -> RenderableType:
+    """Every case that would run with what it needs, then what is skipped and why."""
+    table = _table("Case", ">Size", ">Memory", ">On device", ">About", "From")
+    run = [case for case in cases if case.skip is None]
+    for case in run:
+        estimate = case.estimate
+        table.add_row(
+            _name(case.id, case.model.synthetic),
+            Text(size(case.model.file_size_bytes)),
+            Text(size(estimate.host_bytes)),
+            Text(size(estimate.device_bytes) if estimate.device_bytes else "-"),
+            Text(duration(estimate.seconds)),
+            Text("its last record" if estimate.from_record else "the header"),
+        )
+    total = sum(case.estimate.seconds for case in run)
+    line = f"{len(run)} of {len(cases)} cases would run, in about {duration(total)}."
+    return _stack(
+        table if run else None,
+        _synthetic_note(case.model.synthetic for case in run),
+        _skipped((case.scenario.name, case.model.label, case.skip) for case in cases if case.skip),
+        Text(line),
+    )
+
+
+def results_table(
+    records: Sequence[Record], rejected: Sequence[Rejected] = (), width: int = _WIDE
+) -> RenderableType:
+    """What was measured, then what was skipped or is not benchmarked, and why.
+
+    On a narrow terminal the nine columns become six, of two lines each.
+    """
+    shown = [record for record in records if record.outcome is not Outcome.SKIPPED]
+    skipped = [record for record in records if record.outcome is Outcome.SKIPPED]
+    return _stack(
+        (_wide_results(shown) if width >= _WIDE else _narrow_results(shown)) if shown else None,
+        _synthetic_note(record.model.synthetic for record in shown),
+        _skipped((r.scenario, _label(r), r.reason or "") for r in skipped),
+        _rejected(rejected),
+    )
+
+
+def _wide_results(records: Iterable[Record]) -> Table:
+    table = _table(
+        "Model", ">Size", "Scenario", ">Load", ">Peak memory", ">Prompt", ">Decode", "Targets", "Outcome"
+    )
+    for record in records:
+        peak, ratio = _peak(record)
+        table.add_row(
+            _name(_label(record), record.model.synthetic),
+            Text(size(record.model.file_size_bytes)),
+            Text(record.scenario),
+            _value(record, "load_seconds", _seconds),
+            Text(f"{peak} ({ratio})" if ratio else peak),
+            _value(record, "prompt_tokens_per_second", _rate),
+            _value(record, "decode_tokens_per_second", _rate),
+            _targets(record),
+            _ended(record),
+        )
+    return table
+
+
+def _narrow_results(records: Iterable[Record]) -> Table:
+    table = _table(
+        "Model\nsize, scenario", ">Load", ">Peak\nof file", ">Prompt", ">Decode", "Targets\noutcome"
+    )
+    for record in records:
+        peak, ratio = _peak(record)
+        table.add_row(
+            _name(_label(record), record.model.synthetic)
+            + Text(f"\n{size(record.model.file_size_bytes)}, {record.scenario}", style="dim"),
+            _value(record, "load_seconds", _seconds),
+            Text(f"{peak}\n{ratio}"),
+            _value(record, "prompt_tokens_per_second", _rate),
+            _value(record, "decode_tokens_per_second", _rate),
+            _targets(record) + Text("\n") + _ended(record),
+        )
+    return table
+
+
+def render(content: RenderableType, width: int, color: bool) -> str:
+    """The content as text for a terminal of that width."""
+    console = Console(width=width, force_terminal=color, no_color=not color, highlight=False)
+    with console.capture() as capture:
+        console.print(content)
+    return capture.get()
+
+
+def size(value: float) -> str:
+    """Bytes for people: `424 MiB`, `11.3 GiB`."""
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if value >= scale:
+            number = value / scale
+            return f"{number:.0f} {unit}" if number >= 100 else f"{number:.1f} {unit}"
+    return f"{value:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `0.4 s`, `12 s`, `3 min`, `1 h 20 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _table(*columns: str) -> Table:
+    """A table; a `>` before a heading puts the column to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in columns:
+        right = heading.startswith(">")
+        table.add_column(
+            heading.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right
+        )
+    return table
+
+
+def _stack(*parts: RenderableType | None) -> Group:
+    present = [part for part in parts if part is not None]
+    spaced: list[RenderableType] = []
+    for part in present:
+        spaced += [part, Text()]
+    return Group(*spaced[:-1])
+
+
+def _name(name: str, synthetic: bool) -> Text:
+    return Text(f"{name} ~" if synthetic else name)
+
+
+def _synthetic_note(flags: Iterable[bool]) -> Text | None:
+    return Text(SYNTHETIC_NOTE, style="dim") if any(flags) else None
+
+
+def _rejected(rejected: Sequence[Rejected]) -> RenderableType | None:
+    if not rejected:
+        return None
+    table = _table("Not benchmarked", ">Size", "Why")
+    for file in rejected:
+        table.add_row(Text(portable_path(file.path)), Text(size(file.file_size_bytes)), Text(file.reason))
+    return table
+
+
+def _skipped(skipped: Iterable[tuple[str, str, str]]) -> RenderableType | None:
+    """One line for each scenario and reason, however many models it meets."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for scenario, label, reason in skipped:
+        reasons.setdefault((scenario, reason), []).append(label)
+    if not reasons:
+        return None
+    table = _table("Skipped", "Models", "Why")
+    for (scenario, reason), labels in reasons.items():
+        table.add_row(Text(scenario), Text(labels[0] if len(labels) == 1 else str(len(labels))), Text(reason))
+    return table
+
+
+def _parameters(model: Model) -> str:
+    count = model.parameters
+    number = f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.0f} M"
+    return f"{number} ({model.experts_used}/{model.experts} experts)" if model.experts else number
+
+
+def _architecture(model: Model) -> str:
+    return model.architecture if model.chat_template else f"{model.architecture}, no chat template"
+
+
+def _label(record: Record) -> str:
+    return f"{record.model.name}-{record.model.quantization}"
+
+
+def _peak(record: Record) -> tuple[str, str]:
+    """Peak memory, and its ratio to the file's size."""
+    peak, ratio = record.summary.get("peak_rss_bytes"), record.summary.get("peak_to_file_ratio")
+    return (size(peak.median), f"{ratio.median:.2f}x") if peak and ratio else ("-", "")
+
+
+def _targets(record: Record) -> Text:
+    """`met`, or the targets that were missed by name."""
+    held = [target for target in record.targets if target.status != "not applicable"]
+    missed = [target.name for target in held if target.status == "missed"]
+    if missed:
+        return Text(f"missed: {', '.join(missed)}", style="red")
+    return Text("met", style="green") if held else Text("-")
+
+
+def _ended(record: Record) -> Text:
+    signal = next((launch.signal for launch in record.launches if launch.signal), None)
+    how = f"{record.outcome} ({signal})" if signal else str(record.outcome)
+    where = f" in {record.phase}" if record.phase else ""
+    return Text(how + where, style=_OUTCOME_STYLE.get(record.outcome, "red"))
+
+
+def _value(record: Record, metric: str, show: Callable[[float], str]) -> Text:
+    summary = record.summary.get(metric)
+    return Text(show(summary.median) if summary else "-")
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 0.1 else f"{value * 1000:.0f} ms"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f} t/s" if value >= 100 else f"{value:.1f} t/s"

@@ -1,0 +1,36 @@
+"""An RPC server on loopback: it makes a GPU-type device out of the processor of any machine."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+from ggufbench.worker.channel import ProviderError
+from ggufbench.worker.native import Library, device_list
+
+
+def serve(port: int, threads: int) -> None:
+    """Serve this machine's devices on 127.0.0.1 until the process ends.
+
+    The protocol has no authentication, so there is no way to serve other machines here. Raises ProviderError
+    where the port is taken or llama.cpp was built without RPC.
+    """
+    _check_port(port)
+    library = Library()
+    if not library.api.llama_supports_rpc():
+        raise ProviderError("this llama.cpp was built without RPC; rebuild with CMAKE_ARGS=-DGGML_RPC=ON")
+    devices = library.devices()
+    # The call below never returns to Python, which could then not act on Ctrl-C.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    endpoint = f"127.0.0.1:{port}".encode()
+    library.ggml.ggml_backend_rpc_start_server(endpoint, None, threads, len(devices), device_list(devices))
+
+
+def _check_port(port: int) -> None:
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+    except OSError as error:
+        raise ProviderError(
+            f"port {port} cannot be used: {error.strerror}; choose another with --port"
+        ) from None

@@ -1,0 +1,121 @@
+"""One run, prepared: what pytest and the command line both need before anything is measured."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ggufbench.discovery import PlaceNotFound, discover
+from ggufbench.discovery.model import Discovery
+from ggufbench.launcher import Interpreter
+from ggufbench.machine import available_memory_bytes, read_machine
+from ggufbench.measure import portable_path
+from ggufbench.plan import Case, Host, PlanError, Selection, make_plan
+from ggufbench.probe import Environment, probe
+from ggufbench.records.schema import Machine, Outcome, Record
+from ggufbench.records.store import read_records
+from ggufbench.scenario import Scenario, ScenarioError, load_scenarios, scenario_folder
+
+USAGE_ERRORS = (PlaceNotFound, PlanError, ScenarioError)
+"""What is wrong with the request, not with the program; each says so in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for, from either door."""
+
+    places: Sequence[Path] = ()
+    """Files and folders to look in instead of the known caches."""
+    selection: Selection = field(default_factory=Selection)
+    scenarios: Sequence[str] = ()
+    """Names; empty means every scenario of the folder."""
+    scenario_folder: Path | None = None
+    demo_folder: Path | None = None
+    """Where no model is found, make the synthetic demo models here and take those."""
+    launches: int | None = None
+    repetitions: int | None = None
+    results: Path = Path("results")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything found and planned."""
+
+    discovery: Discovery
+    cases: list[Case]
+    environments: Mapping[str, Environment]
+    machine: Machine
+
+
+def requested_places(given: Sequence[str], env: Mapping[str, str] = os.environ) -> list[Path]:
+    """The places of `--models`, or of GGUFBENCH_MODELS (separated as PATH is) where none is given."""
+    texts = given or [text for text in env.get("GGUFBENCH_MODELS", "").split(os.pathsep) if text]
+    return [Path(text).expanduser() for text in texts]
+
+
+def prepare(
+    request: Request, interpreter: Interpreter, tell: Callable[[str], None] = lambda _sentence: None
+) -> Prepared:
+    """Find the models, read the scenarios, ask llama.cpp for its devices and plan. Raises USAGE_ERRORS.
+
+    `tell` hears about what takes time.
+    """
+    folder = scenario_folder(request.scenario_folder)
+    scenarios = [_adjust(scenario, request) for scenario in load_scenarios(folder, request.scenarios)]
+    found = _discover(request, tell)
+    models = request.selection.choose(found.models)
+    environments = {
+        servers: probe(interpreter, servers)
+        for servers in {"", *(scenario.setting.rpc_servers for scenario in scenarios)}
+    }
+    machine = read_machine(environments[""].gpu_names())
+    host = Host(environments, available_memory_bytes(), past_seconds(request.results, machine.fingerprint))
+    return Prepared(found, make_plan(models, scenarios, host), environments, machine)
+
+
+def past_seconds(results: Path, fingerprint: str) -> dict[tuple[str, str], float]:
+    """How long each measured case last took on this machine, by model identity and scenario."""
+    seconds: dict[tuple[str, str], float] = {}
+    for record in read_records(results):
+        if isinstance(record, Record) and _counts(record, fingerprint):
+            seconds[record.model.identity, record.scenario] = record.wall_seconds
+    return seconds
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `10m` or `1.5h`. Raises ValueError with a sentence."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration; write for example 90s, 10m or 1.5h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _discover(request: Request, tell: Callable[[str], None]) -> Discovery:
+    """The models of this machine; where there is none and a folder is given, the demo models instead."""
+    found = discover(request.places or None)
+    if found.models or request.demo_folder is None:
+        return found
+    from ggufbench.modelkit import make_demo_models
+
+    tell(f"no GGUF model was found, so synthetic ones in {portable_path(request.demo_folder)} are measured")
+    make_demo_models(
+        request.demo_folder, lambda name, done, _total: tell(f"making {name}") if not done else None
+    )
+    demos = discover([request.demo_folder])
+    return replace(demos, rejected=(*found.rejected, *demos.rejected))
+
+
+def _counts(record: Record, fingerprint: str) -> bool:
+    return record.outcome is Outcome.MEASURED and record.machine.fingerprint == fingerprint
+
+
+def _adjust(scenario: Scenario, request: Request) -> Scenario:
+    changes = {
+        key: value
+        for key, value in (("launches", request.launches), ("repetitions", request.repetitions))
+        if value is not None
+    }
+    return scenario.model_copy(update={"workload": scenario.workload.model_copy(update=changes)})

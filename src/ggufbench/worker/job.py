@@ -1,0 +1,74 @@
+"""What the harness asks of a worker: a setting, a workload and the file, every value concrete.
+
+These classes are shared with the harness, which stores them in the record: what was asked, as it was asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+DEVICE_PREFIXES = {"metal": ("MTL", "Metal"), "cuda": ("CUDA",), "vulkan": ("Vulkan",), "rpc": ("RPC",)}
+"""How ggml's device names begin, for each device that a setting can ask for beside `cpu`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How a model is loaded. Names as in llama.cpp; nothing here is left for a library to choose silently."""
+
+    device: str
+    """`cpu`, or the backend whose devices may be used: `metal`, `cuda`, `vulkan`, `rpc`."""
+    n_ctx: int = 4096
+    n_gpu_layers: int = -1
+    """Layers on the device; -1 is all of them. Not used on `cpu`, where no layer leaves the processor."""
+    n_batch: int = 512
+    n_ubatch: int = 512
+    n_threads: int = 1
+    n_threads_batch: int = 1
+    load_mode: str = "auto"
+    """`auto` (mmap unless a device cannot), `none`, `mmap`, `mlock`, `mmap+mlock` or `dio`."""
+    flash_attn: str = "auto"
+    type_k: str = "f16"
+    type_v: str = "f16"
+    offload_kqv: bool = True
+    split_mode: str = "layer"
+    main_gpu: int = 0
+    repack: bool = True
+    """Let the CPU copy and reorder weights at loading (llama.cpp's extra buffer types)."""
+    rpc_servers: str = ""
+    """`host:port`, several separated by commas; only for `rpc`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is asked of the loaded model."""
+
+    prompt_tokens: int = 512
+    generated_tokens: int = 128
+    depth: int = 0
+    """Tokens already in the context before each timed part."""
+    repetitions: int = 3
+    """Timed samples of each kind in one launch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One launch."""
+
+    provider: str
+    model_path: str
+    setting: Setting
+    workload: Workload
+    seed: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the pipe."""
+        return {"task": "measure", **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Job:
+        """Build the job again; an unknown name raises TypeError, so that none is accepted and not applied."""
+        fields = {key: value for key, value in values.items() if key != "task"}
+        fields["setting"] = Setting(**fields["setting"])
+        fields["workload"] = Workload(**fields["workload"])
+        return cls(**fields)

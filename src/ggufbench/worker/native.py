@@ -1,0 +1,168 @@
+"""llama.cpp as llama-cpp-python brings it: symbols, log, devices."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Iterable
+from typing import Any
+
+from .channel import ProviderError
+from .job import DEVICE_PREFIXES
+
+_DEVICE_TYPES = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accelerator", 4: "meta"}
+_WARN, _ERROR, _CONTINUE = 3, 4, 5
+"""Levels of ggml.h. The binding's own table is off by one, which hides errors when it is not verbose."""
+
+_POINTER, _SIZE = ctypes.c_void_p, ctypes.c_size_t
+_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
+    "ggml_backend_dev_count": (_SIZE, []),
+    "ggml_backend_dev_get": (_POINTER, [_SIZE]),
+    "ggml_backend_dev_name": (ctypes.c_char_p, [_POINTER]),
+    "ggml_backend_dev_description": (ctypes.c_char_p, [_POINTER]),
+    "ggml_backend_dev_type": (ctypes.c_int, [_POINTER]),
+    "ggml_backend_dev_memory": (None, [_POINTER, ctypes.POINTER(_SIZE), ctypes.POINTER(_SIZE)]),
+    "ggml_backend_register": (None, [_POINTER]),
+    "ggml_commit": (ctypes.c_char_p, []),
+    "ggml_version": (ctypes.c_char_p, []),
+}
+_RPC_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
+    "ggml_backend_rpc_add_server": (_POINTER, [ctypes.c_char_p]),
+    "ggml_backend_rpc_start_server": (
+        None,
+        [ctypes.c_char_p, ctypes.c_char_p, _SIZE, _SIZE, ctypes.POINTER(_POINTER)],
+    ),
+}
+
+
+class Log:
+    """Everything llama.cpp logs, in order. Warnings and errors also go to stderr at once.
+
+    What is only kept in memory is lost in a crash, and the lines that explain a crash are errors.
+    """
+
+    def __init__(self, api: Any) -> None:
+        self._lines: list[tuple[int, bytes]] = []
+        self._callback = api.llama_log_callback(self._take)
+        api.llama_log_set(self._callback, None)
+
+    def _take(self, level: int, text: bytes, _user_data: Any) -> None:
+        self._lines.append((level, text))
+        if level in (_WARN, _ERROR):
+            os.write(2, text)
+
+    def drain(self) -> list[list[Any]]:
+        """The lines since the last call, each `[level, text]`, continued lines joined."""
+        pieces, self._lines = self._lines, []
+        lines: list[list[Any]] = []
+        for level, raw in pieces:
+            text = raw.decode("utf-8", errors="replace")
+            if level == _CONTINUE and lines:
+                lines[-1][1] += text
+            else:
+                lines.append([level, text])
+        return [[level, text.rstrip("\n")] for level, text in lines if text.strip()]
+
+    def errors(self) -> str:
+        """The error lines so far in one string, empty where there were none."""
+        return "; ".join(
+            raw.decode("utf-8", errors="replace").strip() for level, raw in self._lines if level == _ERROR
+        )
+
+
+class Library:
+    """The imported llama_cpp with its ggml symbols."""
+
+    def __init__(self) -> None:
+        import llama_cpp
+        from llama_cpp import llama_cpp as api
+
+        self.api: Any = api
+        self.version: str = llama_cpp.__version__
+        self.log = Log(api)
+        self.ggml = ggml_symbols(api)
+        api.llama_backend_init()
+
+    def describe(self) -> dict[str, Any]:
+        """Versions, build flags and devices, as the record keeps them."""
+        return {
+            "versions": {
+                "python": platform.python_version(),
+                "llama-cpp-python": self.version,
+                "llama.cpp": _text(self.ggml.ggml_commit()),
+                "ggml": _text(self.ggml.ggml_version()),
+            },
+            "system_info": _text(self.api.llama_print_system_info()).strip(),
+            "supports_rpc": bool(self.api.llama_supports_rpc()),
+            "supports_gpu_offload": bool(self.api.llama_supports_gpu_offload()),
+            "devices": [self.describe_device(device) for device in self.devices()],
+        }
+
+    def devices(self) -> list[int]:
+        """Handles of every device that the library knows now."""
+        return [self.ggml.ggml_backend_dev_get(index) for index in range(self.ggml.ggml_backend_dev_count())]
+
+    def describe_device(self, device: int) -> dict[str, Any]:
+        """Name, kind and memory in bytes of one device."""
+        free, total = self.device_memory(device)
+        return {
+            "name": self.device_name(device),
+            "description": _text(self.ggml.ggml_backend_dev_description(device)),
+            "type": _DEVICE_TYPES.get(self.ggml.ggml_backend_dev_type(device), "unknown"),
+            "memory_free_bytes": free,
+            "memory_total_bytes": total,
+        }
+
+    def device_name(self, device: int) -> str:
+        """For example `CPU`, `MTL0`, `CUDA0`."""
+        return _text(self.ggml.ggml_backend_dev_name(device))
+
+    def device_memory(self, device: int) -> tuple[int, int]:
+        """Free and total bytes."""
+        free, total = _SIZE(0), _SIZE(0)
+        self.ggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+        return free.value, total.value
+
+    def devices_for(self, wanted: str) -> list[int]:
+        """Handles of the devices a setting may use (`cpu`: none); raises ProviderError if there is none."""
+        if wanted == "cpu":
+            return []
+        prefixes = DEVICE_PREFIXES[wanted]
+        found = [device for device in self.devices() if self.device_name(device).startswith(prefixes)]
+        if not found:
+            known = ", ".join(self.device_name(device) for device in self.devices())
+            raise ProviderError(f"no {wanted} device: this llama.cpp sees {known}")
+        return found
+
+    def add_rpc_servers(self, endpoints: str) -> None:
+        """Register the devices of RPC servers given as `host:port,host:port`."""
+        for endpoint in filter(None, endpoints.split(",")):
+            registry = self.ggml.ggml_backend_rpc_add_server(endpoint.strip().encode())
+            if not registry:
+                raise ProviderError(f"no RPC server answers at {endpoint}")
+            self.ggml.ggml_backend_register(registry)
+
+
+def ggml_symbols(api: Any) -> Any:
+    """The ggml functions of the copy that libllama itself uses.
+
+    Opening libggml by its path, as the binding's `_ggml` module does, can load a second copy with a device
+    registry of its own: devices registered there look real and run nothing.
+    """
+    library = api._lib
+    prototypes = {**_PROTOTYPES, **(_RPC_PROTOTYPES if api.llama_supports_rpc() else {})}
+    for name, (result, arguments) in prototypes.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def device_list(handles: Iterable[int]) -> Any:
+    """The `ggml_backend_dev_t *` list that a model's parameters take; the caller keeps it alive."""
+    listed = [*handles, None]
+    return (ctypes.c_void_p * len(listed))(*listed)
+
+
+def _text(raw: bytes | None) -> str:
+    return (raw or b"").decode("utf-8", errors="replace")
