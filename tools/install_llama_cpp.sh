@@ -10,43 +10,12 @@ set -eu
 python=$1
 requirement=$2
 
-# Some virtual machines list AMX among the processor's features and fault at its first instruction; a native
-# build would crash there in the first prompt. The only way to know is to run one, in a process of its own.
-amx_works() {
-    grep -qs amx_tile /proc/cpuinfo || return 0
-    folder=$(mktemp -d)
-    cat >"$folder/tile.c" <<'PROGRAM'
-#include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-int main(void) {
-    /* arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA); where the kernel refuses, llama.cpp uses no AMX */
-    if (syscall(SYS_arch_prctl, 0x1023, 18)) return 0;
-    struct __attribute__((aligned(64))) {
-        unsigned char palette, start_row, reserved[14];
-        unsigned short bytes[16];
-        unsigned char rows[16];
-    } config = {.palette = 1, .bytes = {64, 64, 64}, .rows = {16, 16, 16}};
-    _tile_loadconfig(&config);
-    _tile_zero(0);
-    _tile_dpbssd(0, 1, 2);
-    _tile_release();
-    return 0;
-}
-PROGRAM
-    if ! ${CC:-cc} -O1 -mamx-tile -mamx-int8 -o "$folder/tile" "$folder/tile.c" 2>/dev/null; then
-        rm -rf "$folder"
-        return 0
-    fi
-    status=0
-    ("$folder/tile"; exit $?) 2>/dev/null || status=$?
-    rm -rf "$folder"
-    return "$status"
-}
-
 arguments="-DGGML_RPC=ON ${CMAKE_ARGS:-}"
-if ! amx_works 2>/dev/null; then
-    echo "This machine lists AMX but cannot run it: llama.cpp is built without."
+
+# llama.cpp's AMX code can lose its tile configuration to the compiler, and then crashes in the first prompt
+# (ggml-org/llama.cpp#20824, open as of 0.3.36). Where a processor has AMX, a native build would run into it.
+if grep -qs amx_tile /proc/cpuinfo && [ -z "${GGUFBENCH_AMX:-}" ]; then
+    echo "This processor has AMX, where llama.cpp may crash: building without. GGUFBENCH_AMX=1 keeps it."
     without='-mno-amx-tile -mno-amx-int8 -mno-amx-bf16'
     arguments="$arguments -DCMAKE_C_FLAGS='$without' -DCMAKE_CXX_FLAGS='$without'"
 fi

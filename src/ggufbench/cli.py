@@ -150,9 +150,11 @@ def rpc_server(
     from ggufbench.rpc import serve
     from ggufbench.worker.channel import ProviderError
 
-    typer.echo(f"Serving on 127.0.0.1:{port}; Ctrl-C ends it.")
+    def ready() -> None:
+        typer.echo(f"Serving on 127.0.0.1:{port}; Ctrl-C ends it.")
+
     try:
-        serve(port, threads or resolve_threads("auto"))
+        serve(port, threads or resolve_threads("auto"), ready)
     except ModuleNotFoundError:
         _refuse("llama-cpp-python is not installed here; install it with `pip install llama-cpp-python`")
     except ProviderError as error:

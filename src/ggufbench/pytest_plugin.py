@@ -374,8 +374,8 @@ class _ProgressLine:
         number, launches = self._order.index(case.id) + 1, case.scenario.workload.launches
         elapsed = duration(time.monotonic() - self._started)
         return (
-            f"[{number}/{len(self._order)}] {case.id}: launch {moment.launch} of {launches}, {moment.phase} "
-            f"(case about {duration(case.estimate.seconds)}; {elapsed} of about {duration(self._total)})"
+            f"[{number}/{len(self._order)}, {elapsed} of about {duration(self._total)}] "
+            f"{case.id}: {moment.phase}, launch {moment.launch} of {launches}"
         )
 
     def _redraw(self, sentence: str) -> None:

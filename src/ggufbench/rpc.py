@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Callable
 
 from ggufbench.worker.channel import ProviderError
 from ggufbench.worker.native import Library, device_list
 
 
-def serve(port: int, threads: int) -> None:
+def serve(port: int, threads: int, on_ready: Callable[[], None]) -> None:
     """Serve this machine's devices on 127.0.0.1 until the process ends.
 
-    The protocol has no authentication, so there is no way to serve other machines here. Raises ProviderError
-    where the port is taken or llama.cpp was built without RPC.
+    The protocol has no authentication, so there is no way to serve other machines here. `on_ready` is called
+    when nothing can fail any more. Raises ProviderError where the port is taken or llama.cpp has no RPC.
     """
     _check_port(port)
     library = Library()
@@ -22,6 +23,7 @@ def serve(port: int, threads: int) -> None:
     devices = library.devices()
     # The call below never returns to Python, which could then not act on Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    on_ready()
     endpoint = f"127.0.0.1:{port}".encode()
     library.ggml.ggml_backend_rpc_start_server(endpoint, None, threads, len(devices), device_list(devices))
 

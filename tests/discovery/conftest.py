@@ -103,7 +103,10 @@ def llama_values(arch: str = "llama", **more: Any) -> dict[str, Any]:
 
 
 def llama_tensors(tied: bool = False) -> list[TensorSpec]:
-    found: list[TensorSpec] = [("token_embd.weight", (256, 1000), "Q4_K"), ("output_norm.weight", (256,), "F32")]
+    found: list[TensorSpec] = [
+        ("token_embd.weight", (256, 1000), "Q4_K"),
+        ("output_norm.weight", (256,), "F32"),
+    ]
     if not tied:
         found.append(("output.weight", (256, 1000), "Q6_K"))
     for block in ("blk.0.", "blk.1."):
@@ -136,7 +139,15 @@ def write_shards(folder: Path, name: str = "big-Q8_0", per_shard: int = 3) -> li
     writer.add_head_count(4)
     writer.add_file_type(7)
     rng = np.random.default_rng(7)
-    for tensor in ("token_embd", "output", "output_norm", "blk.0.attn_q", "blk.0.attn_k", "blk.1.attn_q", "x"):
+    for tensor in (
+        "token_embd",
+        "output",
+        "output_norm",
+        "blk.0.attn_q",
+        "blk.0.attn_k",
+        "blk.1.attn_q",
+        "x",
+    ):
         data = rng.standard_normal((64, 64)).astype(np.float32)
         writer.add_tensor(f"{tensor}.weight", data)
     writer.write_header_to_file()
@@ -149,6 +160,16 @@ def write_shards(folder: Path, name: str = "big-Q8_0", per_shard: int = 3) -> li
 @pytest.fixture(scope="session")
 def kit() -> SimpleNamespace:
     functions: list[Callable[..., Any]] = [
-        text, encode, pair, build, size_of, write, write_llama, write_shards, llama_values, llama_tensors, Raw,
-    ]  # fmt: skip
+        text,
+        encode,
+        pair,
+        build,
+        size_of,
+        write,
+        write_llama,
+        write_shards,
+        llama_values,
+        llama_tensors,
+        Raw,
+    ]
     return SimpleNamespace(**{function.__name__: function for function in functions})

@@ -78,9 +78,9 @@ def offload_problem(log: LoadLog, device: str, n_gpu_layers: int, devices: Itera
         return f"the log does not say where the layers are, so nothing proves that {device} was used"
     wanted = total if n_gpu_layers < 0 else min(n_gpu_layers, total)
     if on_device < wanted:
-        return f"{on_device} of {wanted} layers are on {device} ({elsewhere}); this is not a {device} run"
+        return f"asked for {device}, but {on_device} of {wanted} layers are there ({elsewhere})"
     if wanted and not any(name.startswith(tuple(allowed)) for name in log.buffers.get("model", {})):
-        return f"no weights were allocated on {device}; this is not a {device} run"
+        return f"asked for {device}, but no weights were allocated there"
     return None
 
 

@@ -421,7 +421,8 @@ def _walk(reader: _Reader, data: bytes, count: int, key: str) -> tuple[int, int]
 def _candidates(chunk: NDArray[np.uint8]) -> NDArray[np.intp]:
     """Where a string of 1 to 255 bytes may start: a byte, seven zeros of its length, and text.
 
-    The bytes of a longer or an empty string's length, or a text that starts with NUL, do not look like this.
+    The length of a longer or an empty string does not look like this. A text that starts with NUL is left to
+    `_step_singly`: with such texts, the byte before an empty string would look like a start as well.
     """
     import numpy as np
 

@@ -151,7 +151,7 @@ class Engine:
         return (self._api.llama_token * count)(*ids)
 
     def _chunks(self, tokens: Any) -> list[Any]:
-        """Batches of at most n_batch tokens over one array: the library aborts on a larger one."""
+        """Batches of at most n_batch tokens, the most that the library takes; the caller keeps the tokens."""
         size, token = self._api.llama_n_batch(self._context), self._api.llama_token
         chunks = []
         for start in range(0, len(tokens), size):
@@ -181,7 +181,8 @@ class Engine:
         depth = self._job.workload.depth
         if not depth or self._restore_depth():
             return
-        chunks = self._chunks(self._tokens(depth))
+        tokens = self._tokens(depth)
+        chunks = self._chunks(tokens)
         self._check([self._api.llama_decode(self._context, chunk) for chunk in chunks])
         self._api.llama_synchronize(self._context)
         self._save_depth()

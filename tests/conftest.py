@@ -1,0 +1,178 @@
+"""Small real models, small scenarios, and an RPC server, shared by the tests that measure."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ggufbench.launcher import Interpreter
+from ggufbench.machine import source_state
+from ggufbench.measure import Bench
+from ggufbench.modelkit import SynthSpec, synthesize
+from ggufbench.records.store import new_run_id
+from ggufbench.run import Request, prepare
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+SCENARIO = """
+[setting]
+device = "{device}"
+{extra}
+n_ctx = 256
+n_batch = 64
+n_ubatch = 64
+n_threads = 1
+
+[workload]
+prompt_tokens = 100
+generated_tokens = 16
+repetitions = 2
+launches = 2
+"""
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    """One tiny model of each architecture."""
+    folder = tmp_path_factory.mktemp("models")
+    for architecture, quantization in (("llama", "Q8_0"), ("qwen3", "Q4_0"), ("gpt-oss", "MXFP4")):
+        spec = SynthSpec(architecture, 4_000_000, quantization, vocabulary=2048)
+        synthesize(folder / f"{architecture}-tiny-{quantization}.gguf", spec)
+    return folder
+
+
+@pytest.fixture
+def llama_folder(model_folder, tmp_path) -> Path:
+    """A folder with the llama alone, to add to or to spoil."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    shutil.copy(model_folder / "llama-tiny-Q8_0.gguf", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scenario_folder(tmp_path_factory) -> Path:
+    """`cpu`, `metal` and `rpc` with a workload of milliseconds; `rpc` at a port where nobody listens."""
+    folder = tmp_path_factory.mktemp("scenarios")
+    shutil.copy(CHECKOUT / "scenarios" / "targets.toml", folder)
+    for device, extra in (("cpu", ""), ("metal", ""), ("rpc", f'rpc_servers = "127.0.0.1:{free_port()}"')):
+        (folder / f"{device}.toml").write_text(SCENARIO.format(device=device, extra=extra))
+    return folder
+
+
+@pytest.fixture
+def plan_cases(scenario_folder):
+    """A function that plans the models of a folder under a scenario, and says on which machine."""
+
+    def plan(folder: Path, scenario: str = "cpu", **changes):
+        chosen = {"places": [folder], "scenarios": [scenario], "scenario_folder": scenario_folder}
+        request = Request(**chosen, results=folder / "none", **changes)
+        return prepare(request, Interpreter())
+
+    return plan
+
+
+@pytest.fixture
+def make_bench():
+    """A function that makes the surroundings of a measurement."""
+
+    def make(prepared, **changes) -> Bench:
+        return Bench(new_run_id(), prepared.machine, source_state(CHECKOUT), **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rpc_server():
+    """A real RPC server on loopback, in a process of its own. Returns `host:port`."""
+    port = free_port()
+    command = [sys.executable, "-m", "ggufbench.cli", "rpc-server", "--port", str(port), "--threads", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        wait_for(lambda: accepts_connections(port), "the RPC server to listen")
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def with_rpc(rpc_server, monkeypatch) -> str:
+    """The rpc scenario meets the server."""
+    monkeypatch.setenv("GGUFBENCH_RPC", rpc_server)
+    return rpc_server
+
+
+@pytest.fixture
+def run_pytest(scenario_folder, tmp_path):
+    """A function that runs `pytest bench --benchmark-only` as a user does, in a process of its own."""
+
+    def run(
+        *arguments: str, env: dict[str, str] | None = None, only: bool = True
+    ) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            bench_command(scenario_folder, tmp_path, *arguments, only=only),
+            cwd=CHECKOUT, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+
+    run.results = tmp_path / "results"
+    run.command = lambda *arguments: bench_command(scenario_folder, tmp_path, *arguments)
+    return run
+
+
+def run_program(command: list[str], env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    """Run a program to its end from the checkout, as a user does."""
+    return subprocess.run(
+        command,
+        cwd=CHECKOUT,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def bench_command(scenarios: Path, tmp_path: Path, *arguments: str, only: bool = True) -> list[str]:
+    """The command line, writing everything below `tmp_path`."""
+    return [
+        sys.executable, "-m", "pytest", "bench", *(["--benchmark-only"] if only else []),
+        "--scenarios", str(scenarios), "--results", str(tmp_path / "results"),
+        "--benchmark-storage", str(tmp_path / "storage"), "-p", "no:cacheprovider", *arguments,
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def wait_until():
+    """`wait_for`, for tests: with importlib import mode they cannot import it."""
+    return wait_for
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def accepts_connections(port: int) -> bool:
+    """Whether something listens there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_for(condition, what: str, seconds: float = 60):
+    """Wait until the condition holds, and return what it returned."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"waited {seconds} s for {what}")

@@ -1,0 +1,240 @@
+"""Measuring real models in real worker processes, and every way in which that can end."""
+
+import dataclasses
+import os
+import signal
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ggufbench.launcher import Interpreter, launch
+from ggufbench.measure import Interrupted, measure_case, metric_samples
+from ggufbench.records.schema import Outcome
+
+PHASES = ["import", "load", "first_decode", "prompt", "decode", "exit"]
+
+
+def at_phase(phase, act):
+    """An observer that acts on the worker when a phase begins, and remembers which process it was."""
+
+    def observer(moment):
+        if moment.phase == phase:
+            observer.pid = moment.pid
+            act(moment.pid)
+
+    return observer
+
+
+def test_every_architecture_is_measured_on_the_cpu(model_folder, plan_cases, make_bench):
+    prepared = plan_cases(model_folder)
+    assert [case.id for case in prepared.cases] == [
+        "gpt-oss-tiny-MXFP4-cpu",
+        "llama-tiny-Q8_0-cpu",
+        "qwen3-tiny-Q4_0-cpu",
+    ]
+    for case in prepared.cases:
+        record = measure_case(case, make_bench(prepared))
+        assert record.outcome is Outcome.MEASURED, record.reason
+        assert [launch.outcome for launch in record.launches] == [Outcome.MEASURED] * 2
+        assert {"load_seconds", "ready_seconds", "prompt_tokens_per_second"} <= set(record.summary)
+        assert record.summary["prompt_tokens_per_second"].samples == 4
+        assert record.summary["load_seconds"].samples == 2
+        assert record.summary["peak_rss_bytes"].minimum > case.model.tensor_bytes
+        assert set(record.launches[0].effective.layers) == {"CPU"}
+        assert {target.name: target.status for target in record.targets} == {"load": "met", "memory": "met"}
+
+
+def test_settings_are_read_back_from_the_library(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1)
+    case = prepared.cases[0]
+    setting = dataclasses.replace(
+        case.setting, load_mode="none", flash_attn="off", type_k="q8_0", n_threads=2, n_batch=32, n_ubatch=32
+    )
+    effective = (
+        measure_case(dataclasses.replace(case, setting=setting), make_bench(prepared)).launches[0].effective
+    )
+    assert effective.load_mode == "none"
+    assert effective.flash_attn == "off"
+    assert (effective.type_k, effective.type_v) == ("q8_0", "f16")
+    assert (effective.n_ctx, effective.n_batch, effective.n_ubatch, effective.n_threads) == (256, 32, 32, 2)
+
+
+def test_a_prompt_longer_than_a_batch_and_a_depth_are_measured(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1)
+    case = prepared.cases[0]
+    workload = dataclasses.replace(case.workload, prompt_tokens=150, depth=100)
+    record = measure_case(dataclasses.replace(case, workload=workload), make_bench(prepared))
+    assert record.outcome is Outcome.MEASURED, record.reason
+    assert all(sample.tokens == 150 for sample in record.launches[0].samples if sample.phase == "prompt")
+
+
+def test_warm_ups_are_recorded_and_left_out(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1)
+    launch = measure_case(prepared.cases[0], make_bench(prepared)).launches[0]
+    warm = [sample for sample in launch.samples if sample.warmup]
+    assert [sample.phase for sample in warm] == ["prompt", "decode"]
+    samples = metric_samples(launch, prepared.cases[0].model.file_size_bytes)
+    assert len(samples["prompt_tokens_per_second"]) == len(samples["decode_tokens_per_second"]) == 2
+
+
+def test_the_peak_is_what_the_kernel_says_at_the_end(llama_folder, plan_cases, make_bench):
+    seen = {}
+
+    def look(pid):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                seen["peak"] = int(line.split()[1]) * 1024
+
+    prepared = plan_cases(llama_folder, launches=1)
+    record = measure_case(prepared.cases[0], make_bench(prepared, observer=at_phase("exit", look)))
+    assert record.summary["peak_rss_bytes"].maximum == pytest.approx(seen["peak"], rel=0.01)
+
+
+@pytest.mark.gpu
+def test_the_rpc_scenario_runs_on_the_rpc_device_alone(model_folder, plan_cases, make_bench, with_rpc):
+    prepared = plan_cases(model_folder, "rpc", launches=1)
+    for case in prepared.cases:
+        record = measure_case(case, make_bench(prepared))
+        assert record.outcome is Outcome.MEASURED, record.reason
+        effective = record.launches[0].effective
+        assert set(effective.layers) == {"RPC0"}
+        assert f"RPC0[{with_rpc}]" in effective.buffers["model"]
+        assert record.summary["device_bytes"].median > 0
+
+
+@pytest.mark.gpu
+def test_a_server_in_the_wrong_copy_of_the_library_is_no_gpu_run(
+    llama_folder, plan_cases, make_bench, with_rpc
+):
+    worker = Interpreter(entry=Path(__file__).parent / "workers" / "wrong_library.py")
+    prepared = plan_cases(llama_folder, "rpc")
+    record = measure_case(prepared.cases[0], make_bench(prepared, interpreter=worker))
+    assert record.outcome is Outcome.FAILED
+    assert "0 of" in record.reason and "on CPU" in record.reason
+    assert "prompt_tokens_per_second" not in record.summary, "it must end before hours are spent on it"
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_segfault_is_an_outcome_with_its_phase(phase, llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder)
+    kill = at_phase(phase, lambda pid: os.kill(pid, signal.SIGSEGV))
+    record = measure_case(prepared.cases[0], make_bench(prepared, observer=kill))
+    assert (record.outcome, record.phase) == (Outcome.CRASHED, phase)
+    assert record.launches[-1].signal == "SIGSEGV"
+    assert f"crashed (SIGSEGV) in {phase}" in record.reason
+    assert len(record.launches) == 1, "the next launch would end alike"
+
+
+def test_a_segfault_in_the_middle_of_the_work_keeps_what_was_measured(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder)
+    case = prepared.cases[0]
+    long_decode = dataclasses.replace(case.workload, prompt_tokens=1, generated_tokens=150, repetitions=1000)
+    later = at_phase("decode", lambda pid: threading.Timer(0.5, os.kill, (pid, signal.SIGSEGV)).start())
+    record = measure_case(
+        dataclasses.replace(case, workload=long_decode), make_bench(prepared, observer=later)
+    )
+    assert (record.outcome, record.phase) == (Outcome.CRASHED, "decode")
+    assert record.summary["prompt_tokens_per_second"].samples == 1000
+    assert record.summary["decode_tokens_per_second"].samples > 0
+
+
+@pytest.mark.parametrize("phase", ["load", "decode"])
+def test_a_hang_ends_at_its_deadline_and_leaves_no_process(phase, llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder)
+    stop = at_phase(phase, lambda pid: os.kill(pid, signal.SIGSTOP))
+    bench = make_bench(prepared, observer=stop, deadline_scale=0.02)
+    record = measure_case(prepared.cases[0], bench)
+    assert (record.outcome, record.phase) == (Outcome.HUNG, phase)
+    assert not psutil.pid_exists(stop.pid)
+
+
+def test_a_kill_for_want_of_memory_is_told_from_a_crash(llama_folder, plan_cases, make_bench, memory_cage):
+    prepared = plan_cases(llama_folder)
+    case = prepared.cases[0]
+    roomy = dataclasses.replace(case.setting, n_ctx=100_000, type_k="f32", type_v="f32", flash_attn="off")
+    record = measure_case(
+        dataclasses.replace(case, setting=roomy), make_bench(prepared, observer=at_phase("load", memory_cage))
+    )
+    assert (record.outcome, record.phase) == (Outcome.OUT_OF_MEMORY, "load")
+
+
+def test_a_kill_from_outside_is_a_crash(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder)
+    kill = at_phase("prompt", lambda pid: os.kill(pid, signal.SIGKILL))
+    record = measure_case(prepared.cases[0], make_bench(prepared, observer=kill))
+    assert (record.outcome, record.launches[0].signal) == (Outcome.CRASHED, "SIGKILL")
+
+
+def test_ctrl_c_keeps_the_launches_that_were_measured(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder)
+
+    def observer(moment):
+        if (moment.launch, moment.phase) == (2, "decode"):
+            observer.pid = moment.pid
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as caught:
+        measure_case(prepared.cases[0], make_bench(prepared, observer=observer))
+    record = caught.value.record
+    assert [launch.outcome for launch in record.launches] == [Outcome.MEASURED, Outcome.FAILED]
+    assert record.reason == "interrupted by Ctrl-C in decode"
+    assert record.summary["decode_tokens_per_second"].samples == 2
+    assert record.summary["prompt_tokens_per_second"].samples == 4
+    assert not psutil.pid_exists(observer.pid)
+
+
+def test_a_file_that_is_truncated_after_planning_fails_with_the_library_s_words(
+    llama_folder, plan_cases, make_bench
+):
+    prepared = plan_cases(llama_folder)
+    path = prepared.cases[0].model.path
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    record = measure_case(prepared.cases[0], make_bench(prepared))
+    assert (record.outcome, record.phase) == (Outcome.FAILED, "load")
+    assert "not within the file bounds" in record.reason
+
+
+def test_a_file_that_vanishes_after_planning_fails(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder)
+    prepared.cases[0].model.path.unlink()
+    record = measure_case(prepared.cases[0], make_bench(prepared))
+    assert (record.outcome, record.phase) == (Outcome.FAILED, "load")
+
+
+def test_a_name_that_no_setting_has_is_refused_by_the_worker(llama_folder, plan_cases):
+    job = plan_cases(llama_folder).cases[0].job(1).to_json()
+    job["setting"]["flash_atn"] = "on"
+    ended = launch(job, lambda _phase: 60)
+    assert ended.outcome is Outcome.FAILED
+    assert "flash_atn" in ended.reason
+
+
+def test_the_worker_imports_nothing_of_the_harness(llama_folder, plan_cases, tmp_path):
+    """Copied out of the package, the worker's folder alone measures a model."""
+    import shutil
+
+    import ggufbench.worker
+
+    shutil.copytree(Path(ggufbench.worker.__file__).parent, tmp_path / "elsewhere")
+    entry = Interpreter(entry=tmp_path / "elsewhere" / "__main__.py")
+    ended = launch(plan_cases(llama_folder).cases[0].job(1).to_json(), lambda _phase: 60, interpreter=entry)
+    assert ended.outcome is Outcome.MEASURED, ended.reason
+
+
+@pytest.fixture
+def memory_cage():
+    """A function that puts a process under a memory limit, past which the kernel ends it."""
+    base = Path("/sys/fs/cgroup")
+    version_1 = (base / "memory").is_dir()
+    cage = (base / "memory" if version_1 else base) / f"ggufbench-test-{os.getpid()}"
+    try:
+        cage.mkdir()
+        limit = "memory.limit_in_bytes" if version_1 else "memory.max"
+        (cage / limit).write_text(str(150 * 2**20))
+    except OSError as error:
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+    yield lambda pid: (cage / "cgroup.procs").write_text(str(pid))
+    cage.rmdir()
