@@ -80,8 +80,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One parameter for each planned case, with an id that stays the same when other files come and go."""
     if "gguf_case" in metafunc.fixturenames:
-        ids = list(metafunc.config.stash[_RUN].cases)
+        ids = metafunc.config.stash[_RUN].case_ids()
         metafunc.parametrize("gguf_case", ids, ids=ids, indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config) -> None:
+    """End the session where the plan could not be made; while collecting, pytest would show a traceback."""
+    config.stash[_RUN].raise_usage_error()
 
 
 @pytest.fixture
@@ -155,10 +161,23 @@ class _Run:
         self._cases: dict[str, Case] = {}
         self._records: dict[str, Record] = {}
         self._started = time.monotonic()
+        self._usage_error: str | None = None
+
+    def case_ids(self) -> list[str]:
+        """The ids of all planned cases; none where the plan could not be made."""
+        try:
+            return list(self.cases)
+        except pytest.UsageError:
+            return []
+
+    def raise_usage_error(self) -> None:
+        """Raise what was wrong with the options, if the plan could not be made."""
+        if self._usage_error is not None:
+            raise pytest.UsageError(self._usage_error)
 
     @property
     def cases(self) -> dict[str, Case]:
-        """The planned cases by id; a wrong option ends the session with its sentence."""
+        """The planned cases by id. Raises UsageError for a wrong option."""
         return self._cases or self._plan_cases()
 
     def _plan_cases(self) -> dict[str, Case]:
@@ -173,7 +192,8 @@ class _Run:
             try:
                 self._prepared = prepare(self._request(), Interpreter(), tell=self._tell)
             except (*USAGE_ERRORS, ValueError) as error:
-                pytest.exit(f"ggufbench: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+                self._usage_error = f"ggufbench: {error}"
+                raise pytest.UsageError(self._usage_error) from None
         return self._prepared
 
     def record(self, case: Case) -> Record:
@@ -264,10 +284,10 @@ class _Run:
 
     def _request(self) -> Request:
         from ggufbench.plan import Selection
-        from ggufbench.run import Request, requested_places
+        from ggufbench.run import Request, parse_duration, requested_places
 
         option = self.config.getoption
-        folder = option("scenarios")
+        folder, budget = option("scenarios"), option("time_budget")
         return Request(
             places=requested_places(option("models")),
             selection=Selection(option("match"), option("quant")),
@@ -277,6 +297,7 @@ class _Run:
             repetitions=1 if self._is_trial else _positive(option("repetitions"), "--repetitions"),
             demo_folder=self._folder("demo_models"),
             results=self._results,
+            time_budget_seconds=parse_duration(budget) if budget else None,
         )
 
     def _run_bench(self) -> Bench:
@@ -311,13 +332,12 @@ class _Run:
             bench.observer(None)
 
     def _over_budget(self, case: Case) -> str | None:
-        text = self.config.getoption("time_budget")
-        if text is None:
+        budget = self._request().time_budget_seconds
+        if budget is None:
             return None
         from ggufbench.report.terminal import duration
-        from ggufbench.run import parse_duration
 
-        left = parse_duration(text) - (time.monotonic() - self._started)
+        left = budget - (time.monotonic() - self._started)
         if case.estimate.seconds <= left:
             return None
         needed, remaining = duration(case.estimate.seconds), duration(max(0.0, left))

@@ -38,6 +38,8 @@ class Request:
     launches: int | None = None
     repetitions: int | None = None
     results: Path = Path("results")
+    time_budget_seconds: float | None = None
+    """A case that would end after this time is not started."""
 
 
 @dataclass(frozen=True, slots=True)
