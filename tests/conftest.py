@@ -112,13 +112,8 @@ def with_rpc(rpc_server, monkeypatch) -> str:
 def run_pytest(scenario_folder, tmp_path):
     """A function that runs `pytest bench --benchmark-only` as a user does, in a process of its own."""
 
-    def run(
-        *arguments: str, env: dict[str, str] | None = None, only: bool = True
-    ) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            bench_command(scenario_folder, tmp_path, *arguments, only=only),
-            cwd=CHECKOUT, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+    def run(*arguments: str, env: dict[str, str] | None = None, only: bool = True):
+        return run_program(bench_command(scenario_folder, tmp_path, *arguments, only=only), env)
 
     run.results = tmp_path / "results"
     run.command = lambda *arguments: bench_command(scenario_folder, tmp_path, *arguments)
@@ -126,11 +121,11 @@ def run_pytest(scenario_folder, tmp_path):
 
 
 def run_program(command: list[str], env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-    """Run a program to its end from the checkout, as a user does."""
+    """Run a program to its end from the checkout, as a user does, on a wide terminal."""
     return subprocess.run(
         command,
         cwd=CHECKOUT,
-        env={**os.environ, **(env or {})},
+        env={**os.environ, "COLUMNS": "200", **(env or {})},
         capture_output=True,
         text=True,
         timeout=300,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -173,3 +177,30 @@ def kit() -> SimpleNamespace:
         Raw,
     ]
     return SimpleNamespace(**{function.__name__: function for function in functions})
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter; pytest's own belong to the user that runs it."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def without_privileges() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which root is an ordinary user, for whom permissions count."""
+
+    @contextmanager
+    def ordinary() -> Iterator[None]:
+        is_root = os.geteuid() == 0
+        try:
+            if is_root:
+                os.seteuid(65534)
+            yield
+        finally:
+            if is_root:
+                os.seteuid(0)
+
+    return ordinary

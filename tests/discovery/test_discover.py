@@ -69,10 +69,11 @@ def test_every_kind_of_wreck(kit, tmp_path):
     assert "folder" in why["folder.gguf"]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file(kit, tmp_path):
-    kit.write_llama(tmp_path / "x.gguf").chmod(0)
-    assert reasons(discover([tmp_path])) == {"x.gguf": "the file cannot be read: Permission denied"}
+def test_an_unreadable_file(kit, open_folder, without_privileges):
+    kit.write_llama(open_folder / "x.gguf").chmod(0)
+    with without_privileges():
+        found = discover([open_folder])
+    assert reasons(found) == {"x.gguf": "the file cannot be read: Permission denied"}
 
 
 def test_read_errors_are_reasons(kit, tmp_path, monkeypatch):
@@ -126,14 +127,6 @@ def test_one_entry_per_file(kit, tmp_path):
     broken.write_bytes(b"x" * 50)
     (tmp_path / "links" / "broken-link.gguf").symlink_to(broken)
     assert len(discover([tmp_path]).rejected) == 1
-
-
-def test_copies_are_two_models(kit, tmp_path):
-    path = kit.write_llama(tmp_path / "a.gguf")
-    shutil.copy(path, tmp_path / "b.gguf")
-    first, second = discover([tmp_path]).models
-    assert first.identity == second.identity
-    assert first.path != second.path
 
 
 def test_shards(kit, tmp_path):
@@ -328,3 +321,14 @@ def test_a_thousand_links_to_forty_models(kit, tmp_path):
     assert found.rejected == ()
     assert {model.path: model.vocabulary for model in found.models} == expected
     assert len({model.identity for model in found.models}) == 40
+
+
+def test_a_copy_is_listed_and_measured_once(kit, tmp_path):
+    original, copy = tmp_path / "a" / "m-Q8_0.gguf", tmp_path / "b" / "m-Q8_0.gguf"
+    original.parent.mkdir()
+    copy.parent.mkdir()
+    kit.write_llama(original)
+    copy.write_bytes(original.read_bytes())
+    found = discover([tmp_path])
+    assert [model.path for model in found.models] == [original]
+    assert [(r.path, r.reason.startswith(f"a copy of {original}")) for r in found.rejected] == [(copy, True)]

@@ -53,11 +53,24 @@ def _examine(found: Iterable[Candidate]) -> Discovery:
         else:
             rejected[file] = outcome
     # The later parts of a model are named by the model itself.
-    alone = (refusal for file, refusal in rejected.items() if file not in used)
+    alone = [refusal for file, refusal in rejected.items() if file not in used]
+    originals, copies = _without_copies(models)
     return Discovery(
-        tuple(sorted(models, key=lambda m: (m.name, m.quantization, str(m.path)))),
-        tuple(sorted(alone, key=lambda r: str(r.path))),
+        tuple(sorted(originals, key=lambda m: (m.name, m.quantization, str(m.path)))),
+        tuple(sorted([*alone, *copies], key=lambda r: str(r.path))),
     )
+
+
+def _without_copies(models: Iterable[Model]) -> tuple[list[Model], list[Rejected]]:
+    """One model for each content; two programs may each have downloaded the same file."""
+    originals: dict[str, Model] = {}
+    copies = []
+    for model in sorted(models, key=lambda model: str(model.path)):
+        original = originals.setdefault(model.identity, model)
+        if original is not model:
+            reason = f"a copy of {original.path}; to measure this one, name it with --models"
+            copies.append(Rejected(model.path, model.source, model.file_size_bytes, reason))
+    return list(originals.values()), copies
 
 
 def _by_file(found: Iterable[Candidate]) -> dict[_File | Path, list[Candidate]]:
