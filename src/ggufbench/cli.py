@@ -188,9 +188,13 @@ def _print(content: RenderableType) -> None:
 
 
 def _print_json(value: Any) -> None:
-    from pydantic_core import to_json
+    import json
 
-    typer.echo(to_json(value, indent=2).decode())
+    from pydantic_core import to_jsonable_python
+
+    text = json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False)
+    # A path's bytes that are not UTF-8 stand in the text as lone surrogates, for which JSON has escapes.
+    typer.echo(text.encode("utf-8", errors="backslashreplace").decode())
 
 
 def _progress(done: int, total: int) -> None:

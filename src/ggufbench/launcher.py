@@ -95,7 +95,11 @@ def launch(
     """
     chosen = interpreter or Interpreter()
     with tempfile.TemporaryFile() as stderr:
-        worker = _Worker(chosen, worker_environment(env or {}), stderr)
+        try:
+            worker = _Worker(chosen, worker_environment(env or {}), stderr)
+        except OSError as error:
+            reason = f"{chosen.python} cannot be started: {error.strerror}"
+            return Ended(Outcome.FAILED, [], 0.0, "start", reason)
         try:
             return worker.converse(job, deadlines, on_event)
         finally:
@@ -138,7 +142,9 @@ class _Worker:
                 return self._ended()
             if not line.endswith(b"\n"):
                 continue  # it died while it wrote; the end of the pipe follows
-            event = json.loads(line)
+            event = _event(line)
+            if event is None:
+                return self._result(Outcome.FAILED, reason=f"it printed {line[:80]!r} in place of an event")
             self._events.append(event)
             self._phase = event["phase"] if event["event"] == "phase" else self._phase
             refusal = on_event(event, self._process.pid)
@@ -226,6 +232,15 @@ class _Worker:
         marks = ("GGML_ASSERT", "GGML_ABORT", "Error: ")
         telling = [line for line in lines if any(mark in line for mark in marks)]
         return telling[-1] if telling else ""
+
+
+def _event(line: bytes) -> Event | None:
+    """An event of the worker; None for what something else in its process printed."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
 
 
 def _signal_name(number: int) -> str:

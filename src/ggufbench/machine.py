@@ -85,11 +85,12 @@ def available_memory_bytes() -> int:
 
 
 def source_state(folder: Path) -> SourceState:
-    """Commit and dirty flag of the repository around a folder; both None outside one."""
+    """Commit and dirty flag of the repository around a folder; None for what git does not say."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return SourceState(commit=None, dirty=None)
-    return SourceState(commit=commit, dirty=bool(_git(folder, "status", "--porcelain")))
+    changes = _git(folder, "status", "--porcelain")
+    return SourceState(commit=commit, dirty=None if changes is None else bool(changes))
 
 
 @cache
@@ -132,7 +133,8 @@ def _cgroup_file_bytes() -> int:
         lines = (_CGROUP / "memory.stat").read_text().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) for line in lines if line.split()[0] in ("active_file", "inactive_file"))
+    fields = [line.split() for line in lines]
+    return sum(int(field[1]) for field in fields if field[:1] in (["active_file"], ["inactive_file"]))
 
 
 def _read_number(path: Path) -> int | None:

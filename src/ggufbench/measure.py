@@ -312,8 +312,12 @@ def identify(model: Model) -> ModelIdentity:
 
 
 def portable_path(path: Path) -> str:
-    """A path for people and records: from the current folder or from home where it lies below one of them."""
+    """A path for people and records: from the current folder or from home where it lies below one of them.
+
+    Bytes of a name that are not UTF-8, which no JSON can hold, become the replacement character.
+    """
+    readable = Path(os.fsencode(path).decode("utf-8", errors="replace"))
     for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
-        if path.is_relative_to(base):
-            return prefix + path.relative_to(base).as_posix()
-    return str(path)
+        if readable.is_relative_to(base):
+            return prefix + readable.relative_to(base).as_posix()
+    return str(readable)

@@ -138,8 +138,11 @@ def resolve_setting(scenario: Scenario) -> Setting:
 def kv_bytes(model: Model, setting: Setting) -> int:
     """Bytes of the KV cache: layers with a sliding window keep it and one ubatch, the others n_ctx tokens."""
     k, v = _BYTES_PER_ELEMENT[setting.type_k], _BYTES_PER_ELEMENT[setting.type_v]
-    window = min(setting.n_ctx, _round_up(model.sliding_window + setting.n_ubatch, 256))
-    full = (model.kv.full_k * k + model.kv.full_v * v) * setting.n_ctx
+    # As llama.cpp does: whole blocks of 256 cells, and no batch larger than the context.
+    cells = _round_up(setting.n_ctx, 256)
+    ubatch = min(setting.n_ubatch, setting.n_batch, setting.n_ctx)
+    window = _round_up(min(cells, model.sliding_window + ubatch), 256)
+    full = (model.kv.full_k * k + model.kv.full_v * v) * cells
     sliding = (model.kv.sliding_k * k + model.kv.sliding_v * v) * window
     return round(full + sliding)
 
@@ -203,11 +206,14 @@ def _offloaded_share(model: Model, setting: Setting) -> float:
 
 
 def _with_unique_ids(cases: Sequence[Case]) -> list[Case]:
-    """Where two models would share an id, both take a part of their identity: an id is never a position."""
-    counts = Counter(case.id for case in cases)
+    """Where two models would share an id, both take a part of their identity: an id is never a position.
+
+    Ids that differ only in case count as the same: on a Mac they would be the same file of results.
+    """
+    counts = Counter(case.id.lower() for case in cases)
     return [
         case
-        if counts[case.id] == 1
+        if counts[case.id.lower()] == 1
         else replace(case, id=f"{_slug(case.model.label)}-{case.model.identity[:6]}-{case.scenario.name}")
         for case in cases
     ]

@@ -99,6 +99,6 @@ def _absent_server(rpc_servers: str) -> str | None:
         host, _, port = endpoint.strip().rpartition(":")
         try:
             socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError):  # the last: a port above 65535
             return endpoint.strip()
     return None

@@ -36,3 +36,5 @@ def _check_port(port: int) -> None:
         raise ProviderError(
             f"port {port} cannot be used: {error.strerror}; choose another with --port"
         ) from None
+    except OverflowError:
+        raise ProviderError(f"port {port} is none; choose one from 1024 to 65535 with --port") from None

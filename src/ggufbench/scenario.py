@@ -9,18 +9,25 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
+import math
 import os
+import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 TARGETS_FILE = "targets.toml"
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+_MOST_COMBINATIONS = 1000
+"""Of the lists of one file: more is a slip, and would be planned for hours."""
+
+# llama.cpp keeps these in 32 bits, and would take a larger number for a small one.
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
 Threads = Positive | Literal["auto", "physical", "physical-1"]
 
@@ -30,7 +37,7 @@ class ScenarioError(ValueError):
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class SettingSpec(_Table):
@@ -38,7 +45,7 @@ class SettingSpec(_Table):
 
     device: Literal["cpu", "metal", "cuda", "vulkan", "rpc"]
     n_ctx: Positive = 4096
-    n_gpu_layers: Annotated[int, Field(ge=-1)] = -1
+    n_gpu_layers: Annotated[int, Field(ge=-1, lt=2**31)] = -1
     n_batch: Positive = 512
     n_ubatch: Positive = 512
     n_threads: Threads = "auto"
@@ -93,16 +100,16 @@ class WorkloadSpec(_Table):
 class LoadTarget(_Table):
     """What was promised about loading, in bytes of the file per second."""
 
-    floor_bytes_per_second: Annotated[float, Field(gt=0)]
-    promise_bytes_per_second: Annotated[float, Field(gt=0)]
-    small_file_seconds: Annotated[float, Field(ge=0)]
+    floor_bytes_per_second: Annotated[float, Field(ge=1)]
+    promise_bytes_per_second: Annotated[float, Field(ge=1)]
+    small_file_seconds: Annotated[float, Field(ge=0, lt=1e9)]
 
 
 class MemoryTarget(_Table):
     """What was promised about memory: at most `ratio * file + allowance`."""
 
-    peak_to_file_ratio: Annotated[float, Field(gt=0)]
-    allowance_bytes: Count
+    peak_to_file_ratio: Annotated[float, Field(gt=0, lt=1e6)]
+    allowance_bytes: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Targets(_Table):
@@ -156,15 +163,39 @@ def load_scenarios(
         if name not in files:
             known = ", ".join(files)
             raise ScenarioError(f"{folder} has no scenario {name!r}{_nearest(name, files)}; known: {known}")
-    targets = _read(folder / TARGETS_FILE)
+    targets = _read_targets(folder / TARGETS_FILE)
     chosen = dict.fromkeys(names or files)
-    return [scenario for name in chosen for scenario in _expand(files[name], targets, env)]
+    scenarios = [scenario for name in chosen for scenario in _expand(files[name], targets, env)]
+    twice = [name for name, count in Counter(scenario.name for scenario in scenarios).items() if count > 1]
+    if twice:
+        raise ScenarioError(f"{folder} has two scenarios called {twice[0]}; rename a file or change a value")
+    return scenarios
+
+
+def _read_targets(path: Path) -> dict[str, Any]:
+    content = _read(path)
+    _validate(Targets, path, content)
+    return content
 
 
 def _expand(path: Path, targets: dict[str, Any], env: Mapping[str, str]) -> Iterable[Scenario]:
     content = _read(path)
+    if "name" in content:
+        raise ScenarioError(f"{path}: unknown key name; a scenario is called as its file, so leave it out")
     _apply_environment(content, env)
     content["targets"] = _merge(targets, content.get("targets", {}))
+    axes = _axes(path, content)
+    for combination in itertools.product(*(values for _, _, values in axes)):
+        chosen: dict[str, Any] = copy.deepcopy(content)
+        name = path.stem
+        for (table, key, _), value in zip(axes, combination, strict=True):
+            chosen[table][key] = value
+            name += f"-{key}{value}"
+        yield _validate(Scenario, path, {"name": re.sub(r"[^A-Za-z0-9._+-]+", "_", name), **chosen})
+
+
+def _axes(path: Path, content: dict[str, Any]) -> list[tuple[str, str, list[Any]]]:
+    """The lists of a file, each with its table and key: the axes of its matrix."""
     axes = [
         (table, key, value)
         for table in ("setting", "workload")
@@ -172,13 +203,15 @@ def _expand(path: Path, targets: dict[str, Any], env: Mapping[str, str]) -> Iter
         for key, value in content[table].items()
         if isinstance(value, list)
     ]
-    for combination in itertools.product(*(values for _, _, values in axes)):
-        chosen: dict[str, Any] = copy.deepcopy(content)
-        name = path.stem
-        for (table, key, _), value in zip(axes, combination, strict=True):
-            chosen[table][key] = value
-            name += f"-{key}{value}"
-        yield _validate(path, {"name": name, **chosen})
+    for table, key, values in axes:
+        if not values:
+            raise ScenarioError(f"{path}: {table}.{_shown(key)} is an empty list; give it a value")
+    count = math.prod(len(values) for _, _, values in axes)
+    if count > _MOST_COMBINATIONS:
+        raise ScenarioError(
+            f"{path}: its lists make {count} scenarios, and {_MOST_COMBINATIONS} is the most; shorten them"
+        )
+    return axes
 
 
 def _apply_environment(content: dict[str, Any], env: Mapping[str, str]) -> None:
@@ -193,7 +226,8 @@ def _merge(base: dict[str, Any], over: Any) -> Any:
         return over
     merged = dict(base)
     for key, value in over.items():
-        merged[key] = {**base[key], **value} if isinstance(value, dict) and key in base else value
+        both_tables = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = {**base[key], **value} if both_tables else value
     return merged
 
 
@@ -201,34 +235,54 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ScenarioError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        remedy = "; copy the one that ggufbench ships" if path.name == TARGETS_FILE else ""
+        raise ScenarioError(f"{path} cannot be read: {error.strerror}{remedy}") from None
+    except UnicodeDecodeError as error:
+        raise ScenarioError(f"{path} is not TOML: not UTF-8 at byte {error.start}; save it as that") from None
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise ScenarioError(f"{path} is not TOML: {error}") from None
+    except RecursionError:
+        raise ScenarioError(f"{path} is not usable: it is nested too deeply") from None
 
 
-def _validate(path: Path, values: dict[str, Any]) -> Scenario:
+def _validate(table: type[_T], path: Path, values: dict[str, Any]) -> _T:
     try:
-        return Scenario.model_validate(values)
+        return table.model_validate(values)
     except ValidationError as error:
-        raise ScenarioError(f"{path}: {_sentence(error)}") from None
+        raise ScenarioError(f"{path}: {_sentence(error, table)}") from None
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, table: type[BaseModel]) -> str:
     """The first complaint of pydantic, as one sentence that names the key and the remedy."""
     first = error.errors(include_url=False)[0]
     # Where a key may have one of several types, pydantic adds the type it tried to the key's place.
     where = [str(part) for part in first["loc"] if part in _all_keys() or first["type"] == "extra_forbidden"]
-    key = ".".join(where)
+    key = ".".join(_shown(part) for part in where)
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key}{_nearest(where[-1], _known_keys(where[:-1]))}"
+        inside = ("targets", *where[:-1]) if table is Targets else where[:-1]
+        known = [name for name in _known_keys(inside) if name != "name"]
+        return f"unknown key {key}{_nearest(where[-1], known) or '; known here: ' + ', '.join(known)}"
+    if first["type"] in ("model_type", "model_attributes_type"):
+        return f"{key} is not a table; write it as [{key}] with its keys below"
     if first["type"] == "missing":
         return f"{key} is missing; add it"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     same_key = [found for found in error.errors() if found["loc"][: len(where)] == first["loc"][: len(where)]]
     complaints = dict.fromkeys(found["msg"].lower() for found in same_key)
-    return f"{key} = {first['input']!r} is not usable: {' or '.join(complaints)}"
+    return f"{key} = {_short(repr(first['input']))} is not usable: {' or '.join(complaints)}"
 
+
+def _shown(key: str) -> str:
+    """A key for one line of a terminal: short, and without characters that steer it."""
+    return _short(key if key and key.isprintable() else repr(key))
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+_T = TypeVar("_T", bound=BaseModel)
 
 _TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     (): Scenario,

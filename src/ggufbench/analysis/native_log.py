@@ -9,12 +9,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-_LAYER = re.compile(r"load_tensors: layer +(\d+) assigned to device (\S+?),")
-_BUFFER = re.compile(r"^\S+: +(\S+) +(model|KV|compute|output|RS) buffer size = +([\d.]+) MiB")
-_LOAD_MODE = re.compile(r"\(load_mode = ([\w+]+)\)")
-_FLASH_AUTO = re.compile(r"Flash Attention (enabled|not supported, set to disabled)")
-_FLASH_ASKED = re.compile(r"flash_attn += (\w+)")
-_KV_TYPES = re.compile(r"K \((\w+)\): .*V \((\w+)\):")
+# Each is matched from the start of a line, where the name of llama.cpp's function stands: further on may be a
+# name or a template out of the model's file, which can hold any of these sentences.
+_LAYER = re.compile(r"load_tensors: layer {1,3}(\d{1,9}) assigned to device (\S+?),", re.ASCII)
+_BUFFER = re.compile(
+    r"\w+: +(\S+) +(model|KV|compute|output|RS) buffer size = +(\d{1,12}\.\d{1,4}) MiB", re.ASCII
+)
+_LOAD_MODE = re.compile(r"load_tensors: loading model tensors.{0,60}\(load_mode = ([\w+]+)\)", re.ASCII)
+_FLASH_AUTO = re.compile(r"\w+: Flash Attention (enabled|not supported, set to disabled)", re.ASCII)
+_FLASH_ASKED = re.compile(r"\w+: flash_attn += (\w+)", re.ASCII)
+_KV_TYPES = re.compile(r"\w+: size = [^K]{0,99}K \((\w+)\): [^V]{0,99}V \((\w+)\):", re.ASCII)
 _HOST_BUFFERS = re.compile(r"^(CPU|AMX|BLAS|\w+_Host$)")
 _MIB = 1024 * 1024
 
@@ -37,10 +41,7 @@ class LoadLog:
     def device_bytes(self) -> int:
         """Bytes in buffers that are not the processor's memory."""
         return sum(
-            size
-            for kind in self.buffers.values()
-            for name, size in kind.items()
-            if not _HOST_BUFFERS.match(name)
+            size for kind in self.buffers.values() for name, size in kind.items() if not _is_host(name)
         )
 
 
@@ -50,9 +51,9 @@ def parse_load_log(lines: Iterable[str]) -> LoadLog:
     buffers: dict[str, dict[str, int]] = {}
     found: dict[str, str] = {}
     for line in lines:
-        if match := _LAYER.search(line):
+        if match := _LAYER.match(line):
             layers[int(match[1])] = match[2]
-        elif match := _BUFFER.search(line):
+        elif match := _BUFFER.match(line):
             kind = buffers.setdefault(match[2], {})
             kind[match[1]] = kind.get(match[1], 0) + round(float(match[3]) * _MIB)
         else:
@@ -72,8 +73,7 @@ def offload_problem(log: LoadLog, device: str, n_gpu_layers: int, devices: Itera
         sorted(f"{count} on {name}" for name, count in log.layers.items() if name not in allowed)
     )
     if device == "cpu":
-        foreign = sorted(name for name in log.layers if name != "CPU")
-        return f"a CPU scenario put layers on {', '.join(foreign)}" if foreign else None
+        return _cpu_problem(log)
     if total == 0:
         return f"the log does not say where the layers are, so nothing proves that {device} was used"
     wanted = total if n_gpu_layers < 0 else min(n_gpu_layers, total)
@@ -84,16 +84,28 @@ def offload_problem(log: LoadLog, device: str, n_gpu_layers: int, devices: Itera
     return None
 
 
+def _cpu_problem(log: LoadLog) -> str | None:
+    layers = sorted(name for name in log.layers if name != "CPU")
+    if layers:
+        return f"a CPU scenario put layers on {', '.join(layers)}"
+    buffers = sorted({name for kind in log.buffers.values() for name in kind if not _is_host(name)})
+    return f"a CPU scenario has buffers on {', '.join(buffers)}" if buffers else None
+
+
+def _is_host(buffer: str) -> bool:
+    return _HOST_BUFFERS.match(buffer) is not None
+
+
 def _read_facts(line: str, found: dict[str, str]) -> None:
-    if match := _LOAD_MODE.search(line):
+    if match := _LOAD_MODE.match(line):
         found["load_mode"] = match[1]
-    elif match := _FLASH_AUTO.search(line):
+    elif match := _FLASH_AUTO.match(line):
         found["flash_attn"] = "on" if match[1] == "enabled" else "off"
-    elif match := _FLASH_ASKED.search(line):
+    elif match := _FLASH_ASKED.match(line):
         known = {"enabled": "on", "disabled": "off"}
         if match[1] in known:
             found["flash_attn"] = known[match[1]]
-    elif match := _KV_TYPES.search(line):
+    elif match := _KV_TYPES.match(line):
         found["type_k"], found["type_v"] = match[1], match[2]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import re
 import secrets
@@ -11,8 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from ggufbench.records.schema import Record
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,149}")
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
 class StoreError(Exception):
@@ -26,8 +32,15 @@ def new_run_id(now: datetime | None = None) -> str:
 
 
 def file_name(case_id: str) -> str:
-    """A file name for a case, safe on every file system; the id itself stands in the record."""
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", case_id).lstrip(".")[:150] + ".json"
+    """A file name for a case, safe on every file system and of no other id; the record holds the id itself.
+
+    A name that had to be changed ends with a part of the id's hash, after a `~` that stands in no safe name.
+    """
+    if _SAFE_NAME.fullmatch(case_id):
+        return f"{case_id}.json"
+    readable = re.sub(r"[^A-Za-z0-9._+-]+", "_", case_id).lstrip(".")[:120]
+    digest = hashlib.sha256(case_id.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
+    return f"{readable}~{digest}.json"
 
 
 def write_record(folder: Path, record: Record) -> Path:
@@ -35,13 +48,17 @@ def write_record(folder: Path, record: Record) -> Path:
 
     The content is complete on the disk before the name appears, and a name that is taken is never replaced.
     """
+    if not _SAFE_NAME.fullmatch(record.run_id):
+        raise StoreError(f"{record.run_id!r} is not a run's name; take one of new_run_id()")
     path = folder / record.run_id / file_name(record.case_id)
-    text = record.model_dump_json(indent=1) + "\n"
     try:
+        text = record.model_dump_json(indent=1) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_once(path, text)
     except FileExistsError:
         raise StoreError(f"{path} exists; a record is never rewritten") from None
+    except PydanticSerializationError as error:
+        raise StoreError(f"{path} cannot be written: no JSON can hold it ({error})") from None
     except OSError as error:
         raise StoreError(
             f"{path} cannot be written: {error.strerror}; free some space or give --results"
@@ -58,7 +75,7 @@ def read_record(path: Path) -> Record:
     except (ValidationError, RecursionError) as error:
         first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
         detail = (
-            f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}"
+            f"{'.'.join(map(_shown, first['loc'])) or 'document'}: {first['msg']}"
             if first
             else "nested too deeply"
         )
@@ -72,6 +89,12 @@ def read_records(folder: Path) -> Iterator[Record | StoreError]:
             yield read_record(path)
         except StoreError as error:
             yield error
+
+
+def _shown(key: int | str) -> str:
+    """A key of a file that may hold anything: on one line, short, and without what steers a terminal."""
+    text = str(key)[:80]
+    return text if text.isprintable() else ascii(text)
 
 
 def _write_once(path: Path, text: str) -> None:
@@ -92,7 +115,10 @@ def _publish(partial: Path, path: Path) -> None:
         os.link(partial, path)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            raise
+        # A file system without hard links.
         if path.exists():
             raise FileExistsError(path) from None
         partial.rename(path)

@@ -18,21 +18,23 @@ SYNTHETIC_NOTE = "~ synthetic: random weights; speed and size mean something, an
 _WIDE = 120
 """Columns of a terminal that shows every figure in a column of its own."""
 
+_FIRST_COLUMN = 22
+
 _OUTCOME_STYLE = {Outcome.MEASURED: "green", Outcome.SKIPPED: "yellow"}
 
 
 def models_table(found: Discovery) -> RenderableType:
     """Every model with its facts, then what is not benchmarked and why."""
-    table = _table("Model", "Quant", ">Size", ">Parameters", ">Context", "Architecture", "Source")
+    table = _table("Model", "Quant", ">Size", ">Params", ">Context", "Arch", "Source")
     for model in found.models:
         table.add_row(
             _name(model.name, model.synthetic),
-            Text(model.quantization),
+            _text(model.quantization),
             Text(size(model.file_size_bytes)),
             Text(_parameters(model)),
-            Text(str(model.trained_context)),
-            Text(_architecture(model)),
-            Text(model.repository or model.source),
+            Text(_tokens(model.trained_context)),
+            _text(_architecture(model)),
+            _text(model.repository or model.source),
         )
     return _stack(
         table if found.models else None,
@@ -91,7 +93,7 @@ def _wide_results(records: Iterable[Record]) -> Table:
         table.add_row(
             _name(_label(record), record.model.synthetic),
             Text(size(record.model.file_size_bytes)),
-            Text(record.scenario),
+            _text(record.scenario),
             _value(record, "load_seconds", _seconds),
             Text(f"{peak} ({ratio})" if ratio else peak),
             _value(record, "prompt_tokens_per_second", _rate),
@@ -110,7 +112,8 @@ def _narrow_results(records: Iterable[Record]) -> Table:
         peak, ratio = _peak(record)
         table.add_row(
             _name(_label(record), record.model.synthetic)
-            + Text(f"\n{size(record.model.file_size_bytes)}, {record.scenario}", style="dim"),
+            + Text("\n")
+            + _text(f"{size(record.model.file_size_bytes)}, {record.scenario}", style="dim"),
             _value(record, "load_seconds", _seconds),
             Text(f"{peak}\n{ratio}"),
             _value(record, "prompt_tokens_per_second", _rate),
@@ -150,10 +153,15 @@ def duration(seconds: float) -> str:
 def _table(*columns: str) -> Table:
     """A table; a `>` before a heading puts the column to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in columns:
+    for number, heading in enumerate(columns):
         right = heading.startswith(">")
         table.add_column(
-            heading.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right
+            heading.lstrip(">"),
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=right,
+            # The first column is what a line is about; the others give way to it, and none vanishes.
+            min_width=_FIRST_COLUMN if number == 0 else max(map(len, heading.lstrip(">").split("\n"))),
         )
     return table
 
@@ -166,8 +174,14 @@ def _stack(*parts: RenderableType | None) -> Group:
     return Group(*spaced[:-1])
 
 
+def _text(words: str, style: str = "") -> Text:
+    """Text from a file or a library: what could steer the terminal is shown as its escape."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+    return Text(shown, style=style)
+
+
 def _name(name: str, synthetic: bool) -> Text:
-    return Text(f"{name} ~" if synthetic else name)
+    return _text(f"{name} ~" if synthetic else name)
 
 
 def _synthetic_note(flags: Iterable[bool]) -> Text | None:
@@ -179,7 +193,7 @@ def _rejected(rejected: Sequence[Rejected]) -> RenderableType | None:
         return None
     table = _table("Not benchmarked", ">Size", "Why")
     for file in rejected:
-        table.add_row(Text(portable_path(file.path)), Text(size(file.file_size_bytes)), Text(file.reason))
+        table.add_row(_text(portable_path(file.path)), Text(size(file.file_size_bytes)), _text(file.reason))
     return table
 
 
@@ -192,18 +206,23 @@ def _skipped(skipped: Iterable[tuple[str, str, str]]) -> RenderableType | None:
         return None
     table = _table("Skipped", "Models", "Why")
     for (scenario, reason), labels in reasons.items():
-        table.add_row(Text(scenario), Text(labels[0] if len(labels) == 1 else str(len(labels))), Text(reason))
+        models = labels[0] if len(labels) == 1 else str(len(labels))
+        table.add_row(_text(scenario), _text(models), _text(reason))
     return table
 
 
 def _parameters(model: Model) -> str:
     count = model.parameters
-    number = f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.0f} M"
-    return f"{number} ({model.experts_used}/{model.experts} experts)" if model.experts else number
+    return f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.0f} M"
+
+
+def _tokens(count: int) -> str:
+    return f"{count // 1024}k" if count >= 1024 else str(count)
 
 
 def _architecture(model: Model) -> str:
-    return model.architecture if model.chat_template else f"{model.architecture}, no chat template"
+    experts = f" {model.experts_used}/{model.experts} experts" if model.experts else ""
+    return model.architecture + experts + ("" if model.chat_template else ", no template")
 
 
 def _label(record: Record) -> str:
@@ -229,7 +248,7 @@ def _ended(record: Record) -> Text:
     signal = next((launch.signal for launch in record.launches if launch.signal), None)
     how = f"{record.outcome} ({signal})" if signal else str(record.outcome)
     where = f" in {record.phase}" if record.phase else ""
-    return Text(how + where, style=_OUTCOME_STYLE.get(record.outcome, "red"))
+    return _text(how + where, style=_OUTCOME_STYLE.get(record.outcome, "red"))
 
 
 def _value(record: Record, metric: str, show: Callable[[float], str]) -> Text:

@@ -44,8 +44,9 @@ def parse_status(text: str) -> dict[str, int]:
     figures = {}
     for line in text.splitlines():
         key, _, value = line.partition(":")
-        if key in names and value.split():
-            figures[names[key]] = int(value.split()[0]) * 1024
+        words = value.split()
+        if key in names and words and words[0].isdecimal():
+            figures[names[key]] = int(words[0]) * 1024
     return figures
 
 
