@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def test_every_architecture_is_measured_on_the_cpu(model_folder, plan_cases, mak
         assert record.summary["load_seconds"].samples == 2
         assert record.summary["peak_rss_bytes"].minimum > case.model.tensor_bytes
         assert set(record.launches[0].effective.layers) == {"CPU"}
+        assert record.provider.devices[0].name == "CPU"
         assert {target.name: target.status for target in record.targets} == {"load": "met", "memory": "met"}
 
 
@@ -105,6 +107,18 @@ def test_the_rpc_scenario_runs_on_the_rpc_device_alone(model_folder, plan_cases,
 
 
 @pytest.mark.gpu
+@pytest.mark.metal
+@pytest.mark.skipif(sys.platform != "darwin", reason="Metal is Apple's")
+def test_the_metal_scenario_runs_on_the_metal_device_alone(model_folder, plan_cases, make_bench):
+    prepared = plan_cases(model_folder, "metal", launches=1)
+    for case in prepared.cases:
+        record = measure_case(case, make_bench(prepared))
+        assert record.outcome is Outcome.MEASURED, record.reason
+        assert all(name.startswith(("MTL", "Metal")) for name in record.launches[0].effective.layers)
+        assert "peak_footprint_bytes" in record.launches[0].marks[-1].figures
+
+
+@pytest.mark.gpu
 def test_a_server_in_the_wrong_copy_of_the_library_is_no_gpu_run(
     llama_folder, plan_cases, make_bench, with_rpc
 ):
@@ -144,7 +158,7 @@ def test_a_segfault_in_the_middle_of_the_work_keeps_what_was_measured(llama_fold
 def test_a_hang_ends_at_its_deadline_and_leaves_no_process(phase, llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder)
     stop = at_phase(phase, lambda pid: os.kill(pid, signal.SIGSTOP))
-    bench = make_bench(prepared, observer=stop, deadline_scale=0.02)
+    bench = make_bench(prepared, observer=stop, deadline_scale=0.08)
     record = measure_case(prepared.cases[0], bench)
     assert (record.outcome, record.phase) == (Outcome.HUNG, phase)
     assert not psutil.pid_exists(stop.pid)

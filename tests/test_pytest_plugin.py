@@ -7,9 +7,11 @@ import subprocess
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import gguf
 import psutil
 import pytest
 
+from ggufbench.measure import one_at_a_time
 from ggufbench.records.store import read_records
 
 QUESTIONS = ("decode", "load", "memory", "prompt")
@@ -44,6 +46,7 @@ def test_a_folder_of_models_and_of_rubbish_is_measured(run_pytest, model_folder,
     whole = (model_folder / "llama-tiny-Q8_0.gguf").read_bytes()
     (folder / "truncated.gguf").write_bytes(whole[: len(whole) // 2])
     (folder / "random.gguf").write_bytes(os.urandom(4096))
+    write_vocabulary(folder / "vocabulary.gguf")
 
     done = run_pytest("--models", str(folder), "--benchmark-json", str(tmp_path / "pb.json"))
 
@@ -53,6 +56,7 @@ def test_a_folder_of_models_and_of_rubbish_is_measured(run_pytest, model_folder,
     assert sorted(measured) == ["gpt-oss-tiny-MXFP4-cpu", "llama-tiny-Q8_0-cpu", "qwen3-tiny-Q4_0-cpu"]
     assert {record.outcome for record in records.values()} == {"measured", "skipped"}
     assert "truncated.gguf" in done.stdout and "random.gguf" in done.stdout
+    assert "only a vocabulary: the file has no tensors" in done.stdout
     assert "no metal device" in done.stdout and "no RPC server answers" in done.stdout
     assert "12 passed, 24 skipped" in done.stdout
 
@@ -221,6 +225,24 @@ def test_ctrl_c_leaves_what_was_measured_and_no_worker(run_pytest, model_folder,
     assert record.case_id.removesuffix("-cpu") in output
 
 
+def test_of_two_runs_one_measures_at_a_time(run_pytest, llama_folder):
+    def hold_until_told():
+        with one_at_a_time(lambda: None):
+            process = subprocess.Popen(
+                run_pytest.command("--models", str(llama_folder), "--scenario", "cpu"),
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parent.parent,
+            )  # fmt: skip
+            for line in process.stdout:
+                if "another run is measuring" in line:
+                    break
+        return process
+
+    process = hold_until_told()
+    assert worker_of(process.pid) is None
+    assert "4 passed" in process.communicate(timeout=60)[0]
+    assert process.returncode == 0
+
+
 def test_a_killed_run_leaves_no_worker_behind(run_pytest, model_folder, wait_until):
     process = subprocess.Popen(
         run_pytest.command("--models", str(model_folder), "--scenario", "cpu", "--repetitions", "5000"),
@@ -231,6 +253,18 @@ def test_a_killed_run_leaves_no_worker_behind(run_pytest, model_folder, wait_unt
     process.kill()
     process.wait()
     wait_until(lambda: not worker.is_running(), "the worker to end with its parent", 10)
+
+
+def write_vocabulary(path: Path) -> None:
+    """A GGUF with a tokenizer and no tensors."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(2)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["a", "b", "ab"])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def worker_of(pid: int) -> psutil.Process | None:

@@ -19,6 +19,7 @@ from ggufbench.discovery.model import Model
 from ggufbench.launcher import Ended, Event, Interpreter, compute_variables, launch
 from ggufbench.plan import Case
 from ggufbench.records.schema import (
+    Device,
     Effective,
     Launch,
     Machine,
@@ -102,13 +103,24 @@ def measure_case(case: Case, bench: Bench) -> Record:
 
 
 @contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """Hold the machine: of several runs started by one user, only one measures at a time."""
-    from filelock import FileLock
+def one_at_a_time(on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the machine: of several runs started by one user, only one measures at a time.
+
+    `on_wait` is called once where another run holds it. A run that dies lets go.
+    """
+    from filelock import FileLock, Timeout
 
     user = os.getuid() if hasattr(os, "getuid") else "user"
-    with FileLock(Path(tempfile.gettempdir()) / f"ggufbench-{user}.lock"):
+    lock = FileLock(Path(tempfile.gettempdir()) / f"ggufbench-{user}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_wait()
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def skipped_record(case: Case, bench: Bench, reason: str) -> Record:
@@ -288,6 +300,7 @@ def _record(case: Case, bench: Bench, progress: _Progress) -> Record:
             name=case.scenario.provider,
             versions=library.get("versions", {}),
             system_info=library.get("system_info", ""),
+            devices=[Device(**device) for device in library.get("devices", [])],
             environment={**compute_variables(os.environ), **_worker_variables(case)},
         ),
         machine=bench.machine,

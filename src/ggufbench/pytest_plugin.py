@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -266,8 +267,9 @@ class _Run:
     def _tell(self, sentence: str) -> None:
         reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
-            reporter.ensure_newline()
-            reporter.write_line(f"ggufbench: {sentence}")
+            with _uncaptured(self.config):
+                reporter.ensure_newline()
+                reporter.write_line(f"ggufbench: {sentence}")
 
     def _folder(self, option: str) -> Path | None:
         given = self.config.getoption(option)
@@ -323,7 +325,7 @@ class _Run:
         if reason:
             return self._store(skipped_record(case, bench, reason))
         try:
-            with one_at_a_time():
+            with one_at_a_time(lambda: self._tell("another run is measuring; waiting for it")):
                 return self._store(measure_case(case, bench))
         except Interrupted as interrupt:
             self._records[case.id] = self._store(interrupt.record)
@@ -363,7 +365,7 @@ class _ProgressLine:
 
     def __init__(self, config: pytest.Config, cases: Sequence[Case]) -> None:
         self._reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
-        self._capture: Any = config.pluginmanager.get_plugin("capturemanager")
+        self._config = config
         self._order = [case.id for case in cases if case.skip is None]
         self._total = sum(case.estimate.seconds for case in cases if case.skip is None)
         self._started = time.monotonic()
@@ -373,8 +375,7 @@ class _ProgressLine:
         """Show where the run is; None clears the line."""
         if self._reporter is None:
             return
-        # A test's output is captured, the reporter's too while a test runs.
-        with self._capture.global_and_fixture_disabled():
+        with _uncaptured(self._config):
             self._show(moment)
 
     def _show(self, moment: Moment | None) -> None:
@@ -412,6 +413,12 @@ class _ProgressLine:
 
 
 _RUN: pytest.StashKey[_Run] = pytest.StashKey()
+
+
+def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:
+    """While a test runs, its output is captured, and the reporter's with it."""
+    manager: Any = config.pluginmanager.get_plugin("capturemanager")
+    return manager.global_and_fixture_disabled() if manager is not None else nullcontext()
 
 
 def _pedantic(benchmark: Any, rounds: list[float], check: Callable[[], None]) -> None:

@@ -77,6 +77,8 @@ class ProviderFacts(_Part):
     versions: dict[str, str] = {}
     system_info: str = ""
     """Instruction sets and build flags: one version number covers different machine code."""
+    devices: list[Device] = []
+    """What the library saw before the setting's RPC servers were added."""
     environment: dict[str, str] = {}
     """Variables of the worker that change how the library computes."""
 

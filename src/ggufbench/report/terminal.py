@@ -25,11 +25,10 @@ _OUTCOME_STYLE = {Outcome.MEASURED: "green", Outcome.SKIPPED: "yellow"}
 
 def models_table(found: Discovery) -> RenderableType:
     """Every model with its facts, then what is not benchmarked and why."""
-    table = _table("Model", "Quant", ">Size", ">Params", ">Context", "Arch", "Source")
+    table = _table("Model", ">Size", ">Params", ">Context", "Arch", "Source")
     for model in found.models:
         table.add_row(
-            _name(model.name, model.synthetic),
-            _text(model.quantization),
+            _name(model.label, model.synthetic),
             Text(size(model.file_size_bytes)),
             Text(_parameters(model)),
             Text(_tokens(model.trained_context)),
@@ -221,7 +220,7 @@ def _tokens(count: int) -> str:
 
 
 def _architecture(model: Model) -> str:
-    experts = f" {model.experts_used}/{model.experts} experts" if model.experts else ""
+    experts = f" {model.experts_used}/{model.experts}" if model.experts else ""
     return model.architecture + experts + ("" if model.chat_template else ", no template")
 
 
