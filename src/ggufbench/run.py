@@ -38,6 +38,8 @@ class Request:
     launches: int | None = None
     repetitions: int | None = None
     results: Path = Path("results")
+    deadline_scale: float = 1.0
+    """Multiplies every deadline after which a silent worker counts as hung."""
     time_budget_seconds: float | None = None
     """A case that would end after this time is not started."""
 
