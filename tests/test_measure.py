@@ -13,6 +13,7 @@ import pytest
 from ggufbench.launcher import Interpreter, launch
 from ggufbench.measure import Interrupted, measure_case, metric_samples
 from ggufbench.records.schema import Outcome
+from ggufbench.records.store import read_record, write_record
 
 PHASES = ["import", "load", "first_decode", "prompt", "decode", "exit"]
 
@@ -216,6 +217,19 @@ def test_a_file_that_vanishes_after_planning_fails(llama_folder, plan_cases, mak
     prepared.cases[0].model.path.unlink()
     record = measure_case(prepared.cases[0], make_bench(prepared))
     assert (record.outcome, record.phase) == (Outcome.FAILED, "load")
+
+
+def test_a_hostile_file_name_is_measured_and_recorded(llama_folder, plan_cases, make_bench, tmp_path):
+    (model,) = llama_folder.iterdir()
+    hostile = llama_folder / os.fsdecode(b"<b>\xff\x1b[31m%s [x]-Q8_0.gguf")
+    model.rename(hostile)
+    prepared = plan_cases(llama_folder, launches=1)
+    record = measure_case(prepared.cases[0], make_bench(prepared))
+    assert record.outcome is Outcome.MEASURED, record.reason
+    assert record.case_id == "b____31m_s__x_-Q8_0-cpu"
+    written = read_record(write_record(tmp_path / "results", record))
+    assert written == record
+    assert written.model.path.endswith("<b>\\xff\x1b[31m%s [x]-Q8_0.gguf")
 
 
 def test_a_name_that_no_setting_has_is_refused_by_the_worker(llama_folder, plan_cases):

@@ -327,10 +327,11 @@ def identify(model: Model) -> ModelIdentity:
 def portable_path(path: Path) -> str:
     """A path for people and records: from the current folder or from home where it lies below one of them.
 
-    Bytes of a name that are not UTF-8, which no JSON can hold, become the replacement character.
+    Bytes of a name that are no text are written out as `\\xff`, because JSON has no place for them.
     """
-    readable = Path(os.fsencode(path).decode("utf-8", errors="replace"))
+    shown = str(path)
     for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
-        if readable.is_relative_to(base):
-            return prefix + readable.relative_to(base).as_posix()
-    return str(readable)
+        if path.is_relative_to(base):
+            shown = prefix + path.relative_to(base).as_posix()
+            break
+    return os.fsencode(shown).decode("utf-8", errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -34,7 +35,7 @@ def _check_port(port: int) -> None:
             pass
     except OSError as error:
         raise ProviderError(
-            f"port {port} cannot be used: {error.strerror}; choose another with --port"
+            f"port {port} cannot be used: {os.strerror(error.errno or 0)}; choose another with --port"
         ) from None
     except OverflowError:
         raise ProviderError(f"port {port} is none; choose one from 1024 to 65535 with --port") from None

@@ -253,8 +253,12 @@ def _validate(table: type[_T], path: Path, values: dict[str, Any]) -> _T:
 
 
 def _sentence(error: ValidationError, table: type[BaseModel]) -> str:
-    """The first complaint of pydantic, as one sentence that names the key and the remedy."""
-    first = error.errors(include_url=False)[0]
+    """The most telling complaint of pydantic, as one sentence that names the key and the remedy.
+
+    An unknown key goes first: it is often why another one is missing.
+    """
+    complaints = error.errors(include_url=False)
+    first = next((found for found in complaints if found["type"] == "extra_forbidden"), complaints[0])
     # Where a key may have one of several types, pydantic adds the type it tried to the key's place.
     where = [str(part) for part in first["loc"] if part in _all_keys() or first["type"] == "extra_forbidden"]
     key = ".".join(_shown(part) for part in where)
@@ -268,9 +272,9 @@ def _sentence(error: ValidationError, table: type[BaseModel]) -> str:
         return f"{key} is missing; add it"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
-    same_key = [found for found in error.errors() if found["loc"][: len(where)] == first["loc"][: len(where)]]
-    complaints = dict.fromkeys(found["msg"].lower() for found in same_key)
-    return f"{key} = {_short(repr(first['input']))} is not usable: {' or '.join(complaints)}"
+    same_key = [found for found in complaints if found["loc"][: len(where)] == first["loc"][: len(where)]]
+    reasons = dict.fromkeys(found["msg"].lower() for found in same_key)
+    return f"{key} = {_short(repr(first['input']))} is not usable: {' or '.join(reasons)}"
 
 
 def _shown(key: str) -> str:

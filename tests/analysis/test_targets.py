@@ -70,7 +70,7 @@ def test_memory_is_a_ratio_of_the_file_and_an_allowance(hold):
     memory = hold(ELEVEN_GB, peak=limit + 1e6)["memory"]
     assert memory.limit == pytest.approx(limit)
     assert (memory.status, memory.promise, memory.metric) == ("missed", None, "peak_rss_bytes")
-    assert memory.sentence == "memory: 12053 MiB, over the limit of 12052 MiB"
+    assert memory.sentence == "memory: 12052 MiB, over the limit of 12051 MiB"
     assert hold(0, peak=512 * 2**20)["memory"].status == "met"
 
 

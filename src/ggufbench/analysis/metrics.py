@@ -64,8 +64,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
     position = (len(ordered) - 1) * percent / 100
     below = int(position)
     above = min(below + 1, len(ordered) - 1)
-    between = ordered[below] + (ordered[above] - ordered[below]) * (position - below)
-    return min(between, ordered[above])  # rounding can lead past it
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ from ggufbench.worker.job import Setting, Workload
 
 SCHEMA_VERSION: Literal[1] = 1
 
-Bytes = Annotated[int, Field(ge=0)]
+# A number in a file can be of any size, and of that size no figure is real.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Bytes = Count
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -48,15 +50,15 @@ class ModelIdentity(_Part):
     repository: str | None
     source: str
     architecture: str
-    parameters: int
+    parameters: Count
     file_size_bytes: Bytes
     tensor_bytes: Bytes
     decode_bytes_per_token: Bytes
-    trained_context: int
-    layers: int
-    experts: int
-    experts_used: int
-    sliding_window: int
+    trained_context: Count
+    layers: Count
+    experts: Count
+    experts_used: Count
+    sliding_window: Count
     synthetic: bool
 
 
@@ -89,12 +91,12 @@ class Machine(_Part):
     fingerprint: str
     cpu: str
     architecture: str
-    physical_cores: int
-    logical_cores: int
-    usable_cores: int
+    physical_cores: Count
+    logical_cores: Count
+    usable_cores: Count
     """After affinity and container limits."""
     l3_cache_bytes: Bytes
-    memory_gib: int
+    memory_gib: Count
     operating_system: str
     virtualization: str
     devices: list[str]
@@ -114,7 +116,7 @@ class Sample(_Part):
     phase: str
     warmup: bool = False
     seconds: Seconds
-    tokens: int
+    tokens: Count
     token_seconds: list[Seconds] = []
     """Each generated token, in order; empty for a prompt."""
 
@@ -123,24 +125,24 @@ class MemoryMark(_Part):
     """The kernel's account of the worker when a phase had ended."""
 
     after: str
-    figures: dict[str, int]
-    device_free_bytes: dict[str, int] = {}
+    figures: dict[str, Count]
+    device_free_bytes: dict[str, Count] = {}
 
 
 class Effective(_Part):
     """What the library did with the setting, read back after loading."""
 
-    n_ctx: int
-    n_batch: int
-    n_ubatch: int
-    n_threads: int
-    n_threads_batch: int
+    n_ctx: Count
+    n_batch: Count
+    n_ubatch: Count
+    n_threads: Count
+    n_threads_batch: Count
     description: str
     devices: list[str]
     """Devices that the worker gave to the model."""
-    layers: dict[str, int]
+    layers: dict[str, Count]
     """Device to number of layers, from the log; the output layer counts as one."""
-    buffers: dict[str, dict[str, int]]
+    buffers: dict[str, dict[str, Count]]
     load_mode: str | None
     flash_attn: str | None
     type_k: str | None
@@ -184,7 +186,7 @@ class Record(_Part):
     scenario: str
     setting: Setting
     workload: Workload
-    seed: int
+    seed: Count
     provider: ProviderFacts
     machine: Machine
     source: SourceState

@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,15 +97,16 @@ def _shown(key: int | str) -> str:
 
 
 def _write_once(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
+    # Made like any other file, so that the umask decides who may read it.
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with partial.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        _publish(Path(name), path)
+        _publish(partial, path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def _publish(partial: Path, path: Path) -> None:

@@ -8,6 +8,7 @@ prompt and one after each decoded token.
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 from array import array
 from time import perf_counter_ns
@@ -59,7 +60,7 @@ class Engine:
         """Load the model and make its context. Returns `model_seconds` and `context_seconds`."""
         model_params, context_params = self._model_params(), self._context_params()
         start = perf_counter_ns()
-        self._model = self._api.llama_model_load_from_file(self._job.model_path.encode(), model_params)
+        self._model = self._api.llama_model_load_from_file(os.fsencode(self._job.model_path), model_params)
         if not self._model:
             raise ProviderError(self._library.log.errors() or "llama.cpp could not load the file")
         loaded = perf_counter_ns()

@@ -42,7 +42,10 @@ def _run(values: dict[str, Any], channel: Channel) -> None:
 def _probe(values: dict[str, Any], channel: Channel) -> None:
     """Which library and which devices are here, before anything is loaded."""
     library = _import_library(channel)
-    library.add_rpc_servers(values.get("rpc_servers", ""))
+    servers = values.get("rpc_servers", "")
+    if servers:
+        channel.enter("connect")
+        library.add_rpc_servers(servers)
     channel.send("probed", **library.describe())
 
 

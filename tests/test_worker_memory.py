@@ -1,0 +1,108 @@
+"""Memory as the kernel accounts it: Linux's text, macOS's structure, and whose peak it is."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ggufbench.worker.memory import mark, parse_rusage_info, parse_status
+
+MIB = 2**20
+linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system has no /proc")
+
+MARKS = "import json; from ggufbench.worker.memory import mark; print(json.dumps(mark()))"
+LARGE_PARENT = f"""
+import subprocess, sys
+held = bytearray(b"x") * (300 * 2**20)
+print(subprocess.run([sys.executable, "-c", {MARKS!r}], capture_output=True, text=True, check=True).stdout)
+"""
+
+STATUS = """Name:\tpython
+Umask:\t0022
+VmPeak:\t  263188 kB
+VmHWM:\t   10240 kB
+VmRSS:\t    8192 kB
+RssAnon:\t    4096 kB
+RssFile:\t    3072 kB
+RssShmem:\t    1024 kB
+Threads:\t1
+"""
+
+
+def test_the_kernel_s_text_is_read_in_bytes():
+    assert parse_status(STATUS) == {
+        "peak_rss_bytes": 10 * MIB,
+        "rss_bytes": 8 * MIB,
+        "anonymous_bytes": 4 * MIB,
+        "file_bytes": 3 * MIB,
+        "shared_bytes": MIB,
+    }
+
+
+@linux
+def test_real_text_has_every_figure():
+    figures = parse_status(Path("/proc/self/status").read_text())
+    assert set(figures) == {"peak_rss_bytes", "rss_bytes", "anonymous_bytes", "file_bytes", "shared_bytes"}
+    parts = figures["anonymous_bytes"] + figures["file_bytes"] + figures["shared_bytes"]
+    assert figures["peak_rss_bytes"] >= figures["rss_bytes"] == parts
+
+
+@pytest.mark.parametrize(
+    "text", ["", "VmHWM:", "VmHWM:\t", "VmHWM: many kB", "VmHWM: -1 kB", "VmHWM", "\0:\0\n::"]
+)
+def test_text_without_a_number_has_no_figure(text):
+    assert parse_status(text) == {}
+
+
+@given(st.text() | st.builds("VmRSS:{}".format, st.text()))
+def test_no_text_stops_the_reader(text):
+    assert all(figure >= 0 for figure in parse_status(text).values())
+
+
+def test_macos_s_structure_is_read_at_its_documented_offsets():
+    """`struct rusage_info_v4`: a uuid of 16 bytes, then 64-bit fields; the lifetime peak is at byte 240."""
+    fields = list(range(1000, 1035))
+    buffer = bytearray(os.urandom(16) + struct.pack("<35Q", *fields) + bytes(200))
+    struct.pack_into("<Q", buffer, 240, 7 * 2**40)
+    assert parse_rusage_info(bytes(buffer)) == {
+        "wired_bytes": 1005,
+        "rss_bytes": 1006,
+        "footprint_bytes": 1007,
+        "peak_footprint_bytes": 7 * 2**40,
+    }
+
+
+def test_a_mark_has_memory_and_page_faults():
+    figures = mark()
+    assert figures["peak_rss_bytes"] >= figures["rss_bytes"] > 5 * MIB
+    assert figures["minor_faults"] > 0 and figures["major_faults"] >= 0
+
+
+@linux
+def test_what_is_allocated_and_what_was_freed_shows():
+    code = (
+        "import json; from ggufbench.worker.memory import mark\n"
+        "before = mark(); held = bytearray(b'x') * 2**26\n"
+        "during = mark(); del held; print(json.dumps([before, during, mark()]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    before, during, after = json.loads(done.stdout)
+    assert 60 * MIB < during["anonymous_bytes"] - before["anonymous_bytes"] < 80 * MIB
+    assert after["rss_bytes"] < during["rss_bytes"]
+    # The kernel adds its counters up late: a few pages of the peak may be missing.
+    assert after["peak_rss_bytes"] > during["rss_bytes"] - MIB
+
+
+def test_a_large_parent_does_not_show_in_its_child():
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE_PARENT], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert json.loads(done.stdout)["peak_rss_bytes"] < 100 * MIB
