@@ -73,6 +73,17 @@ def test_a_prompt_longer_than_a_batch_and_a_depth_are_measured(llama_folder, pla
     assert all(sample.tokens == 150 for sample in record.launches[0].samples if sample.phase == "prompt")
 
 
+def test_the_native_log_is_kept_once_and_names_no_folder_of_the_user(
+    llama_folder, plan_cases, make_bench, monkeypatch
+):
+    prepared = plan_cases(llama_folder)
+    monkeypatch.chdir(llama_folder.parent)
+    first, second = measure_case(prepared.cases[0], make_bench(prepared)).launches
+    assert any("from models/llama-tiny-Q8_0.gguf" in line for line in first.log)
+    assert not any(str(llama_folder) in line for line in first.log)
+    assert second.log == []
+
+
 def test_warm_ups_are_recorded_and_left_out(llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder, launches=1)
     launch = measure_case(prepared.cases[0], make_bench(prepared)).launches[0]

@@ -216,7 +216,7 @@ def _to_launch(case: Case, ended: Ended, *, keep_log: bool) -> Launch:
         samples=[_sample(event, case) for event in ended.events if event["event"] == "sample"],
         marks=_marks(ended.events),
         device_bytes=log.device_bytes,
-        log=_kept_lines(loaded) if keep_log or not measured else [],
+        log=_kept_lines(loaded, case.model) if keep_log or not measured else [],
         stderr="" if measured else ended.stderr,
     )
 
@@ -263,10 +263,15 @@ def _load_log(loaded: Event) -> LoadLog:
     return parse_load_log(text for _, text in loaded.get("log", []))
 
 
-def _kept_lines(loaded: Event) -> list[str]:
-    """The log without its list of tensors and of vocabulary entries, which the file itself holds."""
+def _kept_lines(loaded: Event, model: Model) -> list[str]:
+    """The log without its list of tensors and of vocabulary entries, which the file itself holds.
+
+    The model's folder is written as in the rest of the record, so that a record can be shown to others.
+    """
     noise = ("create_tensor: loading tensor", "llama_model_loader: - tensor", "load: control token:")
-    return [text for _, text in loaded.get("log", []) if not text.startswith(noise)]
+    folder, shown = str(model.path.parent), portable_path(model.path.parent)
+    lines = (text for _, text in loaded.get("log", []) if not text.startswith(noise))
+    return [line.replace(folder, shown) for line in lines]
 
 
 @dataclass(slots=True)
