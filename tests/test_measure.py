@@ -15,7 +15,7 @@ from ggufbench.measure import Interrupted, measure_case, metric_samples
 from ggufbench.records.schema import Outcome
 from ggufbench.records.store import read_record, write_record
 
-PHASES = ["import", "load", "first_decode", "prompt", "decode", "exit"]
+PHASES = ["import", "load", "first_decode", "prompt", "decode", "digest", "exit"]
 
 
 def at_phase(phase, act):
@@ -71,6 +71,29 @@ def test_a_prompt_longer_than_a_batch_and_a_depth_are_measured(llama_folder, pla
     record = measure_case(dataclasses.replace(case, workload=workload), make_bench(prepared))
     assert record.outcome is Outcome.MEASURED, record.reason
     assert all(sample.tokens == 150 for sample in record.launches[0].samples if sample.phase == "prompt")
+
+
+def test_each_launch_proves_that_it_did_the_same_work(model_folder, plan_cases, make_bench):
+    prepared = plan_cases(model_folder)
+    digests = [
+        {launch.digest for launch in measure_case(case, make_bench(prepared)).launches}
+        for case in prepared.cases
+    ]
+    assert [len(of_one_model) for of_one_model in digests] == [1, 1, 1]
+    assert len(set.union(*digests)) == 3, "other weights, other tokens"
+
+
+def test_each_sample_has_the_kernel_s_evidence(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1)
+    (launch,) = measure_case(prepared.cases[0], make_bench(prepared)).launches
+    for sample in launch.samples:
+        evidence = sample.evidence
+        assert {"cpu_seconds", "involuntary_switches", "major_faults", "machine_busy_seconds"} <= set(
+            evidence
+        )
+        assert sample.seconds <= evidence["wall_seconds"] < sample.seconds + 0.5
+        # No upper bound: a thread that spun idly after loading is only accounted when it goes to sleep.
+        assert evidence["cpu_seconds"] > 0
 
 
 def test_the_native_log_is_kept_once_and_names_no_folder_of_the_user(

@@ -98,7 +98,7 @@ def test_a_crash_in_each_phase_fails_its_own_case_alone(run_pytest, model_folder
     """Real workers are killed for real; the case's name says in which phase."""
     folder = tmp_path / "models"
     folder.mkdir()
-    phases = ("import", "load", "first_decode", "prompt", "decode", "exit")
+    phases = ("import", "load", "first_decode", "prompt", "decode", "digest", "exit")
     for index, phase in enumerate((*phases, "survivor")):
         copy = bytearray((model_folder / "llama-tiny-Q8_0.gguf").read_bytes())
         copy[-1] = index  # another model, not a copy

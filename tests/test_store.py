@@ -69,6 +69,18 @@ def test_a_record_reads_as_it_was_written(measured, tmp_path):
     assert everything_in(tmp_path) == [path.name]
 
 
+def test_a_record_is_as_readable_as_other_files(measured, tmp_path):
+    (tmp_path / "other").touch()
+    assert write_record(tmp_path, measured).stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_the_newest_runs_can_be_read_alone(measured, tmp_path):
+    for run_id in ("20260101T000000Z-aaaa", "20260102T000000Z-aaaa", "20260103T000000Z-aaaa"):
+        write_record(tmp_path, measured.model_copy(update={"run_id": run_id}))
+    assert [record.run_id[:8] for record in read_records(tmp_path, newest=2)] == ["20260102", "20260103"]
+    assert len(list(read_records(tmp_path))) == 3
+
+
 def test_a_record_is_never_rewritten(measured, tmp_path):
     path = write_record(tmp_path, measured)
     before = path.read_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +35,9 @@ Observer = Callable[["Moment | None"], None]
 """Told when a phase begins; None when a case has ended."""
 
 _SLOWEST_LOAD_BYTES_PER_SECOND = 20e6
+SEED = 1
+"""Of the random tokens: the same in every run, because they decide which experts of a mixture are used."""
+
 _PATIENCE = 30
 """A phase may take this many times its estimate before it counts as hung, and a minute beside."""
 
@@ -74,7 +76,13 @@ class Deadlines:
         """The deadline of the next event in this phase."""
         reading = self.case.model.file_size_bytes / _SLOWEST_LOAD_BYTES_PER_SECOND
         computing = _PATIENCE * self.case.estimate.seconds
-        extra = {"load": reading, "first_decode": reading, "prompt": computing, "decode": computing}
+        extra = {
+            "load": reading,
+            "first_decode": reading,
+            "prompt": computing,
+            "decode": computing,
+            "digest": computing,
+        }
         return self.scale * (60 + extra.get(phase, 0.0))
 
 
@@ -91,10 +99,10 @@ def measure_case(case: Case, bench: Bench) -> Record:
 
     Raises Interrupted, with the record of what was measured until then.
     """
-    progress = _Progress(seed=secrets.randbelow(2**31))
+    progress = _Progress()
     wanted = case.scenario.workload.launches
     while len(progress.launches) < wanted and not _has_failed(progress.launches):
-        ended, interrupted = _launch(case, bench, progress.seed, len(progress.launches) + 1)
+        ended, interrupted = _launch(case, bench, len(progress.launches) + 1)
         progress.library = progress.library or ended.find("imported") or {}
         progress.launches.append(_to_launch(case, ended, keep_log=not progress.launches))
         if interrupted:
@@ -125,7 +133,7 @@ def one_at_a_time(on_wait: Callable[[], None]) -> Iterator[None]:
 
 def skipped_record(case: Case, bench: Bench, reason: str) -> Record:
     """The record of a case that was not run."""
-    record = _record(case, bench, _Progress(seed=0))
+    record = _record(case, bench, _Progress())
     return record.model_copy(update={"outcome": Outcome.SKIPPED, "reason": reason})
 
 
@@ -159,7 +167,7 @@ def metric_samples(launch: Launch, file_size_bytes: int) -> dict[str, list[float
     return samples
 
 
-def _launch(case: Case, bench: Bench, seed: int, number: int) -> tuple[Ended, bool]:
+def _launch(case: Case, bench: Bench, number: int) -> tuple[Ended, bool]:
     """One launch, and whether Ctrl-C ended it."""
     seen: list[Event] = []
 
@@ -171,7 +179,7 @@ def _launch(case: Case, bench: Bench, seed: int, number: int) -> tuple[Ended, bo
 
     try:
         ended = launch(
-            case.job(seed).to_json(),
+            case.job(SEED).to_json(),
             Deadlines(case, bench.deadline_scale),
             interpreter=bench.interpreter,
             env=_worker_variables(case),
@@ -213,9 +221,10 @@ def _to_launch(case: Case, ended: Ended, *, keep_log: bool) -> Launch:
         model_seconds=loaded.get("model_seconds"),
         context_seconds=loaded.get("context_seconds"),
         effective=_effective(loaded, log) if loaded else None,
-        samples=[_sample(event, case) for event in ended.events if event["event"] == "sample"],
+        samples=[_sample(event) for event in ended.events if event["event"] == "sample"],
         marks=_marks(ended.events),
         device_bytes=log.device_bytes,
+        digest=(ended.find("digest") or {}).get("digest"),
         log=_kept_lines(loaded, case.model) if keep_log or not measured else [],
         stderr="" if measured else ended.stderr,
     )
@@ -236,15 +245,9 @@ def _effective(loaded: Event, log: LoadLog) -> Effective:
     )
 
 
-def _sample(event: Event, case: Case) -> Sample:
-    each = event.get("token_seconds", [])
-    return Sample(
-        phase=event["phase"],
-        warmup=event.get("warmup", False),
-        seconds=event.get("seconds", sum(each)),
-        tokens=len(each) or case.workload.prompt_tokens,
-        token_seconds=each,
-    )
+def _sample(event: Event) -> Sample:
+    kept = ("phase", "warmup", "tokens", "seconds", "token_seconds", "evidence")
+    return Sample(**{name: event[name] for name in kept})
 
 
 def _marks(events: list[Event]) -> list[MemoryMark]:
@@ -278,7 +281,6 @@ def _kept_lines(loaded: Event, model: Model) -> list[str]:
 class _Progress:
     """A case while it is measured."""
 
-    seed: int
     launches: list[Launch] = field(default_factory=list)
     library: Event = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -300,7 +302,7 @@ def _record(case: Case, bench: Bench, progress: _Progress) -> Record:
         scenario=case.scenario.name,
         setting=case.setting,
         workload=case.workload,
-        seed=progress.seed,
+        seed=SEED,
         provider=ProviderFacts(
             name=case.scenario.provider,
             versions=library.get("versions", {}),

@@ -19,6 +19,8 @@ from ggufbench.records.schema import Machine, Outcome, Record
 from ggufbench.records.store import read_records
 from ggufbench.scenario import Scenario, ScenarioError, load_scenarios, scenario_folder
 
+_RUNS_LOOKED_AT = 20
+
 USAGE_ERRORS = (PlaceNotFound, PlanError, ScenarioError)
 """What is wrong with the request, not with the program; each says so in one sentence."""
 
@@ -81,9 +83,12 @@ def prepare(
 
 
 def past_seconds(results: Path, fingerprint: str) -> dict[tuple[str, str], float]:
-    """How long each measured case last took on this machine, by model identity and scenario."""
+    """How long each measured case last took on this machine, by model identity and scenario.
+
+    Looks at the newest runs only: an estimate must not take longer than what it estimates.
+    """
     seconds: dict[tuple[str, str], float] = {}
-    for record in read_records(results):
+    for record in read_records(results, newest=_RUNS_LOOKED_AT):
         if isinstance(record, Record) and _counts(record, fingerprint):
             seconds[record.model.identity, record.scenario] = record.wall_seconds
     return seconds

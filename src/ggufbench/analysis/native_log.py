@@ -79,7 +79,7 @@ def offload_problem(log: LoadLog, device: str, n_gpu_layers: int, devices: Itera
     wanted = total if n_gpu_layers < 0 else min(n_gpu_layers, total)
     if on_device < wanted:
         return f"asked for {device}, but {on_device} of {wanted} layers are there ({elsewhere})"
-    if wanted and not any(name.startswith(tuple(allowed)) for name in log.buffers.get("model", {})):
+    if wanted and all(_is_host(name) for name in log.buffers.get("model", {})):
         return f"asked for {device}, but no weights were allocated there"
     return None
 

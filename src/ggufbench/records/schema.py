@@ -119,6 +119,8 @@ class Sample(_Part):
     tokens: Count
     token_seconds: list[Seconds] = []
     """Each generated token, in order; empty for a prompt."""
+    evidence: dict[str, float] = {}
+    """What the kernel counted meanwhile: processor time, switches, faults, the machine's other work."""
 
 
 class MemoryMark(_Part):
@@ -165,6 +167,8 @@ class Launch(_Part):
     samples: list[Sample] = []
     marks: list[MemoryMark] = []
     device_bytes: Bytes = 0
+    digest: str | None = None
+    """Hash of 32 greedy tokens after a fixed prompt: equal where the same work was done."""
     log: list[str] = []
     """The native log of loading; of the first launch, and of those that were not measured."""
     stderr: str = ""

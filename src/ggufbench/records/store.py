@@ -81,13 +81,18 @@ def read_record(path: Path) -> Record:
         raise StoreError(f"{path} is not a record of this version of ggufbench: {detail}") from None
 
 
-def read_records(folder: Path) -> Iterator[Record | StoreError]:
-    """Every record under the folder, oldest run first; what is not a record comes as the error it is."""
-    for path in sorted(folder.glob("*/*.json")):
-        try:
-            yield read_record(path)
-        except StoreError as error:
-            yield error
+def read_records(folder: Path, newest: int | None = None) -> Iterator[Record | StoreError]:
+    """Every record under the folder, oldest run first; what is not a record comes as the error it is.
+
+    With `newest`, only those of that many runs, by the names of their folders.
+    """
+    runs = sorted(path for path in folder.glob("*") if path.is_dir())
+    for run in runs[-newest:] if newest else runs:
+        for path in sorted(run.glob("*.json")):
+            try:
+                yield read_record(path)
+            except StoreError as error:
+                yield error
 
 
 def _shown(key: int | str) -> str:

@@ -8,13 +8,16 @@ prompt and one after each decoded token.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import random
 from array import array
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
 
 from .channel import ProviderError
+from .evidence import Watch
 from .job import Job
 from .native import Library, device_list
 
@@ -40,6 +43,18 @@ _DECODE_ERRORS = {
 }
 
 
+_DIGEST_PROMPT_TOKENS, _DIGEST_TOKENS = 16, 32
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Timed work, and what else happened meanwhile."""
+
+    seconds: list[float]
+    """Of each token in order, or of the whole prompt."""
+    evidence: dict[str, float]
+
+
 class Engine:
     """One model and one context, driven through llama.cpp's C interface. Seconds are of a monotonic clock."""
 
@@ -51,6 +66,7 @@ class Engine:
         self._model: Any = None
         self._context: Any = None
         self._depth_state: Any = None
+        self._watch = Watch()
         if job.setting.device == "rpc":
             library.add_rpc_servers(job.setting.rpc_servers)
         self.devices = library.devices_for(job.setting.device)
@@ -83,28 +99,53 @@ class Engine:
             "model": api_text(api.llama_model_desc, self._model),
         }
 
-    def first_decode(self) -> float:
-        """Seconds of the first token after loading, from an empty context."""
-        return self._decode_tokens(self._tokens(1))[0]
+    def first_decode(self) -> Timing:
+        """The first token after loading, from an empty context."""
+        return self._decode_tokens(self._tokens(1))
 
-    def prompt(self) -> float:
-        """Seconds to evaluate the prompt at the workload's depth."""
+    def prompt(self) -> Timing:
+        """The evaluation of a prompt at the workload's depth."""
         tokens = self._tokens(self._job.workload.prompt_tokens)
         self._go_to_depth()
         chunks = self._chunks(tokens)
         decode, synchronize, context = self._api.llama_decode, self._api.llama_synchronize, self._context
+        self._watch.start()
         start = perf_counter_ns()
         codes = [decode(context, chunk) for chunk in chunks]
         synchronize(context)
         stop = perf_counter_ns()
+        evidence = self._watch.stop()
         self._check(codes)
-        return (stop - start) / 1e9
+        return Timing([(stop - start) / 1e9], evidence)
 
-    def decode(self, tokens: int | None = None) -> list[float]:
-        """Seconds of each generated token at the workload's depth, one after the other."""
+    def decode(self, tokens: int | None = None) -> Timing:
+        """Generated tokens at the workload's depth, one after the other."""
         ids = self._tokens(tokens or self._job.workload.generated_tokens)
         self._go_to_depth()
         return self._decode_tokens(ids)
+
+    def digest(self) -> str:
+        """Hash of the 32 tokens that follow a fixed prompt, always the likeliest: the same work was done.
+
+        The prompt is of token ids, so that it needs no tokenizer; nothing of it is random.
+        """
+        ids = [(index * 7919 + 13) % self._vocabulary_size for index in range(_DIGEST_PROMPT_TOKENS)]
+        tokens = (self._api.llama_token * len(ids))(*ids)
+        self._api.llama_memory_clear(self._memory, False)
+        self._check([self._api.llama_decode(self._context, chunk) for chunk in self._chunks(tokens)])
+        sampler = self._api.llama_sampler_init_greedy()
+        try:
+            likeliest = [self._follow(sampler) for _ in range(_DIGEST_TOKENS)]
+        finally:
+            self._api.llama_sampler_free(sampler)
+        return hashlib.sha256(",".join(map(str, likeliest)).encode()).hexdigest()[:16]
+
+    def _follow(self, sampler: Any) -> int:
+        """The likeliest next token, which is then part of the context."""
+        token = int(self._api.llama_sampler_sample(sampler, self._context, -1))
+        one = (self._api.llama_token * 1)(token)
+        self._check([self._api.llama_decode(self._context, self._api.llama_batch_get_one(one, 1))])
+        return token
 
     def close(self) -> None:
         """Free the context and the model, as an application that closes would."""
@@ -161,20 +202,22 @@ class Engine:
             chunks.append(self._api.llama_batch_get_one(part, count))
         return chunks
 
-    def _decode_tokens(self, ids: Any) -> list[float]:
+    def _decode_tokens(self, ids: Any) -> Timing:
         one = (self._api.llama_token * 1)(0)
         batch = self._api.llama_batch_get_one(one, 1)
         decode, synchronize, context = self._api.llama_decode, self._api.llama_synchronize, self._context
         stamps = array("q", bytes(8 * (len(ids) + 1)))
         code = 0
+        self._watch.start()
         stamps[0] = perf_counter_ns()
         for index, token in enumerate(ids, start=1):
             one[0] = token
             code = code or decode(context, batch)
             synchronize(context)
             stamps[index] = perf_counter_ns()
+        evidence = self._watch.stop()
         self._check([code])
-        return [(stamps[i + 1] - stamps[i]) / 1e9 for i in range(len(ids))]
+        return Timing([(stamps[i + 1] - stamps[i]) / 1e9 for i in range(len(ids))], evidence)
 
     def _go_to_depth(self) -> None:
         """Empty the context, then bring it to the workload's depth, from saved state where there is some."""

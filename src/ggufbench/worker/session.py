@@ -1,4 +1,4 @@
-"""The main path of a launch, top to bottom: import, load, first decode, prompt, decode, exit."""
+"""The main path of a launch, top to bottom: import, load, first decode, prompt, decode, digest, exit."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import gc
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from . import memory
 from .channel import Channel
-from .engine import Engine
+from .engine import Engine, Timing
 from .job import Job
 from .native import Library
 
@@ -52,17 +53,15 @@ def _probe(values: dict[str, Any], channel: Channel) -> None:
 def _measure(values: dict[str, Any], channel: Channel) -> None:
     job = Job.from_json(values)
     library = _import_library(channel)
-    provider = PROVIDERS[job.provider](library, job)
+    launch = _Launch(job, library, PROVIDERS[job.provider](library, job), channel)
     # A collection inside a timed loop would be the harness's time, not the model's.
     gc.disable()
-    _load(provider, library, channel)
-    channel.enter("first_decode")
-    _send_sample(channel, library, provider, phase="first_decode", token_seconds=[provider.first_decode()])
-    _sample_prompt(provider, library, job, channel)
-    _sample_decode(provider, library, job, channel)
-    channel.enter("exit")
-    provider.close()
-    channel.send("done")
+    launch.load()
+    launch.first_decode()
+    launch.prompt()
+    launch.decode()
+    launch.digest()
+    launch.exit()
 
 
 def _import_library(channel: Channel) -> Library:
@@ -75,51 +74,73 @@ def _import_library(channel: Channel) -> Library:
     return library
 
 
-def _load(provider: Engine, library: Library, channel: Channel) -> None:
-    before = _device_memory(library, provider)
-    channel.enter("load")
-    seconds = provider.load()
-    after = _device_memory(library, provider)
-    channel.send(
-        "loaded",
-        **seconds,
-        effective=provider.effective(),
-        memory=memory.mark(),
-        device_bytes={name: max(0, before[name] - free) for name, free in after.items()},
-        log=library.log.drain(),
-    )
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """The phases after the import; each says that it begins, works, and sends what it measured."""
 
+    job: Job
+    library: Library
+    provider: Engine
+    channel: Channel
 
-def _sample_prompt(provider: Engine, library: Library, job: Job, channel: Channel) -> None:
-    channel.enter("prompt")
-    for index in range(job.workload.repetitions + 1):
-        gc.collect()
-        seconds = provider.prompt()
-        _send_sample(channel, library, provider, phase="prompt", warmup=index == 0, seconds=seconds)
+    def load(self) -> None:
+        before = self._device_memory()
+        self.channel.enter("load")
+        seconds = self.provider.load()
+        after = self._device_memory()
+        self.channel.send(
+            "loaded",
+            **seconds,
+            effective=self.provider.effective(),
+            memory=memory.mark(),
+            device_bytes={name: max(0, before[name] - free) for name, free in after.items()},
+            log=self.library.log.drain(),
+        )
 
+    def first_decode(self) -> None:
+        self.channel.enter("first_decode")
+        self._send(self.provider.first_decode(), tokens=1)
 
-def _sample_decode(provider: Engine, library: Library, job: Job, channel: Channel) -> None:
-    channel.enter("decode")
-    for index in range(job.workload.repetitions + 1):
-        gc.collect()
-        warmup = index == 0
-        token_seconds = provider.decode(_WARMUP_TOKENS if warmup else None)
-        _send_sample(channel, library, provider, phase="decode", warmup=warmup, token_seconds=token_seconds)
+    def prompt(self) -> None:
+        self.channel.enter("prompt")
+        for index in range(self.job.workload.repetitions + 1):
+            gc.collect()
+            self._send(self.provider.prompt(), tokens=self.job.workload.prompt_tokens, warmup=index == 0)
 
+    def decode(self) -> None:
+        self.channel.enter("decode")
+        for index in range(self.job.workload.repetitions + 1):
+            gc.collect()
+            timing = self.provider.decode(_WARMUP_TOKENS if index == 0 else None)
+            self._send(timing, tokens=len(timing.seconds), warmup=index == 0)
 
-def _send_sample(channel: Channel, library: Library, provider: Engine, **fields: Any) -> None:
-    channel.send(
-        "sample",
-        **fields,
-        memory=memory.mark(),
-        device_free_bytes=_device_memory(library, provider),
-        log=library.log.drain(),
-    )
+    def digest(self) -> None:
+        self.channel.enter("digest")
+        self.channel.send("digest", digest=self.provider.digest())
 
+    def exit(self) -> None:
+        self.channel.enter("exit")
+        self.provider.close()
+        self.channel.send("done")
 
-def _device_memory(library: Library, provider: Engine) -> dict[str, int]:
-    """Free bytes of each device in use."""
-    return {library.device_name(device): library.device_memory(device)[0] for device in provider.devices}
+    def _send(self, timing: Timing, *, tokens: int, warmup: bool = False) -> None:
+        self.channel.send(
+            "sample",
+            phase=self.channel.phase,
+            warmup=warmup,
+            tokens=tokens,
+            seconds=sum(timing.seconds),
+            token_seconds=timing.seconds if self.channel.phase == "decode" else [],
+            evidence=timing.evidence,
+            memory=memory.mark(),
+            device_free_bytes=self._device_memory(),
+            log=self.library.log.drain(),
+        )
+
+    def _device_memory(self) -> dict[str, int]:
+        """Free bytes of each device in use."""
+        library = self.library
+        return {library.device_name(d): library.device_memory(d)[0] for d in self.provider.devices}
 
 
 def _end_with_parent() -> None:

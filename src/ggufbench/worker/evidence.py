@@ -1,0 +1,88 @@
+"""What else the machine did while a sample was taken: read before and after the clock, never beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from time import perf_counter
+
+_STAT, _PRESSURE = Path("/proc/stat"), Path("/proc/pressure/cpu")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_IDLE, _IOWAIT, _STEAL = 3, 4, 7
+"""Fields of the first line of /proc/stat, counted from 0 after its name."""
+
+
+class Watch:
+    """Compares the kernel's counters before and after a piece of work."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Take the counters; the work follows at once."""
+        self._before = _counters()
+
+    def stop(self) -> dict[str, float]:
+        """What the counters gained since `start`. What this system does not count is left out.
+
+        Of this process: `wall_seconds`, `cpu_seconds`, `involuntary_switches`, `voluntary_switches`,
+        `major_faults`, `minor_faults`. Of the machine: `machine_busy_seconds` and `machine_steal_seconds`
+        over all cores, in ticks of 10 ms, and `cpu_pressure_seconds` in which some task waited for a core.
+        """
+        after = _counters()
+        return {name: after[name] - before for name, before in self._before.items() if name in after}
+
+
+def _counters() -> dict[str, float]:
+    return {"wall_seconds": perf_counter(), **_own(), **_machine(), **_pressure()}
+
+
+def _own() -> dict[str, float]:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return {}
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "involuntary_switches": usage.ru_nivcsw,
+        "voluntary_switches": usage.ru_nvcsw,
+        "major_faults": usage.ru_majflt,
+        "minor_faults": usage.ru_minflt,
+    }
+
+
+def _machine() -> dict[str, float]:
+    try:
+        with _STAT.open(encoding="ascii") as file:
+            return parse_stat(file.readline())
+    except (OSError, ValueError):
+        return {}
+
+
+def parse_stat(line: str) -> dict[str, float]:
+    """Busy and stolen seconds from the first line of /proc/stat; guests are counted in user time there."""
+    ticks = [int(field) for field in line.split()[1:9]]
+    if len(ticks) <= _STEAL:
+        return {}
+    busy = sum(ticks) - ticks[_IDLE] - ticks[_IOWAIT] - ticks[_STEAL]
+    return {
+        "machine_busy_seconds": busy / _TICKS_PER_SECOND,
+        "machine_steal_seconds": ticks[_STEAL] / _TICKS_PER_SECOND,
+    }
+
+
+def _pressure() -> dict[str, float]:
+    try:
+        return parse_pressure(_PRESSURE.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return {}
+
+
+def parse_pressure(text: str) -> dict[str, float]:
+    """Seconds from the line `some ... total=MICROSECONDS` of /proc/pressure/cpu."""
+    for line in text.splitlines():
+        if line.startswith("some "):
+            _, _, total = line.rpartition("total=")
+            return {"cpu_pressure_seconds": int(total) / 1e6}
+    return {}
