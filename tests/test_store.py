@@ -313,3 +313,10 @@ def test_run_names_sort_by_time_and_differ():
     names = [new_run_id() for _ in range(50)]
     assert len(set(names)) > 45
     assert all(len(name) == 21 and name[:8].isdigit() for name in names)
+
+
+def test_the_committed_records_are_readable():
+    """Those that the README's picture is drawn from."""
+    found = list(read_records(Path(__file__).parent.parent / "results"))
+    assert len(found) >= 8
+    assert not [record for record in found if isinstance(record, StoreError)]
