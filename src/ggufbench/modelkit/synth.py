@@ -30,9 +30,10 @@ def synthesize(
 ) -> Path:
     """Write the model and return `path`.
 
-    `progress` gets bytes written and bytes to write; the total counts the intermediate Q8_0 file of a type
-    that llama.cpp quantizes. Writing takes tens of megabytes of memory, whatever the size. Raises
-    `SynthError` where the file cannot be made; then, and on any interruption, nothing is left in the folder.
+    `progress` gets bytes written, first of all 0, and bytes to write; the total counts the intermediate Q8_0
+    file of a type that llama.cpp quantizes. Writing takes tens of megabytes of memory, whatever the size.
+    Raises `SynthError` where the file cannot be made; then, and on any interruption, nothing is left in the
+    folder.
     """
     shape = fit_shape(spec.architecture, spec.parameters, spec.vocabulary)
     written = _written_type(spec)
@@ -43,6 +44,7 @@ def synthesize(
     if written != spec.quantization:
         requantize.check_available(spec.quantization)
     report = progress or (lambda done, total: None)
+    report(0, needed)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _part(path, "part") as part:
