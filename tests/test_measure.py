@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from ggufbench.launcher import Interpreter, launch
-from ggufbench.measure import Interrupted, measure_case, metric_samples
+from ggufbench.measure import Interrupted, measure_case
+from ggufbench.records.samples import metric_samples
 from ggufbench.records.schema import Outcome
 from ggufbench.records.store import read_record, write_record
 
@@ -229,6 +230,7 @@ def test_ctrl_c_keeps_the_launches_that_were_measured(llama_folder, plan_cases, 
     record = caught.value.record
     assert [launch.outcome for launch in record.launches] == [Outcome.MEASURED, Outcome.FAILED]
     assert record.reason == "interrupted by Ctrl-C in decode"
+    assert record.launches[1].wall_seconds > 0
     assert record.summary["decode_tokens_per_second"].samples == 2
     assert record.summary["prompt_tokens_per_second"].samples == 4
     assert not psutil.pid_exists(observer.pid)

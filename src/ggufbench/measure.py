@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ggufbench.analysis.metrics import METRICS, Summary, percentile, summarize
+from ggufbench.analysis.metrics import METRICS, Summary, summarize
 from ggufbench.analysis.native_log import LoadLog, offload_problem, parse_load_log
 from ggufbench.analysis.targets import evaluate_targets
 from ggufbench.discovery.model import Model
+from ggufbench.discovery.names import portable_path
 from ggufbench.launcher import Ended, Event, Interpreter, compute_variables, launch
 from ggufbench.plan import Case
+from ggufbench.records.samples import metric_samples
 from ggufbench.records.schema import (
     Device,
     Effective,
@@ -34,10 +36,10 @@ from ggufbench.records.schema import (
 Observer = Callable[["Moment | None"], None]
 """Told when a phase begins; None when a case has ended."""
 
-_SLOWEST_LOAD_BYTES_PER_SECOND = 20e6
 SEED = 1
 """Of the random tokens: the same in every run, because they decide which experts of a mixture are used."""
 
+_SLOWEST_LOAD_BYTES_PER_SECOND = 20e6
 _PATIENCE = 30
 """A phase may take this many times its estimate before it counts as hung, and a minute beside."""
 
@@ -137,39 +139,10 @@ def skipped_record(case: Case, bench: Bench, reason: str) -> Record:
     return record.model_copy(update={"outcome": Outcome.SKIPPED, "reason": reason})
 
 
-def metric_samples(launch: Launch, file_size_bytes: int) -> dict[str, list[float]]:
-    """Every metric's samples in one launch; warm-ups are left out."""
-    timed = [sample for sample in launch.samples if not sample.warmup]
-    first = [sample.seconds for sample in timed if sample.phase == "first_decode"]
-    load = (
-        [launch.model_seconds + launch.context_seconds]
-        if launch.model_seconds and launch.context_seconds
-        else []
-    )
-    peaks = [mark.figures["peak_rss_bytes"] for mark in launch.marks if "peak_rss_bytes" in mark.figures]
-    anonymous = [
-        mark.figures["anonymous_bytes"] for mark in launch.marks if "anonymous_bytes" in mark.figures
-    ]
-    decode = [sample for sample in timed if sample.phase == "decode"]
-    samples: dict[str, list[float]] = {
-        "load_seconds": load,
-        "first_decode_seconds": first,
-        "ready_seconds": [load[0] + first[0]] if load and first else [],
-        "prompt_tokens_per_second": [s.tokens / s.seconds for s in timed if s.phase == "prompt"],
-        "decode_tokens_per_second": [s.tokens / s.seconds for s in decode],
-        "peak_rss_bytes": [max(peaks)] if peaks else [],
-        "peak_anonymous_bytes": [max(anonymous)] if anonymous else [],
-        "device_bytes": [launch.device_bytes] if launch.device_bytes else [],
-        "peak_to_file_ratio": [max(peaks) / file_size_bytes] if peaks else [],
-    }
-    for percent in (50, 95, 99):
-        samples[f"token_p{percent}_seconds"] = [percentile(s.token_seconds, percent) for s in decode]
-    return samples
-
-
 def _launch(case: Case, bench: Bench, number: int) -> tuple[Ended, bool]:
     """One launch, and whether Ctrl-C ended it."""
     seen: list[Event] = []
+    started = time.monotonic()
 
     def on_event(event: Event, pid: int) -> str | None:
         seen.append(event)
@@ -187,7 +160,8 @@ def _launch(case: Case, bench: Bench, number: int) -> tuple[Ended, bool]:
         )
     except KeyboardInterrupt:
         phase = next((event["phase"] for event in reversed(seen) if event["event"] == "phase"), "start")
-        return Ended(Outcome.FAILED, seen, 0.0, phase, f"interrupted by Ctrl-C in {phase}"), True
+        reason, elapsed = f"interrupted by Ctrl-C in {phase}", time.monotonic() - started
+        return Ended(Outcome.FAILED, seen, elapsed, phase, reason), True
     return ended, False
 
 
@@ -329,16 +303,3 @@ def identify(model: Model) -> ModelIdentity:
     kept = ModelIdentity.model_fields
     values = {name: getattr(model, name) for name in kept if name != "path"}
     return ModelIdentity(path=portable_path(model.path), **values)
-
-
-def portable_path(path: Path) -> str:
-    """A path for people and records: from the current folder or from home where it lies below one of them.
-
-    Bytes of a name that are no text are written out as `\\xff`, because JSON has no place for them.
-    """
-    shown = str(path)
-    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
-        if path.is_relative_to(base):
-            shown = prefix + path.relative_to(base).as_posix()
-            break
-    return os.fsencode(shown).decode("utf-8", errors="backslashreplace")

@@ -78,12 +78,12 @@ class Run:
 
     def samples(self, record: Record, metric: str) -> list[float]:
         """All samples of a metric, launch by launch."""
-        from ggufbench.measure import metric_samples
+        from ggufbench.records.samples import metric_samples
 
         size = record.model.file_size_bytes
         return [value for launch in record.launches for value in metric_samples(launch, size)[metric]]
 
-    def expected_numbers(self, session: pytest.Session) -> bool:
+    def measured_nothing(self) -> bool:
         """True where benchmarks were asked for and not one case was measured."""
         from ggufbench.records.schema import Outcome
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ggufbench.discovery import PlaceNotFound, discover
 from ggufbench.discovery.model import Discovery
+from ggufbench.discovery.names import portable_path
 from ggufbench.launcher import Interpreter
 from ggufbench.machine import available_memory_bytes, read_machine
-from ggufbench.measure import portable_path
 from ggufbench.plan import Case, Host, PlanError, Selection, make_plan
 from ggufbench.probe import Environment, probe
 from ggufbench.records.schema import Machine, Outcome, Record

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
+from pathlib import Path
 
 _KEPT = frozenset(" ._-+()")
 _MOST = 80
@@ -50,3 +52,16 @@ def clean_repository(text: str) -> str | None:
     """`owner/name`, cleaned; None where there is no owner or no name."""
     owner, _, name = text.partition("/")
     return f"{clean(owner)}/{clean(name)}" if owner and name else None
+
+
+def portable_path(path: Path) -> str:
+    """A path for people and records: from the current folder or from home where it lies below one of them.
+
+    Bytes of a name that are no text are written out as `\\xff`, because JSON has no place for them.
+    """
+    shown = str(path)
+    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if path.is_relative_to(base):
+            shown = prefix + path.relative_to(base).as_posix()
+            break
+    return os.fsencode(shown).decode("utf-8", errors="backslashreplace")

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ggufbench.discovery.model import Discovery, Model, Rejected
-from ggufbench.measure import portable_path
+from ggufbench.discovery.names import portable_path
 from ggufbench.plan import Case
 from ggufbench.records.schema import Outcome, Record
 
