@@ -33,7 +33,23 @@ prompt_tokens = 100
 generated_tokens = 16
 repetitions = 2
 launches = 2
+cold_launches = 0
+
+[tolerance]  # what else this machine does shall not decide whether these tests pass
+most_waiting = 1
+most_other_work = 1
+most_stolen = 1
+most_disk_reads = 1000000
 """
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """What is measured of this machine is kept for the tests, and not for the user who runs them."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["GGUFBENCH_CACHE"] = str(folder)
+    yield folder
+    del os.environ["GGUFBENCH_CACHE"]
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +122,20 @@ def with_rpc(rpc_server, monkeypatch) -> str:
     """The rpc scenario meets the server."""
     monkeypatch.setenv("GGUFBENCH_RPC", rpc_server)
     return rpc_server
+
+
+@pytest.fixture
+def fake_llama_bench(tmp_path):
+    """A function: the path of a program that is no llama-bench and plays one, in the given mode."""
+
+    def make(mode: str) -> Path:
+        program = tmp_path / f"fake-llama-bench-{mode}"
+        fake = CHECKOUT / "tests" / "workers" / "fake_llama_bench.py"
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{fake}" {mode} "$@"\n')
+        program.chmod(0o755)
+        return program
+
+    return make
 
 
 @pytest.fixture

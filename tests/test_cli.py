@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-COMMANDS = ("models", "plan", "synth", "rpc-server", "schema")
+COMMANDS = ("models", "plan", "synth", "rpc-server", "schema", "verify", "doctor")
 HEAVY = ("numpy", "torch", "llama_cpp", "matplotlib", "pydantic", "rich", "pytest", "psutil", "gguf")
 HOSTILE = "<b>[red]x\x1b[31m.gguf"
 

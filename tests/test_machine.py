@@ -131,14 +131,29 @@ def test_the_fingerprint_is_the_same_in_another_process():
     assert done.stdout.strip() == read_machine().fingerprint
 
 
-def test_another_processor_or_memory_is_another_machine(monkeypatch, fake_cgroup):
+def test_another_processor_or_memory_is_another_machine(monkeypatch, fake_cgroup, tmp_path):
     here = read_machine()
     fake_cgroup(memory_max=GIB)
     assert read_machine().fingerprint != here.fingerprint
     monkeypatch.setattr(machine, "_cpu_info", dict)
+    monkeypatch.setattr(machine, "_CPUS", tmp_path)
     unknown = read_machine()
     assert unknown.fingerprint != here.fingerprint
     assert unknown.l3_cache_bytes == 0
+
+
+def test_the_last_cache_is_all_of_its_parts(tmp_path):
+    def cache(cpu, index, level, size, shared):
+        folder = tmp_path / f"cpu{cpu}" / "cache" / f"index{index}"
+        folder.mkdir(parents=True)
+        for name, value in (("level", level), ("size", size), ("shared_cpu_list", shared)):
+            (folder / name).write_text(f"{value}\n")
+
+    for cpu in range(4):
+        cache(cpu, 2, 2, "512K", str(cpu))
+        cache(cpu, 3, 3, "32768K", "0-1" if cpu < 2 else "2-3")
+    assert machine.linux_last_cache_bytes(tmp_path) == 2 * 32 * 2**20
+    assert machine.linux_last_cache_bytes(tmp_path / "none") == 0
 
 
 @pytest.fixture

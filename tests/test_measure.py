@@ -2,19 +2,26 @@
 
 import dataclasses
 import os
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import psutil
 import pytest
 
+from ggufbench.analysis.advice import advise
+from ggufbench.analysis.disturbance import Disturbance
 from ggufbench.launcher import Interpreter, launch
-from ggufbench.measure import Interrupted, measure_case
+from ggufbench.limits import machine_limits
+from ggufbench.measure import Interrupted, _launches, _Progress, measure_case
 from ggufbench.records.samples import metric_samples
 from ggufbench.records.schema import Outcome
 from ggufbench.records.store import read_record, write_record
+from ggufbench.scenario import Tolerance
 
 PHASES = ["import", "load", "first_decode", "prompt", "decode", "digest", "exit"]
 
@@ -47,7 +54,11 @@ def test_every_architecture_is_measured_on_the_cpu(model_folder, plan_cases, mak
         assert record.summary["peak_rss_bytes"].minimum > case.model.tensor_bytes
         assert set(record.launches[0].effective.layers) == {"CPU"}
         assert record.provider.devices[0].name == "CPU"
-        assert {target.name: target.status for target in record.targets} == {"load": "met", "memory": "met"}
+        assert {target.name: target.status for target in record.targets} == {
+            "load": "met",
+            "cold load": "not applicable",
+            "memory": "met",
+        }
 
 
 def test_settings_are_read_back_from_the_library(llama_folder, plan_cases, make_bench):
@@ -108,6 +119,134 @@ def test_the_native_log_is_kept_once_and_names_no_folder_of_the_user(
     assert second.log == []
 
 
+def test_a_cold_load_is_measured_apart_from_warm_ones(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1, cold_launches=1)
+    cold, warm = measure_case(prepared.cases[0], make_bench(prepared)).launches
+    assert (cold.load_only, cold.page_cache.state) == (True, "cold")
+    assert cold.page_cache.resident_fraction <= 0.02
+    assert (warm.load_only, warm.page_cache.state) == (False, "warm")
+    assert warm.page_cache.resident_fraction >= 0.99
+    assert [sample.phase for sample in cold.samples] == ["load", "first_decode"]
+    assert cold.digest is None and warm.digest
+    size = prepared.cases[0].model.file_size_bytes
+    assert set(metric_samples(cold, size)) & {"cold_ready_seconds", "ready_seconds"} == {"cold_ready_seconds"}
+    assert "peak_rss_bytes" not in metric_samples(cold, size), "it has read no prompt"
+    assert {"major_faults", "minor_faults"} <= set(cold.samples[0].evidence)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a tmpfs is Linux's")
+def test_a_file_in_memory_is_never_cold(model_folder, plan_cases, make_bench):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        shutil.copy(model_folder / "llama-tiny-Q8_0.gguf", memory)
+        prepared = plan_cases(Path(memory), launches=1, cold_launches=1)
+        record = measure_case(prepared.cases[0], make_bench(prepared))
+    assert [launch.page_cache.asked for launch in record.launches] == ["cold", "warm"]
+    assert [launch.page_cache.state for launch in record.launches] == ["warm", "warm"]
+    assert "cold_load_seconds" not in record.summary
+    assert record.summary["load_seconds"].samples == 2
+    assert any("no cold load was measured, because 100 %" in sentence for sentence in advise(record))
+
+
+def test_each_phase_has_a_peak_of_its_own(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1)
+    (launch,) = measure_case(prepared.cases[0], make_bench(prepared)).launches
+    marks = {mark.after: mark.figures for mark in launch.marks}
+    assert list(marks) == ["import", "load", "first_decode", "prompt", "decode", "digest"]
+    assert marks["import"]["peak_rss_bytes"] < marks["load"]["peak_rss_bytes"]
+    assert all(figures["pss_bytes"] <= figures["rss_bytes"] for figures in marks.values())
+    assert all(figures["rss_bytes"] <= figures["peak_rss_bytes"] for figures in marks.values())
+
+
+def test_the_peak_is_read_after_a_whole_ubatch(llama_folder, plan_cases, make_bench):
+    """A short prompt alone would leave most of the compute buffers untouched."""
+    prepared = plan_cases(llama_folder, launches=1)
+    case = prepared.cases[0]
+    workload = dataclasses.replace(case.workload, prompt_tokens=2)
+    (launch,) = measure_case(dataclasses.replace(case, workload=workload), make_bench(prepared)).launches
+    tokens = [(s.warmup, s.tokens) for s in launch.samples if s.phase == "prompt"]
+    assert tokens == [(True, 64), (False, 2), (False, 2)]
+
+
+@pytest.fixture
+def busy_machine():
+    """Every core is taken by a process that is not ours: its parent has ended. Returns their ids."""
+    hog = f"{sys.executable} -c 'while True: pass' >/dev/null 2>&1 & echo $!"
+    command = "; ".join([hog] * (psutil.cpu_count() or 1))
+    started = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
+    pids = [int(pid) for pid in started.stdout.split()]
+    yield pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_busy_machine_is_the_outcome_and_no_disturbed_sample_counts(
+    llama_folder, plan_cases, make_bench, busy_machine
+):
+    prepared = plan_cases(llama_folder, launches=1)
+    case = prepared.cases[0]
+    case = dataclasses.replace(
+        case,
+        scenario=case.scenario.model_copy(update={"tolerance": Tolerance()}),
+        workload=dataclasses.replace(case.workload, generated_tokens=250, prompt_tokens=250),
+    )
+    record = measure_case(case, make_bench(prepared))
+    assert record.outcome is Outcome.ENVIRONMENT, record.environment
+    assert "end other work" in record.reason
+    assert {process.pid for process in record.environment.processes} & set(busy_machine)
+    launch = record.launches[0]
+    samples = metric_samples(launch, case.model.file_size_bytes)
+    for phase in ("prompt", "decode"):
+        timed = [s for s in launch.samples if s.phase == phase and not s.warmup]
+        clean = [s for s in timed if not s.disturbed]
+        assert len(samples[f"{phase}_tokens_per_second"]) == len(clean)
+        assert len(timed) == min(4, 2 + len(timed) - len(clean)), "each disturbed sample is taken once more"
+
+
+def test_a_disturbed_load_is_measured_again_at_most_as_often_as_there_are_launches(
+    llama_folder, plan_cases, make_bench
+):
+    prepared = plan_cases(llama_folder, launches=1)
+    case = prepared.cases[0]
+    (clean,) = measure_case(case, make_bench(prepared)).launches
+    reason = Disturbance("waiting", 0.5)
+    samples = [
+        s.model_copy(update={"disturbed": [reason]}) if s.phase == "load" else s for s in clean.samples
+    ]
+    disturbed = clean.model_copy(update={"samples": samples})
+    assert asked_of_launches(case, clean) == [("warm", False)]
+    assert asked_of_launches(case, disturbed) == [("warm", False), ("warm", True)]
+
+
+def asked_of_launches(case, launch):
+    """What a case asks of its launches where each of them comes out like this one."""
+    progress = _Progress()
+    asked = []
+    for wanted in _launches(case, progress):
+        asked.append(wanted)
+        progress.launches.append(launch)
+    return asked
+
+
+def test_a_sample_is_taken_again_as_often_as_the_answer_says(llama_folder, plan_cases):
+    case = plan_cases(llama_folder, launches=1).cases[0]
+    answers = iter(["again", "again", "go", "go"])
+
+    def answer(event, _pid):
+        timed = event["event"] == "sample" and event["phase"] == "decode" and not event["warmup"]
+        return next(answers) if timed else "go"
+
+    ended = launch(case.job(1).to_json(), lambda _phase: 60, answer=answer)
+    assert ended.outcome is Outcome.MEASURED, ended.reason
+    decoded = [e for e in ended.events if e["event"] == "sample" and e["phase"] == "decode"]
+    assert [event["warmup"] for event in decoded] == [True, False, False, False, False]
+
+
+def test_the_loop_around_the_library_costs_little_and_is_measured(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1)
+    (launch,) = measure_case(prepared.cases[0], make_bench(prepared)).launches
+    assert 0 < launch.loop_overhead_seconds < 1e-3
+
+
 def test_warm_ups_are_recorded_and_left_out(llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder, launches=1)
     launch = measure_case(prepared.cases[0], make_bench(prepared)).launches[0]
@@ -164,6 +303,29 @@ def test_a_server_in_the_wrong_copy_of_the_library_is_no_gpu_run(
     assert record.outcome is Outcome.FAILED
     assert "0 of" in record.reason and "on CPU" in record.reason
     assert "prompt_tokens_per_second" not in record.summary, "it must end before hours are spent on it"
+
+
+@pytest.mark.parametrize(
+    ("bug", "sentence"),
+    [
+        ("reuse", "measuring error: prompt reached"),
+        ("skip", "unequal work: the context holds 1 tokens where 100 were asked"),
+    ],
+)
+def test_a_prompt_from_the_cache_is_found_out(
+    llama_folder, plan_cases, make_bench, monkeypatch, bug, sentence
+):
+    prepared = plan_cases(llama_folder, launches=1)
+    limits = machine_limits(prepared.machine, prepared.environments[""], Interpreter())
+    limits = limits.model_copy(update={"disturbance": None})
+    monkeypatch.setenv("LLAMA_TEST_BUG", bug)
+    worker = Interpreter(entry=Path(__file__).parent / "workers" / "cached_prompt.py")
+    honest = measure_case(prepared.cases[0], make_bench(prepared, limits=limits))
+    assert honest.outcome is Outcome.MEASURED, honest.reason
+    assert {limit.name for limit in honest.limits} == {"decode", "prompt"}
+    record = measure_case(prepared.cases[0], make_bench(prepared, limits=limits, interpreter=worker))
+    assert record.outcome is Outcome.FAILED
+    assert sentence in record.reason
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ggufbench.discovery import discover
-from ggufbench.launcher import Interpreter, launch
+from ggufbench.launcher import Interpreter, LaunchRefusedError, launch
 from ggufbench.measure import measure_case
 from ggufbench.plan import Host, PlanError, Selection, kv_bytes, make_plan, resolve_setting
 from ggufbench.probe import Environment
@@ -185,11 +185,11 @@ def test_the_cache_is_as_large_as_llama_cpp_says(models, architecture, changes):
 
     def stop_when_loaded(event, _pid):
         if event["event"] != "loaded":
-            return None
+            return "go"
         seen["log"] = [text for _, text in event["log"] if "KV buffer size" in text]
-        return "enough"
+        raise LaunchRefusedError("enough")
 
-    assert launch(job.to_json(), lambda _phase: 60, on_event=stop_when_loaded).reason == "enough"
+    assert launch(job.to_json(), lambda _phase: 60, answer=stop_when_loaded).reason == "enough"
     logged = sum(float(line.split("=")[1].split()[0]) for line in seen["log"]) * 2**20
     rounding = 0.005 * 2**20 * len(seen["log"])
     assert kv_bytes(model, setting) == pytest.approx(logged, abs=rounding + 1)

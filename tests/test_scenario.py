@@ -284,3 +284,27 @@ def test_no_file_raises_anything_but_a_scenario_error(load, content):
         assert str(error).isprintable() or "is not TOML" in str(error)
     else:
         assert all(scenario.setting.n_ctx > 0 for scenario in scenarios)
+
+
+def test_questions_are_asked_only_where_they_are_named():
+    folder = SHIPPED
+    usual = {scenario.name for scenario in load_scenarios(folder)}
+    assert usual == {"cpu", "cuda", "metal", "rpc", "vulkan"}
+    depths = load_scenarios(folder, ["depth"])
+    assert [scenario.workload.depth for scenario in depths] == [0, 1024, 4096]
+    assert all(scenario.on_request for scenario in depths)
+
+
+@pytest.mark.parametrize("name", ["depth", "prompt-length", "threads", "kv-types", "loading"])
+def test_every_question_is_a_matrix_with_room_for_its_tokens(name):
+    assert len(load_scenarios(SHIPPED, [name])) > 2
+
+
+def test_a_tolerance_is_a_share_and_its_keys_are_known(load, complaint):
+    (scenario,) = load(CPU + "[tolerance]\nmost_other_work = 0.4\n")
+    assert (scenario.tolerance.most_other_work, scenario.tolerance.most_waiting) == (0.4, 0.03)
+    assert "tolerance.most_waiting = 3.0 is not usable" in complaint(
+        CPU + "[tolerance]\nmost_waiting = 3.0\n"
+    )
+    sentence = complaint(CPU + "[tolerance]\nmost_wating = 0.3\n")
+    assert "unknown key tolerance.most_wating; did you mean most_waiting" in sentence

@@ -24,6 +24,12 @@ def test_pressure_is_read_in_seconds():
     assert evidence.parse_pressure("") == {}
 
 
+def test_waiting_is_read_in_nanoseconds():
+    assert evidence.parse_schedstat("331762 2828095000 3\n") == pytest.approx(2.828095)
+    with pytest.raises(ValueError, match="0 0"):
+        evidence.parse_schedstat("0 0")
+
+
 def test_work_and_sleep_are_told_apart():
     watch = evidence.Watch()
     watch.start()
@@ -40,6 +46,8 @@ def test_work_and_sleep_are_told_apart():
 def test_without_the_kernel_s_files_the_rest_is_still_counted(monkeypatch, tmp_path):
     monkeypatch.setattr(evidence, "_STAT", tmp_path / "none")
     monkeypatch.setattr(evidence, "_PRESSURE", tmp_path / "none")
+    monkeypatch.setattr(evidence, "_TASKS", tmp_path / "none")
+    monkeypatch.setattr(evidence, "_THROTTLE", tmp_path / "none")
     watch = evidence.Watch()
     watch.start()
     assert "machine_busy_seconds" not in (seen := watch.stop())

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggufbench.worker.memory import mark, parse_rusage_info, parse_status
+from ggufbench.worker.memory import mark, parse_rollup, parse_rusage_info, parse_status
 
 MIB = 2**20
 linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system has no /proc")
@@ -106,3 +106,24 @@ def test_a_large_parent_does_not_show_in_its_child():
         [sys.executable, "-c", LARGE_PARENT], capture_output=True, text=True, timeout=60, check=True
     )
     assert json.loads(done.stdout)["peak_rss_bytes"] < 100 * MIB
+
+
+@linux
+def test_after_a_reset_the_peak_begins_anew():
+    code = (
+        "import json; from ggufbench.worker.memory import mark, reset_peak\n"
+        "held = bytearray(b'x') * 2**26; del held; before = mark()\n"
+        "reset_peak(); print(json.dumps([before, mark()]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    before, after = json.loads(done.stdout)
+    assert before["peak_rss_bytes"] > before["rss_bytes"] + 50 * MIB
+    assert after["peak_rss_bytes"] < before["peak_rss_bytes"] - 50 * MIB
+
+
+def test_the_proportional_share_is_read_from_the_rollup():
+    text = "5600-7fff ---p 00000000 00:00 0 [rollup]\nRss: 884 kB\nPss: 385 kB\nPss_Dirty: 68 kB\n"
+    assert parse_rollup(text) == {"pss_bytes": 385 * 1024}
+    assert parse_rollup("") == {}

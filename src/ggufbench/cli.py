@@ -138,6 +138,84 @@ def synth(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comma
         typer.echo(f"{path} ({path.stat().st_size / 1e6:.0f} MB, synthetic)")
 
 
+@app.command()
+def verify(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+    llama_bench: Annotated[
+        Path, typer.Option("--llama-bench", metavar="PATH", help="The program to compare with.")
+    ],
+    places: Places = None,
+    match: Annotated[
+        list[str] | None, typer.Option(help="Only models whose name or repository matches (repeatable).")
+    ] = None,
+    scenario: Annotated[str, typer.Option(help="Whose setting both sides get.")] = "cpu",
+    scenarios: Annotated[Path | None, typer.Option(help="Read scenarios from this folder.")] = None,
+    pairs: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each side, for each model.")] = 10,
+    prompt: Annotated[int, typer.Option(min=1, max=2**20, help="Tokens of the prompt.")] = 512,
+    generate: Annotated[int, typer.Option(min=1, max=2**20, help="Generated tokens.")] = 64,
+    depth: Annotated[int, typer.Option(min=0, max=2**20, help="Tokens in the context before.")] = 0,
+    repetitions: Annotated[int, typer.Option(min=1, max=1000, help="Samples of each kind in a run.")] = 3,
+    tolerance: Annotated[
+        float, typer.Option(min=0, max=1, help="How far from 1 a median ratio may be.")
+    ] = 0.02,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63, help="Of the order in each pair; drawn if not given.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the rates measured here with those of llama-bench, in pairs on the same files.
+
+    Exits 0 where they agree, 10 where they differ, 11 where a side broke.
+    """
+    from ggufbench.fidelity import Work
+    from ggufbench.llama_bench import LlamaBenchError
+    from ggufbench.plan import Selection
+    from ggufbench.run import USAGE_ERRORS, Request, requested_places
+    from ggufbench.verify import Question
+    from ggufbench.verify import verify as answer
+
+    request: Request = Request(
+        places=requested_places(places or []),
+        selection=Selection(match or []),
+        scenarios=[scenario],
+        scenario_folder=scenarios,
+    )
+    work = Work(prompt, generate, depth, repetitions)
+    try:
+        verification = answer(Question(request, llama_bench, work, pairs, tolerance, seed))
+    except (*USAGE_ERRORS, LlamaBenchError) as error:
+        _refuse(error)
+    if verification.exit_code == USAGE:
+        _refuse(verification.refusal)
+    if as_json:
+        _print_json(verification.document())
+    else:
+        from ggufbench.report.agreement import agreement_report
+
+        _print(agreement_report(verification))
+    raise typer.Exit(verification.exit_code)
+
+
+@app.command()
+def doctor(
+    refresh: Annotated[bool, typer.Option("--refresh", help="Measure the limits again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what this machine can do at most, and what makes it unfit for measuring.
+
+    Its limits are measured once for each llama.cpp build, in about 20 seconds, and kept.
+    """
+    from ggufbench.doctor import examine
+    from ggufbench.launcher import Interpreter
+
+    found = examine(Interpreter(), refresh=refresh, tell=_tell)
+    if as_json:
+        _print_json(found.document())
+        return
+    from ggufbench.report.doctor import doctor_report
+
+    _print(doctor_report(found))
+
+
 @app.command("rpc-server")
 def rpc_server(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 50052,
@@ -159,6 +237,38 @@ def rpc_server(
         _refuse("llama-cpp-python is not installed here; install it with `pip install llama-cpp-python`")
     except ProviderError as error:
         _refuse(error)
+
+
+@app.command()
+def show(
+    run: Annotated[str | None, typer.Argument(help="A run's name or folder; the newest if left out.")] = None,
+    results: Annotated[Path, typer.Option(help="Where the runs lie.")] = Path("results"),
+    match: Annotated[
+        list[str] | None, typer.Option(help="Only cases with this in their id (repeatable).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a run again, with everything behind its table: loads, memory by part, limits, advice."""
+    from ggufbench.records.store import StoreError, read_run
+    from ggufbench.report.details import details, documents
+    from ggufbench.report.terminal import results_table, stack, width_of
+
+    try:
+        found = read_run(results, run)
+    except StoreError as error:
+        _refuse(error)
+    records = [
+        record for record in found.records if not match or any(part in record.case_id for part in match)
+    ]
+    if not records:
+        ids = ", ".join(record.case_id for record in found.records[:12]) or "nothing"
+        _refuse(f"{found.folder} has no case that matches {', '.join(match or [])}; it holds {ids}")
+    for problem in found.problems:
+        typer.echo(f"ggufbench: {problem}", err=True)
+    if as_json:
+        _print_json({"run": found.folder.name, "cases": documents(records)})
+        return
+    _print(stack(results_table(records, width=width_of()), details(records)))
 
 
 @app.command()
@@ -201,6 +311,11 @@ def _progress(done: int, total: int) -> None:
     if sys.stderr.isatty():
         end = "\n" if done >= total else ""
         typer.echo(f"\r{100 * done // max(1, total):3d} % of {total / 1e6:.0f} MB{end}", err=True, nl=False)
+
+
+def _tell(step: str) -> None:
+    if sys.stderr.isatty():
+        typer.echo(f"{step} ...", err=True)
 
 
 def _demo_progress(name: str, done: int, total: int) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from ggufbench.records.schema import Outcome
+from ggufbench.worker.channel import GO
 
 WORKER_ENTRY = Path(__file__).resolve().parent / "worker" / "__main__.py"
 
@@ -34,6 +35,14 @@ _KEPT_VARIABLES = (
 _COMPUTE_PREFIXES = ("GGML_", "LLAMA_", "OMP_", "CUDA_", "VK_", "MTL_", "METAL_", "HIP_", "ROCR_")
 _STDERR_KEPT_BYTES = 16 * 1024
 _EXIT_GRACE_SECONDS = 10.0
+
+
+Answering = Callable[[Event, int], str]
+"""Takes an event and the worker's process id; returns the answer that lets the worker go on."""
+
+
+class LaunchRefusedError(Exception):
+    """What a worker did is not what was asked, or its work cannot go on; the message becomes the reason."""
 
 
 class Deadlines(Protocol):
@@ -85,13 +94,13 @@ def launch(
     *,
     interpreter: Interpreter | None = None,
     env: Mapping[str, str] | None = None,
-    on_event: Callable[[Event, int], str | None] = lambda _event, _pid: None,
+    answer: Answering = lambda _event, _pid: GO,
 ) -> Ended:
     """Run one job in a fresh process group and wait for its end.
 
-    `on_event(event, pid)` is called for each event before the worker goes on; a sentence returned by it ends
-    the worker, and becomes the reason of a `failed` launch. Whatever happens here, Ctrl-C included, no
-    process of the group is left.
+    `answer(event, pid)` is called for each event, and the worker waits for what it returns; a
+    LaunchRefusedError of it ends the worker as `failed`. Whatever happens here, Ctrl-C included, no process
+    of the group is left.
     """
     chosen = interpreter or Interpreter()
     with tempfile.TemporaryFile() as stderr:
@@ -101,7 +110,7 @@ def launch(
             reason = f"{chosen.python} cannot be started: {error.strerror}"
             return Ended(Outcome.FAILED, [], 0.0, "start", reason)
         try:
-            return worker.converse(job, deadlines, on_event)
+            return worker.converse(job, deadlines, answer)
         finally:
             worker.end()
 
@@ -129,9 +138,7 @@ class _Worker:
         # Only a thread can wait for a pipe with a deadline on every system; it sleeps in the read.
         threading.Thread(target=self._read_lines, daemon=True).start()
 
-    def converse(
-        self, job: Mapping[str, Any], deadlines: Deadlines, on_event: Callable[[Event, int], str | None]
-    ) -> Ended:
+    def converse(self, job: Mapping[str, Any], deadlines: Deadlines, answer: Answering) -> Ended:
         self._say(json.dumps(job))
         while True:
             try:
@@ -147,10 +154,10 @@ class _Worker:
                 return self._result(Outcome.FAILED, reason=f"it printed {line[:80]!r} in place of an event")
             self._events.append(event)
             self._phase = event["phase"] if event["event"] == "phase" else self._phase
-            refusal = on_event(event, self._process.pid)
-            if refusal is not None:
-                return self._result(Outcome.FAILED, reason=refusal)
-            self._say("go")
+            try:
+                self._say(answer(event, self._process.pid))
+            except LaunchRefusedError as refusal:
+                return self._result(Outcome.FAILED, reason=str(refusal))
 
     def end(self) -> None:
         """End the whole process group, and collect the process."""

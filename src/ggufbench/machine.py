@@ -17,6 +17,7 @@ import psutil
 from ggufbench.records.schema import Machine, SourceState
 
 _CGROUP = Path("/sys/fs/cgroup")
+_CPUS = Path("/sys/devices/system/cpu")
 
 
 def read_machine(devices: Iterable[str] = ()) -> Machine:
@@ -32,7 +33,7 @@ def read_machine(devices: Iterable[str] = ()) -> Machine:
         "physical_cores": physical_cores(),
         "logical_cores": psutil.cpu_count() or 1,
         "usable_cores": usable_cores(),
-        "l3_cache_bytes": _as_bytes(cpu.get("l3_cache_size")),
+        "l3_cache_bytes": linux_last_cache_bytes() or _as_bytes(cpu.get("l3_cache_size")),
         "memory_gib": round(memory_limit_bytes() / 2**30),
         "operating_system": _operating_system(),
         "virtualization": _virtualization(cpu),
@@ -42,9 +43,27 @@ def read_machine(devices: Iterable[str] = ()) -> Machine:
     return Machine(fingerprint=hashlib.sha256(canonical).hexdigest()[:16], **facts)
 
 
+def linux_last_cache_bytes(folder: Path | None = None) -> int:
+    """Bytes of the last level of cache, all its parts together, from Linux's folder of processors.
+
+    0 where it has nothing about caches.
+    """
+    parts: dict[int, dict[str, int]] = {}
+    for index in (folder or _CPUS).glob("cpu[0-9]*/cache/index[0-9]*"):
+        level, size, shared = (_read_text(index / name) for name in ("level", "size", "shared_cpu_list"))
+        if level.isdecimal() and size.endswith("K") and size[:-1].isdecimal():
+            parts.setdefault(int(level), {})[shared] = int(size[:-1]) * 1024
+    return sum(parts[max(parts)].values()) if parts else 0
+
+
 def physical_cores() -> int:
     """Cores of the machine, hyper-threads not counted."""
     return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+
+
+def cpu_flags() -> frozenset[str]:
+    """The processor's instruction sets, in the system's names; empty where it does not tell."""
+    return frozenset(_cpu_info().get("flags", ()))
 
 
 def usable_cores() -> int:
@@ -142,6 +161,13 @@ def _read_number(path: Path) -> int | None:
         return int(path.read_text())
     except (OSError, ValueError):
         return None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

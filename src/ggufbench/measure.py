@@ -11,25 +11,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ggufbench.analysis.metrics import METRICS, Summary, summarize
-from ggufbench.analysis.native_log import LoadLog, offload_problem, parse_load_log
+from ggufbench.analysis.disturbance import Judge, is_environment
+from ggufbench.analysis.limits import LimitResult, Rates, evaluate_limits, measuring_error
+from ggufbench.analysis.pagecache import CacheState
 from ggufbench.analysis.targets import evaluate_targets
-from ggufbench.discovery.model import Model
-from ggufbench.discovery.names import portable_path
+from ggufbench.attend import Attendant
+from ggufbench.conditions import BusyProcess, Conditions, busiest_processes, read_conditions
 from ggufbench.launcher import Ended, Event, Interpreter, compute_variables, launch
+from ggufbench.machine import usable_cores
 from ggufbench.plan import Case
-from ggufbench.records.samples import metric_samples
+from ggufbench.records.build import Surroundings, build_launch, describe_environment, identify
+from ggufbench.records.samples import metric_samples, summaries
 from ggufbench.records.schema import (
     Device,
-    Effective,
+    Environment,
     Launch,
     Machine,
-    MemoryMark,
-    ModelIdentity,
     Outcome,
     ProviderFacts,
     Record,
-    Sample,
     SourceState,
 )
 
@@ -42,6 +42,7 @@ SEED = 1
 _SLOWEST_LOAD_BYTES_PER_SECOND = 20e6
 _PATIENCE = 30
 """A phase may take this many times its estimate before it counts as hung, and a minute beside."""
+_LOOK_AROUND_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,11 @@ class Moment:
 
     case: Case
     launch: int
-    """Counted from 1, of `case.scenario.workload.launches`."""
+    """Counted from 1, the cold ones included."""
     phase: str
     pid: int
+    disturbed: int = 0
+    """Samples of the case so far that something else disturbed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Bench:
     source: SourceState
     interpreter: Interpreter = field(default_factory=Interpreter)
     deadline_scale: float = 1.0
+    limits: Rates | None = None
+    """What this machine can do at most; None leaves the results without that comparison."""
     observer: Observer = lambda _moment: None
 
 
@@ -99,16 +104,20 @@ class Interrupted(KeyboardInterrupt):
 def measure_case(case: Case, bench: Bench) -> Record:
     """Run every launch of a case. A launch that was not measured is the last one: the next would end alike.
 
+    Cold loads come first, then the launches that measure everything, then as many loads as were disturbed.
     Raises Interrupted, with the record of what was measured until then.
     """
     progress = _Progress()
-    wanted = case.scenario.workload.launches
-    while len(progress.launches) < wanted and not _has_failed(progress.launches):
-        ended, interrupted = _launch(case, bench, len(progress.launches) + 1)
+    for asked, load_only in _launches(case, progress):
+        ended, attendant, conditions = _launch(case, bench, progress, asked, load_only)
         progress.library = progress.library or ended.find("imported") or {}
-        progress.launches.append(_to_launch(case, ended, keep_log=not progress.launches))
-        if interrupted:
+        around = Surroundings(attendant.judge, load_only, attendant.page_cache, conditions)
+        keep_log = not any(launch.log for launch in progress.launches)
+        progress.launches.append(build_launch(ended, case.model, around, keep_log=keep_log))
+        if progress.interrupted:
             raise Interrupted(_record(case, bench, progress))
+        if progress.failed:
+            break
     return _record(case, bench, progress)
 
 
@@ -139,116 +148,59 @@ def skipped_record(case: Case, bench: Bench, reason: str) -> Record:
     return record.model_copy(update={"outcome": Outcome.SKIPPED, "reason": reason})
 
 
-def _launch(case: Case, bench: Bench, number: int) -> tuple[Ended, bool]:
-    """One launch, and whether Ctrl-C ended it."""
-    seen: list[Event] = []
-    started = time.monotonic()
+def _launches(case: Case, progress: _Progress) -> Iterator[tuple[CacheState, bool]]:
+    """What each launch asks of the page cache, and whether it only loads."""
+    workload = case.scenario.workload
+    for _ in range(workload.cold_launches):
+        yield "cold", True
+    for _ in range(workload.launches):
+        yield "warm", False
+    for _ in range(workload.launches):
+        loads = [metric_samples(launch, case.model.file_size_bytes) for launch in progress.launches]
+        if sum(bool(found.get("ready_seconds")) for found in loads) >= workload.launches:
+            return
+        yield "warm", True
 
-    def on_event(event: Event, pid: int) -> str | None:
-        seen.append(event)
-        if event["event"] == "phase":
-            bench.observer(Moment(case, number, event["phase"], pid))
-        return _refuse(case, event) if event["event"] == "loaded" else None
 
+def _launch(
+    case: Case, bench: Bench, progress: _Progress, asked: CacheState, load_only: bool
+) -> tuple[Ended, Attendant, list[Conditions]]:
+    """One launch. Ctrl-C ends it and is noted in the progress."""
+    number = len(progress.launches) + 1
+
+    def on_phase(phase: str, pid: int) -> None:
+        bench.observer(Moment(case, number, phase, pid, progress.disturbed))
+
+    def on_disturbed() -> None:
+        progress.disturbed += 1
+        if progress.processes is None:
+            progress.processes = busiest_processes(_LOOK_AROUND_SECONDS)
+
+    judge = Judge(
+        case.setting.device, case.setting.n_threads, bench.machine.logical_cores, case.scenario.tolerance
+    )
+    attendant = Attendant(case, judge, asked, on_phase, on_disturbed)
+    before, started = read_conditions(), time.monotonic()
     try:
         ended = launch(
-            case.job(SEED).to_json(),
+            case.job(SEED, load_only=load_only).to_json(),
             Deadlines(case, bench.deadline_scale),
             interpreter=bench.interpreter,
             env=_worker_variables(case),
-            on_event=on_event,
+            answer=attendant,
         )
     except KeyboardInterrupt:
-        phase = next((event["phase"] for event in reversed(seen) if event["event"] == "phase"), "start")
-        reason, elapsed = f"interrupted by Ctrl-C in {phase}", time.monotonic() - started
-        return Ended(Outcome.FAILED, seen, elapsed, phase, reason), True
-    return ended, False
-
-
-def _refuse(case: Case, loaded: Event) -> str | None:
-    """A GPU run that is none ends before hours are spent on it."""
-    log = _load_log(loaded)
-    return offload_problem(log, case.setting.device, case.setting.n_gpu_layers, loaded["device_bytes"])
+        progress.interrupted = True
+        phase, elapsed = attendant.phase, time.monotonic() - started
+        reason = f"interrupted by Ctrl-C in {phase}"
+        ended = Ended(Outcome.FAILED, attendant.events, elapsed, phase, reason)
+    return ended, attendant, [before, read_conditions()]
 
 
 def _worker_variables(case: Case) -> dict[str, str]:
     """Where every core has a thread, waiting threads give way: a neighbour then costs its share, not all."""
-    every_core = case.setting.n_threads >= (os.cpu_count() or 1)
+    every_core = case.setting.n_threads >= usable_cores()
     return {"OMP_WAIT_POLICY": "passive"} if every_core and "OMP_WAIT_POLICY" not in os.environ else {}
-
-
-def _has_failed(launches: list[Launch]) -> bool:
-    return any(launch.outcome is not Outcome.MEASURED for launch in launches)
-
-
-def _to_launch(case: Case, ended: Ended, *, keep_log: bool) -> Launch:
-    imported, loaded = ended.find("imported") or {}, ended.find("loaded") or {}
-    log = _load_log(loaded)
-    measured = ended.outcome is Outcome.MEASURED
-    return Launch(
-        outcome=ended.outcome,
-        phase=ended.phase,
-        reason=ended.reason,
-        signal=ended.signal,
-        wall_seconds=ended.wall_seconds,
-        import_seconds=imported.get("seconds"),
-        model_seconds=loaded.get("model_seconds"),
-        context_seconds=loaded.get("context_seconds"),
-        effective=_effective(loaded, log) if loaded else None,
-        samples=[_sample(event) for event in ended.events if event["event"] == "sample"],
-        marks=_marks(ended.events),
-        device_bytes=log.device_bytes,
-        digest=(ended.find("digest") or {}).get("digest"),
-        log=_kept_lines(loaded, case.model) if keep_log or not measured else [],
-        stderr="" if measured else ended.stderr,
-    )
-
-
-def _effective(loaded: Event, log: LoadLog) -> Effective:
-    values = dict(loaded["effective"])
-    return Effective(
-        description=values.pop("model"),
-        devices=list(loaded["device_bytes"]),
-        layers=log.layers,
-        buffers=log.buffers,
-        load_mode=log.load_mode,
-        flash_attn=log.flash_attn,
-        type_k=log.type_k,
-        type_v=log.type_v,
-        **values,
-    )
-
-
-def _sample(event: Event) -> Sample:
-    kept = ("phase", "warmup", "tokens", "seconds", "token_seconds", "evidence")
-    return Sample(**{name: event[name] for name in kept})
-
-
-def _marks(events: list[Event]) -> list[MemoryMark]:
-    """The last mark of each phase: within one, allocations only grow."""
-    last: dict[str, MemoryMark] = {}
-    names = {"imported": "import", "loaded": "load"}
-    for event in events:
-        if "memory" in event:
-            after = names.get(event["event"]) or event["phase"]
-            free = event.get("device_free_bytes", {})
-            last[after] = MemoryMark(after=after, figures=event["memory"], device_free_bytes=free)
-    return list(last.values())
-
-
-def _load_log(loaded: Event) -> LoadLog:
-    return parse_load_log(text for _, text in loaded.get("log", []))
-
-
-def _kept_lines(loaded: Event, model: Model) -> list[str]:
-    """The log without its list of tensors and of vocabulary entries, which the file itself holds.
-
-    The model's folder is written as in the rest of the record, so that a record can be shown to others.
-    """
-    noise = ("create_tensor: loading tensor", "llama_model_loader: - tensor", "load: control token:")
-    folder, shown = str(model.path.parent), portable_path(model.path.parent)
-    lines = (text for _, text in loaded.get("log", []) if not text.startswith(noise))
-    return [line.replace(folder, shown) for line in lines]
 
 
 @dataclass(slots=True)
@@ -257,26 +209,40 @@ class _Progress:
 
     launches: list[Launch] = field(default_factory=list)
     library: Event = field(default_factory=dict)
+    processes: list[BusyProcess] | None = None
+    """The busiest other ones when a sample was first disturbed."""
+    disturbed: int = 0
+    interrupted: bool = False
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def failed(self) -> Launch | None:
+        """The launch that was not measured."""
+        return next((launch for launch in self.launches if launch.outcome is not Outcome.MEASURED), None)
 
 
 def _record(case: Case, bench: Bench, progress: _Progress) -> Record:
-    launches, library = progress.launches, progress.library
-    summary = _summarize(launches, case.model.file_size_bytes)
-    failed = next((launch for launch in launches if launch.outcome is not Outcome.MEASURED), None)
+    launches, library, failed = progress.launches, progress.library, progress.failed
+    summary = summaries(launches, case.model.file_size_bytes)
+    environment = describe_environment(launches, progress.processes or [])
+    limits: list[LimitResult] = []
+    if bench.limits is not None:
+        limits = evaluate_limits(case.model, case.setting, case.workload, summary, bench.limits)
+    outcome, reason = _judge(failed, limits, environment)
     return Record(
         run_id=bench.run_id,
         case_id=case.id,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_seconds=time.monotonic() - progress.started,
-        outcome=failed.outcome if failed else Outcome.MEASURED,
+        outcome=outcome,
         phase=failed.phase if failed else None,
-        reason=failed.reason if failed else None,
+        reason=reason,
         model=identify(case.model),
         scenario=case.scenario.name,
         setting=case.setting,
         workload=case.workload,
         seed=SEED,
+        tolerance=case.scenario.tolerance,
         provider=ProviderFacts(
             name=case.scenario.provider,
             versions=library.get("versions", {}),
@@ -289,17 +255,19 @@ def _record(case: Case, bench: Bench, progress: _Progress) -> Record:
         launches=launches,
         summary=summary,
         targets=evaluate_targets(case.scenario.targets, case.model.file_size_bytes, summary),
+        limits=limits,
+        environment=environment,
     )
 
 
-def _summarize(launches: list[Launch], file_size_bytes: int) -> dict[str, Summary]:
-    samples = [metric_samples(launch, file_size_bytes) for launch in launches]
-    summaries = {name: summarize(name, [launch[name] for launch in samples]) for name in METRICS}
-    return {name: summary for name, summary in summaries.items() if summary is not None}
-
-
-def identify(model: Model) -> ModelIdentity:
-    """What a record keeps of a model."""
-    kept = ModelIdentity.model_fields
-    values = {name: getattr(model, name) for name in kept if name != "path"}
-    return ModelIdentity(path=portable_path(model.path), **values)
+def _judge(
+    failed: Launch | None, limits: list[LimitResult], environment: Environment | None
+) -> tuple[Outcome, str | None]:
+    """The outcome of a case, and its reason."""
+    if failed is not None:
+        return failed.outcome, failed.reason
+    if (error := measuring_error(limits)) is not None:
+        return Outcome.FAILED, error
+    if environment is not None and is_environment(environment.disturbed, environment.judged):
+        return Outcome.ENVIRONMENT, environment.sentence
+    return Outcome.MEASURED, None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ggufbench.discovery.model import Model
 from ggufbench.machine import resolve_threads
 from ggufbench.probe import Environment
-from ggufbench.scenario import Scenario
+from ggufbench.scenario import Scenario, WorkloadSpec
 from ggufbench.worker.job import Job, Setting, Workload
 
 _BYTES_PER_ELEMENT = {
@@ -58,9 +58,10 @@ class Case:
     estimate: Estimate
     skip: str | None
 
-    def job(self, seed: int) -> Job:
+    def job(self, seed: int, *, load_only: bool = False) -> Job:
         """The job of one launch."""
-        return Job(self.scenario.provider, str(self.model.path), self.setting, self.workload, seed)
+        provider, path = self.scenario.provider, str(self.model.path)
+        return Job(provider, path, self.setting, self.workload, seed, load_only)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ def _estimate(model: Model, scenario: Scenario, setting: Setting, workload: Work
     copies = model.repack_bytes if setting.repack and setting.load_mode != "none" else 0
     on_host = (model.tensor_bytes + copies + working) * (1 - share)
     past = host.past_seconds.get((model.identity, scenario.name))
-    seconds = past if past is not None else _seconds(model, setting, workload, scenario.workload.launches)
+    seconds = past if past is not None else _seconds(model, setting, workload, scenario.workload)
     return Estimate(
         host_bytes=round(on_host) + _INTERPRETER_BYTES,
         device_bytes=round((model.tensor_bytes + working) * share),
@@ -173,7 +174,7 @@ def _estimate(model: Model, scenario: Scenario, setting: Setting, workload: Work
     )
 
 
-def _seconds(model: Model, setting: Setting, workload: Workload, launches: int) -> float:
+def _seconds(model: Model, setting: Setting, workload: Workload, spec: WorkloadSpec) -> float:
     bandwidth = _MEMORY_BYTES_PER_SECOND.get(setting.device, _GPU_BYTES_PER_SECOND)
     active = model.parameters * model.decode_bytes_per_token / max(1, model.tensor_bytes)
     flops = _FLOPS.get(setting.device, _GPU_FLOPS)
@@ -181,7 +182,8 @@ def _seconds(model: Model, setting: Setting, workload: Workload, launches: int) 
     decode = workload.generated_tokens * (model.decode_bytes_per_token / bandwidth + 1e-4)
     load = model.file_size_bytes / _LOAD_BYTES_PER_SECOND
     repetitions = workload.repetitions
-    return launches * (_START_SECONDS + load + prompt * (repetitions + 1) + decode * repetitions)
+    full = _START_SECONDS + load + prompt * (repetitions + 1) + decode * repetitions
+    return spec.launches * full + spec.cold_launches * (_START_SECONDS + load)
 
 
 def _does_not_fit(

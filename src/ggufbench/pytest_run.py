@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from ggufbench.analysis.changes import ChangedWork
+    from ggufbench.limits import MachineLimits
     from ggufbench.measure import Bench, Moment
     from ggufbench.plan import Case
     from ggufbench.records.schema import Record
@@ -74,14 +76,16 @@ class Run:
         record = self._records[case.id]
         if record.outcome is Outcome.SKIPPED:
             pytest.skip(f"{case.scenario.name}: {record.reason}")
+        if record.outcome is Outcome.ENVIRONMENT and not self._is_trial:
+            pytest.skip(f"environment: {record.reason}")
         return record
 
     def samples(self, record: Record, metric: str) -> list[float]:
-        """All samples of a metric, launch by launch."""
+        """All undisturbed samples of a metric, launch by launch."""
         from ggufbench.records.samples import metric_samples
 
         size = record.model.file_size_bytes
-        return [value for launch in record.launches for value in metric_samples(launch, size)[metric]]
+        return [value for launch in record.launches for value in metric_samples(launch, size).get(metric, [])]
 
     def measured_nothing(self) -> bool:
         """True where benchmarks were asked for and not one case was measured."""
@@ -121,16 +125,31 @@ class Run:
         """Print the results table."""
         if self._prepared is None or self.config.getoption("collectonly"):
             return
-        from ggufbench.report.terminal import render, results_table
+        from ggufbench.report.details import summary_notes
+        from ggufbench.report.terminal import render, results_table, stack
 
         width, color = reporter._tw.fullwidth, bool(reporter._tw.hasmarkup)
-        table = results_table(list(self._records.values()), self._prepared.discovery.rejected, width)
-        text = render(table, width, color).rstrip("\n")
+        records = list(self._records.values())
+        table = results_table(records, self._prepared.discovery.rejected, width)
+        notes = summary_notes(records, self._changed_work())
+        text = render(stack(table, notes), width, color).rstrip("\n")
         if text:
             reporter.section("ggufbench")
             reporter.write(text + "\n")
         if self._records and not self._is_trial:
-            reporter.write(f"records: {self._results / self._run_bench().run_id}\n")
+            run = self._run_bench().run_id
+            reporter.write(f"records: {self._results / run}; more of them: ggufbench show {run}\n")
+
+    def _changed_work(self) -> list[ChangedWork]:
+        """Cases whose model no longer gives the answer of their last record."""
+        from ggufbench.analysis.changes import changed_work
+
+        earlier = self._plan().earlier
+        found = [
+            changed_work(record, earlier.get((record.model.identity, record.scenario)))
+            for record in self._records.values()
+        ]
+        return [change for change in found if change is not None]
 
     def _tell(self, sentence: str) -> None:
         reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
@@ -164,6 +183,7 @@ class Run:
             scenarios=option("scenario"),
             scenario_folder=Path(folder) if folder else None,
             launches=1 if self._is_trial else _positive(option("launches"), "--launches"),
+            cold_launches=0 if self._is_trial else _not_negative(option("cold_launches"), "--cold-launches"),
             repetitions=1 if self._is_trial else _positive(option("repetitions"), "--repetitions"),
             demo_folder=self._folder("demo_models"),
             results=self._results,
@@ -182,25 +202,41 @@ class Run:
                 machine=self._plan().machine,
                 source=source_state(self.config.rootpath),
                 deadline_scale=self._request().deadline_scale,
+                limits=self._limits(),
                 observer=ProgressLine(self.config, list(self._cases.values())),
             )
         return self._bench
 
+    def _limits(self) -> MachineLimits | None:
+        """What this machine can do at most: measured in an earlier run, or now."""
+        from ggufbench.launcher import Interpreter
+        from ggufbench.limits import machine_limits
+
+        prepared = self._plan()
+        needed = any(case.skip is None and case.setting.device == "cpu" for case in prepared.cases)
+        if self._is_trial or not needed:
+            return None
+
+        def tell(step: str) -> None:
+            self._tell(f"measuring once what this machine can do at most: {step}")
+
+        return machine_limits(prepared.machine, prepared.environments[""], Interpreter(), tell=tell)
+
     def _measure(self, case: Case) -> Record:
         from ggufbench.measure import Interrupted, measure_case, one_at_a_time, skipped_record
 
-        bench = self._run_bench()
         reason = case.skip or self._over_budget(case)
         if reason:
-            return self._store(skipped_record(case, bench, reason))
+            return self._store(skipped_record(case, self._run_bench(), reason))
         try:
             with one_at_a_time(lambda: self._tell("another run is measuring; waiting for it")):
+                bench = self._run_bench()
                 return self._store(measure_case(case, bench))
         except Interrupted as interrupt:
             self._records[case.id] = self._store(interrupt.record)
             raise
         finally:
-            bench.observer(None)
+            self._run_bench().observer(None)
 
     def _over_budget(self, case: Case) -> str | None:
         budget = self._request().time_budget_seconds
@@ -260,12 +296,13 @@ class ProgressLine:
     def _sentence(self, moment: Moment) -> str:
         from ggufbench.report.terminal import duration
 
-        case = moment.case
-        number, launches = self._order.index(case.id) + 1, case.scenario.workload.launches
+        case, workload = moment.case, moment.case.scenario.workload
+        number, launches = self._order.index(case.id) + 1, workload.launches + workload.cold_launches
         elapsed = duration(time.monotonic() - self._started)
+        disturbed = f", {moment.disturbed} samples disturbed" if moment.disturbed else ""
         return (
             f"[{number}/{len(self._order)}, {elapsed} of about {duration(self._total)}] "
-            f"{case.id}: {moment.phase}, launch {moment.launch} of {launches}"
+            f"{case.id}: {moment.phase}, launch {moment.launch} of {max(launches, moment.launch)}{disturbed}"
         )
 
     def _redraw(self, sentence: str) -> None:
@@ -290,6 +327,12 @@ def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:
 def _positive(value: int | None, option: str) -> int | None:
     if value is not None and value < 1:
         raise ValueError(f"{option} {value} measures nothing; give 1 or more")
+    return value
+
+
+def _not_negative(value: int | None, option: str) -> int | None:
+    if value is not None and value < 0:
+        raise ValueError(f"{option} {value} is less than none; give 0 or more")
     return value
 
 

@@ -38,6 +38,7 @@ class Request:
     demo_folder: Path | None = None
     """Where no model is found, make the synthetic demo models here and take those."""
     launches: int | None = None
+    cold_launches: int | None = None
     repetitions: int | None = None
     results: Path = Path("results")
     deadline_scale: float = 1.0
@@ -54,6 +55,8 @@ class Prepared:
     cases: list[Case]
     environments: Mapping[str, Environment]
     machine: Machine
+    earlier: Mapping[tuple[str, str], Record]
+    """The last record of each case on this machine, by model identity and scenario."""
 
 
 def requested_places(given: Sequence[str], env: Mapping[str, str] = os.environ) -> list[Path]:
@@ -78,20 +81,22 @@ def prepare(
         for servers in {"", *(scenario.setting.rpc_servers for scenario in scenarios)}
     }
     machine = read_machine(environments[""].gpu_names())
-    host = Host(environments, available_memory_bytes(), past_seconds(request.results, machine.fingerprint))
-    return Prepared(found, make_plan(models, scenarios, host), environments, machine)
+    earlier = earlier_records(request.results, machine.fingerprint)
+    past_seconds = {key: record.wall_seconds for key, record in earlier.items()}
+    host = Host(environments, available_memory_bytes(), past_seconds)
+    return Prepared(found, make_plan(models, scenarios, host), environments, machine, earlier)
 
 
-def past_seconds(results: Path, fingerprint: str) -> dict[tuple[str, str], float]:
-    """How long each measured case last took on this machine, by model identity and scenario.
+def earlier_records(results: Path, fingerprint: str) -> dict[tuple[str, str], Record]:
+    """The last record of each case that was measured on this machine, by model identity and scenario.
 
-    Looks at the newest runs only: an estimate must not take longer than what it estimates.
+    Looks at the newest runs only: they serve estimates and hints, which must not take longer than the run.
     """
-    seconds: dict[tuple[str, str], float] = {}
-    for record in read_records(results, newest=_RUNS_LOOKED_AT):
-        if isinstance(record, Record) and _counts(record, fingerprint):
-            seconds[record.model.identity, record.scenario] = record.wall_seconds
-    return seconds
+    return {
+        (record.model.identity, record.scenario): record
+        for record in read_records(results, newest=_RUNS_LOOKED_AT)
+        if isinstance(record, Record) and _counts(record, fingerprint)
+    }
 
 
 def parse_duration(text: str) -> float:
@@ -122,9 +127,6 @@ def _counts(record: Record, fingerprint: str) -> bool:
 
 
 def _adjust(scenario: Scenario, request: Request) -> Scenario:
-    changes = {
-        key: value
-        for key, value in (("launches", request.launches), ("repetitions", request.repetitions))
-        if value is not None
-    }
+    asked = {name: getattr(request, name) for name in ("launches", "cold_launches", "repetitions")}
+    changes = {name: value for name, value in asked.items() if value is not None}
     return scenario.model_copy(update={"workload": scenario.workload.model_copy(update=changes)})

@@ -28,6 +28,7 @@ _MOST_COMBINATIONS = 1000
 # llama.cpp keeps these in 32 bits, and would take a larger number for a small one.
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
+Share = Annotated[float, Field(ge=0, le=1)]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
 Threads = Positive | Literal["auto", "physical", "physical-1"]
 
@@ -95,6 +96,8 @@ class WorkloadSpec(_Table):
     depth: Count = 0
     repetitions: Positive = 3
     launches: Positive = 3
+    cold_launches: Count = 1
+    """Launches that only load, after the pages of the file were dropped."""
 
 
 class LoadTarget(_Table):
@@ -119,15 +122,31 @@ class Targets(_Table):
     memory: MemoryTarget
 
 
+class Tolerance(_Table):
+    """`[tolerance]`: how much of something else a sample may bear and still count."""
+
+    most_waiting: Share = 0.03
+    """Of the sample's time: what its threads may have waited for a processor. Quiet machines show 0.005."""
+    most_other_work: Share = 0.10
+    """Of all cores' time: what other processes may have used. Quiet machines show up to 0.03."""
+    most_stolen: Share = 0.05
+    """Of all cores' time: what the hypervisor may have given to others."""
+    most_disk_reads: Count = 10
+    """Major page faults in one prompt or decode sample; each waits for the disk."""
+
+
 class Scenario(_Table):
     """One combination of one file's settings and workloads."""
 
     name: str
     description: str = ""
+    on_request: bool = False
+    """True for a question that is not asked every time: it runs only where `--scenario` names it."""
     provider: Literal["engine"] = "engine"
     setting: SettingSpec
     workload: WorkloadSpec = WorkloadSpec()
     targets: Targets
+    tolerance: Tolerance = Tolerance()
 
     @model_validator(mode="after")
     def _fits_its_context(self) -> Scenario:
@@ -165,7 +184,8 @@ def load_scenarios(
             raise ScenarioError(f"{folder} has no scenario {name!r}{_nearest(name, files)}; known: {known}")
     targets = _read_targets(folder / TARGETS_FILE)
     chosen = dict.fromkeys(names or files)
-    scenarios = [scenario for name in chosen for scenario in _expand(files[name], targets, env)]
+    expanded = [scenario for name in chosen for scenario in _expand(files[name], targets, env)]
+    scenarios = [scenario for scenario in expanded if names or not scenario.on_request]
     twice = [name for name, count in Counter(scenario.name for scenario in scenarios).items() if count > 1]
     if twice:
         raise ScenarioError(f"{folder} has two scenarios called {twice[0]}; rename a file or change a value")
@@ -292,6 +312,7 @@ _TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     (): Scenario,
     ("setting",): SettingSpec,
     ("workload",): WorkloadSpec,
+    ("tolerance",): Tolerance,
     ("targets",): Targets,
     ("targets", "load"): LoadTarget,
     ("targets", "memory"): MemoryTarget,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggufbench.analysis.metrics import METRICS, percentile, summarize
+from ggufbench.analysis.metrics import METRICS, percentile, slope, summarize
 
 values = st.lists(st.floats(0, 1e6), min_size=1, max_size=50)
 percents = st.floats(0, 100)
@@ -89,3 +89,22 @@ def test_names_units_and_directions_agree():
         assert name.endswith(
             {"s": "_seconds", "bytes": "_bytes", "tokens/s": "_per_second"}.get(metric.unit, "")
         )
+
+
+def test_a_slope_is_what_each_value_adds():
+    assert slope([1.0, 1.5, 2.0, 2.5]) == pytest.approx(0.5)
+    assert slope([3.0, 3.0]) == 0
+    with pytest.raises(ValueError, match="two values"):
+        slope([1.0])
+
+
+def test_single_slow_tokens_do_not_tilt_a_slope():
+    series = [0.01 + 1e-6 * n for n in range(512)]
+    for slow in (100, 300, 500, 511):
+        series[slow] += 1.0
+    assert slope(series) == pytest.approx(1e-6, rel=0.02)
+
+
+@given(st.floats(-10, 10), st.floats(-1, 1), st.integers(2, 400))
+def test_a_straight_line_has_its_slope_at_any_length(start, step, length):
+    assert slope([start + step * n for n in range(length)]) == pytest.approx(step, abs=1e-9)

@@ -23,7 +23,7 @@ def hold(promises):
     """A function: hold seconds and bytes of one launch against the shipped targets, by name."""
 
     def hold(file_size, seconds=None, peak=None):
-        samples = {"load_seconds": seconds, "peak_rss_bytes": peak}
+        samples = {"ready_seconds": seconds, "cold_ready_seconds": seconds, "peak_rss_bytes": peak}
         summary = {name: summarize(name, [[value]]) for name, value in samples.items() if value is not None}
         return {result.name: result for result in evaluate_targets(promises, file_size, summary)}
 
@@ -33,7 +33,7 @@ def hold(promises):
 def test_the_documentation_s_example(hold):
     load = hold(ELEVEN_GB, 7.0)["load"]
     assert (load.limit, load.promise) == (pytest.approx(10.0), pytest.approx(5.0))
-    assert (load.status, load.metric, load.measured) == ("met", "load_seconds", 7.0)
+    assert (load.status, load.metric, load.measured) == ("met", "ready_seconds", 7.0)
     assert load.sentence == "load: 7 s, within the limit of 10 s (not within the promised 5 s)"
 
 
@@ -81,6 +81,7 @@ def test_what_was_not_measured_is_neither_met_nor_missed(hold):
 
 
 def test_the_median_is_held_against_the_target(promises):
-    summary = {"load_seconds": summarize("load_seconds", [[9.0], [9.5], [60.0]])}
-    load, _memory = evaluate_targets(promises, ELEVEN_GB, summary)
+    summary = {"ready_seconds": summarize("ready_seconds", [[9.0], [9.5], [60.0]])}
+    load, cold, _memory = evaluate_targets(promises, ELEVEN_GB, summary)
     assert (load.measured, load.status) == (9.5, "met")
+    assert cold.status == "not applicable", "a warm load says nothing of a cold one"

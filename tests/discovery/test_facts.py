@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ggufbench.discovery import Model, Rejected, discover, facts, names
-from ggufbench.discovery.model import KvShape
+from ggufbench.discovery.model import AttentionShape, KvShape
 
 
 def only(path) -> Model | Rejected:
@@ -51,6 +51,28 @@ def test_llama(kit, tmp_path):
     assert got.chat_template
     assert not got.synthetic
     assert len(got.identity) == 16
+
+
+def test_what_each_token_of_a_prompt_is_multiplied_with(kit, tmp_path):
+    attention, feed_forward = 2 * 65_536 + 2 * 32_768, 3 * 131_072
+    got = model(kit, tmp_path / "x.gguf", kit.llama_values(), kit.llama_tensors())
+    # Neither table nor head, and of the last layer the attention alone: the rest is for the last token only.
+    assert got.prompt_parameters == 2 * attention + feed_forward
+    assert got.attention == AttentionShape(full=2 * 4 * (64 + 64), sliding=0)
+    tied = model(kit, tmp_path / "tied.gguf", kit.llama_values(), kit.llama_tensors(tied=True))
+    assert tied.prompt_parameters == got.prompt_parameters
+
+
+def test_a_drafting_layer_and_a_tower_take_no_part_in_a_prompt(kit, tmp_path):
+    values = kit.llama_values(llama__nextn_predict_layers=1)
+    tensors = [
+        *kit.llama_tensors(),
+        ("v.patch.weight", (256, 8), "F32"),
+        ("nextn.proj.weight", (256, 8), "F32"),
+    ]
+    got = model(kit, tmp_path / "x.gguf", values, tensors)
+    assert got.prompt_parameters == 2 * 65_536 + 2 * 32_768
+    assert got.attention.full == 4 * 128
 
 
 def test_tied_embeddings_are_read_whole(kit, tmp_path):
@@ -131,6 +153,14 @@ def test_gpt_oss(kit, tmp_path):
     )
     # layers 0 and 2 slide, 1 and 3 are full
     assert got.kv == KvShape(2 * 128, 2 * 128, 2 * 128, 2 * 128)
+
+
+def test_a_prompt_of_a_mixture_uses_the_chosen_experts(kit, tmp_path):
+    got = model(kit, tmp_path / "x.gguf", gpt_oss(), GPT_OSS_TENSORS)
+    layer = 64 * 512 + 64 * 8 + 3 * 64 * 32 * 2  # two of eight experts, and no biases
+    # gpt-oss drops no token before its last layer has ended.
+    assert got.prompt_parameters == 4 * layer + 64 * 32
+    assert got.attention == AttentionShape(full=2 * 8 * 128, sliding=2 * 8 * 128)
 
 
 def test_experts_used_per_layer(kit, tmp_path):
@@ -254,6 +284,28 @@ def test_kv_of_latent_attention(kit, tmp_path):
         rope__dimension_count=64,
     )
     assert shape == KvShape(3 * 576, 0, 0, 0)
+
+
+def test_attention_of_latent_layers_and_of_layers_that_borrow_a_cache(kit, tmp_path):
+    def attention(arch, layers, **keys):
+        values = {
+            "general.architecture": arch,
+            f"{arch}.block_count": layers,
+            f"{arch}.context_length": 100,
+            f"{arch}.embedding_length": 64,
+            f"{arch}.attention.head_count": 4,
+            f"{arch}.attention.head_count_kv": 1,
+            **{f"{arch}.attention.{key}": value for key, value in keys.items()},
+        }
+        return model(kit, tmp_path / "x.gguf", values, [("token_embd.weight", (64, 8), "F16")]).attention
+
+    latent = attention("deepseek2", 3, key_length_mla=192, key_length=576, kv_lora_rank=512)
+    assert latent == AttentionShape(full=3 * 4 * (576 + 512), sliding=0)
+    # 25 layers attend, though only 20 have a cache; every fifth of them to everything.
+    borrowing = attention("gemma3n", 25, sliding_window=32)
+    assert borrowing == AttentionShape(full=5 * 4 * 32, sliding=20 * 4 * 32)
+    assert attention("mamba", 3) == AttentionShape(0, 0)
+    assert attention("lfm2", 3, head_count_kv=[0, 2, 0]) == AttentionShape(full=4 * 32, sliding=0)
 
 
 def test_kv_heads_default_to_the_query_heads(kit, tmp_path):

@@ -90,6 +90,15 @@ def test_any_size_is_met_with_rows_that_every_type_can_hold(architecture, target
         assert all(length % 256 == 0 for length in rows)
 
 
+def test_fewer_layers_make_a_wider_model_of_the_same_size():
+    usual, wide = fit_shape("llama", 90_000_000, 512), fit_shape("llama", 90_000_000, 512, 2)
+    assert (wide.layers, wide.width) == (2, 2048)
+    assert usual.width < wide.width
+    assert parameters(wide) == pytest.approx(90_000_000, rel=0.1)
+    with pytest.raises(SynthError, match="0 layers is not between 1 and 1024"):
+        SynthSpec("llama", 90_000_000, "Q8_0", layers=0)
+
+
 def test_vocabulary_too_large_for_the_size():
     with pytest.raises(
         SynthError, match=r"No llama of 2M parameters has a vocabulary of 262144 tokens; .* 8\.4M"

@@ -21,14 +21,17 @@ class Metric:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("load_seconds", "s", "lower", "from loading the file to a context ready for tokens"),
         Metric(
-            "first_decode_seconds",
+            "load_seconds",
             "s",
             "lower",
-            "first token after loading; may still read weights",
+            "from loading the file to a context ready for tokens, file in memory",
         ),
+        Metric("first_decode_seconds", "s", "lower", "first token after loading; may still read weights"),
         Metric("ready_seconds", "s", "lower", "load_seconds + first_decode_seconds"),
+        Metric("cold_load_seconds", "s", "lower", "load_seconds where the file had to be read from the disk"),
+        Metric("cold_first_decode_seconds", "s", "lower", "first_decode_seconds after a cold load"),
+        Metric("cold_ready_seconds", "s", "lower", "cold_load_seconds + cold_first_decode_seconds"),
         Metric(
             "prompt_tokens_per_second",
             "tokens/s",
@@ -44,9 +47,18 @@ METRICS: dict[str, Metric] = {
         Metric("token_p50_seconds", "s", "lower", "median time of one generated token"),
         Metric("token_p95_seconds", "s", "lower", "95th percentile of the time of one generated token"),
         Metric("token_p99_seconds", "s", "lower", "99th percentile of the time of one generated token"),
+        Metric(
+            "token_slope_seconds",
+            "s",
+            "lower",
+            "what one generated token takes longer than the one before it",
+        ),
         Metric("peak_rss_bytes", "bytes", "lower", "most memory of the process, mapped file pages included"),
         Metric("peak_anonymous_bytes", "bytes", "lower", "most memory not backed by a file, at any mark"),
         Metric("device_bytes", "bytes", "lower", "buffers that llama.cpp allocated on the GPU-type devices"),
+        Metric(
+            "device_used_bytes", "bytes", "lower", "memory that the GPU-type devices lost since the import"
+        ),
         Metric("peak_to_file_ratio", "ratio", "lower", "peak_rss_bytes over the size of the file"),
     )
 }
@@ -67,9 +79,29 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
+def slope(values: Sequence[float]) -> float:
+    """How much each value exceeds the one before it, on the whole: the Theil-Sen estimate.
+
+    The median of the slopes between all pairs of points (Sen 1968), which single outliers do not move; of
+    long series between the medians of 32 equal parts, whose pairs are few. Raises ValueError for fewer than
+    two values.
+    """
+    if len(values) < 2:
+        raise ValueError("a slope needs at least two values")
+    size = max(1, len(values) // _SLOPE_PARTS)
+    parts = [values[start : start + size] for start in range(0, len(values) - size + 1, size)]
+    points = [((size - 1) / 2 + size * n, statistics.median(part)) for n, part in enumerate(parts)]
+    return statistics.median(
+        (y2 - y1) / (x2 - x1) for n, (x1, y1) in enumerate(points) for x2, y2 in points[n + 1 :]
+    )
+
+
+_SLOPE_PARTS = 32
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One metric of one case, over all samples of all its launches."""
+    """One metric of one case, over all undisturbed samples of all its launches."""
 
     unit: str
     better: str

@@ -40,9 +40,7 @@ class LoadLog:
     @property
     def device_bytes(self) -> int:
         """Bytes in buffers that are not the processor's memory."""
-        return sum(
-            size for kind in self.buffers.values() for name, size in kind.items() if not _is_host(name)
-        )
+        return sum(size for kind in self.buffers.values() for name, size in kind.items() if not is_host(name))
 
 
 def parse_load_log(lines: Iterable[str]) -> LoadLog:
@@ -79,7 +77,7 @@ def offload_problem(log: LoadLog, device: str, n_gpu_layers: int, devices: Itera
     wanted = total if n_gpu_layers < 0 else min(n_gpu_layers, total)
     if on_device < wanted:
         return f"asked for {device}, but {on_device} of {wanted} layers are there ({elsewhere})"
-    if wanted and all(_is_host(name) for name in log.buffers.get("model", {})):
+    if wanted and all(is_host(name) for name in log.buffers.get("model", {})):
         return f"asked for {device}, but no weights were allocated there"
     return None
 
@@ -88,11 +86,12 @@ def _cpu_problem(log: LoadLog) -> str | None:
     layers = sorted(name for name in log.layers if name != "CPU")
     if layers:
         return f"a CPU scenario put layers on {', '.join(layers)}"
-    buffers = sorted({name for kind in log.buffers.values() for name in kind if not _is_host(name)})
+    buffers = sorted({name for kind in log.buffers.values() for name in kind if not is_host(name)})
     return f"a CPU scenario has buffers on {', '.join(buffers)}" if buffers else None
 
 
-def _is_host(buffer: str) -> bool:
+def is_host(buffer: str) -> bool:
+    """Whether a buffer of that name lies in the processor's memory."""
     return _HOST_BUFFERS.match(buffer) is not None
 
 

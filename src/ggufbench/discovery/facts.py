@@ -10,6 +10,11 @@ the weights lie on a GPU.
 `kv` counts attention caches only: the state of recurrent layers does not grow. With multi-head latent
 attention (MLA) the cache holds one compressed row per token, which serves as key and value: `key_length`
 elements (or `kv_lora_rank` plus the rotary ones where that is missing) and no values.
+
+`prompt_parameters` counts the elements of matrices: of a layer's experts the used ones, no lookup tables, and
+not the output matrix, because only the last token of a batch needs logits. For the same reason llama.cpp
+drops all other tokens before the feed-forward part of the last layer, so that part is left out as well,
+except in architectures that keep them until the end (such as gpt-oss).
 """
 
 from __future__ import annotations
@@ -20,15 +25,31 @@ from dataclasses import dataclass
 
 from ggufbench.discovery import classify, names
 from ggufbench.discovery.header import Header, HeaderError, Tensor
-from ggufbench.discovery.model import KvShape, Model
+from ggufbench.discovery.model import AttentionShape, KvShape, Model
 from ggufbench.discovery.shards import Files, identity
 from ggufbench.discovery.tables import FILE_TYPE_GUESSED, FILE_TYPES
 
 _REPACKED_TYPES = frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"})
 _TABLES = frozenset({"token_embd.weight", "per_layer_token_embd.weight"})
 _ONE_ROW = frozenset({"per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"})
+_NOT_MULTIPLIED = _TABLES | _ONE_ROW | {"output.weight"}
 _ENCODER_PREFIXES = ("v.", "a.", "mm.")
 _EXPERT = re.compile(r"_exps\.|\.ffn_(?:gate|up|down)\.\d+\.")
+# Architectures whose last layer runs for every token of a prompt.
+_KEEPS_EVERY_TOKEN = frozenset(
+    {
+        "bailingmoe3",
+        "cohere2moe",
+        "gemma4",
+        "gpt-oss",
+        "hy_v3",
+        "nemotron_h",
+        "qwen35",
+        "qwen35moe",
+        "qwen3next",
+        "step35",
+    }
+)
 _RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
 
 # Architecture -> (period, whether the full layer is the first of a period; otherwise it is the last). A
@@ -100,6 +121,7 @@ def describe(files: Files, found: Provenance) -> Model:
         file_size_bytes=sum(h.file_size_bytes for h in files.headers),
         tensor_bytes=sum(t.size_bytes for t in tensors),
         decode_bytes_per_token=_decode_bytes(tensors, shape),
+        prompt_parameters=sum(_prompted(t, shape) for t in tensors),
         repack_bytes=sum(t.size_bytes for t in tensors if _is_repacked(t)),
         trained_context=classify.required(header, shape.architecture, "context_length", 2**32 - 1),
         layers=shape.layers,
@@ -108,6 +130,7 @@ def describe(files: Files, found: Provenance) -> Model:
         sliding_window=_window(header, shape) if kv.sliding_k else 0,
         vocabulary=header.length("tokenizer.ggml.tokens"),
         kv=kv,
+        attention=_attention_shape(header, shape),
         chat_template=bool(header.values.get("tokenizer.chat_template")),
         synthetic=header.values.get("ggufbench.synthetic") is True,
         identity=identity(files),  # last: it is what takes time, and a rejected file needs none
@@ -183,6 +206,24 @@ def _decoded(tensor: Tensor, shape: _Shape, tied: bool) -> int:
     return size
 
 
+def _prompted(tensor: Tensor, shape: _Shape) -> int:
+    """Elements of a tensor that each token of a prompt is multiplied with."""
+    name = tensor.name
+    if len(tensor.dims) < 2 or name in _NOT_MULTIPLIED or name.endswith(".bias"):
+        return 0
+    block = classify.block_of(name)
+    if block is None:
+        return 0 if name.startswith((*_ENCODER_PREFIXES, "nextn.")) else tensor.elements
+    last = shape.trunk - 1
+    if block > last:
+        return 0
+    if block == last and ".ffn_" in name and shape.architecture not in _KEEPS_EVERY_TOKEN:
+        return 0
+    if shape.experts and _EXPERT.search(name):
+        return tensor.elements * shape.experts_used[block] // shape.experts
+    return tensor.elements
+
+
 def _kv_shape(header: Header, shape: _Shape) -> KvShape:
     heads = _kv_heads(header, shape)
     slides = _sliding_layers(header, shape)
@@ -195,6 +236,27 @@ def _kv_shape(header: Header, shape: _Shape) -> KvShape:
                 totals[sliding][0] += heads[layer] * key
                 totals[sliding][1] += heads[layer] * value
     return KvShape(*totals[False], *totals[True])
+
+
+def _attention_shape(header: Header, shape: _Shape) -> AttentionShape:
+    heads = header.per_layer(f"{shape.architecture}.attention.head_count", shape.layers)
+    if heads is None:
+        return AttentionShape(0, 0)
+    kv_heads, slides = _kv_heads(header, shape), _sliding_layers(header, shape)
+    totals = {False: 0, True: 0}
+    for layer in _attending_layers(header, shape):
+        if kv_heads[layer]:  # without one, the layer mixes tokens in another way
+            totals[slides[layer]] += heads[layer] * _attended_length(header, shape, slides[layer])
+    return AttentionShape(totals[False], totals[True])
+
+
+def _attended_length(header: Header, shape: _Shape, sliding: bool) -> int:
+    """Elements that a query head is multiplied with per token: of its key, then of its value."""
+    key, value = _lengths(header, shape, sliding)
+    prefix = f"{shape.architecture}.attention"
+    if header.whole(f"{prefix}.key_length_mla"):
+        value = header.whole(f"{prefix}.kv_lora_rank") or key
+    return key + value
 
 
 def _kv_heads(header: Header, shape: _Shape) -> tuple[int, ...]:
@@ -253,17 +315,21 @@ def _sliding_layers(header: Header, shape: _Shape) -> tuple[bool, ...]:
 
 def _cached_layers(header: Header, shape: _Shape) -> list[int]:
     """Trunk layers with an attention cache of their own: no recurrent ones, none that borrow another's."""
-    prefix = f"{shape.architecture}.attention"
-    if shape.architecture in _RECURRENT:
-        return []
-    shared = header.whole(f"{prefix}.shared_kv_layers") or 0
-    count = min(shape.trunk, max(shape.layers - shared, 0))
+    shared = header.whole(f"{shape.architecture}.attention.shared_kv_layers") or 0
+    count = max(shape.layers - shared, 0)
     if shape.architecture == "gemma3n":
         count = min(count, _GEMMA3N_CACHED_LAYERS)
-    recurrent = header.per_layer(f"{prefix}.recurrent_layers", shape.layers)
+    return [layer for layer in _attending_layers(header, shape) if layer < count]
+
+
+def _attending_layers(header: Header, shape: _Shape) -> list[int]:
+    """Trunk layers with attention: no recurrent ones."""
+    if shape.architecture in _RECURRENT:
+        return []
+    recurrent = header.per_layer(f"{shape.architecture}.attention.recurrent_layers", shape.layers)
     if recurrent is None:
         interval = header.whole(f"{shape.architecture}.full_attention_interval") or 4
         if shape.architecture not in _LINEAR_BY_INTERVAL:
             interval = 1
         recurrent = tuple(int((layer + 1) % interval != 0) for layer in range(shape.layers))
-    return [layer for layer in range(count) if not recurrent[layer]]
+    return [layer for layer in range(shape.trunk) if not recurrent[layer]]

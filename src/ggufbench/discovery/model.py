@@ -21,6 +21,18 @@ class KvShape:
 
 
 @dataclass(frozen=True, slots=True)
+class AttentionShape:
+    """Query heads x (length of a key + length of a value), summed over the layers of each kind.
+
+    Twice that, times the tokens that a query attends to, is the number of floating-point operations of one
+    token's attention. Layers with a sliding window attend to at most `sliding_window` tokens.
+    """
+
+    full: int
+    sliding: int
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A GGUF that can be benchmarked, with the facts of its header."""
 
@@ -42,6 +54,8 @@ class Model:
     tensor_bytes: int
     decode_bytes_per_token: int
     """Weight bytes that decoding one token reads: all of a dense model, the used experts of a mixture."""
+    prompt_parameters: int
+    """Weights that every token of a prompt is multiplied with (see `discovery.facts`)."""
     repack_bytes: int
     """Bytes of matrices whose type llama.cpp may copy and reorder for the CPU (see `discovery.facts`)."""
     trained_context: int
@@ -52,6 +66,7 @@ class Model:
     """Tokens; 0 where attention is full in every layer."""
     vocabulary: int
     kv: KvShape
+    attention: AttentionShape
     chat_template: bool
     synthetic: bool
     """True where `ggufbench synth` made it: random weights, so only its speed and size mean anything."""

@@ -81,12 +81,15 @@ def parameters(shape: Shape) -> int:
 
 
 @lru_cache(maxsize=16)
-def fit_shape(architecture: Architecture, target: int, vocabulary: int) -> Shape:
-    """The most believable shape within 10 % of `target` parameters; `SynthError` where there is none."""
+def fit_shape(architecture: Architecture, target: int, vocabulary: int, layers: int | None = None) -> Shape:
+    """The most believable shape within 10 % of `target` parameters; `SynthError` where there is none.
+
+    A number of layers that is given is kept, however odd it is for the size.
+    """
     candidates = [
         candidate
         for width in _widths(architecture)
-        for candidate in _candidates(architecture, target, vocabulary, width)
+        for candidate in _candidates(architecture, target, vocabulary, width, layers)
     ]
     within = [(shape, count) for shape, count in candidates if abs(count / target - 1) <= TOLERANCE]
     if within:
@@ -145,16 +148,17 @@ def _widths(architecture: Architecture) -> tuple[int, ...]:
 
 
 def _candidates(
-    architecture: Architecture, target: int, vocabulary: int, width: int
+    architecture: Architecture, target: int, vocabulary: int, width: int, layers_asked: int | None
 ) -> Iterator[tuple[Shape, int]]:
     """Shapes of one width and their parameters: each plausible depth, with the `ff` that meets the target."""
     bare = _bare(architecture, target, vocabulary, width)
     depth = _usual_depth(architecture, width)
+    depths = range(max(1, math.ceil(depth / 3)), math.floor(depth * 3) + 1)
     fixed = _block_parameters(bare)
     slope = _block_parameters(replace(bare, ff=1)) - fixed
     for tied in (False,) if architecture == "gpt-oss" else (False, True):
         outside = vocabulary * width * (1 if tied else 2) + width
-        for layers in range(max(1, math.ceil(depth / 3)), math.floor(depth * 3) + 1):
+        for layers in depths if layers_asked is None else (layers_asked,):
             wish = ((target - outside) / layers - fixed) / slope
             for ff in sorted({_multiple(wish, 256), _multiple(wish, 32), width}):
                 count = outside + layers * (fixed + slope * ff)

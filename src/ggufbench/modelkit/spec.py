@@ -60,6 +60,8 @@ class SynthSpec:
     context: int = 32_768
     """Tokens that the model claims to be trained for."""
     seed: int = 0
+    layers: int | None = None
+    """None for the usual number; with fewer the same parameters make a wider model."""
     name: str | None = None
     """`general.name`; "synthetic llama 1.1B" and the like when None."""
 
@@ -72,6 +74,8 @@ class SynthSpec:
             raise SynthError(f"A context of {self.context} tokens is not between 32 and {2**31 - 1}.")
         if not 0 <= self.seed < 2**32:
             raise SynthError(f"The seed {self.seed} is not between 0 and {2**32 - 1}.")
+        if self.layers is not None and not 1 <= self.layers <= 1024:
+            raise SynthError(f"{self.layers} layers is not between 1 and 1024.")
         if self.parameters < 1:
             raise SynthError(f"{self.parameters} parameters is not a size; an example is 1100000000.")
 

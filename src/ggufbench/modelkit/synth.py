@@ -35,7 +35,7 @@ def synthesize(
     Raises `SynthError` where the file cannot be made; then, and on any interruption, nothing is left in the
     folder.
     """
-    shape = fit_shape(spec.architecture, spec.parameters, spec.vocabulary)
+    shape = fit_shape(spec.architecture, spec.parameters, spec.vocabulary, spec.layers)
     written = _written_type(spec)
     first, final = _file_bytes(shape, written), estimate_bytes(spec)
     needed = first if written == spec.quantization else first + final
@@ -72,7 +72,7 @@ def synthesize(
 
 def estimate_bytes(spec: SynthSpec) -> int:
     """Size of the finished file: a few per cent off for written types, an upper guess for quantized ones."""
-    shape = fit_shape(spec.architecture, spec.parameters, spec.vocabulary)
+    shape = fit_shape(spec.architecture, spec.parameters, spec.vocabulary, spec.layers)
     size = _file_bytes(shape, _written_type(spec))
     if spec.quantization in DIRECT_TYPES:
         return size

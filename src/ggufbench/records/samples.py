@@ -2,35 +2,70 @@
 
 from __future__ import annotations
 
-from ggufbench.analysis.metrics import percentile
-from ggufbench.records.schema import Launch
+from ggufbench.analysis.metrics import METRICS, Summary, percentile, slope, summarize
+from ggufbench.records.schema import Launch, Sample
 
 
 def metric_samples(launch: Launch, file_size_bytes: int) -> dict[str, list[float]]:
-    """Every metric's samples in one launch; warm-ups are left out."""
-    timed = [sample for sample in launch.samples if not sample.warmup]
-    first = [sample.seconds for sample in timed if sample.phase == "first_decode"]
-    load = (
-        [launch.model_seconds + launch.context_seconds]
-        if launch.model_seconds and launch.context_seconds
-        else []
-    )
-    peaks = [mark.figures["peak_rss_bytes"] for mark in launch.marks if "peak_rss_bytes" in mark.figures]
-    anonymous = [
-        mark.figures["anonymous_bytes"] for mark in launch.marks if "anonymous_bytes" in mark.figures
-    ]
-    decode = [sample for sample in timed if sample.phase == "decode"]
-    samples: dict[str, list[float]] = {
-        "load_seconds": load,
-        "first_decode_seconds": first,
-        "ready_seconds": [load[0] + first[0]] if load and first else [],
-        "prompt_tokens_per_second": [s.tokens / s.seconds for s in timed if s.phase == "prompt"],
+    """Every metric's samples in one launch; warm-ups and disturbed samples are left out."""
+    return {**_loading(launch), **_speed(launch), **_memory(launch, file_size_bytes)}
+
+
+def summaries(launches: list[Launch], file_size_bytes: int) -> dict[str, Summary]:
+    """Every metric that has samples in these launches."""
+    samples = [metric_samples(launch, file_size_bytes) for launch in launches]
+    found = {name: summarize(name, [of_one.get(name, []) for of_one in samples]) for name in METRICS}
+    return {name: summary for name, summary in found.items() if summary is not None}
+
+
+def _loading(launch: Launch) -> dict[str, list[float]]:
+    """Cold and warm loads are metrics of their own; a load that was neither gives no sample."""
+    if launch.page_cache is None or launch.page_cache.state == "partial":
+        return {}
+    prefix = "cold_" if launch.page_cache.state == "cold" else ""
+    load = [sample.seconds for sample in _counted(launch, "load")]
+    first = [sample.seconds for sample in _counted(launch, "first_decode")]
+    return {
+        f"{prefix}load_seconds": load,
+        f"{prefix}first_decode_seconds": first,
+        f"{prefix}ready_seconds": [load[0] + first[0]] if load and first else [],
+    }
+
+
+def _speed(launch: Launch) -> dict[str, list[float]]:
+    decode = _counted(launch, "decode")
+    several = [sample.token_seconds for sample in decode if len(sample.token_seconds) > 1]
+    return {
+        "prompt_tokens_per_second": [s.tokens / s.seconds for s in _counted(launch, "prompt")],
         "decode_tokens_per_second": [s.tokens / s.seconds for s in decode],
+        **{
+            f"token_p{percent}_seconds": [percentile(s.token_seconds, percent) for s in decode]
+            for percent in (50, 95, 99)
+        },
+        "token_slope_seconds": [slope(seconds) for seconds in several],
+    }
+
+
+def _memory(launch: Launch, file_size_bytes: int) -> dict[str, list[float]]:
+    """Only of a launch that has read a prompt: compute buffers are touched no earlier."""
+    if not any(mark.after == "prompt" for mark in launch.marks):
+        return {}
+    peaks = [mark.figures["peak_rss_bytes"] for mark in launch.marks if "peak_rss_bytes" in mark.figures]
+    anonymous = [m.figures["anonymous_bytes"] for m in launch.marks if "anonymous_bytes" in m.figures]
+    return {
         "peak_rss_bytes": [max(peaks)] if peaks else [],
         "peak_anonymous_bytes": [max(anonymous)] if anonymous else [],
         "device_bytes": [launch.device_bytes] if launch.device_bytes else [],
+        "device_used_bytes": _device_used(launch),
         "peak_to_file_ratio": [max(peaks) / file_size_bytes] if peaks else [],
     }
-    for percent in (50, 95, 99):
-        samples[f"token_p{percent}_seconds"] = [percentile(s.token_seconds, percent) for s in decode]
-    return samples
+
+
+def _device_used(launch: Launch) -> list[float]:
+    """The most that all devices together had less free at a mark than at the first one."""
+    free = [sum(mark.device_free_bytes.values()) for mark in launch.marks if mark.device_free_bytes]
+    return [free[0] - min(free)] if free and free[0] > min(free) else []
+
+
+def _counted(launch: Launch, phase: str) -> list[Sample]:
+    return [s for s in launch.samples if s.phase == phase and not s.warmup and not s.disturbed]

@@ -2,6 +2,8 @@
 
 History of the format (`schema_version`):
 1  first published.
+2  cold and warm loads, each load a sample of its own; disturbed samples marked, with the outcome
+   `environment`; limits; conditions of the machine. Documents of 1 are read as they are.
 """
 
 from __future__ import annotations
@@ -12,11 +14,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ggufbench.analysis.disturbance import Disturbance
+from ggufbench.analysis.limits import LimitResult
 from ggufbench.analysis.metrics import Summary
+from ggufbench.analysis.pagecache import CacheState
 from ggufbench.analysis.targets import TargetResult
+from ggufbench.conditions import BusyProcess, Conditions
+from ggufbench.scenario import Tolerance
 from ggufbench.worker.job import Setting, Workload
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 # A number in a file can be of any size, and of that size no figure is real.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -33,6 +40,8 @@ class Outcome(StrEnum):
     CRASHED = "crashed"
     HUNG = "hung"
     OUT_OF_MEMORY = "out of memory"
+    ENVIRONMENT = "environment"
+    """Measured, but more than half of the samples while something else had the machine."""
 
 
 class _Part(BaseModel):
@@ -121,6 +130,8 @@ class Sample(_Part):
     """Each generated token, in order; empty for a prompt."""
     evidence: dict[str, float] = {}
     """What the kernel counted meanwhile: processor time, switches, faults, the machine's other work."""
+    disturbed: list[Disturbance] = []
+    """Why the sample does not count; it is kept, and in no summary."""
 
 
 class MemoryMark(_Part):
@@ -151,9 +162,21 @@ class Effective(_Part):
     type_v: str | None
 
 
+class PageCache(_Part):
+    """How much of the file lay in memory when loading began."""
+
+    asked: CacheState
+    """`cold` (its pages were dropped) or `warm` (it was read before)."""
+    resident_fraction: Annotated[float, Field(ge=0, le=1)] | None
+    state: CacheState
+    """What it was: `cold` up to 2 % resident, `warm` from 99 %, else `partial`; `unknown` where not told."""
+
+
 class Launch(_Part):
     """One fresh worker process."""
 
+    load_only: bool = False
+    """True where it ended after the first token, by intention."""
     outcome: Outcome
     phase: str | None = None
     """The phase in which it ended, where it was not measured."""
@@ -163,6 +186,11 @@ class Launch(_Part):
     import_seconds: Seconds | None = None
     model_seconds: Seconds | None = None
     context_seconds: Seconds | None = None
+    page_cache: PageCache | None = None
+    conditions: list[Conditions] = []
+    """Power, heat and clock rate before and after the launch."""
+    loop_overhead_seconds: Seconds | None = None
+    """Of the worker's own loop, for each token."""
     effective: Effective | None = None
     samples: list[Sample] = []
     marks: list[MemoryMark] = []
@@ -174,10 +202,22 @@ class Launch(_Part):
     stderr: str = ""
 
 
+class Environment(_Part):
+    """What disturbed a case's samples."""
+
+    disturbed: Count
+    judged: Count
+    kinds: dict[str, Count]
+    """Kind of disturbance to the number of samples it hit."""
+    processes: list[BusyProcess]
+    """The busiest other processes when it was first seen."""
+    sentence: str
+
+
 class Record(_Part):
     """The document."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     run_id: str
     case_id: str
     created: str
@@ -191,12 +231,18 @@ class Record(_Part):
     setting: Setting
     workload: Workload
     seed: Count
+    tolerance: Tolerance | None = None
+    """How much disturbance a sample could bear and still count."""
     provider: ProviderFacts
     machine: Machine
     source: SourceState
     launches: list[Launch]
     summary: dict[str, Summary]
     targets: list[TargetResult]
+    limits: list[LimitResult] = []
+    """Each rate beside what this machine can deliver."""
+    environment: Environment | None = None
+    """None where no sample was disturbed."""
 
 
 def json_schema() -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -81,18 +82,56 @@ def read_record(path: Path) -> Record:
         raise StoreError(f"{path} is not a record of this version of ggufbench: {detail}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """One run as it lies on the disk."""
+
+    folder: Path
+    records: list[Record]
+    problems: list[StoreError]
+    """Of the files in it that are no records."""
+
+
+def read_run(results: Path, name: str | None = None) -> StoredRun:
+    """A run by its name under `results` or by its folder, the newest for None. Raises StoreError."""
+    runs = _runs(results)
+    if name is None:
+        if not runs:
+            raise StoreError(f"{results} holds no run; make one with `pytest bench --benchmark-only`")
+        folder = runs[-1]
+    else:
+        folder = results / name if _SAFE_NAME.fullmatch(name) else Path(name)
+        folder = folder if folder.is_dir() else Path(name)
+    found = list(_read_folder(folder)) if folder.is_dir() else []
+    records = [record for record in found if isinstance(record, Record)]
+    if not records:
+        known = ", ".join(run.name for run in runs[-5:]) or "none"
+        problem = next((str(error) for error in found), "there is no record in it")
+        raise StoreError(f"{folder} is not a run: {problem}; the newest runs are {known}")
+    return StoredRun(folder, records, [error for error in found if isinstance(error, StoreError)])
+
+
 def read_records(folder: Path, newest: int | None = None) -> Iterator[Record | StoreError]:
     """Every record under the folder, oldest run first; what is not a record comes as the error it is.
 
     With `newest`, only those of that many runs, by the names of their folders.
     """
-    runs = sorted(path for path in folder.glob("*") if path.is_dir())
+    runs = _runs(folder)
     for run in runs[-newest:] if newest else runs:
-        for path in sorted(run.glob("*.json")):
-            try:
-                yield read_record(path)
-            except StoreError as error:
-                yield error
+        yield from _read_folder(run)
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The folders of runs, the newest last: their names sort by time."""
+    return sorted(path for path in folder.glob("*") if path.is_dir())
+
+
+def _read_folder(run: Path) -> Iterator[Record | StoreError]:
+    for path in sorted(run.glob("*.json")):
+        try:
+            yield read_record(path)
+        except StoreError as error:
+            yield error
 
 
 def _shown(key: int | str) -> str:

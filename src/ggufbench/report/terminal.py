@@ -20,23 +20,23 @@ _WIDE = 120
 
 _FIRST_COLUMN = 22
 
-_OUTCOME_STYLE = {Outcome.MEASURED: "green", Outcome.SKIPPED: "yellow"}
+_OUTCOME_STYLE = {Outcome.MEASURED: "green", Outcome.SKIPPED: "yellow", Outcome.ENVIRONMENT: "yellow"}
 
 
 def models_table(found: Discovery) -> RenderableType:
     """Every model with its facts, then what is not benchmarked and why."""
-    table = _table("Model", ">Size", ">Params", ">Context", "Arch", "Source")
+    shown = table("Model", ">Size", ">Params", ">Context", "Arch", "Source")
     for model in found.models:
-        table.add_row(
+        shown.add_row(
             _name(model.label, model.synthetic),
             Text(size(model.file_size_bytes)),
             Text(_parameters(model)),
             Text(_tokens(model.trained_context)),
-            _text(_architecture(model)),
-            _text(model.repository or model.source),
+            text(_architecture(model)),
+            text(model.repository or model.source),
         )
-    return _stack(
-        table if found.models else None,
+    return stack(
+        shown if found.models else None,
         _synthetic_note(model.synthetic for model in found.models),
         _rejected(found.rejected),
     )
@@ -44,11 +44,11 @@ def models_table(found: Discovery) -> RenderableType:
 
 def plan_table(cases: Sequence[Case]) -> RenderableType:
     """Every case that would run with what it needs, then what is skipped and why."""
-    table = _table("Case", ">Size", ">Memory", ">On device", ">About", "From")
+    shown = table("Case", ">Size", ">Memory", ">On device", ">About", "From")
     run = [case for case in cases if case.skip is None]
     for case in run:
         estimate = case.estimate
-        table.add_row(
+        shown.add_row(
             _name(case.id, case.model.synthetic),
             Text(size(case.model.file_size_bytes)),
             Text(size(estimate.host_bytes)),
@@ -58,8 +58,8 @@ def plan_table(cases: Sequence[Case]) -> RenderableType:
         )
     total = sum(case.estimate.seconds for case in run)
     line = f"{len(run)} of {len(cases)} cases would run, in about {duration(total)}."
-    return _stack(
-        table if run else None,
+    return stack(
+        shown if run else None,
         _synthetic_note(case.model.synthetic for case in run),
         _skipped((case.scenario.name, case.model.label, case.skip) for case in cases if case.skip),
         Text(line),
@@ -71,11 +71,11 @@ def results_table(
 ) -> RenderableType:
     """What was measured, then what was skipped or is not benchmarked, and why.
 
-    On a narrow terminal the nine columns become six, of two lines each.
+    On a narrow terminal the ten columns become six, of two lines each.
     """
     shown = [record for record in records if record.outcome is not Outcome.SKIPPED]
     skipped = [record for record in records if record.outcome is Outcome.SKIPPED]
-    return _stack(
+    return stack(
         (_wide_results(shown) if width >= _WIDE else _narrow_results(shown)) if shown else None,
         _synthetic_note(record.model.synthetic for record in shown),
         _skipped((r.scenario, _label(r), r.reason or "") for r in skipped),
@@ -84,42 +84,54 @@ def results_table(
 
 
 def _wide_results(records: Iterable[Record]) -> Table:
-    table = _table(
-        "Model", ">Size", "Scenario", ">Load", ">Peak memory", ">Prompt", ">Decode", "Targets", "Outcome"
+    shown = table(
+        "Model",
+        ">Size",
+        "Scenario",
+        ">Load",
+        ">Cold",
+        ">Peak memory",
+        ">Prompt",
+        ">Decode",
+        "Targets",
+        "Outcome",
     )
     for record in records:
         peak, ratio = _peak(record)
-        table.add_row(
+        shown.add_row(
             _name(_label(record), record.model.synthetic),
             Text(size(record.model.file_size_bytes)),
-            _text(record.scenario),
-            _value(record, "load_seconds", _seconds),
+            text(record.scenario),
+            _value(record, "ready_seconds", seconds_text),
+            _value(record, "cold_ready_seconds", seconds_text),
             Text(f"{peak} ({ratio})" if ratio else peak),
-            _value(record, "prompt_tokens_per_second", _rate),
-            _value(record, "decode_tokens_per_second", _rate),
+            _rated(record, "prompt", " "),
+            _rated(record, "decode", " "),
             _targets(record),
             _ended(record),
         )
-    return table
+    return shown
 
 
 def _narrow_results(records: Iterable[Record]) -> Table:
-    table = _table(
-        "Model\nsize, scenario", ">Load", ">Peak\nof file", ">Prompt", ">Decode", "Targets\noutcome"
+    shown = table(
+        "Model\nsize, scenario", ">Load\ncold", ">Peak\nof file", ">Prompt", ">Decode", "Targets\noutcome"
     )
     for record in records:
         peak, ratio = _peak(record)
-        table.add_row(
+        shown.add_row(
             _name(_label(record), record.model.synthetic)
             + Text("\n")
-            + _text(f"{size(record.model.file_size_bytes)}, {record.scenario}", style="dim"),
-            _value(record, "load_seconds", _seconds),
+            + text(f"{size(record.model.file_size_bytes)}, {record.scenario}", style="dim"),
+            _value(record, "ready_seconds", seconds_text)
+            + Text("\n")
+            + _value(record, "cold_ready_seconds", seconds_text),
             Text(f"{peak}\n{ratio}"),
-            _value(record, "prompt_tokens_per_second", _rate),
-            _value(record, "decode_tokens_per_second", _rate),
+            _rated(record, "prompt", "\n"),
+            _rated(record, "decode", "\n"),
             _targets(record) + Text("\n") + _ended(record),
         )
-    return table
+    return shown
 
 
 def render(content: RenderableType, width: int, color: bool) -> str:
@@ -128,6 +140,11 @@ def render(content: RenderableType, width: int, color: bool) -> str:
     with console.capture() as capture:
         console.print(content)
     return capture.get()
+
+
+def width_of() -> int:
+    """Columns of this terminal."""
+    return Console().width
 
 
 def size(value: float) -> str:
@@ -149,12 +166,23 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _table(*columns: str) -> Table:
+def seconds_text(value: float) -> str:
+    """A measured time for people: `1.20 s`, `41 ms`, `3.2 µs`."""
+    amount = abs(value)
+    if amount >= 0.1 or amount == 0:
+        return f"{value:.2f} s"
+    for unit, scale in (("ms", 1e3), ("µs", 1e6)):
+        if amount * scale >= 0.1:
+            return f"{value * scale:.0f} {unit}" if amount * scale >= 10 else f"{value * scale:.1f} {unit}"
+    return f"{value * 1e9:.1f} ns"
+
+
+def table(*columns: str) -> Table:
     """A table; a `>` before a heading puts the column to the right."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, heading in enumerate(columns):
         right = heading.startswith(">")
-        table.add_column(
+        shown.add_column(
             heading.lstrip(">"),
             justify="right" if right else "left",
             overflow="fold",
@@ -162,10 +190,11 @@ def _table(*columns: str) -> Table:
             # The first column is what a line is about; the others give way to it, and none vanishes.
             min_width=_FIRST_COLUMN if number == 0 else max(map(len, heading.lstrip(">").split("\n"))),
         )
-    return table
+    return shown
 
 
-def _stack(*parts: RenderableType | None) -> Group:
+def stack(*parts: RenderableType | None) -> Group:
+    """The parts that there are, an empty line between them."""
     present = [part for part in parts if part is not None]
     spaced: list[RenderableType] = []
     for part in present:
@@ -173,14 +202,14 @@ def _stack(*parts: RenderableType | None) -> Group:
     return Group(*spaced[:-1])
 
 
-def _text(words: str, style: str = "") -> Text:
+def text(words: str, style: str = "") -> Text:
     """Text from a file or a library: what could steer the terminal is shown as its escape."""
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
     return Text(shown, style=style)
 
 
 def _name(name: str, synthetic: bool) -> Text:
-    return _text(f"{name} ~" if synthetic else name)
+    return text(f"{name} ~" if synthetic else name)
 
 
 def _synthetic_note(flags: Iterable[bool]) -> Text | None:
@@ -190,10 +219,10 @@ def _synthetic_note(flags: Iterable[bool]) -> Text | None:
 def _rejected(rejected: Sequence[Rejected]) -> RenderableType | None:
     if not rejected:
         return None
-    table = _table("Not benchmarked", ">Size", "Why")
+    shown = table("Not benchmarked", ">Size", "Why")
     for file in rejected:
-        table.add_row(_text(portable_path(file.path)), Text(size(file.file_size_bytes)), _text(file.reason))
-    return table
+        shown.add_row(text(portable_path(file.path)), Text(size(file.file_size_bytes)), text(file.reason))
+    return shown
 
 
 def _skipped(skipped: Iterable[tuple[str, str, str]]) -> RenderableType | None:
@@ -203,11 +232,11 @@ def _skipped(skipped: Iterable[tuple[str, str, str]]) -> RenderableType | None:
         reasons.setdefault((scenario, reason), []).append(label)
     if not reasons:
         return None
-    table = _table("Skipped", "Models", "Why")
+    shown = table("Skipped", "Models", "Why")
     for (scenario, reason), labels in reasons.items():
         models = labels[0] if len(labels) == 1 else str(len(labels))
-        table.add_row(_text(scenario), _text(models), _text(reason))
-    return table
+        shown.add_row(text(scenario), text(models), text(reason))
+    return shown
 
 
 def _parameters(model: Model) -> str:
@@ -247,7 +276,7 @@ def _ended(record: Record) -> Text:
     signal = next((launch.signal for launch in record.launches if launch.signal), None)
     how = f"{record.outcome} ({signal})" if signal else str(record.outcome)
     where = f" in {record.phase}" if record.phase else ""
-    return _text(how + where, style=_OUTCOME_STYLE.get(record.outcome, "red"))
+    return text(how + where, style=_OUTCOME_STYLE.get(record.outcome, "red"))
 
 
 def _value(record: Record, metric: str, show: Callable[[float], str]) -> Text:
@@ -255,8 +284,11 @@ def _value(record: Record, metric: str, show: Callable[[float], str]) -> Text:
     return Text(show(summary.median) if summary else "-")
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value >= 0.1 else f"{value * 1000:.0f} ms"
+def _rated(record: Record, name: str, between: str) -> Text:
+    """A rate, and which part it is of what this machine can deliver."""
+    rate = _value(record, f"{name}_tokens_per_second", _rate)
+    limit = next((found for found in record.limits if found.name == name), None)
+    return rate if limit is None else rate + Text(f"{between}({100 * limit.fraction:.0f} %)")
 
 
 def _rate(value: float) -> str:

@@ -23,6 +23,10 @@ class StoppedError(Exception):
     """The harness asked this worker to end, or is gone."""
 
 
+GO, AGAIN = "go", "again"
+"""Answers: go on; or take this sample once more, because something else had the machine meanwhile."""
+
+
 class Channel:
     """Sends events and waits for the answer to each."""
 
@@ -43,12 +47,16 @@ class Channel:
         self.phase = phase
         self.send("phase", phase=phase)
 
-    def send(self, event: str, **fields: Any) -> None:
-        """Send one event; raises StoppedError unless the harness answers `go`."""
+    def send(self, event: str, **fields: Any) -> str:
+        """Send one event and return the answer, `GO` or `AGAIN`. Raises StoppedError for any other."""
         self._out.write(json.dumps({"event": event, **fields}, allow_nan=False) + "\n")
         self._out.flush()
-        if self._answers is not None and self._answers.readline().strip() != "go":
+        if self._answers is None:
+            return GO
+        answer = self._answers.readline().strip()
+        if answer not in (GO, AGAIN):
             raise StoppedError
+        return answer
 
     def guarded(self, work: Callable[[], None]) -> int:
         """Run the work and turn whatever it raises into an `error` event. Returns the exit code."""

@@ -13,6 +13,7 @@ import os
 import random
 from array import array
 from dataclasses import dataclass
+from itertools import pairwise
 from time import perf_counter_ns
 from typing import Any
 
@@ -44,6 +45,21 @@ _DECODE_ERRORS = {
 
 
 _DIGEST_PROMPT_TOKENS, _DIGEST_TOKENS = 16, 32
+_WARMUP_TOKENS = 8
+"""Decoded before the first timed decode: enough for graph reuse and lazily touched pages."""
+_OVERHEAD_TOKENS = 2000
+
+WARMUP = -1
+"""In place of the number of a sample: a run that is not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A load, and what else happened meanwhile."""
+
+    model_seconds: float
+    context_seconds: float
+    evidence: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +68,7 @@ class Timing:
 
     seconds: list[float]
     """Of each token in order, or of the whole prompt."""
+    tokens: int
     evidence: dict[str, float]
 
 
@@ -62,7 +79,6 @@ class Engine:
         self._library = library
         self._api = library.api
         self._job = job
-        self._random = random.Random(job.seed)  # noqa: S311 (a repeatable workload, no secret)
         self._model: Any = None
         self._context: Any = None
         self._depth_state: Any = None
@@ -72,9 +88,10 @@ class Engine:
         self.devices = library.devices_for(job.setting.device)
         self._device_list = device_list(self.devices)
 
-    def load(self) -> dict[str, float]:
-        """Load the model and make its context. Returns `model_seconds` and `context_seconds`."""
+    def load(self) -> Loading:
+        """Load the model and make its context."""
         model_params, context_params = self._model_params(), self._context_params()
+        self._watch.start()
         start = perf_counter_ns()
         self._model = self._api.llama_model_load_from_file(os.fsencode(self._job.model_path), model_params)
         if not self._model:
@@ -84,8 +101,9 @@ class Engine:
         if not self._context:
             raise ProviderError(self._library.log.errors() or "llama.cpp could not create a context")
         ready = perf_counter_ns()
+        evidence = self._watch.stop()
         self._prepare()
-        return {"model_seconds": (loaded - start) / 1e9, "context_seconds": (ready - loaded) / 1e9}
+        return Loading((loaded - start) / 1e9, (ready - loaded) / 1e9, evidence)
 
     def effective(self) -> dict[str, Any]:
         """The settings as the library holds them now; the log says the rest."""
@@ -101,11 +119,16 @@ class Engine:
 
     def first_decode(self) -> Timing:
         """The first token after loading, from an empty context."""
-        return self._decode_tokens(self._tokens(1))
+        return self._decode_tokens(self._tokens("first", 0, 1), position=0)
 
-    def prompt(self) -> Timing:
-        """The evaluation of a prompt at the workload's depth."""
-        tokens = self._tokens(self._job.workload.prompt_tokens)
+    def prompt(self, number: int) -> Timing:
+        """The evaluation of a prompt at the workload's depth.
+
+        The same number is the same prompt. The warm-up fills a whole ubatch, so that every page of the
+        compute buffers has been touched when memory is read.
+        """
+        workload = self._job.workload
+        tokens = self._tokens("prompt", number, self._warmup_size() if number == WARMUP else None)
         self._go_to_depth()
         chunks = self._chunks(tokens)
         decode, synchronize, context = self._api.llama_decode, self._api.llama_synchronize, self._context
@@ -115,14 +138,26 @@ class Engine:
         synchronize(context)
         stop = perf_counter_ns()
         evidence = self._watch.stop()
-        self._check(codes)
-        return Timing([(stop - start) / 1e9], evidence)
+        self._check(codes, workload.depth + len(tokens))
+        return Timing([(stop - start) / 1e9], len(tokens), evidence)
 
-    def decode(self, tokens: int | None = None) -> Timing:
-        """Generated tokens at the workload's depth, one after the other."""
-        ids = self._tokens(tokens or self._job.workload.generated_tokens)
+    def decode(self, number: int) -> Timing:
+        """Generated tokens at the workload's depth, one after the other; the same number, the same tokens."""
+        ids = self._tokens("decode", number, _WARMUP_TOKENS if number == WARMUP else None)
         self._go_to_depth()
-        return self._decode_tokens(ids)
+        return self._decode_tokens(ids, position=self._job.workload.depth)
+
+    def loop_overhead(self) -> float:
+        """Seconds that the timed loop itself takes for a token, measured around calls that do nothing.
+
+        The calls have the real ones' signatures, so that their arguments cost what they cost in a sample.
+        """
+        api = self._api
+        address = ctypes.cast(api.llama_max_devices, ctypes.c_void_p).value or 0
+        decode = ctypes.CFUNCTYPE(None, ctypes.c_void_p, api.llama_batch)(address)
+        synchronize = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+        _, stamps = self._time_tokens([0] * _OVERHEAD_TOKENS, decode, synchronize)
+        return (stamps[-1] - stamps[0]) / 1e9 / _OVERHEAD_TOKENS
 
     def digest(self) -> str:
         """Hash of the 32 tokens that follow a fixed prompt, always the likeliest: the same work was done.
@@ -132,19 +167,21 @@ class Engine:
         ids = [(index * 7919 + 13) % self._vocabulary_size for index in range(_DIGEST_PROMPT_TOKENS)]
         tokens = (self._api.llama_token * len(ids))(*ids)
         self._api.llama_memory_clear(self._memory, False)
-        self._check([self._api.llama_decode(self._context, chunk) for chunk in self._chunks(tokens)])
+        codes = [self._api.llama_decode(self._context, chunk) for chunk in self._chunks(tokens)]
+        self._check(codes, len(ids))
         sampler = self._api.llama_sampler_init_greedy()
         try:
-            likeliest = [self._follow(sampler) for _ in range(_DIGEST_TOKENS)]
+            likeliest = [self._follow(sampler, len(ids) + n) for n in range(_DIGEST_TOKENS)]
         finally:
             self._api.llama_sampler_free(sampler)
         return hashlib.sha256(",".join(map(str, likeliest)).encode()).hexdigest()[:16]
 
-    def _follow(self, sampler: Any) -> int:
+    def _follow(self, sampler: Any, position: int) -> int:
         """The likeliest next token, which is then part of the context."""
         token = int(self._api.llama_sampler_sample(sampler, self._context, -1))
         one = (self._api.llama_token * 1)(token)
-        self._check([self._api.llama_decode(self._context, self._api.llama_batch_get_one(one, 1))])
+        code = self._api.llama_decode(self._context, self._api.llama_batch_get_one(one, 1))
+        self._check([code], position + 1)
         return token
 
     def close(self) -> None:
@@ -186,11 +223,20 @@ class Engine:
         )
         self._memory = self._api.llama_get_memory(self._context)
 
-    def _tokens(self, count: int) -> Any:
-        ids = [self._random.randrange(self._vocabulary_size) for _ in range(count)]
-        if self._bos is not None and self._job.workload.depth == 0:
+    def _tokens(self, kind: str, number: int, count: int | None = None) -> Any:
+        """Random tokens, of which the same kind and number are always the same ones."""
+        workload = self._job.workload
+        counts = {"prompt": workload.prompt_tokens, "decode": workload.generated_tokens}
+        source = random.Random(f"{self._job.seed} {kind} {number}")  # noqa: S311 (a workload, no secret)
+        ids = [source.randrange(self._vocabulary_size) for _ in range(count or counts[kind])]
+        if self._bos is not None and workload.depth == 0:
             ids[0] = self._bos
-        return (self._api.llama_token * count)(*ids)
+        return (self._api.llama_token * len(ids))(*ids)
+
+    def _warmup_size(self) -> int:
+        workload = self._job.workload
+        room = int(self._api.llama_n_ctx(self._context)) - workload.depth
+        return max(workload.prompt_tokens, min(int(self._api.llama_n_ubatch(self._context)), room))
 
     def _chunks(self, tokens: Any) -> list[Any]:
         """Batches of at most n_batch tokens, the most that the library takes; the caller keeps the tokens."""
@@ -202,22 +248,27 @@ class Engine:
             chunks.append(self._api.llama_batch_get_one(part, count))
         return chunks
 
-    def _decode_tokens(self, ids: Any) -> Timing:
+    def _decode_tokens(self, ids: Any, position: int) -> Timing:
+        self._watch.start()
+        code, stamps = self._time_tokens(list(ids), self._api.llama_decode, self._api.llama_synchronize)
+        evidence = self._watch.stop()
+        self._check([code], position + len(ids))
+        seconds = [(stop - start) / 1e9 for start, stop in pairwise(stamps)]
+        return Timing(seconds, len(ids), evidence)
+
+    def _time_tokens(self, ids: list[int], decode: Any, synchronize: Any) -> tuple[int, array[int]]:
+        """The timed loop: the first failure's code, and the clock before each token and after the last."""
         one = (self._api.llama_token * 1)(0)
-        batch = self._api.llama_batch_get_one(one, 1)
-        decode, synchronize, context = self._api.llama_decode, self._api.llama_synchronize, self._context
+        batch, context = self._api.llama_batch_get_one(one, 1), self._context
         stamps = array("q", bytes(8 * (len(ids) + 1)))
         code = 0
-        self._watch.start()
         stamps[0] = perf_counter_ns()
         for index, token in enumerate(ids, start=1):
             one[0] = token
             code = code or decode(context, batch)
             synchronize(context)
             stamps[index] = perf_counter_ns()
-        evidence = self._watch.stop()
-        self._check([code])
-        return Timing([(stamps[i + 1] - stamps[i]) / 1e9 for i in range(len(ids))], evidence)
+        return code, stamps
 
     def _go_to_depth(self) -> None:
         """Empty the context, then bring it to the workload's depth, from saved state where there is some."""
@@ -225,9 +276,9 @@ class Engine:
         depth = self._job.workload.depth
         if not depth or self._restore_depth():
             return
-        tokens = self._tokens(depth)
-        chunks = self._chunks(tokens)
-        self._check([self._api.llama_decode(self._context, chunk) for chunk in chunks])
+        tokens = self._tokens("depth", 0, depth)
+        codes = [self._api.llama_decode(self._context, chunk) for chunk in self._chunks(tokens)]
+        self._check(codes, depth)
         self._api.llama_synchronize(self._context)
         self._save_depth()
 
@@ -243,11 +294,15 @@ class Engine:
             return False
         return bool(self._api.llama_state_seq_set_data(self._context, state, len(state), 0))
 
-    def _check(self, codes: list[int]) -> None:
+    def _check(self, codes: list[int], positions: int) -> None:
+        """Raise ProviderError unless every call succeeded and the context holds the tokens it should."""
         failed = next((code for code in codes if code), 0)
         if failed:
             why = self._library.log.errors() or _DECODE_ERRORS.get(failed, "the library failed")
             raise ProviderError(f"llama_decode returned {failed}: {why}")
+        held = self._api.llama_memory_seq_pos_max(self._memory, 0) + 1
+        if held != positions:
+            raise ProviderError(f"unequal work: the context holds {held} tokens where {positions} were asked")
 
 
 def api_text(function: Any, handle: Any) -> str:

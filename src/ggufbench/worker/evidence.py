@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from time import perf_counter
 
-_STAT, _PRESSURE = Path("/proc/stat"), Path("/proc/pressure/cpu")
+_STAT, _PRESSURE, _TASKS = Path("/proc/stat"), Path("/proc/pressure/cpu"), Path("/proc/self/task")
+_THROTTLE = Path("/sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _IDLE, _IOWAIT, _STEAL = 3, 4, 7
 """Fields of the first line of /proc/stat, counted from 0 after its name."""
@@ -25,16 +26,25 @@ class Watch:
     def stop(self) -> dict[str, float]:
         """What the counters gained since `start`. What this system does not count is left out.
 
-        Of this process: `wall_seconds`, `cpu_seconds`, `involuntary_switches`, `voluntary_switches`,
+        Of this process: `wall_seconds`, `cpu_seconds`, `waiting_seconds` in which its threads could have run
+        and had no processor (all threads added up), `involuntary_switches`, `voluntary_switches`,
         `major_faults`, `minor_faults`. Of the machine: `machine_busy_seconds` and `machine_steal_seconds`
-        over all cores, in ticks of 10 ms, and `cpu_pressure_seconds` in which some task waited for a core.
+        over all cores, in ticks of 10 ms, `cpu_pressure_seconds` in which some task waited for a core, and
+        `throttle_count`, how often the processor was slowed down because it was hot.
         """
         after = _counters()
         return {name: after[name] - before for name, before in self._before.items() if name in after}
 
 
 def _counters() -> dict[str, float]:
-    return {"wall_seconds": perf_counter(), **_own(), **_machine(), **_pressure()}
+    return {
+        "wall_seconds": perf_counter(),
+        **_own(),
+        **_waiting(),
+        **_machine(),
+        **_pressure(),
+        **_throttled(),
+    }
 
 
 def _own() -> dict[str, float]:
@@ -50,6 +60,22 @@ def _own() -> dict[str, float]:
         "major_faults": usage.ru_majflt,
         "minor_faults": usage.ru_minflt,
     }
+
+
+def _waiting() -> dict[str, float]:
+    try:
+        texts = [(task / "schedstat").read_text(encoding="ascii") for task in _TASKS.iterdir()]
+        return {"waiting_seconds": sum(map(parse_schedstat, texts))}
+    except (OSError, ValueError):  # a kernel that does not count it, or a thread that has just ended
+        return {}
+
+
+def parse_schedstat(text: str) -> float:
+    """Seconds of waiting for a processor from `/proc/PID/task/TID/schedstat`, its second number."""
+    fields = text.split()
+    if len(fields) != 3:
+        raise ValueError(text)
+    return int(fields[1]) / 1e9
 
 
 def _machine() -> dict[str, float]:
@@ -70,6 +96,13 @@ def parse_stat(line: str) -> dict[str, float]:
         "machine_busy_seconds": busy / _TICKS_PER_SECOND,
         "machine_steal_seconds": ticks[_STEAL] / _TICKS_PER_SECOND,
     }
+
+
+def _throttled() -> dict[str, float]:
+    try:
+        return {"throttle_count": int(_THROTTLE.read_text(encoding="ascii"))}
+    except (OSError, ValueError):
+        return {}
 
 
 def _pressure() -> dict[str, float]:

@@ -60,6 +60,8 @@ class Job:
     setting: Setting
     workload: Workload
     seed: int = 1
+    load_only: bool = False
+    """End after the first token: all that is asked is how long loading takes."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the pipe."""

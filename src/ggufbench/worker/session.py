@@ -1,4 +1,7 @@
-"""The main path of a launch, top to bottom: import, load, first decode, prompt, decode, digest, exit."""
+"""The main path of a launch, top to bottom: import, load, first decode, prompt, decode, digest, exit.
+
+A launch that is only asked for its load ends after the first decode.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,19 @@ import gc
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from . import memory
-from .channel import Channel
-from .engine import Engine, Timing
+from . import bandwidth, memory
+from .channel import AGAIN, Channel
+from .engine import WARMUP, Engine, Timing
 from .job import Job
 from .native import Library
 
 PROVIDERS: dict[str, Callable[[Library, Job], Engine]] = {"engine": Engine}
 """Every code path that can be measured; each has a file of its own here."""
-
-_WARMUP_TOKENS = 8
-"""Decoded before the first timed decode: enough for graph reuse and lazily touched pages."""
 
 
 def main(arguments: list[str]) -> int:
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(values: dict[str, Any], channel: Channel) -> None:
-    task = {"measure": _measure, "probe": _probe}[values["task"]]
+    task = {"measure": _measure, "probe": _probe, "bandwidth": bandwidth.measure}[values["task"]]
     task(values, channel)
 
 
@@ -56,11 +56,13 @@ def _measure(values: dict[str, Any], channel: Channel) -> None:
     launch = _Launch(job, library, PROVIDERS[job.provider](library, job), channel)
     # A collection inside a timed loop would be the harness's time, not the model's.
     gc.disable()
+    launch.imported()
     launch.load()
     launch.first_decode()
-    launch.prompt()
-    launch.decode()
-    launch.digest()
+    if not job.load_only:
+        launch.prompt()
+        launch.decode()
+        launch.digest()
     launch.exit()
 
 
@@ -70,7 +72,7 @@ def _import_library(channel: Channel) -> Library:
     library = Library()
     seconds = perf_counter() - start
     log = library.log.drain()
-    channel.send("imported", seconds=seconds, memory=memory.mark(), log=log, **library.describe())
+    channel.send("imported", seconds=seconds, log=log, **library.describe())
     return library
 
 
@@ -83,55 +85,74 @@ class _Launch:
     provider: Engine
     channel: Channel
 
+    def imported(self) -> None:
+        self._mark("import")
+
     def load(self) -> None:
-        before = self._device_memory()
-        self.channel.enter("load")
-        seconds = self.provider.load()
-        after = self._device_memory()
+        self._enter("load")
+        loading = self.provider.load()
         self.channel.send(
             "loaded",
-            **seconds,
+            **asdict(loading),
             effective=self.provider.effective(),
-            memory=memory.mark(),
-            device_bytes={name: max(0, before[name] - free) for name, free in after.items()},
+            devices=list(self._device_memory()),
             log=self.library.log.drain(),
         )
+        self._mark("load")
 
     def first_decode(self) -> None:
-        self.channel.enter("first_decode")
-        self._send(self.provider.first_decode(), tokens=1)
+        self._enter("first_decode")
+        self._send(self.provider.first_decode())
+        self._mark("first_decode")
 
     def prompt(self) -> None:
-        self.channel.enter("prompt")
-        for index in range(self.job.workload.repetitions + 1):
-            gc.collect()
-            self._send(self.provider.prompt(), tokens=self.job.workload.prompt_tokens, warmup=index == 0)
+        self._repeat("prompt", self.provider.prompt)
 
     def decode(self) -> None:
-        self.channel.enter("decode")
-        for index in range(self.job.workload.repetitions + 1):
-            gc.collect()
-            timing = self.provider.decode(_WARMUP_TOKENS if index == 0 else None)
-            self._send(timing, tokens=len(timing.seconds), warmup=index == 0)
+        self._repeat("decode", self.provider.decode)
+        self.channel.send("overhead", seconds_per_token=self.provider.loop_overhead())
 
     def digest(self) -> None:
-        self.channel.enter("digest")
+        self._enter("digest")
         self.channel.send("digest", digest=self.provider.digest())
+        self._mark("digest")
 
     def exit(self) -> None:
         self.channel.enter("exit")
         self.provider.close()
         self.channel.send("done")
 
-    def _send(self, timing: Timing, *, tokens: int, warmup: bool = False) -> None:
-        self.channel.send(
+    def _repeat(self, phase: str, work: Callable[[int], Timing]) -> None:
+        """A warm-up, then every repetition, each until the harness accepts it."""
+        self._enter(phase)
+        for number in (WARMUP, *range(self.job.workload.repetitions)):
+            while self._send(work(number), warmup=number == WARMUP) == AGAIN:
+                pass
+        self._mark(phase)
+
+    def _enter(self, phase: str) -> None:
+        self.channel.enter(phase)
+        memory.reset_peak()
+        gc.collect()
+
+    def _send(self, timing: Timing, *, warmup: bool = False) -> str:
+        phase = self.channel.phase
+        answer = self.channel.send(
             "sample",
-            phase=self.channel.phase,
+            phase=phase,
             warmup=warmup,
-            tokens=tokens,
+            tokens=timing.tokens,
             seconds=sum(timing.seconds),
-            token_seconds=timing.seconds if self.channel.phase == "decode" else [],
+            token_seconds=timing.seconds if phase == "decode" else [],
             evidence=timing.evidence,
+        )
+        gc.collect()
+        return answer
+
+    def _mark(self, after: str) -> None:
+        self.channel.send(
+            "mark",
+            after=after,
             memory=memory.mark(),
             device_free_bytes=self._device_memory(),
             log=self.library.log.drain(),

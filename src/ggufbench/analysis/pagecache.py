@@ -1,0 +1,19 @@
+"""What the part of a file that lies in memory says about a load."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+CacheState = Literal["cold", "warm", "partial", "unknown"]
+
+COLD_AT_MOST = 0.02
+WARM_AT_LEAST = 0.99
+
+
+def cache_state(asked: CacheState, resident_fraction: float | None) -> CacheState:
+    """What a load may be called; where the system does not tell, a file that was just read counts as warm."""
+    if resident_fraction is None:
+        return "warm" if asked == "warm" else "unknown"
+    if resident_fraction <= COLD_AT_MOST:
+        return "cold"
+    return "warm" if resident_fraction >= WARM_AT_LEAST else "partial"

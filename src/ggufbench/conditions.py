@@ -1,0 +1,281 @@
+"""What changes between two sessions and decides whether a number can be trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+_SUPPLIES = Path("/sys/class/power_supply")
+_CPUS = Path("/sys/devices/system/cpu")
+_PLATFORM_PROFILE = Path("/sys/firmware/acpi/platform_profile")
+_PMSET_SECONDS = 5.0
+
+_LEAST_SHARE = 0.02
+"""Of a core: what uses less is not listed."""
+_BUSY_SHARE = 0.2
+"""Of a core: what uses more slows llama.cpp's threads down, which wait for each other."""
+_MOST_LISTED = 5
+
+_DRIVERS_OF_THEIR_OWN = ("intel_pstate", "amd-pstate-epp")
+"""Under these `powersave` is the ordinary governor, and the energy preference decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The state of the machine at one moment; None for what this system does not tell."""
+
+    power_source: Literal["mains", "battery"] | None = None
+    low_power_mode: bool | None = None
+    speed_limit_percent: int | None = None
+    """macOS: what the thermal management leaves of the processor's speed; 100 is all."""
+    throttle_events: int | None = None
+    """Linux: how often the processor was slowed down because of heat, since the start of the system."""
+    governor: str | None = None
+    """Linux: of the processor's frequency; several are joined by commas."""
+    frequency_driver: str | None = None
+    energy_preference: str | None = None
+    """Linux, with a driver that chooses frequencies by itself: `performance` to `power`."""
+    frequency_mhz: float | None = None
+    """Mean over the cores."""
+    load_average: float | None = None
+    """Over the last minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class BusyProcess:
+    """A process and how much of one core it used."""
+
+    pid: int
+    name: str
+    core_share: float
+    """1.0 is a whole core; with several threads it may be more."""
+
+
+class Problem(NamedTuple):
+    """Something that makes this machine unfit for measuring, and how to mend it; a sentence each."""
+
+    problem: str
+    remedy: str
+
+
+def read_conditions() -> Conditions:
+    """The conditions now. Takes some milliseconds, on macOS some tens; never raises."""
+    special = _read_darwin() if sys.platform == "darwin" else _read_linux()
+    return replace(special, frequency_mhz=_frequency_mhz(), load_average=_load_average())
+
+
+class ProcessWatch:
+    """Watches the other processes from its making on."""
+
+    def __init__(self) -> None:
+        self._before, self._started = _processor_seconds(), time.monotonic()
+
+    def busiest(self) -> list[BusyProcess]:
+        """Those that have used most of the processor since then and are still there, the busiest first.
+
+        Neither this process nor one that it started is listed, nor one whose times this user may not read.
+        """
+        import psutil
+
+        elapsed = time.monotonic() - self._started
+        own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+        used = [
+            BusyProcess(pid, name, (total - self._before.get((pid, name), 0.0)) / elapsed)
+            for (pid, name), total in _processor_seconds().items()
+            if pid not in own
+        ]
+        listed = [process for process in used if process.core_share >= _LEAST_SHARE]
+        return sorted(listed, key=lambda process: -process.core_share)[:_MOST_LISTED]
+
+
+def busiest_processes(seconds: float) -> list[BusyProcess]:
+    """The other processes that use most of the processor during the next `seconds`, the busiest first."""
+    watch = ProcessWatch()
+    time.sleep(seconds)
+    return watch.busiest()
+
+
+def unfit(conditions: Conditions, processes: Iterable[BusyProcess] = ()) -> list[Problem]:
+    """What of these makes measuring here unreliable; empty where nothing does."""
+    return [*_power(conditions), *_heat(conditions), *_governor(conditions), *_neighbours(processes)]
+
+
+def parse_pmset_battery(text: str) -> Literal["mains", "battery"] | None:
+    """The power source from `pmset -g batt`, whose first line is `Now drawing from 'AC Power'`."""
+    match = re.search(r"Now drawing from '([^']+)'", text)
+    if match is None:
+        return None
+    return "battery" if match[1] == "Battery Power" else "mains"
+
+
+def parse_pmset_settings(text: str) -> bool | None:
+    """Whether low power mode is on, from `pmset -g`, which lists the settings in use.
+
+    Older systems have `lowpowermode`, newer ones `powermode` with 0 automatic, 1 low power, 2 high power.
+    """
+    match = re.search(r"^\s*(?:lowpowermode|powermode)\s+(\d+)", text, re.MULTILINE)
+    return None if match is None else match[1] == "1"
+
+
+def parse_pmset_thermal(text: str) -> int | None:
+    """The speed limit in percent from `pmset -g therm`; 100 where it says that nothing was recorded."""
+    match = re.search(r"CPU_Speed_Limit\s*=\s*(\d+)", text)
+    if match is not None:
+        return int(match[1])
+    return 100 if "No thermal warning level has been recorded" in text else None
+
+
+def read_power_supplies(folder: Path) -> Literal["mains", "battery"] | None:
+    """The power source from Linux's folder of power supplies; None where no battery and no mains is listed.
+
+    Mains that is online counts. Without a report of mains, a battery counts while it discharges.
+    """
+    mains, discharging = [], []
+    for supply in sorted(folder.glob("*")):
+        kind = _text(supply / "type")
+        if kind in ("Mains", "USB") and (online := _text(supply / "online")) is not None:
+            mains.append(online != "0")
+        elif kind == "Battery" and _text(supply / "scope") != "Device":  # that one is of a mouse or the like
+            discharging.append(_text(supply / "status") == "Discharging")
+    if any(mains):
+        return "mains"
+    if any(discharging):
+        return "battery"
+    return "mains" if discharging or mains else None
+
+
+def read_cpus(folder: Path) -> Conditions:
+    """Governor, driver, energy preference and throttle events from Linux's folder of processors."""
+    scaling = [cpu / "cpufreq" for cpu in sorted(folder.glob("cpu[0-9]*"))]
+    return Conditions(
+        governor=_joined(path / "scaling_governor" for path in scaling),
+        frequency_driver=_joined(path / "scaling_driver" for path in scaling),
+        energy_preference=_joined(path / "energy_performance_preference" for path in scaling),
+        throttle_events=_throttle_events(folder),
+    )
+
+
+def _read_linux() -> Conditions:
+    profile = _text(_PLATFORM_PROFILE)
+    return replace(
+        read_cpus(_CPUS),
+        power_source=read_power_supplies(_SUPPLIES),
+        low_power_mode=None if profile is None else profile in ("low-power", "quiet"),
+    )
+
+
+def _read_darwin() -> Conditions:
+    return Conditions(
+        power_source=parse_pmset_battery(_pmset("batt")),
+        low_power_mode=parse_pmset_settings(_pmset()),
+        speed_limit_percent=parse_pmset_thermal(_pmset("therm")),
+    )
+
+
+def _pmset(*what: str) -> str:
+    try:
+        done = subprocess.run(
+            ["pmset", "-g", *what], capture_output=True, text=True, timeout=_PMSET_SECONDS, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout
+
+
+def _throttle_events(folder: Path) -> int | None:
+    paths = [*folder.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    paths += folder.glob("cpu[0-9]*/thermal_throttle/package_throttle_count")
+    counts = [int(text) for path in paths if (text := _text(path)) is not None and text.isdecimal()]
+    return sum(counts) if counts else None
+
+
+def _joined(paths: Iterable[Path]) -> str | None:
+    found = {text for path in paths if (text := _text(path))}
+    return ",".join(sorted(found)) or None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _frequency_mhz() -> float | None:
+    import psutil
+
+    try:
+        frequency = psutil.cpu_freq()
+    except Exception:  # it asks the system in many ways, and some machines have none of them
+        return None
+    return round(float(frequency.current), 1) if frequency and frequency.current else None
+
+
+def _load_average() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except (OSError, AttributeError):
+        return None
+
+
+def _processor_seconds() -> dict[tuple[int, str], float]:
+    import psutil
+
+    seconds = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            times = process.cpu_times()
+            seconds[process.pid, process.name()] = times.user + times.system
+    return seconds
+
+
+def _power(conditions: Conditions) -> list[Problem]:
+    problems = []
+    if conditions.power_source == "battery":
+        problems.append(
+            Problem("this machine runs on its battery, which makes processors slower", "connect it to mains")
+        )
+    if conditions.low_power_mode:
+        remedy = "turn it off in the system's energy settings"
+        problems.append(Problem("low power mode is on, which makes processors slower", remedy))
+    return problems
+
+
+def _heat(conditions: Conditions) -> list[Problem]:
+    limit = conditions.speed_limit_percent
+    if limit is None or limit >= 100:
+        return []
+    remedy = "let it cool down, and keep its air inlets free"
+    return [Problem(f"heat has the processor limited to {limit} % of its speed", remedy)]
+
+
+def _governor(conditions: Conditions) -> list[Problem]:
+    governors = (conditions.governor or "").split(",")
+    own = conditions.frequency_driver in _DRIVERS_OF_THEIR_OWN
+    if "powersave" in governors and not own:
+        remedy = "set another one: sudo cpupower frequency-set -g performance"
+        return [Problem("the frequency governor is powersave, which keeps the processor slow", remedy)]
+    if own and conditions.energy_preference in ("power", "balance_power"):
+        remedy = "set another one: powerprofilesctl set performance"
+        problem = f"the processor's energy preference is {conditions.energy_preference}, which keeps it slow"
+        return [Problem(problem, remedy)]
+    return []
+
+
+def _neighbours(processes: Iterable[BusyProcess]) -> list[Problem]:
+    return [
+        Problem(
+            f"process {process.pid} ({process.name}) uses {100 * process.core_share:.0f} % of a core",
+            "end it or wait for it: llama.cpp's threads wait for the slowest of them",
+        )
+        for process in processes
+        if process.core_share >= _BUSY_SHARE
+    ]

@@ -1,0 +1,122 @@
+"""How fast this machine reads its memory: a token is never decoded faster than its weights can be read.
+
+Two functions of the C library read a buffer that no cache holds: `memchr` looks for a byte that is not there,
+`memcmp` compares two halves that are equal. Both use the widest registers of the processor and neither holds
+Python's lock. Which is faster depends on the machine, so the faster one counts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Barrier
+from time import perf_counter, process_time
+from typing import Any
+
+from .channel import Channel, ProviderError
+
+_CALM_ROUNDS = 6
+_ROUND_SECONDS = 0.08
+"""Long beside the time in which the threads start one after the other."""
+_CALM_SHARE = 0.95
+"""Of the cores' time; a round in which something else took more of it does not count as calm."""
+
+_FILLED_WITH, _NOT_THERE = 1, 2
+
+Kernel = Callable[[int, int], bool]
+"""Reads all bytes of (address, length); False if it stopped before the end."""
+
+
+def measure(values: dict[str, Any], channel: Channel) -> None:
+    """Send `bandwidth` with the bytes per second for each number of `threads`, over `bytes` of memory.
+
+    `rounds` is how often each function reads it at most: less often where the machine is quiet. `calm` says
+    whether the threads had their cores to themselves in at least one round.
+    """
+    channel.enter("bandwidth")
+    for threads in values["threads"]:
+        rate, calm = best_rate(threads, values["bytes"], values["rounds"])
+        channel.send("bandwidth", threads=threads, bytes_per_second=rate, calm=calm)
+    channel.send("done")
+
+
+def best_rate(threads: int, total_bytes: int, rounds: int) -> tuple[float, bool]:
+    """Bytes per second that the threads read together, in the best of several rounds of the faster kernel.
+
+    And whether a round of each kernel was calm. Raises ProviderError where the memory cannot be had.
+    """
+    length = max(mmap.PAGESIZE, total_bytes // threads // mmap.PAGESIZE * mmap.PAGESIZE)
+    try:
+        regions = [mmap.mmap(-1, length) for _ in range(threads)]
+    except (OSError, ValueError) as error:
+        raise ProviderError(f"{total_bytes} bytes of memory cannot be had: {error}") from None
+    addresses = [ctypes.addressof(ctypes.c_char.from_buffer(region)) for region in regions]
+    barrier = Barrier(threads)
+    with ThreadPoolExecutor(threads) as pool:
+        team = _Team(pool, barrier, addresses, length)
+        team.run(_fill, 1)
+        found = [team.best(kernel, rounds) for kernel in _kernels()]
+    return max(rate for rate, _ in found), all(calm for _, calm in found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Team:
+    """Threads that each read a part of the memory of their own, all at the same time."""
+
+    pool: ThreadPoolExecutor
+    barrier: Barrier
+    addresses: list[int]
+    length: int
+
+    def best(self, kernel: Kernel, rounds: int) -> tuple[float, bool]:
+        """The highest rate, and whether there was a calm round; more rounds where others are not calm."""
+        passes = max(1, round(_ROUND_SECONDS / self.run(kernel, 1)[0]))
+        read = passes * self.length * len(self.addresses)
+        rate, calm = 0.0, 0
+        for _ in range(rounds):
+            seconds, core_share = self.run(kernel, passes)
+            rate, calm = max(rate, read / seconds), calm + (core_share >= _CALM_SHARE)
+            if calm == _CALM_ROUNDS:
+                break
+        return rate, calm > 0
+
+    def run(self, kernel: Kernel, passes: int) -> tuple[float, float]:
+        """Seconds from the first thread's start to the last one's end, and the part of the cores it had."""
+        busy = process_time()
+        spans = list(self.pool.map(lambda address: self._read(kernel, address, passes), self.addresses))
+        busy = process_time() - busy
+        seconds = max(stop for _, stop in spans) - min(start for start, _ in spans)
+        return seconds, busy / (seconds * len(self.addresses))
+
+    def _read(self, kernel: Kernel, address: int, passes: int) -> tuple[float, float]:
+        self.barrier.wait()
+        start = perf_counter()
+        whole = [kernel(address, self.length) for _ in range(passes)]
+        stop = perf_counter()
+        if not all(whole):
+            raise ProviderError("a read of the memory ended early, so its speed is unknown")
+        return start, stop
+
+
+def _fill(address: int, length: int) -> bool:
+    """Write to every page: one that was never written is a page of zeros that all share, and in the cache."""
+    ctypes.memset(address, _FILLED_WITH, length)
+    return True
+
+
+def _kernels() -> list[Kernel]:
+    libc = ctypes.CDLL(None)
+    libc.memchr.restype, libc.memcmp.restype = ctypes.c_void_p, ctypes.c_int
+    libc.memchr.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    libc.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+
+    def search(address: int, length: int) -> bool:
+        return libc.memchr(address, _NOT_THERE, length) is None
+
+    def compare(address: int, length: int) -> bool:
+        return bool(libc.memcmp(address, address + length // 2, length // 2) == 0)
+
+    return [search, compare]

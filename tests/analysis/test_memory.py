@@ -1,0 +1,57 @@
+"""A peak by its parts."""
+
+import pytest
+
+from ggufbench.analysis.memory import break_down, peak_of
+
+MIB = 2**20
+Q4_0_MAPPED = {
+    "model": {"CPU_Mapped": 405 * MIB, "CPU_REPACK": 290 * MIB},
+    "KV": {"CPU": 48 * MIB},
+    "compute": {"CPU": 20 * MIB},
+    "output": {"CPU": 1 * MIB},
+}
+
+
+def test_each_buffer_goes_to_its_part():
+    found = break_down(Q4_0_MAPPED, 42 * MIB, 806 * MIB)
+    assert {name: size // MIB for name, size in found.parts.items()} == {
+        "interpreter": 42,
+        "mapped": 405,
+        "repacked": 290,
+        "weights": 0,
+        "kv": 48,
+        "compute": 20,
+        "other": 1,
+    }
+    assert found.expected_bytes == found.measured_bytes == 806 * MIB
+    assert (found.difference_bytes, found.explained) == (0, 1.0)
+    assert found.duplicate_bytes == 290 * MIB
+
+
+def test_weights_that_were_read_into_memory_are_no_duplicate():
+    buffers = {"model": {"CPU": 133 * MIB, "CPU_REPACK": 290 * MIB}, "RS": {"CPU": 5 * MIB}}
+    found = break_down(buffers, 42 * MIB, 500 * MIB)
+    assert (found.parts["weights"], found.parts["kv"]) == (133 * MIB, 5 * MIB)
+    assert found.duplicate_bytes == 0
+    assert found.difference_bytes == 30 * MIB
+    assert found.explained == pytest.approx(0.94)
+
+
+def test_what_lies_on_a_gpu_is_not_in_the_process():
+    buffers = {
+        "model": {"CUDA0": 4000 * MIB, "CPU_Mapped": 100 * MIB},
+        "compute": {"CUDA0": 300 * MIB, "CUDA_Host": 10 * MIB},
+    }
+    found = break_down(buffers, 40 * MIB, 150 * MIB)
+    assert found.expected_bytes == 150 * MIB
+
+
+def test_too_much_expected_is_as_bad_as_too_little():
+    assert break_down({}, 110, 100).explained == pytest.approx(break_down({}, 90, 100).explained) == 0.9
+    assert break_down({}, 1000, 100).explained == 0
+
+
+def test_the_peak_is_the_highest_of_all_phases():
+    assert peak_of([{"peak_rss_bytes": 5}, {"peak_rss_bytes": 9}, {}, {"peak_rss_bytes": 7}]) == 9
+    assert peak_of([{}]) is None

@@ -1,0 +1,65 @@
+"""What measuring costs beside the model's own work.
+
+python tools/harness_cost.py MODEL.gguf [SCENARIO]
+
+Prints the harness's processor time while the worker's clocks run, as a share of one core, and the wall time
+of the case over the time inside its samples: the rest is process starts, imports, pipes, memory marks and
+the preparation of the page cache.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from ggufbench import measure
+from ggufbench.launcher import Interpreter, launch
+from ggufbench.machine import source_state
+from ggufbench.records.schema import Record
+from ggufbench.run import Request, prepare
+
+
+class Watch:
+    """Adds up the harness's processor time and the wall time between its answers and the next events."""
+
+    def __init__(self) -> None:
+        self.cpu_seconds = self.wall_seconds = 0.0
+
+    def launch(self, job, deadlines, *, answer, **options):
+        """`launcher.launch`, watched."""
+        left = [time.process_time(), time.monotonic()]
+
+        def watched(event, pid):
+            self.cpu_seconds += time.process_time() - left[0]
+            self.wall_seconds += time.monotonic() - left[1]
+            reply = answer(event, pid)
+            left[:] = time.process_time(), time.monotonic()
+            return reply
+
+        return launch(job, deadlines, answer=watched, **options)
+
+
+def main() -> None:
+    """Measure one case and print what it cost."""
+    model, scenario = Path(sys.argv[1]), (sys.argv[2:] or ["cpu"])[0]
+    prepared = prepare(Request(places=[model], scenarios=[scenario]), Interpreter())
+    watch = Watch()
+    measure.launch = watch.launch
+    bench = measure.Bench("cost", prepared.machine, source_state(Path.cwd()))
+    for case in prepared.cases:
+        report(measure.measure_case(case, bench), watch)
+
+
+def report(record: Record, watch: Watch) -> None:
+    """Print both costs of a case."""
+    inside = sum(sample.seconds for launch in record.launches for sample in launch.samples)
+    print(
+        f"{record.case_id}: {record.outcome}, {record.wall_seconds:.1f} s in all, {inside:.1f} s in samples"
+    )
+    print(f"while clocks run the harness uses {100 * watch.cpu_seconds / watch.wall_seconds:.3f} % of a core")
+    print(f"everything else adds {100 * (record.wall_seconds / inside - 1):.1f} % to the time in samples")
+
+
+if __name__ == "__main__":
+    main()
