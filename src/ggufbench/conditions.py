@@ -226,12 +226,18 @@ def _load_average() -> float | None:
         return None
 
 
+_KERNEL_THREADS = 2
+"""On Linux: the process whose children they are. They work for others, and change their names."""
+
+
 def _processor_seconds() -> dict[tuple[int, str], float]:
     import psutil
 
     seconds = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
+            if sys.platform == "linux" and _KERNEL_THREADS in (process.pid, process.ppid()):
+                continue
             times = process.cpu_times()
             seconds[process.pid, process.name()] = times.user + times.system
     return seconds

@@ -21,7 +21,7 @@ from ggufbench.launcher import Ended, Event, Interpreter, compute_variables, lau
 from ggufbench.machine import usable_cores
 from ggufbench.plan import Case
 from ggufbench.records.build import Surroundings, build_launch, describe_environment, identify
-from ggufbench.records.samples import metric_samples, summaries
+from ggufbench.records.samples import summaries
 from ggufbench.records.schema import (
     Device,
     Environment,
@@ -43,6 +43,7 @@ _SLOWEST_LOAD_BYTES_PER_SECOND = 20e6
 _PATIENCE = 30
 """A phase may take this many times its estimate before it counts as hung, and a minute beside."""
 _LOOK_AROUND_SECONDS = 0.5
+_LOADING = ("load", "first_decode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class Interrupted(KeyboardInterrupt):
 def measure_case(case: Case, bench: Bench) -> Record:
     """Run every launch of a case. A launch that was not measured is the last one: the next would end alike.
 
-    Cold loads come first, then the launches that measure everything, then as many loads as were disturbed.
+    Cold loads come first, then the launches that measure everything; disturbed loads are measured again.
     Raises Interrupted, with the record of what was measured until then.
     """
     progress = _Progress()
@@ -153,13 +154,27 @@ def _launches(case: Case, progress: _Progress) -> Iterator[tuple[CacheState, boo
     workload = case.scenario.workload
     for _ in range(workload.cold_launches):
         yield "cold", True
+    for _ in range(workload.cold_launches):
+        if not _lacks(progress, "cold", workload.cold_launches):
+            break
+        yield "cold", True
     for _ in range(workload.launches):
         yield "warm", False
     for _ in range(workload.launches):
-        loads = [metric_samples(launch, case.model.file_size_bytes) for launch in progress.launches]
-        if sum(bool(found.get("ready_seconds")) for found in loads) >= workload.launches:
-            return
+        if not _lacks(progress, "warm", workload.launches):
+            break
         yield "warm", True
+
+
+def _lacks(progress: _Progress, state: CacheState, wanted: int) -> bool:
+    """Whether loads of that state were disturbed, so that fewer count than are wanted.
+
+    Loads that were not of the state that was asked are no reason: the next one would be the same.
+    """
+    asked = [found for found in progress.launches if found.page_cache and found.page_cache.asked == state]
+    loads = [found for found in asked if found.page_cache and found.page_cache.state == state]
+    clean = [found for found in loads if not any(s.disturbed for s in found.samples if s.phase in _LOADING)]
+    return bool(loads) and len(clean) < wanted
 
 
 def _launch(

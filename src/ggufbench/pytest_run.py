@@ -210,17 +210,18 @@ class Run:
     def _limits(self) -> MachineLimits | None:
         """What this machine can do at most: measured in an earlier run, or now."""
         from ggufbench.launcher import Interpreter
-        from ggufbench.limits import machine_limits
+        from ggufbench.limits import load_limits, measure_limits
 
         prepared = self._plan()
         needed = any(case.skip is None and case.setting.device == "cpu" for case in prepared.cases)
         if self._is_trial or not needed:
             return None
-
-        def tell(step: str) -> None:
-            self._tell(f"measuring once what this machine can do at most: {step}")
-
-        return machine_limits(prepared.machine, prepared.environments[""], Interpreter(), tell=tell)
+        environment = prepared.environments[""]
+        known = load_limits(prepared.machine, environment)
+        if known is not None:
+            return known
+        self._tell("measuring once what this machine can do at most, which takes about 20 s")
+        return measure_limits(prepared.machine, environment, Interpreter())
 
     def _measure(self, case: Case) -> Record:
         from ggufbench.measure import Interrupted, measure_case, one_at_a_time, skipped_record

@@ -15,6 +15,7 @@ _MIB = 2**20
 _NOTABLE_DUPLICATE = 0.05
 """Of the file: a smaller duplicate is not worth a sentence."""
 _NOTABLE_KV = 0.05
+_NOTABLE_KV_BYTES = 64 * _MIB
 _FEW_TOKENS = 4
 """A context this many times larger than what the workload uses is reserved for nothing."""
 _NOTABLE_OVERHEAD = 0.02
@@ -88,7 +89,8 @@ def _large_context(record: Record) -> str | None:
     workload, kv = record.workload, found.parts["kv"]
     used = workload.depth + max(workload.prompt_tokens, workload.generated_tokens)
     needed = -(-used // _CELLS) * _CELLS
-    if kv < _NOTABLE_KV * record.model.file_size_bytes or effective.n_ctx < _FEW_TOKENS * needed:
+    notable = max(_NOTABLE_KV_BYTES, _NOTABLE_KV * record.model.file_size_bytes)
+    if kv < notable or effective.n_ctx < _FEW_TOKENS * needed:
         return None
     return (
         f"n_ctx = {effective.n_ctx} reserves {_mib(kv)} of KV cache, and this workload uses {used} tokens of "

@@ -11,16 +11,15 @@ import ctypes
 import hashlib
 import os
 import random
-from array import array
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 from time import perf_counter_ns
 from typing import Any
 
 from .channel import ProviderError
 from .evidence import Watch
 from .job import Job
-from .native import Library, device_list
+from .native import Library, attach_threadpool, device_list
 
 _LOAD_MODES = {"auto": -1, "none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
@@ -48,6 +47,8 @@ _DIGEST_PROMPT_TOKENS, _DIGEST_TOKENS = 16, 32
 _WARMUP_TOKENS = 8
 """Decoded before the first timed decode: enough for graph reuse and lazily touched pages."""
 _OVERHEAD_TOKENS = 2000
+_SETTLING_SECONDS = 0.01
+"""Of decoding just before a clock starts: a process that waited for its harness begins with cold caches."""
 
 WARMUP = -1
 """In place of the number of a sample: a run that is not counted."""
@@ -81,6 +82,7 @@ class Engine:
         self._job = job
         self._model: Any = None
         self._context: Any = None
+        self._threadpool: Any = None
         self._depth_state: Any = None
         self._watch = Watch()
         if job.setting.device == "rpc":
@@ -119,6 +121,7 @@ class Engine:
 
     def first_decode(self) -> Timing:
         """The first token after loading, from an empty context."""
+        self._watch.start()
         return self._decode_tokens(self._tokens("first", 0, 1), position=0)
 
     def prompt(self, number: int) -> Timing:
@@ -129,10 +132,11 @@ class Engine:
         """
         workload = self._job.workload
         tokens = self._tokens("prompt", number, self._warmup_size() if number == WARMUP else None)
-        self._go_to_depth()
         chunks = self._chunks(tokens)
         decode, synchronize, context = self._api.llama_decode, self._api.llama_synchronize, self._context
         self._watch.start()
+        self._settle()
+        self._go_to_depth()
         start = perf_counter_ns()
         codes = [decode(context, chunk) for chunk in chunks]
         synchronize(context)
@@ -144,6 +148,8 @@ class Engine:
     def decode(self, number: int) -> Timing:
         """Generated tokens at the workload's depth, one after the other; the same number, the same tokens."""
         ids = self._tokens("decode", number, _WARMUP_TOKENS if number == WARMUP else None)
+        self._watch.start()
+        self._settle()
         self._go_to_depth()
         return self._decode_tokens(ids, position=self._job.workload.depth)
 
@@ -188,6 +194,8 @@ class Engine:
         """Free the context and the model, as an application that closes would."""
         if self._context:
             self._api.llama_free(self._context)
+        if self._threadpool:
+            self._library.ggml.ggml_threadpool_free(self._threadpool)
         if self._model:
             self._api.llama_model_free(self._model)
         self._context = self._model = None
@@ -222,6 +230,8 @@ class Engine:
             self._api.llama_vocab_bos(vocabulary) if self._api.llama_vocab_get_add_bos(vocabulary) else None
         )
         self._memory = self._api.llama_get_memory(self._context)
+        threads = max(self._job.setting.n_threads, self._job.setting.n_threads_batch)
+        self._threadpool = attach_threadpool(self._library.ggml, self._context, threads)
 
     def _tokens(self, kind: str, number: int, count: int | None = None) -> Any:
         """Random tokens, of which the same kind and number are always the same ones."""
@@ -249,26 +259,49 @@ class Engine:
         return chunks
 
     def _decode_tokens(self, ids: Any, position: int) -> Timing:
-        self._watch.start()
+        """Time the tokens; the watch has been started."""
         code, stamps = self._time_tokens(list(ids), self._api.llama_decode, self._api.llama_synchronize)
         evidence = self._watch.stop()
         self._check([code], position + len(ids))
         seconds = [(stop - start) / 1e9 for start, stop in pairwise(stamps)]
         return Timing(seconds, len(ids), evidence)
 
-    def _time_tokens(self, ids: list[int], decode: Any, synchronize: Any) -> tuple[int, array[int]]:
-        """The timed loop: the first failure's code, and the clock before each token and after the last."""
+    def _time_tokens(self, ids: list[int], decode: Any, synchronize: Any) -> tuple[int, list[int]]:
+        """The timed loop: the first failure's code, and the clock before each token and after the last.
+
+        Everything that can be made before the clock is, and the loop has no bytecode: weights have pushed the
+        interpreter out of the nearest caches when a token ends, so each step of it is slow.
+        """
+        tokens = [(self._api.llama_token * 1)(token) for token in ids]
+        batches = [self._api.llama_batch_get_one(token, 1) for token in tokens]
+        context = repeat(ctypes.c_void_p(self._context))
+        loop = zip(  # for each batch: decode, synchronize, look at the clock; the shortest argument ends it
+            map(decode, context, batches),
+            map(synchronize, context),
+            iter(perf_counter_ns, None),
+            strict=False,
+        )
+        start = perf_counter_ns()
+        timed = list(loop)
+        code = next((code for code, _, _ in timed if code), 0)
+        return code, [start, *(stop for _, _, stop in timed)]
+
+    def _settle(self) -> None:
+        """Decode for a moment, as a program that measures without pause has just done when a clock starts.
+
+        The context is emptied after every second token, so that it needs no room; the caller fills it anew.
+        """
         one = (self._api.llama_token * 1)(0)
-        batch, context = self._api.llama_batch_get_one(one, 1), self._context
-        stamps = array("q", bytes(8 * (len(ids) + 1)))
-        code = 0
-        stamps[0] = perf_counter_ns()
-        for index, token in enumerate(ids, start=1):
-            one[0] = token
-            code = code or decode(context, batch)
-            synchronize(context)
-            stamps[index] = perf_counter_ns()
-        return code, stamps
+        batch = self._api.llama_batch_get_one(one, 1)
+        self._api.llama_memory_clear(self._memory, False)
+        end = perf_counter_ns() + int(_SETTLING_SECONDS * 1e9)
+        while True:
+            for _ in range(2):
+                self._api.llama_decode(self._context, batch)
+                self._api.llama_synchronize(self._context)
+            self._api.llama_memory_clear(self._memory, False)
+            if perf_counter_ns() >= end:
+                return
 
     def _go_to_depth(self) -> None:
         """Empty the context, then bring it to the workload's depth, from saved state where there is some."""
