@@ -18,6 +18,7 @@ from ggufbench.analysis.disturbance import Disturbance
 from ggufbench.launcher import Interpreter, launch
 from ggufbench.limits import machine_limits
 from ggufbench.measure import Interrupted, _launches, _Progress, measure_case
+from ggufbench.modelkit import SynthSpec, synthesize
 from ggufbench.records.samples import metric_samples
 from ggufbench.records.schema import Outcome
 from ggufbench.records.store import read_record, write_record
@@ -147,6 +148,18 @@ def test_a_file_in_memory_is_never_cold(model_folder, plan_cases, make_bench):
     assert any("no cold load was measured, because 100 %" in sentence for sentence in advise(record))
 
 
+def test_a_large_parent_changes_no_peak(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1)
+
+    def peak():
+        return measure_case(prepared.cases[0], make_bench(prepared)).summary["peak_rss_bytes"].median
+
+    alone = peak()
+    ballast = bytearray(b"x") * 2**30
+    assert peak() == pytest.approx(alone, rel=0.01)
+    assert len(ballast) == 2**30, "it was there all the time"
+
+
 def test_each_phase_has_a_peak_of_its_own(llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder, launches=1)
     (launch,) = measure_case(prepared.cases[0], make_bench(prepared)).launches
@@ -169,9 +182,9 @@ def test_the_peak_is_read_after_a_whole_ubatch(llama_folder, plan_cases, make_be
 
 @pytest.fixture
 def busy_machine():
-    """Every core is taken by a process that is not ours: its parent has ended. Returns their ids."""
+    """Every core is taken by two processes that are not ours: their parent has ended. Returns their ids."""
     hog = f"{sys.executable} -c 'while True: pass' >/dev/null 2>&1 & echo $!"
-    command = "; ".join([hog] * (psutil.cpu_count() or 1))
+    command = "; ".join([hog] * 2 * (psutil.cpu_count() or 1))
     started = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
     pids = [int(pid) for pid in started.stdout.split()]
     yield pids
@@ -180,9 +193,11 @@ def busy_machine():
 
 
 def test_a_busy_machine_is_the_outcome_and_no_disturbed_sample_counts(
-    llama_folder, plan_cases, make_bench, busy_machine
+    tmp_path, plan_cases, make_bench, busy_machine
 ):
-    prepared = plan_cases(llama_folder, launches=1)
+    # Large enough for samples of a tenth of a second: the scheduler lets shorter ones pass undisturbed.
+    synthesize(tmp_path / "llama-20m-Q8_0.gguf", SynthSpec("llama", 20_000_000, "Q8_0", vocabulary=2048))
+    prepared = plan_cases(tmp_path, launches=1)
     case = prepared.cases[0]
     case = dataclasses.replace(
         case,

@@ -14,7 +14,7 @@ from ggufbench.records.store import read_records
 from ggufbench.report.terminal import results_table
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-WIDTH = 124
+WIDTH = 146
 
 
 def main() -> None:

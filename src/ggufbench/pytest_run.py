@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ class Run:
         self._records: dict[str, Record] = {}
         self._started = time.monotonic()
         self._usage_error: str | None = None
+        self._known_limits: MachineLimits | None = None
 
     def case_ids(self) -> list[str]:
         """The ids of all planned cases; none where the plan could not be made."""
@@ -202,26 +204,24 @@ class Run:
                 machine=self._plan().machine,
                 source=source_state(self.config.rootpath),
                 deadline_scale=self._request().deadline_scale,
-                limits=self._limits(),
                 observer=ProgressLine(self.config, list(self._cases.values())),
             )
         return self._bench
 
     def _limits(self) -> MachineLimits | None:
-        """What this machine can do at most: measured in an earlier run, or now."""
+        """What this machine can do at most: known, or measured now. Asked for while the machine is held."""
         from ggufbench.launcher import Interpreter
         from ggufbench.limits import load_limits, measure_limits
 
         prepared = self._plan()
         needed = any(case.skip is None and case.setting.device == "cpu" for case in prepared.cases)
-        if self._is_trial or not needed:
-            return None
-        environment = prepared.environments[""]
-        known = load_limits(prepared.machine, environment)
-        if known is not None:
-            return known
-        self._tell("measuring once what this machine can do at most, which takes about 20 s")
-        return measure_limits(prepared.machine, environment, Interpreter())
+        if self._known_limits is None and needed and not self._is_trial:
+            environment = prepared.environments[""]
+            self._known_limits = load_limits(prepared.machine, environment)
+            if self._known_limits is None:
+                self._tell("measuring once what this machine can do at most, which takes about 20 s")
+                self._known_limits = measure_limits(prepared.machine, environment, Interpreter())
+        return self._known_limits
 
     def _measure(self, case: Case) -> Record:
         from ggufbench.measure import Interrupted, measure_case, one_at_a_time, skipped_record
@@ -231,13 +231,13 @@ class Run:
             return self._store(skipped_record(case, self._run_bench(), reason))
         try:
             with one_at_a_time(lambda: self._tell("another run is measuring; waiting for it")):
-                bench = self._run_bench()
+                bench = replace(self._run_bench(), limits=self._limits())
                 return self._store(measure_case(case, bench))
         except Interrupted as interrupt:
             self._records[case.id] = self._store(interrupt.record)
             raise
         finally:
-            self._run_bench().observer(None)
+            self._run_bench().observer(None)  # clears the line of progress
 
     def _over_budget(self, case: Case) -> str | None:
         budget = self._request().time_budget_seconds

@@ -52,6 +52,7 @@ def test_a_gpu_is_not_disturbed_by_other_work_but_by_a_host_that_stood_still():
     assert kinds(busy, device="cuda") == []
     assert kinds({**busy, "machine_steal_seconds": 0.4}, device="cuda") == ["stolen"]
     assert kinds({**busy, "waiting_seconds": 0.2}, device="metal") == ["waiting"]
+    assert kinds({**busy, "waiting_seconds": 0.2}, device="rpc") == [], "its server takes turns with it"
 
 
 def test_loading_may_read_the_disk():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ggufbench.analysis.memory import break_down, peak_of
+from ggufbench.analysis.memory import break_down
 
 MIB = 2**20
 Q4_0_MAPPED = {
@@ -52,6 +52,7 @@ def test_too_much_expected_is_as_bad_as_too_little():
     assert break_down({}, 1000, 100).explained == 0
 
 
-def test_the_peak_is_the_highest_of_all_phases():
-    assert peak_of([{"peak_rss_bytes": 5}, {"peak_rss_bytes": 9}, {}, {"peak_rss_bytes": 7}]) == 9
-    assert peak_of([{}]) is None
+def test_a_file_that_is_mapped_while_its_weights_go_elsewhere_counts():
+    buffers = {"model": {"RPC0[127.0.0.1:50052]": 600 * MIB, "CPU_Mapped": 35 * MIB}}
+    assert break_down(buffers, 28 * MIB, 700 * MIB, 637 * MIB).parts["mapped"] == 637 * MIB
+    assert break_down(buffers, 28 * MIB, 700 * MIB).parts["mapped"] == 35 * MIB

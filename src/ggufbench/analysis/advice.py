@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ggufbench.analysis.memory import Breakdown, break_down, peak_of
+from ggufbench.analysis.memory import Breakdown, break_down
 from ggufbench.conditions import unfit
 from ggufbench.records.schema import Effective, Launch, Outcome, Record
 
@@ -35,11 +35,14 @@ def breakdown_of(record: Record) -> Breakdown | None:
     launch = _full_launch(record)
     if launch is None or launch.effective is None or not launch.marks:
         return None
-    peak = peak_of(mark.figures for mark in launch.marks)
-    start = launch.marks[0].figures.get("rss_bytes")
+    peaks = {mark.after: mark.figures.get("peak_rss_bytes", 0) for mark in launch.marks}
+    start, peak = launch.marks[0].figures.get("rss_bytes"), max(peaks.values())
     if not peak or start is None:
         return None
-    return break_down(launch.effective.buffers, start, peak)
+    # While it loads, llama.cpp maps the whole file, also where the weights end up elsewhere.
+    in_loading = peaks.get("load") == peak and "mmap" in (launch.effective.load_mode or "")
+    file_bytes = record.model.file_size_bytes if in_loading else 0
+    return break_down(launch.effective.buffers, start, peak, file_bytes)
 
 
 def _amx_crash(record: Record) -> str | None:

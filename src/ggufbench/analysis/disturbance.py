@@ -79,7 +79,8 @@ class Judge:
         """The reasons against one sample; none where it counts.
 
         What other processes did is only held against a sample of the processor: on a GPU the work is
-        elsewhere, and an RPC server on this machine is another process itself. Loading may read the disk.
+        elsewhere. With an RPC server waiting is not either: on this machine, server and worker wait for each
+        other's turns. Loading may read the disk.
         """
         wall = evidence.get("wall_seconds", 0.0)
         if wall <= 0:
@@ -99,6 +100,8 @@ class Judge:
 
     def _waiting(self, evidence: Mapping[str, float], wall: float) -> Disturbance | None:
         waited, most = evidence.get("waiting_seconds"), self.tolerance.most_waiting
+        if self.device == "rpc":
+            return None
         if waited is not None:
             share = min(1.0, waited / wall)  # of all threads together, and of turns that began earlier
             return Disturbance("waiting", share) if waited > _ONE_TURN_SECONDS and share > most else None

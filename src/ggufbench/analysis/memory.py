@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,21 +50,23 @@ class Breakdown:
 
 
 def break_down(
-    buffers: Mapping[str, Mapping[str, int]], interpreter_bytes: int, measured_bytes: int
+    buffers: Mapping[str, Mapping[str, int]],
+    interpreter_bytes: int,
+    measured_bytes: int,
+    mapped_bytes: int = 0,
 ) -> Breakdown:
-    """The parts of a peak: `buffers` as in `LoadLog.buffers`, of which those on the host count."""
+    """The parts of a peak: `buffers` as in `LoadLog.buffers`, of which those on the host count.
+
+    `mapped_bytes` is what was mapped of the file at the peak, where that is more than the buffers say.
+    """
     parts: dict[Part, int] = dict.fromkeys(PARTS, 0)
     parts["interpreter"] = interpreter_bytes
     for kind, by_name in buffers.items():
         for name, size in by_name.items():
             if is_host(name):
                 parts[_part(kind, name)] += size
+    parts["mapped"] = max(parts["mapped"], mapped_bytes)
     return Breakdown(parts, measured_bytes)
-
-
-def peak_of(figures: Iterable[Mapping[str, int]]) -> int | None:
-    """The highest peak of several marks, in bytes; None where the system tells none."""
-    return max((found["peak_rss_bytes"] for found in figures if "peak_rss_bytes" in found), default=None)
 
 
 def _part(kind: str, buffer: str) -> Part:

@@ -12,7 +12,7 @@ from ggufbench.analysis.advice import advise, breakdown_of
 from ggufbench.analysis.changes import ChangedWork
 from ggufbench.analysis.memory import Breakdown
 from ggufbench.analysis.metrics import METRICS
-from ggufbench.records.schema import Launch, Outcome, Record
+from ggufbench.records.schema import Launch, Outcome, Record, Sample
 from ggufbench.report.terminal import seconds_text, size, stack, table, text
 
 _PART_NAMES = {
@@ -60,9 +60,7 @@ def _memory_document(found: Breakdown | None) -> dict[str, Any] | None:
 
 def _loads(records: Iterable[Record]) -> RenderableType | None:
     """Each launch's load, with what the page cache held of the file."""
-    shown = table(
-        "Loads", "File in memory before", ">Load", ">First token", ">Sum", ">Faults", "Disturbed by"
-    )
+    shown = table("Loads", "In memory", ">Load", ">Token", ">Sum", "Notes")
     for record in records:
         for launch in record.launches:
             row = _load_row(launch)
@@ -77,22 +75,27 @@ def _load_row(launch: Launch) -> list[Text]:
     if load is None or launch.page_cache is None:
         return []
     share = launch.page_cache.resident_fraction
-    held = launch.page_cache.state if share is None else f"{100 * share:.0f} % ({launch.page_cache.state})"
-    major, minor = load.evidence.get("major_faults"), load.evidence.get("minor_faults")
+    held = launch.page_cache.state if share is None else f"{100 * share:.0f} % {launch.page_cache.state}"
     reasons = [*load.disturbed, *(first.disturbed if first else [])]
     return [
         Text(held),
         Text(seconds_text(load.seconds)),
         Text(seconds_text(first.seconds) if first else "-"),
         Text(seconds_text(load.seconds + first.seconds) if first else "-"),
-        Text("-" if major is None or minor is None else f"{major:.0f} major, {minor:.0f} minor"),
-        text(", ".join(dict.fromkeys(reason.sentence for reason in reasons))),
+        Text(", ".join([*_faults(load), *dict.fromkeys(reason.kind for reason in reasons)])),
     ]
+
+
+def _faults(load: Sample) -> list[str]:
+    major, minor = load.evidence.get("major_faults"), load.evidence.get("minor_faults")
+    if major is None or minor is None:
+        return []
+    return [f"{minor:.0f} page faults" + (f", {major:.0f} from the disk" if major else "")]
 
 
 def _memory(records: Iterable[Record]) -> RenderableType | None:
     """Expected against measured, part by part."""
-    shown = table("Peak memory", ">Measured", ">Expected", ">Difference", "Made of")
+    shown = table("Peak memory", ">Measured", ">Expected", ">Off by", "Expected of")
     for record in records:
         found = breakdown_of(record)
         if found is not None:
@@ -100,16 +103,10 @@ def _memory(records: Iterable[Record]) -> RenderableType | None:
                 text(record.case_id),
                 Text(size(found.measured_bytes)),
                 Text(size(found.expected_bytes)),
-                Text(_difference(found)),
+                Text(f"{100 * found.difference_bytes / found.measured_bytes:+.1f} %"),
                 Text(_parts(found)),
             )
     return shown if shown.rows else None
-
-
-def _difference(found: Breakdown) -> str:
-    sign = "-" if found.difference_bytes < 0 else "+"
-    share = 100 * found.difference_bytes / found.measured_bytes
-    return f"{sign}{size(abs(found.difference_bytes))} ({share:+.1f} %)"
 
 
 def _parts(found: Breakdown) -> str:
@@ -127,7 +124,7 @@ def _limits(records: Iterable[Record]) -> RenderableType | None:
 
 def _tokens(records: Iterable[Record]) -> RenderableType | None:
     """How long one token takes, whether later ones take longer, and what the measuring costs."""
-    shown = table("One token", ">Median", ">95 %", ">99 %", ">Slope", ">Measuring loop")
+    shown = table("One token", ">Median", ">95 %", ">99 %", ">Slope", ">Our loop")
     for record in records:
         if "token_p50_seconds" in record.summary:
             shown.add_row(

@@ -15,7 +15,7 @@ from ggufbench.records.schema import Outcome, Record
 
 SYNTHETIC_NOTE = "~ synthetic: random weights; speed and size mean something, answers do not"
 
-_WIDE = 120
+_WIDE = 144
 """Columns of a terminal that shows every figure in a column of its own."""
 
 _FIRST_COLUMN = 22

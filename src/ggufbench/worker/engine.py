@@ -12,10 +12,11 @@ import hashlib
 import os
 import random
 from dataclasses import dataclass
-from itertools import pairwise, repeat
+from itertools import pairwise
 from time import perf_counter_ns
 from typing import Any
 
+from . import steps
 from .channel import ProviderError
 from .evidence import Watch
 from .job import Job
@@ -121,8 +122,10 @@ class Engine:
 
     def first_decode(self) -> Timing:
         """The first token after loading, from an empty context."""
-        self._watch.start()
-        return self._decode_tokens(self._tokens("first", 0, 1), position=0)
+        ids = list(self._tokens("first", 0, 1))
+        with steps.prepared(self._api, self._context, ids, position=0) as ready:
+            self._watch.start()
+            return self._decode_tokens(ready, 1, position=0)
 
     def prompt(self, number: int) -> Timing:
         """The evaluation of a prompt at the workload's depth.
@@ -147,22 +150,24 @@ class Engine:
 
     def decode(self, number: int) -> Timing:
         """Generated tokens at the workload's depth, one after the other; the same number, the same tokens."""
-        ids = self._tokens("decode", number, _WARMUP_TOKENS if number == WARMUP else None)
-        self._watch.start()
-        self._settle()
-        self._go_to_depth()
-        return self._decode_tokens(ids, position=self._job.workload.depth)
+        ids = list(self._tokens("decode", number, _WARMUP_TOKENS if number == WARMUP else None))
+        depth = self._job.workload.depth
+        with steps.prepared(self._api, self._context, ids, position=depth) as ready:
+            self._watch.start()
+            self._settle()
+            self._go_to_depth()
+            return self._decode_tokens(ready, len(ids), position=depth)
 
     def loop_overhead(self) -> float:
         """Seconds that the timed loop itself takes for a token, measured around calls that do nothing.
 
         The calls have the real ones' signatures, so that their arguments cost what they cost in a sample.
         """
-        api = self._api
-        address = ctypes.cast(api.llama_max_devices, ctypes.c_void_p).value or 0
-        decode = ctypes.CFUNCTYPE(None, ctypes.c_void_p, api.llama_batch)(address)
+        address = ctypes.cast(self._api.llama_max_devices, ctypes.c_void_p).value or 0
         synchronize = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
-        _, stamps = self._time_tokens([0] * _OVERHEAD_TOKENS, decode, synchronize)
+        ids = [0] * _OVERHEAD_TOKENS
+        with steps.prepared(self._api, self._context, ids, position=0) as real:
+            _, stamps = steps.run(real.doing_nothing(address), synchronize, self._context)
         return (stamps[-1] - stamps[0]) / 1e9 / _OVERHEAD_TOKENS
 
     def digest(self) -> str:
@@ -258,33 +263,13 @@ class Engine:
             chunks.append(self._api.llama_batch_get_one(part, count))
         return chunks
 
-    def _decode_tokens(self, ids: Any, position: int) -> Timing:
-        """Time the tokens; the watch has been started."""
-        code, stamps = self._time_tokens(list(ids), self._api.llama_decode, self._api.llama_synchronize)
+    def _decode_tokens(self, ready: steps.Steps, count: int, position: int) -> Timing:
+        """Time the prepared tokens; the watch has been started."""
+        code, stamps = steps.run(ready, self._api.llama_synchronize, self._context)
         evidence = self._watch.stop()
-        self._check([code], position + len(ids))
+        self._check([code], position + count)
         seconds = [(stop - start) / 1e9 for start, stop in pairwise(stamps)]
-        return Timing(seconds, len(ids), evidence)
-
-    def _time_tokens(self, ids: list[int], decode: Any, synchronize: Any) -> tuple[int, list[int]]:
-        """The timed loop: the first failure's code, and the clock before each token and after the last.
-
-        Everything that can be made before the clock is, and the loop has no bytecode: weights have pushed the
-        interpreter out of the nearest caches when a token ends, so each step of it is slow.
-        """
-        tokens = [(self._api.llama_token * 1)(token) for token in ids]
-        batches = [self._api.llama_batch_get_one(token, 1) for token in tokens]
-        context = repeat(ctypes.c_void_p(self._context))
-        loop = zip(  # for each batch: decode, synchronize, look at the clock; the shortest argument ends it
-            map(decode, context, batches),
-            map(synchronize, context),
-            iter(perf_counter_ns, None),
-            strict=False,
-        )
-        start = perf_counter_ns()
-        timed = list(loop)
-        code = next((code for code, _, _ in timed if code), 0)
-        return code, [start, *(stop for _, _, stop in timed)]
+        return Timing(seconds, count, evidence)
 
     def _settle(self) -> None:
         """Decode for a moment, as a program that measures without pause has just done when a clock starts.
