@@ -34,7 +34,7 @@ def results(record, tmp_path):
     write_record(tmp_path, record)
     newer = record.model_copy(update={"run_id": "20260202T000000Z-bbbb"})
     write_record(tmp_path, newer)
-    write_record(tmp_path, newer.model_copy(update={"case_id": "other\x1b[31m-cpu"}))
+    write_record(tmp_path, newer.model_copy(update={"case_id": "second\x1b[31m-cpu"}))
     return tmp_path
 
 
@@ -58,15 +58,15 @@ def test_the_newest_run_is_shown_with_everything_behind_its_table(show):
         assert heading in done.stdout
     assert "0 % cold" in done.stdout and "100 % warm" in done.stdout
     assert "KV cache" in done.stdout and "interpreter" in done.stdout
-    assert "other\\x1b[31m-cpu" in done.stdout, "what steers a terminal is shown as its escape"
+    assert "second\\x1b[31m-cpu" in done.stdout, "what steers a terminal is shown as its escape"
     assert "\x1b" not in done.stdout
 
 
 def test_a_run_is_chosen_by_name_and_a_case_by_a_part_of_its_id(show, results):
-    assert "other" not in show("20260101T000000Z-aaaa").stdout
-    assert "other" not in show(str(results / "20260101T000000Z-aaaa")).stdout
+    assert "second" not in show("20260101T000000Z-aaaa").stdout
+    assert "second" not in show(str(results / "20260101T000000Z-aaaa")).stdout
     chosen = show("--match", "llama-tiny")
-    assert "llama-tiny-Q8_0-cpu" in chosen.stdout and "other" not in chosen.stdout
+    assert "llama-tiny-Q8_0-cpu" in chosen.stdout and "second" not in chosen.stdout
 
 
 def test_json_has_the_record_the_advice_and_the_memory_by_part(show, record):

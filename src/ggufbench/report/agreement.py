@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ggufbench.analysis.agreement import LEVEL, Agreement
 from ggufbench.fidelity import OURS, THEIRS, Comparison
+from ggufbench.report.terminal import table, text
 from ggufbench.verify import Verification
 
 _STYLE = {"agrees": "green", "differs": "red"}
@@ -20,7 +21,7 @@ def agreement_report(found: Verification) -> RenderableType:
     parts: list[RenderableType] = []
     for comparison in found.comparisons:
         parts += [_comparison(comparison), Text()]
-    parts += [_plain(f"{case_id} was skipped: {reason}") for case_id, reason in found.skipped]
+    parts += [text(f"{case_id} was skipped: {reason}") for case_id, reason in found.skipped]
     tests = [test for comparison in found.comparisons for test in comparison.tests]
     if tests:
         parts.append(Text(_legend(tests, found.seed, found.tolerance), style="dim"))
@@ -30,31 +31,30 @@ def agreement_report(found: Verification) -> RenderableType:
 
 
 def _comparison(comparison: Comparison) -> RenderableType:
-    parts: list[RenderableType] = [_plain(comparison.case.id, style="bold")]
+    parts: list[RenderableType] = [text(comparison.case.id, style="bold")]
     if comparison.tests:
         parts.append(_table(comparison.tests))
-    parts += [_plain(line) for line in _notes(comparison)]
+    parts += [text(line) for line in _notes(comparison)]
     return Group(*parts)
 
 
 def _table(tests: Sequence[Agreement]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("Test", OURS, THEIRS, "Ratio", "Interval", "Level", "Pairs", "Verdict"):
-        left = heading in ("Test", "Verdict")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    shown = table(
+        "Test", f">{OURS}", f">{THEIRS}", ">Ratio", ">Interval", ">Level", ">Pairs", "Verdict", first_column=5
+    )
     for test in tests:
         interval = test.interval
-        table.add_row(
-            test.test,
-            _rate(test.ours_median),
-            _rate(test.theirs_median),
-            f"{test.ratio_median:.4f}",
-            f"{interval.low:.3f}-{interval.high:.3f}",
-            f"{100 * interval.level:.1f} %",
-            str(len(test.ratios)),
+        shown.add_row(
+            Text(test.test),
+            Text(_rate(test.ours_median)),
+            Text(_rate(test.theirs_median)),
+            Text(f"{test.ratio_median:.4f}"),
+            Text(f"{interval.low:.3f}-{interval.high:.3f}"),
+            Text(f"{100 * interval.level:.1f} %"),
+            Text(str(len(test.ratios))),
             Text(test.verdict, style=_STYLE[test.verdict]),
         )
-    return table
+    return shown
 
 
 def _notes(comparison: Comparison) -> list[str]:
@@ -87,9 +87,3 @@ def _legend(tests: Sequence[Agreement], seed: int, tolerance: float) -> str:
 
 def _rate(value: float) -> str:
     return f"{value:.0f} t/s" if value >= 100 else f"{value:.2f} t/s"
-
-
-def _plain(words: str, style: str = "") -> Text:
-    """Text from a file or a program: what could steer the terminal is shown as its escape."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
-    return Text(shown, style=style)

@@ -177,8 +177,11 @@ def seconds_text(value: float) -> str:
     return f"{value * 1e9:.1f} ns"
 
 
-def table(*columns: str) -> Table:
-    """A table; a `>` before a heading puts the column to the right."""
+def table(*columns: str, first_column: int = _FIRST_COLUMN) -> Table:
+    """A table; a `>` before a heading puts the column to the right.
+
+    The first column is never narrower than `first_column` characters.
+    """
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, heading in enumerate(columns):
         right = heading.startswith(">")
@@ -188,7 +191,7 @@ def table(*columns: str) -> Table:
             overflow="fold",
             no_wrap=right,
             # The first column is what a line is about; the others give way to it, and none vanishes.
-            min_width=_FIRST_COLUMN if number == 0 else max(map(len, heading.lstrip(">").split("\n"))),
+            min_width=first_column if number == 0 else max(map(len, heading.lstrip(">").split("\n"))),
         )
     return shown
 
