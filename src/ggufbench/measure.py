@@ -152,18 +152,17 @@ def skipped_record(case: Case, bench: Bench, reason: str) -> Record:
 def _launches(case: Case, progress: _Progress) -> Iterator[tuple[CacheState, bool]]:
     """What each launch asks of the page cache, and whether it only loads."""
     workload = case.scenario.workload
-    for _ in range(workload.cold_launches):
-        yield "cold", True
-    for _ in range(workload.cold_launches):
-        if not _lacks(progress, "cold", workload.cold_launches):
-            break
-        yield "cold", True
-    for _ in range(workload.launches):
-        yield "warm", False
-    for _ in range(workload.launches):
-        if not _lacks(progress, "warm", workload.launches):
-            break
-        yield "warm", True
+    wanted: tuple[tuple[CacheState, int, bool], ...] = (
+        ("cold", workload.cold_launches, True),
+        ("warm", workload.launches, False),
+    )
+    for state, count, load_only in wanted:
+        for _ in range(count):
+            yield state, load_only
+        for _ in range(count):
+            if not _lacks(progress, state, count):
+                break
+            yield state, True
 
 
 def _lacks(progress: _Progress, state: CacheState, wanted: int) -> bool:

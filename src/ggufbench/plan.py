@@ -19,7 +19,7 @@ _BYTES_PER_ELEMENT = {
     "f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q4_0": 18 / 32, "q4_1": 20 / 32, "q5_0": 22 / 32,
     "q5_1": 24 / 32, "iq4_nl": 18 / 32,
 }  # fmt: skip
-_INTERPRETER_BYTES = 60 * 2**20
+_INTERPRETER_BYTES = 40 * 2**20
 _ACTIVATION_BYTES = 64 * 2**20
 
 # Deliberately modest machines: an estimate is for the order of magnitude before anything was measured.
