@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ggufbench.console import USAGE, AsJson, Places, print_json, print_rich, refuse, tell
 from ggufbench.modelkit.spec import Architecture
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ggufbench.run import Request
-
-USAGE = 2
 
 app = typer.Typer(
     name="ggufbench",
@@ -26,16 +23,6 @@ app = typer.Typer(
     help="Does this GGUF model load fast, fit and answer quickly on this machine?\n\n"
     "To measure every model that is found: pytest bench --benchmark-only",
 )
-
-Places = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--models",
-        metavar="PATH",
-        help="Look in this file or folder instead of the known caches (repeatable; also GGUFBENCH_MODELS).",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def main() -> None:
@@ -52,9 +39,9 @@ def models(places: Places = None, as_json: AsJson = False) -> None:
     try:
         found = discover(requested_places(places or []) or None)
     except PlaceNotFound as error:
-        _refuse(error)
+        refuse(error)
     if as_json:
-        _print_json({"models": found.models, "rejected": found.rejected})
+        print_json({"models": found.models, "rejected": found.rejected})
         return
     from ggufbench.report.terminal import models_table
 
@@ -63,7 +50,7 @@ def models(places: Places = None, as_json: AsJson = False) -> None:
             "No GGUF file was found. Give a folder with --models, or make some with `ggufbench synth`."
         )
         return
-    _print(models_table(found))
+    print_rich(models_table(found))
 
 
 @app.command()
@@ -97,13 +84,13 @@ def plan(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comman
     try:
         prepared = prepare(request, Interpreter())
     except USAGE_ERRORS as error:
-        _refuse(error)
+        refuse(error)
     if as_json:
-        _print_json({"cases": [_planned(case) for case in prepared.cases]})
+        print_json({"cases": [_planned(case) for case in prepared.cases]})
         return
     from ggufbench.report.terminal import plan_table
 
-    _print(plan_table(prepared.cases))
+    print_rich(plan_table(prepared.cases))
 
 
 @app.command()
@@ -133,7 +120,7 @@ def synth(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comma
             )
             made = [synthesize(out, spec, _progress, overwrite=overwrite)]
     except (SynthError, ValueError) as error:
-        _refuse(error)
+        refuse(error)
     for path in made:
         typer.echo(f"{path} ({path.stat().st_size / 1e6:.0f} MB, synthetic)")
 
@@ -183,15 +170,15 @@ def verify(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
     try:
         verification = answer(Question(request, llama_bench, work, pairs, tolerance, seed))
     except (*USAGE_ERRORS, LlamaBenchError) as error:
-        _refuse(error)
+        refuse(error)
     if verification.exit_code == USAGE:
-        _refuse(verification.refusal)
+        refuse(verification.refusal)
     if as_json:
-        _print_json(verification.document())
+        print_json(verification.document())
     else:
         from ggufbench.report.agreement import agreement_report
 
-        _print(agreement_report(verification))
+        print_rich(agreement_report(verification))
     raise typer.Exit(verification.exit_code)
 
 
@@ -207,13 +194,13 @@ def doctor(
     from ggufbench.doctor import examine
     from ggufbench.launcher import Interpreter
 
-    found = examine(Interpreter(), refresh=refresh, tell=_tell)
+    found = examine(Interpreter(), refresh=refresh, tell=tell)
     if as_json:
-        _print_json(found.document())
+        print_json(found.document())
         return
     from ggufbench.report.doctor import doctor_report
 
-    _print(doctor_report(found))
+    print_rich(doctor_report(found))
 
 
 @app.command("rpc-server")
@@ -234,9 +221,9 @@ def rpc_server(
     try:
         serve(port, threads or resolve_threads("auto"), ready)
     except ModuleNotFoundError:
-        _refuse("llama-cpp-python is not installed here; install it with `pip install llama-cpp-python`")
+        refuse("llama-cpp-python is not installed here; install it with `pip install llama-cpp-python`")
     except ProviderError as error:
-        _refuse(error)
+        refuse(error)
 
 
 @app.command()
@@ -256,19 +243,19 @@ def show(
     try:
         found = read_run(results, run)
     except StoreError as error:
-        _refuse(error)
+        refuse(error)
     records = [
         record for record in found.records if not match or any(part in record.case_id for part in match)
     ]
     if not records:
         ids = ", ".join(record.case_id for record in found.records[:12]) or "nothing"
-        _refuse(f"{found.folder} has no case that matches {', '.join(match or [])}; it holds {ids}")
+        refuse(f"{found.folder} has no case that matches {', '.join(match or [])}; it holds {ids}")
     for problem in found.problems:
         typer.echo(f"ggufbench: {problem}", err=True)
     if as_json:
-        _print_json({"run": found.folder.name, "cases": documents(records)})
+        print_json({"run": found.folder.name, "cases": documents(records)})
         return
-    _print(stack(results_table(records, width=width_of()), details(records)))
+    print_rich(stack(results_table(records, width=width_of()), details(records)))
 
 
 @app.command()
@@ -291,43 +278,16 @@ def _planned(case: Any) -> dict[str, Any]:
     }
 
 
-def _print(content: RenderableType) -> None:
-    from rich.console import Console
-
-    Console(highlight=False).print(content)
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    from pydantic_core import to_jsonable_python
-
-    text = json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False)
-    # A path's bytes that are not UTF-8 stand in the text as lone surrogates, for which JSON has escapes.
-    typer.echo(text.encode("utf-8", errors="backslashreplace").decode())
-
-
 def _progress(done: int, total: int) -> None:
     if sys.stderr.isatty():
         end = "\n" if done >= total else ""
         typer.echo(f"\r{100 * done // max(1, total):3d} % of {total / 1e6:.0f} MB{end}", err=True, nl=False)
 
 
-def _tell(step: str) -> None:
-    if sys.stderr.isatty():
-        typer.echo(f"{step} ...", err=True)
-
-
 def _demo_progress(name: str, done: int, total: int) -> None:
     if done == 0:
         typer.echo(f"Making {name}", err=True)
     _progress(done, total)
-
-
-def _refuse(error: object) -> NoReturn:
-    """One sentence, and the exit code of a request that cannot be met."""
-    typer.echo(f"ggufbench: {error}", err=True)
-    raise typer.Exit(USAGE)
 
 
 if __name__ == "__main__":

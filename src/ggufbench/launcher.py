@@ -58,6 +58,13 @@ class Interpreter:
 
     python: Path = field(default_factory=lambda: Path(sys.executable))
     entry: Path = field(default_factory=lambda: WORKER_ENTRY)
+    import_path: tuple[Path, ...] = ()
+    """Folders that the worker's Python imports from before its own: a checkout whose provider is measured."""
+
+    def variables(self) -> dict[str, str]:
+        """What the environment of its process needs."""
+        folders = os.pathsep.join(map(str, self.import_path))
+        return {"PYTHONPATH": folders, "PYTHONDONTWRITEBYTECODE": "1"} if folders else {}
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ def launch(
     chosen = interpreter or Interpreter()
     with tempfile.TemporaryFile() as stderr:
         try:
-            worker = _Worker(chosen, worker_environment(env or {}), stderr)
+            worker = _Worker(chosen, worker_environment({**chosen.variables(), **(env or {})}), stderr)
         except OSError as error:
             reason = f"{chosen.python} cannot be started: {error.strerror}"
             return Ended(Outcome.FAILED, [], 0.0, "start", reason)

@@ -44,11 +44,13 @@ class Outcome(StrEnum):
     """Measured, but more than half of the samples while something else had the machine."""
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """A part of a stored document: immutable, and strict about its names."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class ModelIdentity(_Part):
+class ModelIdentity(Part):
     """Which file was measured."""
 
     name: str
@@ -71,7 +73,7 @@ class ModelIdentity(_Part):
     synthetic: bool
 
 
-class Device(_Part):
+class Device(Part):
     """A device as llama.cpp lists it."""
 
     name: str
@@ -81,7 +83,7 @@ class Device(_Part):
     memory_total_bytes: Bytes
 
 
-class ProviderFacts(_Part):
+class ProviderFacts(Part):
     """The code that was measured."""
 
     name: str
@@ -94,7 +96,7 @@ class ProviderFacts(_Part):
     """Variables of the worker that change how the library computes."""
 
 
-class Machine(_Part):
+class Machine(Part):
     """Where it was measured. `fingerprint` is the hash of the fields above `memory_bytes`, and of it."""
 
     fingerprint: str
@@ -112,14 +114,14 @@ class Machine(_Part):
     """Names of the GPU-type devices."""
 
 
-class SourceState(_Part):
+class SourceState(Part):
     """The repository the run was started in."""
 
     commit: str | None
     dirty: bool | None
 
 
-class Sample(_Part):
+class Sample(Part):
     """One timed repetition."""
 
     phase: str
@@ -134,7 +136,7 @@ class Sample(_Part):
     """Why the sample does not count; it is kept, and in no summary."""
 
 
-class MemoryMark(_Part):
+class MemoryMark(Part):
     """The kernel's account of the worker when a phase had ended."""
 
     after: str
@@ -142,7 +144,7 @@ class MemoryMark(_Part):
     device_free_bytes: dict[str, Count] = {}
 
 
-class Effective(_Part):
+class Effective(Part):
     """What the library did with the setting, read back after loading."""
 
     n_ctx: Count
@@ -162,7 +164,7 @@ class Effective(_Part):
     type_v: str | None
 
 
-class PageCache(_Part):
+class PageCache(Part):
     """How much of the file lay in memory when loading began."""
 
     asked: CacheState
@@ -172,7 +174,7 @@ class PageCache(_Part):
     """What it was: `cold` up to 2 % resident, `warm` from 99 %, else `partial`; `unknown` where not told."""
 
 
-class Launch(_Part):
+class Launch(Part):
     """One fresh worker process."""
 
     load_only: bool = False
@@ -202,7 +204,7 @@ class Launch(_Part):
     stderr: str = ""
 
 
-class Environment(_Part):
+class Environment(Part):
     """What disturbed a case's samples."""
 
     disturbed: Count
@@ -214,7 +216,7 @@ class Environment(_Part):
     sentence: str
 
 
-class Record(_Part):
+class Record(Part):
     """The document."""
 
     schema_version: Literal[1, 2] = SCHEMA_VERSION
