@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -110,7 +110,7 @@ def measure_case(case: Case, bench: Bench) -> Record:
     """
     progress = _Progress()
     for asked, load_only in _launches(case, progress):
-        ended, attendant, conditions = _launch(case, bench, progress, asked, load_only)
+        ended, attendant, conditions = _launch(case, bench, progress, _Asked(asked, load_only))
         progress.library = progress.library or ended.find("imported") or {}
         around = Surroundings(attendant.judge, load_only, attendant.page_cache, conditions)
         keep_log = not any(launch.log for launch in progress.launches)
@@ -120,6 +120,34 @@ def measure_case(case: Case, bench: Bench) -> Record:
         if progress.failed:
             break
     return _record(case, bench, progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One launch for itself, and what was learned beside it."""
+
+    launch: Launch
+    provider: ProviderFacts
+    processes: list[BusyProcess]
+    """The busiest other ones when a sample was first disturbed."""
+
+
+def measure_launch(
+    case: Case, bench: Bench, variables: Mapping[str, str] | None = None, hidden_work: float = 0.0
+) -> Measured:
+    """One warm launch of a case, for a comparison. Raises KeyboardInterrupt when Ctrl-C ended it.
+
+    `variables` are added to the worker's environment; `hidden_work` is the share of work that it does and
+    does not report.
+    """
+    progress = _Progress()
+    how = _Asked("warm", variables=variables or {}, hidden_work=hidden_work)
+    ended, attendant, conditions = _launch(case, bench, progress, how)
+    if progress.interrupted:
+        raise KeyboardInterrupt
+    around = Surroundings(attendant.judge, False, attendant.page_cache, conditions)
+    facts = _provider_facts(case, ended.find("imported") or {})
+    return Measured(build_launch(ended, case.model, around, keep_log=True), facts, progress.processes or [])
 
 
 @contextmanager
@@ -176,8 +204,19 @@ def _lacks(progress: _Progress, state: CacheState, wanted: int) -> bool:
     return bool(loads) and len(clean) < wanted
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What one launch shall do."""
+
+    page_cache: CacheState
+    load_only: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Added to the worker's environment."""
+    hidden_work: float = 0.0
+
+
 def _launch(
-    case: Case, bench: Bench, progress: _Progress, asked: CacheState, load_only: bool
+    case: Case, bench: Bench, progress: _Progress, asked: _Asked
 ) -> tuple[Ended, Attendant, list[Conditions]]:
     """One launch. Ctrl-C ends it and is noted in the progress."""
     number = len(progress.launches) + 1
@@ -193,14 +232,14 @@ def _launch(
     judge = Judge(
         case.setting.device, case.setting.n_threads, bench.machine.logical_cores, case.scenario.tolerance
     )
-    attendant = Attendant(case, judge, asked, on_phase, on_disturbed)
+    attendant = Attendant(case, judge, asked.page_cache, on_phase, on_disturbed)
     before, started = read_conditions(), time.monotonic()
     try:
         ended = launch(
-            case.job(SEED, load_only=load_only).to_json(),
+            case.job(SEED, load_only=asked.load_only, hidden_work=asked.hidden_work).to_json(),
             Deadlines(case, bench.deadline_scale),
             interpreter=bench.interpreter,
-            env=_worker_variables(case),
+            env={**_worker_variables(case), **asked.variables},
             answer=attendant,
         )
     except KeyboardInterrupt:
@@ -257,13 +296,7 @@ def _record(case: Case, bench: Bench, progress: _Progress) -> Record:
         workload=case.workload,
         seed=SEED,
         tolerance=case.scenario.tolerance,
-        provider=ProviderFacts(
-            name=case.scenario.provider,
-            versions=library.get("versions", {}),
-            system_info=library.get("system_info", ""),
-            devices=[Device(**device) for device in library.get("devices", [])],
-            environment={**compute_variables(os.environ), **_worker_variables(case)},
-        ),
+        provider=_provider_facts(case, library),
         machine=bench.machine,
         source=bench.source,
         launches=launches,
@@ -271,6 +304,16 @@ def _record(case: Case, bench: Bench, progress: _Progress) -> Record:
         targets=evaluate_targets(case.scenario.targets, case.model.file_size_bytes, summary),
         limits=limits,
         environment=environment,
+    )
+
+
+def _provider_facts(case: Case, library: Event) -> ProviderFacts:
+    return ProviderFacts(
+        name=case.scenario.provider,
+        versions=library.get("versions", {}),
+        system_info=library.get("system_info", ""),
+        devices=[Device(**device) for device in library.get("devices", [])],
+        environment={**compute_variables(os.environ), **_worker_variables(case)},
     )
 
 

@@ -58,10 +58,10 @@ class Case:
     estimate: Estimate
     skip: str | None
 
-    def job(self, seed: int, *, load_only: bool = False) -> Job:
+    def job(self, seed: int, *, load_only: bool = False, hidden_work: float = 0.0) -> Job:
         """The job of one launch."""
         provider, path = self.scenario.provider, str(self.model.path)
-        return Job(provider, path, self.setting, self.workload, seed, load_only)
+        return Job(provider, path, self.setting, self.workload, seed, load_only, hidden_work)
 
 
 @dataclass(frozen=True, slots=True)

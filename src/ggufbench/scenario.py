@@ -18,7 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ggufbench.analysis.metrics import METRICS
+from ggufbench.worker.job import ENGINE, chat_problem
 
 TARGETS_FILE = "targets.toml"
 
@@ -135,6 +138,69 @@ class Tolerance(_Table):
     """Major page faults in one prompt or decode sample; each waits for the disk."""
 
 
+class MetricTolerance(_Table):
+    """How much worse a metric must be before it matters: by this share and by this much, both."""
+
+    relative: Annotated[float, Field(gt=0, lt=10)]
+    absolute: Annotated[float, Field(ge=0, lt=2**63)] = 0.0
+    """In the metric's unit: seconds, bytes or tokens per second."""
+
+
+def default_tolerance(metric: str) -> MetricTolerance:
+    """What matters where a scenario does not say otherwise. Raises KeyError for what is no metric.
+
+    A load of tens of milliseconds varies by a third and nobody notices; memory varies by a thousandth.
+    """
+    if METRICS[metric].unit in ("bytes", "ratio"):
+        absolute = 4 * 2**20 if METRICS[metric].unit == "bytes" else 0.0
+        return MetricTolerance(relative=0.02, absolute=absolute)
+    if metric in ("load_seconds", "ready_seconds"):
+        return MetricTolerance(relative=0.20, absolute=0.05)
+    return MetricTolerance(relative=0.05)
+
+
+def _gateable(metric: str) -> bool:
+    """Each launch of a comparison has one, and it is above zero: its logarithm is compared."""
+    return not metric.startswith("cold_") and metric != "token_slope_seconds"
+
+
+class GateSpec(_Table):
+    """`[gate]`: which metrics decide whether a change is let through, and what is too much."""
+
+    metrics: list[str] = [
+        "decode_tokens_per_second",
+        "prompt_tokens_per_second",
+        "ready_seconds",
+        "peak_rss_bytes",
+    ]
+    """Each one more costs all of them some sharpness: with many, a false alarm must be rarer in each."""
+    tolerance: dict[str, MetricTolerance] = {}
+
+    @model_validator(mode="after")
+    def _known_metrics(self) -> GateSpec:
+        known = [name for name in METRICS if _gateable(name)]
+        for name in (*self.metrics, *self.tolerance):
+            if name not in known:
+                hint = _nearest(name, known) or f"; known: {', '.join(known)}"
+                raise ValueError(f"gate: {_short(repr(name))} is no metric that can be gated{hint}")
+        if not self.metrics:
+            raise ValueError("gate.metrics is empty; name a metric, such as decode_tokens_per_second")
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError("gate.metrics names a metric twice; leave one out")
+        return self
+
+    def tolerance_of(self, metric: str) -> MetricTolerance:
+        """What is too much of this metric."""
+        return self.tolerance.get(metric) or default_tolerance(metric)
+
+
+def _provider(text: str) -> str:
+    if text == ENGINE or re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*", text, re.ASCII):
+        return text
+    shown = _short(repr(text))
+    raise ValueError(f"provider = {shown} is not usable: write 'engine' or 'package.module:callable'")
+
+
 class Scenario(_Table):
     """One combination of one file's settings and workloads."""
 
@@ -142,11 +208,20 @@ class Scenario(_Table):
     description: str = ""
     on_request: bool = False
     """True for a question that is not asked every time: it runs only where `--scenario` names it."""
-    provider: Literal["engine"] = "engine"
+    provider: Annotated[str, AfterValidator(_provider)] = ENGINE
+    """`engine`, or a `package.module:callable` of the user's own that makes a chat model."""
     setting: SettingSpec
     workload: WorkloadSpec = WorkloadSpec()
     targets: Targets
     tolerance: Tolerance = Tolerance()
+    gate: GateSpec = GateSpec()
+
+    @model_validator(mode="after")
+    def _suits_its_provider(self) -> Scenario:
+        problem = None if self.provider == ENGINE else chat_problem(self.setting, self.workload)
+        if problem is not None:
+            raise ValueError(problem)
+        return self
 
     @model_validator(mode="after")
     def _fits_its_context(self) -> Scenario:
@@ -190,6 +265,19 @@ def load_scenarios(
     if twice:
         raise ScenarioError(f"{folder} has two scenarios called {twice[0]}; rename a file or change a value")
     return scenarios
+
+
+def load_scenario_file(path: Path, env: Mapping[str, str] = os.environ) -> Scenario:
+    """One scenario by its file, wherever it lies. Raises ScenarioError.
+
+    Its targets are those beside it, or of the scenarios in use where there are none.
+    """
+    beside = path.parent / TARGETS_FILE
+    targets = _read_targets(beside if beside.is_file() else scenario_folder() / TARGETS_FILE)
+    found = list(_expand(path, targets, env))
+    if len(found) > 1:
+        raise ScenarioError(f"{path} makes {len(found)} scenarios; give each of its lists one value")
+    return found[0]
 
 
 def _read_targets(path: Path) -> dict[str, Any]:
@@ -313,6 +401,7 @@ _TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     ("setting",): SettingSpec,
     ("workload",): WorkloadSpec,
     ("tolerance",): Tolerance,
+    ("gate",): GateSpec,
     ("targets",): Targets,
     ("targets", "load"): LoadTarget,
     ("targets", "memory"): MemoryTarget,
@@ -321,13 +410,18 @@ _TABLES: dict[tuple[str, ...], type[BaseModel]] = {
 
 def _known_keys(where: Sequence[str]) -> Iterable[str]:
     table = _TABLES.get(tuple(where))
+    if tuple(where[:2]) == ("gate", "tolerance"):
+        table = MetricTolerance
     return table.model_fields if table else ()
 
 
 def _all_keys() -> set[str]:
-    return {key for table in _TABLES.values() for key in table.model_fields}
+    tables: list[type[BaseModel]] = [*_TABLES.values(), MetricTolerance]
+    return {key for table in tables for key in table.model_fields}
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    names = list(known)
+    beginning = [name for name in names if len(word) > 2 and name.startswith(word)]
+    close = beginning or difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""

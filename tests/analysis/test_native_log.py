@@ -37,6 +37,12 @@ def test_a_default_load_on_the_cpu(sizes):
     assert offload_problem(log, "cpu", 0, []) is None
 
 
+def test_a_release_before_the_load_mode_had_a_switch_for_each_way():
+    log = read("cpu_release_0.3.20")
+    assert log.layers == {"CPU": 5}
+    assert (log.load_mode, log.flash_attn) == ("mmap", "on")
+
+
 def test_a_load_without_mapping_and_flash_attention(sizes):
     log = read("cpu_load_none_flash_off")
     assert (log.load_mode, log.flash_attn) == ("none", "off")

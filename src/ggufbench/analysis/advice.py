@@ -93,7 +93,7 @@ def _large_context(record: Record) -> str | None:
     used = workload.depth + max(workload.prompt_tokens, workload.generated_tokens)
     needed = -(-used // _CELLS) * _CELLS
     notable = max(_NOTABLE_KV_BYTES, _NOTABLE_KV * record.model.file_size_bytes)
-    if kv < notable or effective.n_ctx < _FEW_TOKENS * needed:
+    if effective.n_ctx is None or kv < notable or effective.n_ctx < _FEW_TOKENS * needed:
         return None
     return (
         f"n_ctx = {effective.n_ctx} reserves {_mib(kv)} of KV cache, and this workload uses {used} tokens of "

@@ -16,7 +16,13 @@ _BUFFER = re.compile(
     r"\w+: +(\S+) +(model|KV|compute|output|RS) buffer size = +(\d{1,12}\.\d{1,4}) MiB", re.ASCII
 )
 _LOAD_MODE = re.compile(r"load_tensors: loading model tensors.{0,60}\(load_mode = ([\w+]+)\)", re.ASCII)
-_FLASH_AUTO = re.compile(r"\w+: Flash Attention (enabled|not supported, set to disabled)", re.ASCII)
+# Releases before the load mode had a switch for each way; locking is not in their log.
+_LOAD_SWITCHES = re.compile(
+    r"load_tensors: loading model tensors.{0,60}\(mmap = (\w+), direct_io = (\w+)\)", re.ASCII
+)
+_FLASH_AUTO = re.compile(
+    r"\w+: Flash Attention (?:was auto, set to )?(enabled|disabled|not supported, set to disabled)", re.ASCII
+)
 _FLASH_ASKED = re.compile(r"\w+: flash_attn += (\w+)", re.ASCII)
 _KV_TYPES = re.compile(r"\w+: size = [^K]{0,99}K \((\w+)\): [^V]{0,99}V \((\w+)\):", re.ASCII)
 _HOST_BUFFERS = re.compile(r"^(CPU|AMX|BLAS|\w+_Host$)")
@@ -98,6 +104,8 @@ def is_host(buffer: str) -> bool:
 def _read_facts(line: str, found: dict[str, str]) -> None:
     if match := _LOAD_MODE.match(line):
         found["load_mode"] = match[1]
+    elif match := _LOAD_SWITCHES.match(line):
+        found["load_mode"] = "dio" if match[2] == "true" else "mmap" if match[1] == "true" else "none"
     elif match := _FLASH_AUTO.match(line):
         found["flash_attn"] = "on" if match[1] == "enabled" else "off"
     elif match := _FLASH_ASKED.match(line):

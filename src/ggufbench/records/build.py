@@ -74,7 +74,7 @@ def as_sample(event: Event) -> Event:
     """A `loaded` event as the sample that it also is; other events as they are."""
     if event["event"] != "loaded":
         return event
-    seconds = event["model_seconds"] + event["context_seconds"]
+    seconds = event["model_seconds"] + (event["context_seconds"] or 0.0)
     return {"phase": "load", "warmup": False, "tokens": 0, "seconds": seconds, "evidence": event["evidence"]}
 
 

@@ -39,7 +39,9 @@ def _speed(launch: Launch) -> dict[str, list[float]]:
         "prompt_tokens_per_second": [s.tokens / s.seconds for s in _counted(launch, "prompt")],
         "decode_tokens_per_second": [s.tokens / s.seconds for s in decode],
         **{
-            f"token_p{percent}_seconds": [percentile(s.token_seconds, percent) for s in decode]
+            f"token_p{percent}_seconds": [
+                percentile(s.token_seconds, percent) for s in decode if s.token_seconds
+            ]
             for percent in (50, 95, 99)
         },
         "token_slope_seconds": [slope(seconds) for seconds in several],

@@ -147,14 +147,15 @@ class MemoryMark(Part):
 class Effective(Part):
     """What the library did with the setting, read back after loading."""
 
-    n_ctx: Count
-    n_batch: Count
-    n_ubatch: Count
-    n_threads: Count
-    n_threads_batch: Count
-    description: str
+    n_ctx: Count | None
+    n_batch: Count | None
+    n_ubatch: Count | None
+    n_threads: Count | None
+    n_threads_batch: Count | None
+    """These five, and `description`, are None where a provider of the user's does not let them be read."""
+    description: str | None
     devices: list[str]
-    """Devices that the worker gave to the model."""
+    """Devices that the model was given, or could take for itself."""
     layers: dict[str, Count]
     """Device to number of layers, from the log; the output layer counts as one."""
     buffers: dict[str, dict[str, Count]]

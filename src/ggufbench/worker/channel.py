@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TextIO
 
 
@@ -37,10 +38,20 @@ class Channel:
 
     @classmethod
     def over_stdio(cls, answered: bool) -> Channel:
-        """Keep the real stdout for events and send whatever libraries print there to stderr."""
+        """Keep the real stdin and stdout for the conversation.
+
+        What libraries print goes to stderr, and where they read, there is nothing.
+        """
         out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        answers = os.fdopen(os.dup(0), encoding="utf-8") if answered else None
         os.dup2(2, 1)
-        return cls(out, sys.stdin if answered else None)
+        with Path(os.devnull).open(encoding="utf-8") as nothing:
+            os.dup2(nothing.fileno(), 0)
+        return cls(out, answers)
+
+    def first_line(self) -> str:
+        """The job: what the harness says before anything is asked of it."""
+        return self._answers.readline() if self._answers else ""
 
     def enter(self, phase: str) -> None:
         """Tell the harness which phase begins; its deadline for that phase runs from here."""
@@ -49,14 +60,16 @@ class Channel:
 
     def send(self, event: str, **fields: Any) -> str:
         """Send one event and return the answer, `GO` or `AGAIN`. Raises StoppedError for any other."""
-        self._out.write(json.dumps({"event": event, **fields}, allow_nan=False) + "\n")
-        self._out.flush()
-        if self._answers is None:
-            return GO
-        answer = self._answers.readline().strip()
+        answer = self.exchange(event, **fields)
         if answer not in (GO, AGAIN):
             raise StoppedError
         return answer
+
+    def exchange(self, event: str, **fields: Any) -> str:
+        """Send one event and return the line that answers it, empty where the other side is gone."""
+        self._out.write(json.dumps({"event": event, **fields}, allow_nan=False) + "\n")
+        self._out.flush()
+        return GO if self._answers is None else self._answers.readline().strip()
 
     def guarded(self, work: Callable[[], None]) -> int:
         """Run the work and turn whatever it raises into an `error` event. Returns the exit code."""
@@ -74,4 +87,12 @@ class Channel:
 
 def _sentence(error: Exception) -> str:
     """What a provider says of itself stands alone; any other error needs its type to make sense."""
-    return str(error) if isinstance(error, ProviderError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, ProviderError) else explain(error)
+
+
+def explain(error: Exception) -> str:
+    """An error of code that is not ours, in one line: its type, and what it says of itself."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:_MOST_EXPLANATION]}"
+
+
+_MOST_EXPLANATION = 500

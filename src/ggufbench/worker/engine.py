@@ -9,33 +9,19 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import os
 import random
-from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter_ns
 from typing import Any
 
-from . import steps
+from . import releases, steps
 from .channel import ProviderError
 from .evidence import Watch
 from .job import Job
 from .native import Library, attach_threadpool, device_list
-
-_LOAD_MODES = {"auto": -1, "none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}
-_SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
-_FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
-_KV_TYPES = {
-    "f32": 0,
-    "f16": 1,
-    "bf16": 30,
-    "q8_0": 8,
-    "q4_0": 2,
-    "q4_1": 3,
-    "q5_0": 6,
-    "q5_1": 7,
-    "iq4_nl": 20,
-}
+from .provider import WARMUP, Loading, Timing
 
 _DECODE_ERRORS = {
     1: "the context has no room for another token",
@@ -43,35 +29,12 @@ _DECODE_ERRORS = {
     -1: "the library refused the batch",
 }
 
-
 _DIGEST_PROMPT_TOKENS, _DIGEST_TOKENS = 16, 32
 _WARMUP_TOKENS = 8
 """Decoded before the first timed decode: enough for graph reuse and lazily touched pages."""
 _OVERHEAD_TOKENS = 2000
 _SETTLING_SECONDS = 0.01
 """Of decoding just before a clock starts: a process that waited for its harness begins with cold caches."""
-
-WARMUP = -1
-"""In place of the number of a sample: a run that is not counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """A load, and what else happened meanwhile."""
-
-    model_seconds: float
-    context_seconds: float
-    evidence: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Timed work, and what else happened meanwhile."""
-
-    seconds: list[float]
-    """Of each token in order, or of the whole prompt."""
-    tokens: int
-    evidence: dict[str, float]
 
 
 class Engine:
@@ -86,14 +49,15 @@ class Engine:
         self._threadpool: Any = None
         self._depth_state: Any = None
         self._watch = Watch()
-        if job.setting.device == "rpc":
-            library.add_rpc_servers(job.setting.rpc_servers)
-        self.devices = library.devices_for(job.setting.device)
+        if not 0 <= job.hidden_work <= 1:
+            raise ProviderError(f"hidden_work = {job.hidden_work} is not a share from 0 to 1")
+        self.devices = library.devices_of(job.setting)
         self._device_list = device_list(self.devices)
 
     def load(self) -> Loading:
         """Load the model and make its context."""
-        model_params, context_params = self._model_params(), self._context_params()
+        model_params = self._model_params()
+        context_params = releases.context_params(self._api, self._job.setting, self._library.version)
         self._watch.start()
         start = perf_counter_ns()
         self._model = self._api.llama_model_load_from_file(os.fsencode(self._job.model_path), model_params)
@@ -134,7 +98,8 @@ class Engine:
         compute buffers has been touched when memory is read.
         """
         workload = self._job.workload
-        tokens = self._tokens("prompt", number, self._warmup_size() if number == WARMUP else None)
+        count = self._warmup_size() if number == WARMUP else workload.prompt_tokens
+        tokens = self._tokens("prompt", number, count + self._hidden(number, count))
         chunks = self._chunks(tokens)
         decode, synchronize, context = self._api.llama_decode, self._api.llama_synchronize, self._context
         self._watch.start()
@@ -146,17 +111,19 @@ class Engine:
         stop = perf_counter_ns()
         evidence = self._watch.stop()
         self._check(codes, workload.depth + len(tokens))
-        return Timing([(stop - start) / 1e9], len(tokens), evidence)
+        return Timing([(stop - start) / 1e9], count, evidence)
 
     def decode(self, number: int) -> Timing:
         """Generated tokens at the workload's depth, one after the other; the same number, the same tokens."""
-        ids = list(self._tokens("decode", number, _WARMUP_TOKENS if number == WARMUP else None))
-        depth = self._job.workload.depth
-        with steps.prepared(self._api, self._context, ids, position=depth) as ready:
+        workload = self._job.workload
+        count = _WARMUP_TOKENS if number == WARMUP else workload.generated_tokens
+        ids = list(self._tokens("decode", number, count + self._hidden(number, count)))
+        with steps.prepared(self._api, self._context, ids, position=workload.depth) as ready:
             self._watch.start()
             self._settle()
             self._go_to_depth()
-            return self._decode_tokens(ready, len(ids), position=depth)
+            timing = self._decode_tokens(ready, len(ids), position=workload.depth)
+        return Timing(steps.spread(timing.seconds, count), count, timing.evidence)
 
     def loop_overhead(self) -> float:
         """Seconds that the timed loop itself takes for a token, measured around calls that do nothing.
@@ -206,27 +173,7 @@ class Engine:
         self._context = self._model = None
 
     def _model_params(self) -> Any:
-        setting, params = self._job.setting, self._api.llama_model_default_params()
-        on_cpu = setting.device == "cpu"
-        params.devices = ctypes.cast(self._device_list, ctypes.c_void_p)
-        # n_gpu_layers = 0 alone keeps the GPU for large batches; only a model without devices does not.
-        params.n_gpu_layers = 0 if on_cpu else setting.n_gpu_layers
-        params.split_mode = _SPLIT_MODES["none" if on_cpu else setting.split_mode]
-        params.main_gpu = -1 if on_cpu else setting.main_gpu
-        params.load_mode = _LOAD_MODES[setting.load_mode]
-        params.use_extra_bufts = setting.repack
-        return params
-
-    def _context_params(self) -> Any:
-        setting, params = self._job.setting, self._api.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch = setting.n_ctx, setting.n_batch, setting.n_ubatch
-        params.n_threads, params.n_threads_batch = setting.n_threads, setting.n_threads_batch
-        params.flash_attn_type = _FLASH_ATTN[setting.flash_attn]
-        params.type_k, params.type_v = _KV_TYPES[setting.type_k], _KV_TYPES[setting.type_v]
-        params.offload_kqv = setting.offload_kqv
-        # A full-size cache for sliding-window layers only serves prefix reuse, which no workload here does.
-        params.swa_full = False
-        return params
+        return releases.model_params(self._api, self._job.setting, self._device_list, self._library.version)
 
     def _prepare(self) -> None:
         vocabulary = self._api.llama_model_get_vocab(self._model)
@@ -237,6 +184,12 @@ class Engine:
         self._memory = self._api.llama_get_memory(self._context)
         threads = max(self._job.setting.n_threads, self._job.setting.n_threads_batch)
         self._threadpool = attach_threadpool(self._library.ggml, self._context, threads)
+
+    def _hidden(self, number: int, count: int) -> int:
+        """Tokens of work beside the `count` that are reported: none, but where a comparison is tested."""
+        if number == WARMUP:
+            return 0
+        return math.ceil(count * self._job.hidden_work - 1e-9)  # 0.1 is a little more than a tenth
 
     def _tokens(self, kind: str, number: int, count: int | None = None) -> Any:
         """Random tokens, of which the same kind and number are always the same ones."""

@@ -5,8 +5,12 @@ These classes are shared with the harness, which stores them in the record: what
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+ENGINE = "engine"
+"""The provider that is llama.cpp's C interface; any other is a `package.module:callable` of the user's."""
 
 DEVICE_PREFIXES = {"metal": ("MTL", "Metal"), "cuda": ("CUDA",), "vulkan": ("Vulkan",), "rpc": ("RPC",)}
 """How ggml's device names begin, for each device that a setting can ask for beside `cpu`."""
@@ -62,6 +66,8 @@ class Job:
     seed: int = 1
     load_only: bool = False
     """End after the first token: all that is asked is how long loading takes."""
+    hidden_work: float = 0.0
+    """This share more is done and timed, and not reported: a comparison must find it. No file can set it."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the pipe."""
@@ -70,7 +76,36 @@ class Job:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Job:
         """Build the job again; an unknown name raises TypeError, so that none is accepted and not applied."""
-        fields = {key: value for key, value in values.items() if key != "task"}
-        fields["setting"] = Setting(**fields["setting"])
-        fields["workload"] = Workload(**fields["workload"])
-        return cls(**fields)
+        given = {key: value for key, value in values.items() if key != "task"}
+        given["setting"] = Setting(**given["setting"])
+        given["workload"] = Workload(**given["workload"])
+        return cls(**given)
+
+
+_CHAT_TAKES = ("device", "n_ctx", "n_gpu_layers", "n_batch", "n_threads", "load_mode", "rpc_servers")
+
+
+def chat_problem(setting: Any, workload: Any) -> str | None:
+    """Why a callable of the user's cannot be measured like this, in one sentence; None where it can.
+
+    Both may be what a scenario's tables say, whose names are the same. What a callable is not given and does
+    not have as it is by default would be accepted and not applied.
+    """
+    batch_threads = (None, setting.n_threads)
+    usual = {field.name: field.default for field in fields(Setting) if field.name not in _CHAT_TAKES}
+    usual["n_ubatch"] = min(usual["n_ubatch"], setting.n_batch)
+    asked = {name: getattr(setting, name) for name in usual}
+    if asked["n_threads_batch"] in batch_threads:
+        del asked["n_threads_batch"]
+    refused = {name: value for name, value in asked.items() if value != usual[name]}
+    if setting.load_mode == "dio":
+        refused["load_mode"] = "dio"
+    if workload.depth:
+        refused["depth"] = workload.depth
+    if refused:
+        listed = ", ".join(f"{name} = {json.dumps(value)}" for name, value in refused.items())
+        return f"a provider of your own cannot be given {listed}; leave it out, and set it in the callable"
+    needed = workload.prompt_tokens + workload.generated_tokens
+    if needed > setting.n_ctx:
+        return f"n_ctx = {setting.n_ctx} has no room for question and answer of {needed} tokens; raise it"
+    return None

@@ -14,7 +14,8 @@ from types import ModuleType
 from typing import Any
 
 from .channel import ProviderError
-from .job import DEVICE_PREFIXES
+from .job import DEVICE_PREFIXES, Setting
+from .releases import refuse_too_old
 
 _DEVICE_TYPES = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accelerator", 4: "meta"}
 _WARN, _ERROR, _CONTINUE = 3, 4, 5
@@ -29,9 +30,12 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_backend_dev_type": (ctypes.c_int, [_POINTER]),
     "ggml_backend_dev_memory": (None, [_POINTER, ctypes.POINTER(_SIZE), ctypes.POINTER(_SIZE)]),
     "ggml_backend_register": (None, [_POINTER]),
+}
+_VERSION_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_commit": (ctypes.c_char_p, []),
     "ggml_version": (ctypes.c_char_p, []),
 }
+"""Not in every release."""
 _RPC_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_backend_rpc_add_server": (_POINTER, [ctypes.c_char_p]),
     "ggml_backend_rpc_start_server": (
@@ -59,10 +63,14 @@ class Log:
 
     def drain(self) -> list[list[Any]]:
         """The lines since the last call, each `[level, text]`, continued lines joined."""
-        pieces, self._lines = self._lines, []
+        lines, self._lines = self.peek(), []
+        return lines
+
+    def peek(self) -> list[list[Any]]:
+        """What the next `drain` will return."""
         lines: list[list[Any]] = []
-        for level, raw in pieces:
-            text = raw.decode("utf-8", errors="replace")
+        for level, raw in self._lines:
+            text = _text(raw)
             if level == _CONTINUE and lines:
                 lines[-1][1] += text
             else:
@@ -71,17 +79,19 @@ class Log:
 
     def errors(self) -> str:
         """The error lines so far in one string, empty where there were none."""
-        return "; ".join(
-            raw.decode("utf-8", errors="replace").strip() for level, raw in self._lines if level == _ERROR
-        )
+        return "; ".join(_text(raw).strip() for level, raw in self._lines if level == _ERROR)
 
 
 class Library:
-    """The imported bindings with their ggml symbols."""
+    """The imported bindings with their ggml symbols.
 
-    def __init__(self) -> None:
-        self.api: Any = import_bindings()
-        self.version = importlib.metadata.version("llama-cpp-python")
+    With `whole_package` it is the package as every program imports it, for code that uses it too.
+    """
+
+    def __init__(self, *, whole_package: bool = False) -> None:
+        self.api: Any = import_package() if whole_package else import_bindings()
+        self.version = installed_version("llama-cpp-python")
+        refuse_too_old(self.api, self.version)
         self.log = Log(self.api)
         self.ggml = ggml_symbols(self.api)
         self.api.llama_backend_init()
@@ -92,14 +102,17 @@ class Library:
             "versions": {
                 "python": platform.python_version(),
                 "llama-cpp-python": self.version,
-                "llama.cpp": _text(self.ggml.ggml_commit()),
-                "ggml": _text(self.ggml.ggml_version()),
+                "llama.cpp": self._said_by("ggml_commit"),
+                "ggml": self._said_by("ggml_version"),
             },
             "system_info": _text(self.api.llama_print_system_info()).strip(),
             "supports_rpc": bool(self.api.llama_supports_rpc()),
             "supports_gpu_offload": bool(self.api.llama_supports_gpu_offload()),
             "devices": [self.describe_device(device) for device in self.devices()],
         }
+
+    def _said_by(self, name: str) -> str:
+        return _text(getattr(self.ggml, name)()) if hasattr(self.ggml, name) else "unknown"
 
     def devices(self) -> list[int]:
         """Handles of every device that the library knows now."""
@@ -126,10 +139,16 @@ class Library:
         self.ggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
         return free.value, total.value
 
-    def devices_for(self, wanted: str) -> list[int]:
-        """Handles of the devices a setting may use (`cpu`: none); raises ProviderError if there is none."""
+    def devices_of(self, setting: Setting) -> list[int]:
+        """Handles of the devices a setting may use (`cpu`: none), those of its RPC servers included.
+
+        Raises ProviderError if there is none.
+        """
+        wanted = setting.device
         if wanted == "cpu":
             return []
+        if wanted == "rpc":
+            self.add_rpc_servers(setting.rpc_servers)
         prefixes = DEVICE_PREFIXES[wanted]
         found = [device for device in self.devices() if self.device_name(device).startswith(prefixes)]
         if not found:
@@ -159,6 +178,23 @@ def import_bindings() -> Any:
     package.__path__, package.__spec__ = list(found.submodule_search_locations), found
     sys.modules["llama_cpp"] = package
     return importlib.import_module("llama_cpp.llama_cpp")
+
+
+def import_package() -> Any:
+    """The same module out of the whole package, for code that imports `llama_cpp` itself.
+
+    Raises ModuleNotFoundError as the import statement would.
+    """
+    importlib.import_module("llama_cpp")
+    return importlib.import_module("llama_cpp.llama_cpp")
+
+
+def installed_version(distribution: str) -> str:
+    """The version of an installed package, or `unknown`."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:  # imported from a folder that nothing installed
+        return "unknown"
 
 
 class _ThreadpoolParams(ctypes.Structure):
@@ -208,7 +244,8 @@ def ggml_symbols(api: Any) -> Any:
     registry of its own: devices registered there look real and run nothing.
     """
     library = api._lib
-    prototypes = {**_PROTOTYPES, **(_RPC_PROTOTYPES if api.llama_supports_rpc() else {})}
+    versions = {name: types for name, types in _VERSION_PROTOTYPES.items() if hasattr(library, name)}
+    prototypes = {**_PROTOTYPES, **versions, **(_RPC_PROTOTYPES if api.llama_supports_rpc() else {})}
     for name, (result, arguments) in prototypes.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

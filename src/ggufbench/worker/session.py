@@ -15,14 +15,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from . import bandwidth, memory
+from . import bandwidth, memory, vocabulary
+from .callables import Callee
 from .channel import AGAIN, Channel
-from .engine import WARMUP, Engine, Timing
-from .job import Job
+from .chat import Chat
+from .engine import Engine
+from .job import ENGINE, Job
 from .native import Library
-
-PROVIDERS: dict[str, Callable[[Library, Job], Engine]] = {"engine": Engine}
-"""Every code path that can be measured; each has a file of its own here."""
+from .provider import WARMUP, Provider, Timing
 
 
 def main(arguments: list[str]) -> int:
@@ -31,18 +31,26 @@ def main(arguments: list[str]) -> int:
     faulthandler.enable()
     by_hand = bool(arguments)
     channel = Channel.over_stdio(answered=not by_hand)
-    text = Path(arguments[0]).read_text(encoding="utf-8") if by_hand else sys.stdin.readline()
+    text = Path(arguments[0]).read_text(encoding="utf-8") if by_hand else channel.first_line()
     return channel.guarded(lambda: _run(json.loads(text), channel))
 
 
 def _run(values: dict[str, Any], channel: Channel) -> None:
-    task = {"measure": _measure, "probe": _probe, "bandwidth": bandwidth.measure}[values["task"]]
-    task(values, channel)
+    tasks = {
+        "measure": _measure,
+        "probe": _probe,
+        "bandwidth": bandwidth.measure,
+        "tokenize": vocabulary.serve,
+    }
+    tasks[values["task"]](values, channel)
 
 
 def _probe(values: dict[str, Any], channel: Channel) -> None:
     """Which library and which devices are here, before anything is loaded."""
-    library = _import_library(channel)
+    channel.enter("import")
+    start = perf_counter()
+    library = Library()
+    _imported(library, {}, perf_counter() - start, channel)
     servers = values.get("rpc_servers", "")
     if servers:
         channel.enter("connect")
@@ -52,8 +60,8 @@ def _probe(values: dict[str, Any], channel: Channel) -> None:
 
 def _measure(values: dict[str, Any], channel: Channel) -> None:
     job = Job.from_json(values)
-    library = _import_library(channel)
-    launch = _Launch(job, library, PROVIDERS[job.provider](library, job), channel)
+    library, provider = _import_provider(job, channel)
+    launch = _Launch(job, library, provider, channel)
     # A collection inside a timed loop would be the harness's time, not the model's.
     gc.disable()
     launch.imported()
@@ -66,14 +74,26 @@ def _measure(values: dict[str, Any], channel: Channel) -> None:
     launch.exit()
 
 
-def _import_library(channel: Channel) -> Library:
+def _import_provider(job: Job, channel: Channel) -> tuple[Library, Provider]:
+    """The library and what drives it: the engine, or a module of the user's own."""
     channel.enter("import")
     start = perf_counter()
-    library = Library()
+    if job.provider == ENGINE:
+        library = Library()
+        _imported(library, {}, perf_counter() - start, channel)
+        return library, Engine(library, job)
+    # The library first: a module that takes the log for itself when it is imported shall have it.
+    library = Library(whole_package=True)
+    callee = Callee.find(job.provider)
     seconds = perf_counter() - start
-    log = library.log.drain()
-    channel.send("imported", seconds=seconds, log=log, **library.describe())
-    return library
+    _imported(library, callee.versions(), seconds, channel)
+    return library, Chat(library, job, callee)
+
+
+def _imported(library: Library, versions: dict[str, str], seconds: float, channel: Channel) -> None:
+    facts = library.describe()
+    facts["versions"].update(versions)
+    channel.send("imported", seconds=seconds, log=library.log.drain(), **facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +102,7 @@ class _Launch:
 
     job: Job
     library: Library
-    provider: Engine
+    provider: Provider
     channel: Channel
 
     def imported(self) -> None:
@@ -110,7 +130,9 @@ class _Launch:
 
     def decode(self) -> None:
         self._repeat("decode", self.provider.decode)
-        self.channel.send("overhead", seconds_per_token=self.provider.loop_overhead())
+        overhead = self.provider.loop_overhead()
+        if overhead is not None:
+            self.channel.send("overhead", seconds_per_token=overhead)
 
     def digest(self) -> None:
         self._enter("digest")

@@ -1,0 +1,87 @@
+"""The user's own callable, named `package.module:callable`: found, and asked what it takes."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from .channel import ProviderError, explain
+from .native import installed_version
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True, slots=True)
+class Callee:
+    """Something to call, and what it is called in a scenario."""
+
+    name: str
+    function: Callable[..., Any]
+
+    @classmethod
+    def find(cls, name: str) -> Callee:
+        """Import it. Raises ProviderError where the module or the callable is not there or fails."""
+        module_name, _, path = name.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and error.name and _is_part(error.name, module_name):
+                raise ProviderError(
+                    f"there is no module {error.name} for the provider {name}; install it in the environment "
+                    f"that is measured, or give the folder that holds it as import path"
+                ) from None
+            raise ProviderError(f"the module {module_name} cannot be imported: {explain(error)}") from error
+        try:
+            function = attrgetter(path)(module)
+        except AttributeError:
+            raise ProviderError(f"{module_name} has no {path}; correct provider = {name!r}") from None
+        if not callable(function):
+            raise ProviderError(f"{name} is a {type(function).__name__}, which cannot be called")
+        return cls(name, function)
+
+    def arguments(self, offered: Mapping[str, Any]) -> dict[str, Any]:
+        """What is offered, where the callable takes all of it and needs no more.
+
+        Raises ProviderError for the names it does not take: what was left out would not be applied.
+        """
+        try:
+            parameters = inspect.signature(self.function).parameters.values()
+        except (TypeError, ValueError):
+            raise ProviderError(f"{self.name} does not say what it takes; {_REMEDY}") from None
+        takes = {parameter.name for parameter in parameters if parameter.kind in _BY_NAME}
+        takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+        refused = [name for name in offered if name not in takes and not takes_any]
+        if refused:
+            raise ProviderError(f"{self.name} does not take {', '.join(refused)}; {_REMEDY}")
+        needed = [parameter.name for parameter in parameters if _is_needed(parameter)]
+        unknown = [name for name in needed if name not in offered]
+        if unknown:
+            raise ProviderError(f"{self.name} needs {', '.join(unknown)}, which nothing gives it; {_REMEDY}")
+        return dict(offered)
+
+    def versions(self) -> dict[str, str]:
+        """Name and version of what was installed of it, and of LangChain's core where that is in use."""
+        package = self.name.partition(":")[0].partition(".")[0]
+        names = importlib.metadata.packages_distributions().get(package, [])
+        if "langchain_core" in sys.modules:
+            names = [*names, "langchain-core"]
+        return {name: installed_version(name) for name in names}
+
+
+_REMEDY = "let a small function of your own take every name, apply it, and return the chat model"
+
+
+def _is_part(found: str, module: str) -> bool:
+    """Whether the missing module is the one asked for, or a package on its way."""
+    return module == found or module.startswith(f"{found}.")
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return parameter.default is inspect.Parameter.empty and parameter.kind not in variable

@@ -1,0 +1,245 @@
+"""A user's own provider: a callable that makes a chat model, and the answers that the model streams.
+
+What is timed is what a person at that application waits for: from the question to the first text of the
+answer, and from the first text to the last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import pairwise
+from time import perf_counter_ns
+from typing import Any, NamedTuple
+
+from . import questions
+from .callables import Callee
+from .channel import ProviderError, explain
+from .evidence import Watch
+from .job import Job, chat_problem
+from .native import Library
+from .provider import Loading, Timing
+from .vocabulary import Tokenizer
+
+_DIGEST_TOKENS, _SETTLED_TOKENS = 32, 40
+"""The digest is of so many tokens, out of a text of so many: the last token of a text may yet grow."""
+_MOST_CHUNKS_PER_TOKEN = 8
+
+_IN_USE = re.compile(r"\w+: (n_ctx|n_batch|n_ubatch) += (\d{1,9})$", re.ASCII)
+_CONTEXT_STEP = 256
+"""llama.cpp rounds a context up to whole steps."""
+
+
+class _Piece(NamedTuple):
+    """A chunk of an answer."""
+
+    stamp: int
+    """The clock when it came, in ns."""
+    text: str
+    """Empty where it says nothing: the role that answers, or why it stopped."""
+    tokens: int
+    """What it says of the number of tokens; 0 where it says nothing."""
+
+
+class Chat:
+    """A chat model of the user's own making."""
+
+    def __init__(self, library: Library, job: Job, callee: Callee) -> None:
+        problem = chat_problem(job.setting, job.workload)
+        if problem is None and job.hidden_work:
+            problem = "hidden_work is for the engine alone"
+        if problem is not None:
+            raise ProviderError(problem)
+        self._library, self._job, self._callee = library, job, callee
+        self._arguments = callee.arguments(_offered(job))
+        self._model: Any = None
+        self._tokenizer: Tokenizer | None = None
+        self._questions = questions.Questions(job, lambda text: len(self._tokens(text)))
+        self._watch = Watch()
+        self.devices = library.devices_of(job.setting)
+
+    def load(self) -> Loading:
+        """Call the user's callable; what it returns must be able to stream."""
+        self._watch.start()
+        start = perf_counter_ns()
+        with self._explained("was called"):
+            self._model = self._callee.function(**self._arguments)
+        stop = perf_counter_ns()
+        evidence = self._watch.stop()
+        if not callable(getattr(self._model, "stream", None)):
+            kind = type(self._model).__name__
+            raise ProviderError(f"{self._callee.name} returned a {kind} that has no stream(text)")
+        return Loading((stop - start) / 1e9, None, evidence)
+
+    def effective(self) -> dict[str, Any]:
+        """What llama.cpp's log says of the context; None where nothing of it came, as for other libraries.
+
+        Raises ProviderError where no context has the length that was given.
+        """
+        lines = [match for _, line in self._library.log.peek() if (match := _IN_USE.match(line))]
+        asked, found = self._job.setting.n_ctx, [int(match[2]) for match in lines if match[1] == "n_ctx"]
+        if found and not any(asked <= length < asked + _CONTEXT_STEP for length in found):
+            raise ProviderError(
+                f"{self._callee.name} was given n_ctx = {asked} and made a context of {found[-1]}; pass it on"
+            )
+        absent = dict.fromkeys(("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "model"))
+        return {**absent, **{match[1]: int(match[2]) for match in lines}}
+
+    def first_decode(self) -> Timing:
+        """The first text of the first answer; what is loaded late is loaded in it."""
+        return Timing([self._until_first(questions.FIRST)], 1, self._watch.stop())
+
+    def prompt(self, number: int) -> Timing:
+        """Until the first text that answers a long message; the tokens are the message's own.
+
+        What a provider puts around the message is its own affair: its time counts, its tokens do not. So the
+        same message is the same work for two providers. The warm-up fills a whole ubatch.
+        """
+        message = self._questions.long(number)
+        tokens = len(self._tokens(message))
+        seconds = self._until_first(message)
+        return Timing([seconds], tokens, self._watch.stop())
+
+    def decode(self, number: int) -> Timing:
+        """The tokens after the first text of an answer, over the time from the first text to the last.
+
+        Raises ProviderError where the answer came in one piece.
+        """
+        self._watch.start()
+        with closing(self._pieces(self._questions.endless(number))) as pieces:
+            answer = list(pieces)
+        evidence = self._watch.stop()
+        spoken = [piece for piece in answer if piece.text]
+        tokens = self._count(answer) - len(self._tokens(spoken[0].text)) if spoken else 0
+        if len(spoken) < 2 or tokens < 1:
+            raise ProviderError(
+                f"{self._callee.name} gave no second piece of text, and a rate needs two: its stream has to "
+                f"yield while it generates"
+            )
+        seconds = [(later.stamp - earlier.stamp) / 1e9 for earlier, later in pairwise(spoken)]
+        return Timing(seconds, tokens, evidence)
+
+    def loop_overhead(self) -> float | None:
+        """None: the loop here is a `for`, and all else is the provider's."""
+        return None
+
+    def digest(self) -> str:
+        """Hash of the first 32 tokens of the answer to a fixed message."""
+        text = ""
+        with closing(self._pieces(questions.FIXED)) as pieces:
+            for piece in pieces:
+                text += piece.text
+                if piece.text and len(self._tokens(text)) >= _SETTLED_TOKENS:
+                    break
+        ids = self._tokens(text)[:_DIGEST_TOKENS]
+        if not ids:
+            raise self._silent()
+        return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()[:16]
+
+    def close(self) -> None:
+        """Let go of the model; whether that frees it is the provider's affair."""
+        self._model = None
+        if self._tokenizer is not None:
+            self._tokenizer.close()
+
+    def _until_first(self, message: str) -> float:
+        """Seconds from the question to the first text; the watch has been started, and runs on."""
+        self._watch.start()
+        start = perf_counter_ns()
+        with closing(self._pieces(message)) as pieces:
+            first = next((piece for piece in pieces if piece.text), None)
+        if first is None:
+            raise self._silent()
+        return (first.stamp - start) / 1e9
+
+    def _pieces(self, message: str) -> Generator[_Piece]:
+        """Every chunk of the answer as it comes. Closed early, it closes the provider's own stream."""
+        most = _MOST_CHUNKS_PER_TOKEN * self._arguments["max_tokens"] + 1000
+        with self._explained("answered"):
+            stream = self._model.stream(message)
+            try:
+                for count, chunk in enumerate(stream):
+                    yield _Piece(perf_counter_ns(), _text(chunk), _output_tokens(chunk))
+                    if count > most:
+                        raise self._too_long(f"{most} chunks and no end")
+            finally:
+                if callable(close := getattr(stream, "close", None)):
+                    close()
+
+    def _count(self, answer: list[_Piece]) -> int:
+        """Tokens of a whole answer: as the provider says, else as the model's tokenizer says.
+
+        Raises ProviderError for many more than were allowed. Text that is no language, as random weights make
+        it, is split into more tokens than it was made of.
+        """
+        most = self._arguments["max_tokens"]
+        said = sum(piece.tokens for piece in answer)
+        count = said or len(self._tokens("".join(piece.text for piece in answer)))
+        if count > (most if said else 4 * most) + 16:
+            raise self._too_long(f"{count} tokens")
+        return count
+
+    def _tokens(self, text: str) -> list[int]:
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer(self._job.model_path)
+        return self._tokenizer.tokens(text)
+
+    @contextmanager
+    def _explained(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except ProviderError:
+            raise
+        except Exception as error:
+            raise ProviderError(f"{self._callee.name} failed when it {doing}: {explain(error)}") from error
+
+    def _silent(self) -> ProviderError:
+        return ProviderError(f"{self._callee.name} answered without any text, so there is nothing to time")
+
+    def _too_long(self, much: str) -> ProviderError:
+        given = f"max_tokens = {self._arguments['max_tokens']} was given"
+        return ProviderError(f"{self._callee.name} answered with {much} where {given}; pass it on")
+
+
+def _offered(job: Job) -> dict[str, Any]:
+    """What the callable is given, by name."""
+    setting = job.setting
+    return {
+        "model_path": job.model_path,
+        "n_ctx": setting.n_ctx,
+        "n_gpu_layers": 0 if setting.device == "cpu" else setting.n_gpu_layers,
+        "n_batch": setting.n_batch,
+        "n_threads": setting.n_threads,
+        "use_mmap": setting.load_mode in ("auto", "mmap", "mmap+mlock"),
+        "use_mlock": setting.load_mode in ("mlock", "mmap+mlock"),
+        "temperature": 0.0,
+        "max_tokens": job.workload.generated_tokens,
+        "seed": job.seed,
+    }
+
+
+def _text(chunk: Any) -> str:
+    """The text of a chunk's `content`, a string or a list of blocks as LangChain has them."""
+    content = getattr(chunk, "content", None)
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        blocks = [block.get("text", "") if isinstance(block, Mapping) else block for block in content]
+        return "".join(block for block in blocks if isinstance(block, str))
+    raise ProviderError(f"a chunk of the answer is a {type(chunk).__name__} whose content is no text")
+
+
+def _output_tokens(chunk: Any) -> int:
+    """The tokens of text that a chunk's `usage_metadata` counts; chunks add up, as in LangChain.
+
+    Tokens of reasoning come before the text, or are not in it.
+    """
+    usage = getattr(chunk, "usage_metadata", None)
+    if not isinstance(usage, Mapping):
+        return 0
+    details = usage.get("output_token_details")
+    hidden = details.get("reasoning", 0) if isinstance(details, Mapping) else 0
+    counts = [count if isinstance(count, int) else 0 for count in (usage.get("output_tokens"), hidden)]
+    return max(0, counts[0] - counts[1])

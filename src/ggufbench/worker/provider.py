@@ -1,0 +1,60 @@
+"""What every provider does, whichever code path it drives: the steps of a launch, and what they return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+WARMUP = -1
+"""In place of the number of a sample: a run that is not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A load, and what else happened meanwhile."""
+
+    model_seconds: float
+    context_seconds: float | None
+    """None where model and context are made in one call."""
+    evidence: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Timed work, and what else happened meanwhile."""
+
+    seconds: list[float]
+    """Of each token or chunk in order, or of the whole prompt."""
+    tokens: int
+    evidence: dict[str, float]
+
+
+class Provider(Protocol):
+    """A code path that drives a model. Seconds are of a monotonic clock; failures are ProviderErrors."""
+
+    devices: list[int]
+    """Handles of the devices that the setting may use."""
+
+    def load(self) -> Loading:
+        """Load the model and make it ready for tokens."""
+
+    def effective(self) -> dict[str, Any]:
+        """The settings as they are in use; None for what cannot be read back."""
+
+    def first_decode(self) -> Timing:
+        """The first token after loading."""
+
+    def prompt(self, number: int) -> Timing:
+        """Evaluate the prompt of that number."""
+
+    def decode(self, number: int) -> Timing:
+        """Generate the tokens of that number."""
+
+    def loop_overhead(self) -> float | None:
+        """Seconds of the timed loop itself for each token; None where nothing tells them apart."""
+
+    def digest(self) -> str:
+        """Hash of the greedy tokens that follow something fixed."""
+
+    def close(self) -> None:
+        """Let the model go."""

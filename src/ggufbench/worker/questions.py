@@ -1,0 +1,60 @@
+"""What a chat model is asked: nothing twice, which a cache would answer, and the same in every launch."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable
+
+from .job import Job
+from .provider import WARMUP
+
+FIRST = "Say hello."
+FIXED = "Name the colours of the rainbow, then the planets."
+"""For the digest."""
+
+_TEMPLATE_TOKENS = 64
+"""Room for what a chat template puts around a message."""
+_WORDS = (
+    "river", "stone", "garden", "window", "letter", "morning", "forest", "bridge", "table", "market",
+    "winter", "summer", "doctor", "captain", "village", "yellow", "silver", "gentle", "narrow", "simple",
+    "quiet", "heavy", "broken", "early", "distant", "carry", "follow", "remember", "gather", "listen",
+)  # fmt: skip
+
+
+class Questions:
+    """The messages of one launch. A sample that is repeated asks something else, of the same kind."""
+
+    def __init__(self, job: Job, count: Callable[[str], int]) -> None:
+        self._job, self._count = job, count
+        self._times: Counter[str] = Counter()
+
+    def long(self, number: int) -> str:
+        """A question of the workload's prompt tokens, or the few less that whole words make.
+
+        The warm-up's is as long as a ubatch where there is room for it.
+        """
+        setting, workload = self._job.setting, self._job.workload
+        source, wanted = self._source("prompt", number), workload.prompt_tokens
+        if number == WARMUP:
+            room = setting.n_ctx - workload.generated_tokens - _TEMPLATE_TOKENS
+            wanted = max(wanted, min(setting.n_ubatch, room))
+        begin = source.randrange(1000, 10**6)
+        words = [source.choice(_WORDS) for _ in range(wanted)]
+
+        def question(length: int) -> str:
+            return f"{begin} words to tell a story with: {' '.join(words[:length])}."
+
+        fitting = bisect_right(range(wanted + 1), wanted, key=lambda length: self._count(question(length)))
+        return question(max(0, fitting - 1))
+
+    def endless(self, number: int) -> str:
+        """A short question whose answer is as long as it may be."""
+        start = self._source("decode", number).randrange(1000, 10**6)
+        return f"Count upwards from {start} in words, one number after the other, and never stop."
+
+    def _source(self, kind: str, number: int) -> random.Random:
+        name = f"{self._job.seed} {kind} {number}"
+        self._times[name] += 1
+        return random.Random(f"{name} {self._times[name]}")  # noqa: S311 (a workload, no secret)

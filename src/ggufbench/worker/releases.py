@@ -1,0 +1,143 @@
+"""What releases of llama-cpp-python call the same thing, and what some of them cannot do.
+
+A ctypes structure takes an attribute of any name: a setting written to a field that a release does not have
+would be accepted and not applied. So each name is looked up first, translated where the release has another
+way to say it, and refused where it has none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from .channel import ProviderError
+from .job import Setting
+
+_LOAD_MODES = {"auto": -1, "none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}
+_LOAD_FLAGS = {
+    "none": {"use_mmap": False, "use_mlock": False},
+    "mmap": {"use_mmap": True, "use_mlock": False},
+    "mlock": {"use_mmap": False, "use_mlock": True},
+    "mmap+mlock": {"use_mmap": True, "use_mlock": True},
+    "dio": {"use_direct_io": True, "use_mmap": False, "use_mlock": False},
+}
+"""How releases before `load_mode` (0.3.20 is one) say it; with `auto` they are left to their own choice."""
+
+_SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
+_FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
+_KV_TYPES = {
+    "f32": 0,
+    "f16": 1,
+    "bf16": 30,
+    "q8_0": 8,
+    "q4_0": 2,
+    "q4_1": 3,
+    "q5_0": 6,
+    "q5_1": 7,
+    "iq4_nl": 20,
+}
+
+_NEEDED = (
+    "llama_get_memory",
+    "llama_init_from_model",
+    "llama_memory_clear",
+    "llama_memory_seq_pos_max",
+    "llama_model_get_vocab",
+    "llama_model_load_from_file",
+    "llama_supports_rpc",
+)
+"""Functions that releases of years ago lack, which have no other name there that would do the same."""
+
+
+def refuse_too_old(api: Any, release: str) -> None:
+    """Raise ProviderError where this release lacks what nothing can stand in for."""
+    missing = next((name for name in _NEEDED if not hasattr(api, name)), None)
+    if missing is not None:
+        raise ProviderError(
+            f"llama-cpp-python {release} has no {missing}, which measuring needs; take a newer release"
+        )
+
+
+class _Fields:
+    """A structure of parameters of which only the fields that it has can be set."""
+
+    def __init__(self, params: Any, release: str) -> None:
+        self._params, self._release = params, release
+        self._known = {name for name, *_ in params._fields_}
+
+    def has(self, name: str) -> bool:
+        """Whether this release's structure has that field."""
+        return name in self._known
+
+    def set(self, asked: str, **values: Any) -> None:
+        """Set fields for what a setting asked. Raises ProviderError where one of them is not there."""
+        missing = next((name for name in values if name not in self._known), None)
+        if missing is not None:
+            raise self.refusal(asked, f"it has no {missing}")
+        for name, value in values.items():
+            setattr(self._params, name, value)
+
+    def refusal(self, asked: str, why: str) -> ProviderError:
+        """What to raise where this release cannot do what a setting asks."""
+        return ProviderError(
+            f"llama-cpp-python {self._release} cannot do {asked}: {why}; change it, or take a newer release"
+        )
+
+
+def model_params(api: Any, setting: Setting, devices: Any, release: str) -> Any:
+    """The parameters for loading a model on these devices, a list that `native.device_list` made.
+
+    Raises ProviderError for what this release cannot do.
+    """
+    params = api.llama_model_default_params()
+    fields, on_cpu = _Fields(params, release), setting.device == "cpu"
+    fields.set(f'device = "{setting.device}"', devices=ctypes.cast(devices, ctypes.c_void_p))
+    # n_gpu_layers = 0 alone keeps the GPU for large batches; only a model without devices does not.
+    fields.set("n_gpu_layers", n_gpu_layers=0 if on_cpu else setting.n_gpu_layers)
+    fields.set("split_mode", split_mode=_SPLIT_MODES["none" if on_cpu else setting.split_mode])
+    fields.set("main_gpu", main_gpu=-1 if on_cpu else setting.main_gpu)
+    _set_load_mode(fields, setting.load_mode)
+    if fields.has("use_extra_bufts") or not setting.repack:
+        fields.set(f"repack = {str(setting.repack).lower()}", use_extra_bufts=setting.repack)
+    return params
+
+
+def context_params(api: Any, setting: Setting, release: str) -> Any:
+    """The parameters of a context. Raises ProviderError for what this release cannot do."""
+    params = api.llama_context_default_params()
+    fields = _Fields(params, release)
+    for name in ("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "offload_kqv"):
+        fields.set(name, **{name: getattr(setting, name)})
+    for name in ("type_k", "type_v"):
+        fields.set(name, **{name: _KV_TYPES[getattr(setting, name)]})
+    _set_flash_attn(fields, setting.flash_attn)
+    if fields.has("swa_full"):  # before it, every release had the full-size cache
+        # A full-size cache for sliding-window layers only serves prefix reuse, which no workload here does.
+        fields.set("swa_full", swa_full=False)
+    return params
+
+
+def vocabulary_params(api: Any, release: str) -> Any:
+    """The parameters for loading the tokenizer of a file and nothing else."""
+    params = api.llama_model_default_params()
+    _Fields(params, release).set("vocab_only", vocab_only=True)
+    return params
+
+
+def _set_load_mode(fields: _Fields, mode: str) -> None:
+    asked = f'load_mode = "{mode}"'
+    if fields.has("load_mode"):
+        fields.set(asked, load_mode=_LOAD_MODES[mode])
+    elif mode != "auto":
+        off = {"use_direct_io": False} if fields.has("use_direct_io") else {}
+        fields.set(asked, **{**off, **_LOAD_FLAGS[mode]})
+
+
+def _set_flash_attn(fields: _Fields, wanted: str) -> None:
+    asked = f'flash_attn = "{wanted}"'
+    if fields.has("flash_attn_type"):
+        fields.set(asked, flash_attn_type=_FLASH_ATTN[wanted])
+    elif wanted == "auto":
+        raise fields.refusal(asked, 'it knows "on" and "off" alone')
+    else:
+        fields.set(asked, flash_attn=wanted == "on")

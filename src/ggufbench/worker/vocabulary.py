@@ -1,0 +1,78 @@
+"""The model's own tokenizer, in a process of its own: what it takes of memory is not the measured process's.
+
+The other process is a worker too. It loads the vocabulary of the file and nothing else, and sleeps while no
+text comes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+from .channel import Channel, ProviderError
+from .native import Library
+from .releases import vocabulary_params
+
+_ENTRY = Path(__file__).resolve().with_name("__main__.py")
+
+
+class Tokenizer:
+    """Says which tokens a text is. Raises ProviderError where the other process fails."""
+
+    def __init__(self, model_path: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(_ENTRY)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+        )
+        self._exchange({"task": "tokenize", "model_path": model_path})
+
+    def tokens(self, text: str) -> list[int]:
+        """The text's token ids, with nothing added."""
+        return cast("list[int]", self._exchange(text)["ids"])
+
+    def close(self) -> None:
+        """End the other process."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process.wait()
+
+    def _exchange(self, message: Any) -> dict[str, Any]:
+        said, answers = self._process.stdin, self._process.stdout
+        assert said is not None and answers is not None  # noqa: S101 (both are pipes)
+        try:
+            said.write(json.dumps(message) + "\n")
+            said.flush()
+            answer: dict[str, Any] = json.loads(answers.readline() or "{}")
+        except OSError:
+            answer = {}
+        if "ids" not in answer:
+            raise ProviderError(f"the model's tokenizer cannot be used: {answer.get('message', 'it ended')}")
+        return answer
+
+
+def serve(values: dict[str, Any], channel: Channel) -> None:
+    """Answer each line, a text in JSON, with its `ids`, until the lines end."""
+    library = Library()
+    api, path = library.api, os.fsencode(values["model_path"])
+    model = api.llama_model_load_from_file(path, vocabulary_params(api, library.version))
+    if not model:
+        raise ProviderError(library.log.errors() or "llama.cpp could not load the file")
+    vocabulary = api.llama_model_get_vocab(model)
+    ids: list[int] = []
+    while line := channel.exchange("tokens", ids=ids):
+        ids = _tokenize(api, vocabulary, json.loads(line))
+        library.log.drain()
+
+
+def _tokenize(api: Any, vocabulary: Any, text: str) -> list[int]:
+    raw = text.encode("utf-8", errors="replace")
+    room = len(raw) + 8  # no token is shorter than a byte; some vocabularies put one before the text
+    ids = (api.llama_token * room)()
+    count = api.llama_tokenize(vocabulary, raw, len(raw), ids, room, False, False)
+    if count < 0:
+        raise ProviderError(f"a text of {len(raw)} bytes is {-count} tokens, more than it has bytes")
+    return list(ids[:count])
