@@ -1,14 +1,15 @@
 # make bench   measure every GGUF model on this machine
 # make test    test the harness
+# make simulate   the gate's error rates again, by simulation (some minutes)
 #
-# Both set themselves up in .venv: llama-cpp-python is compiled (some minutes, once), the rest is installed.
+# All set themselves up in .venv: llama-cpp-python is compiled (some minutes, once), the rest is installed.
 # A GPU build: make bench CMAKE_ARGS=-DGGML_CUDA=on. More options: make bench ARGS="--models FOLDER".
 
 PYTHON ?= python3
 LLAMA_CPP_PYTHON ?= llama-cpp-python==0.3.36
 BIN := .venv/bin
 
-.PHONY: bench test check schema clean
+.PHONY: bench test check schema simulate clean
 
 bench: .venv/ready
 	$(BIN)/pytest bench --benchmark-only --demo-models .models $(ARGS)
@@ -23,6 +24,9 @@ check: .venv/ready
 
 schema: .venv/ready
 	$(BIN)/ggufbench schema > docs/record.schema.json
+
+simulate: .venv/ready
+	$(BIN)/python tools/simulate.py --write docs/gating-error-rates.md $(ARGS)
 
 .venv/ready: pyproject.toml Makefile tools/install_llama_cpp.sh
 	$(PYTHON) -m venv .venv
