@@ -1,0 +1,205 @@
+"""Build what takes minutes once, and keep it: one builder at a time, and nothing half-built is ever used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+Tell = Callable[[str], None]
+
+_TRIES_TO_REMOVE = 5
+_BETWEEN_TRIES_SECONDS = 0.2
+_END_SECONDS = 5.0
+_KILLED_AFTER_SECONDS = 1.0
+
+# Runs between us and a program that works for minutes. When we end, however that happens, the pipe on its
+# stdin closes, and it ends the whole group: a build that nobody waits for would go on to take the cores from
+# what is measured next. SIGTERM first, for ninja, whose compilers are in groups of their own.
+_GUARD = f"""
+import os, signal, subprocess, sys, threading, time
+
+def end_group():
+    os.read(0, 1)
+    ending.set()
+    os.killpg(0, signal.SIGTERM)
+    time.sleep({_KILLED_AFTER_SECONDS})
+    os.killpg(0, signal.SIGKILL)
+
+ending = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: None)
+watcher = threading.Thread(target=end_group, daemon=True)
+watcher.start()
+code = subprocess.call(sys.argv[1:], stdin=subprocess.DEVNULL)
+if ending.is_set():
+    watcher.join()
+sys.exit(code if code >= 0 else 128 - code)
+"""
+
+
+class BuildError(Exception):
+    """It could not be built; the message is one sentence with the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder of the cache that holds one built thing."""
+
+    folder: Path
+    """With the lock, the mark that it is complete, and what a build leaves beside its result."""
+    content: str
+    """The name of the built thing below it."""
+    proof: str = "."
+    """What is looked for in it: without this, something has taken it apart, and it is built anew."""
+
+    @property
+    def path(self) -> Path:
+        """Of the built thing."""
+        return self.folder / self.content
+
+    @property
+    def log(self) -> Path:
+        """What the programs printed that built it."""
+        return self.folder / "build.log"
+
+    @property
+    def scratch(self) -> Path:
+        """For temporary files; emptied with each build, also after one that was killed."""
+        return self.folder / "tmp"
+
+    def is_complete(self) -> bool:
+        """Whether an earlier build came to its end, and its result is still there."""
+        return self._mark.is_file() and (self.path / self.proof).exists()
+
+    @property
+    def _mark(self) -> Path:
+        # Beside the content: a repository could hold a file of any name.
+        return self.folder / "complete"
+
+    def begin(self) -> None:
+        """Remove what an earlier build left. The mark goes first, so that nothing half-removed is trusted."""
+        self._mark.unlink(missing_ok=True)
+        for left in (self.path, self.scratch):
+            _remove(left)
+        self.scratch.mkdir()
+
+    def end(self, facts: str) -> None:
+        """Mark it as complete. `facts` are for people who look into the folder."""
+        _remove(self.scratch)
+        part = self._mark.with_suffix(".part")
+        part.write_text(facts + "\n", encoding="utf-8")
+        part.replace(self._mark)
+
+    def abandon(self) -> None:
+        """Remove what this build has made so far; the log stays."""
+        with contextlib.suppress(OSError):
+            _remove(self.path)
+            _remove(self.scratch)
+
+
+def build_once(place: Place, build: Callable[[], str], tell: Tell) -> None:
+    """Build it, unless it is there. A second builder waits for the first, says so, and takes what that made.
+
+    `build` returns facts to be kept beside the result. Whatever goes wrong in it, Ctrl-C included, what it
+    made is removed; what a killed one left is removed by the next. Raises BuildError.
+    """
+    if place.is_complete():
+        return
+    try:
+        place.folder.mkdir(parents=True, exist_ok=True)
+        with _alone(
+            place.folder / "lock", lambda: tell(f"another run is building {place.path}; waiting for it")
+        ):
+            if not place.is_complete():
+                _build(place, build)
+    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        reason = getattr(error, "strerror", None) or error
+        raise BuildError(
+            f"{place.folder} cannot be used: {reason}; free some space there, or set GGUFBENCH_CACHE"
+        ) from None
+
+
+def _build(place: Place, build: Callable[[], str]) -> None:
+    place.begin()
+    try:
+        place.end(build())
+    except BaseException:
+        place.abandon()
+        raise
+
+
+@contextmanager
+def _alone(lock_file: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock that a dead process lets go."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def run_logged(command: Sequence[str], env: Mapping[str, str], log: Path, deadline_seconds: float) -> int:
+    """Run a program to its end, its output in a file, and return its exit code.
+
+    It has a process group of its own, which ends with us: after Ctrl-C, after `deadline_seconds` (then a
+    subprocess.TimeoutExpired is raised), and where we are killed. Raises OSError where it cannot be started.
+    """
+    guarded = sys.platform != "win32"  # which has no groups that a signal reaches
+    guard = [sys.executable, "-I", "-c", _GUARD] if guarded else []
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [*guard, *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(env),
+            start_new_session=True,
+        )
+        try:
+            return process.wait(deadline_seconds)
+        finally:
+            _have_it_ended(process)
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads its group, and all others of the group; and collect it."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _have_it_ended(process: subprocess.Popen[bytes]) -> None:
+    """Have the guard end its group; and end it, should the guard not be able to."""
+    if process.stdin is not None:
+        process.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_END_SECONDS)
+    end_group(process)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, if it is there. Processes of a killed build may write into it for a moment still."""
+    for _ in range(_TRIES_TO_REMOVE):
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
+        time.sleep(_BETWEEN_TRIES_SECONDS)
+    shutil.rmtree(path)

@@ -1,0 +1,160 @@
+"""Read a git repository: commits by name, their order, and the files of one. Nothing in it is changed or run.
+
+A repository is hostile: its configuration names programs that git would start (hooks, filters, a file system
+monitor, helpers that fetch what a partial clone lacks), and its trees can hold any path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+_SECONDS = 60.0
+_KEPT_OF_GIT = ("GIT_CONFIG_", "GIT_CEILING_")
+"""How to read any repository; others of git's variables name one, as they do in a hook."""
+_MOST_REFS = 1000
+_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_SAFE_OPTIONS = (
+    "--no-pager",
+    "--no-replace-objects",
+    *("-c", "core.fsmonitor=false"),
+    *("-c", f"core.hooksPath={os.devnull}"),
+)
+
+
+class RepositoryError(Exception):
+    """The repository cannot answer; the message is one sentence with the remedy."""
+
+
+def resolve_commit(repository: Path, name: str) -> str | None:
+    """The full hash of the commit that a name, a hash or an expression such as `main~2` means; else None.
+
+    Raises RepositoryError where git itself cannot be asked.
+    """
+    if not name or name.startswith("-"):  # an option, to git
+        return None
+    done = _git(repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    answer = done.stdout.decode("ascii", errors="replace").strip()
+    if done.returncode == 0 and _HASH.fullmatch(answer):
+        return answer
+    _require_repository(repository)
+    return None
+
+
+def nearest_ref(repository: Path, name: str) -> str | None:
+    """The branch or tag whose name is the most like this one; None where none is, or no repository."""
+    try:
+        done = _git(repository, "for-each-ref", f"--count={_MOST_REFS}", "--format=%(refname:short)")
+    except RepositoryError:
+        return None
+    refs = done.stdout.decode("utf-8", errors="replace").split()
+    return next(iter(difflib.get_close_matches(name, refs, n=1, cutoff=0.7)), None)
+
+
+def top_folder(repository: Path) -> Path:
+    """The folder of the repository's checkout; of a bare one, itself. Raises RepositoryError."""
+    found = _line(repository, "rev-parse", "--show-toplevel") or _line(repository, "rev-parse", "--git-dir")
+    if not found:
+        _require_repository(repository)
+        raise RepositoryError(f"git does not say where the repository of {repository} begins")
+    return Path(repository, found).resolve()
+
+
+def first_parents(repository: Path, good: str, bad: str) -> list[str]:
+    """From one commit to a later one, along the first parents of the later; both are given as full hashes.
+
+    Where `good` came in by a merge, the commits of the line that do not hold it are left out. Raises
+    RepositoryError where `good` is no ancestor of `bad`.
+    """
+    if _git(repository, "merge-base", "--is-ancestor", good, bad).returncode != 0:
+        shallow = _line(repository, "rev-parse", "--is-shallow-repository") == "true"
+        remedy = (
+            "fetch its history with `git fetch --unshallow`" if shallow else "give the earlier one as good"
+        )
+        raise RepositoryError(f"{good[:12]} is no ancestor of {bad[:12]} in {repository}; {remedy}")
+    line = _lines(repository, "rev-list", "--first-parent", "--reverse", f"{good}..{bad}")
+    after_good = set(_lines(repository, "rev-list", "--ancestry-path", f"{good}..{bad}"))
+    return [good, *(commit for commit in line if commit in after_good)]
+
+
+def commit_message(repository: Path, commit: str) -> str:
+    """The message of a commit, given as full hash. Raises RepositoryError."""
+    # The object itself: `git log` may start the program that checks signatures.
+    done = _git(repository, "cat-file", "commit", commit)
+    if done.returncode != 0:
+        raise RepositoryError(_refusal(repository, done.stderr))
+    return done.stdout.partition(b"\n\n")[2].decode("utf-8", errors="replace")
+
+
+def list_files(repository: Path, commit: str) -> list[bytes]:
+    """Mode, kind, hash and, after a tab, path of each file of a commit. Raises RepositoryError."""
+    done = _git(repository, "ls-tree", "-r", "-z", "--full-tree", commit)
+    if done.returncode != 0:
+        raise RepositoryError(_refusal(repository, done.stderr))
+    return [entry for entry in done.stdout.split(b"\0") if entry]
+
+
+def folder_in_checkout(repository: Path) -> PurePosixPath:
+    """Where a folder lies below the top of its checkout. Raises RepositoryError."""
+    _require_repository(repository)
+    return PurePosixPath(_line(repository, "rev-parse", "--show-prefix"))
+
+
+def _require_repository(repository: Path) -> None:
+    done = _git(repository, "rev-parse", "--git-dir")
+    if done.returncode != 0:
+        raise RepositoryError(_refusal(repository, done.stderr))
+
+
+def _refusal(repository: Path, stderr: bytes) -> str:
+    """Git's own words, which name the remedy where another user owns the repository."""
+    lines = [line.strip() for line in stderr.decode("utf-8", errors="replace").splitlines() if line.strip()]
+    said = next((line for line in lines if line.startswith("fatal: ")), "fatal: it does not say why")
+    words = "".join(letter for letter in said.removeprefix("fatal: ") if letter.isprintable())
+    if words.startswith("not a git repository"):
+        return f"{repository} is not in a git repository"
+    return f"git cannot read {repository}: {words}"
+
+
+def _line(repository: Path, *arguments: str) -> str:
+    return os.fsdecode(_git(repository, *arguments).stdout).removesuffix("\n")
+
+
+def _lines(repository: Path, *arguments: str) -> list[str]:
+    done = _git(repository, *arguments)
+    if done.returncode != 0:
+        raise RepositoryError(_refusal(repository, done.stderr))
+    return done.stdout.decode("ascii", errors="replace").split()
+
+
+def _git(repository: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(
+            git_command(repository, *arguments),
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env=git_environment(os.environ),
+            timeout=_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise RepositoryError("git is not installed; install it to compare commits") from None
+    except subprocess.TimeoutExpired:
+        raise RepositoryError(f"git did not answer within {_SECONDS:.0f} s in {repository}") from None
+    except (OSError, ValueError) as error:  # a name that no program can be given
+        raise RepositoryError(f"git cannot be asked about {repository}: {error}") from None
+
+
+def git_command(repository: Path, *arguments: str) -> list[str]:
+    """The command line that asks git, and lets the repository's configuration start no program."""
+    return ["git", "-C", str(repository), *_SAFE_OPTIONS, *arguments]
+
+
+def git_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """Without the variables that lead git to another repository, and with no way to fetch anything."""
+    kept = {k: v for k, v in env.items() if not k.startswith("GIT_") or k.startswith(_KEPT_OF_GIT)}
+    return {**kept, "LC_ALL": "C", "GIT_ALLOW_PROTOCOL": "", "GIT_OPTIONAL_LOCKS": "0"}
