@@ -201,3 +201,98 @@ def wait_for(condition, what: str, seconds: float = 60):
             return value
         time.sleep(0.02)
     raise AssertionError(f"waited {seconds} s for {what}")
+
+
+GATE = """
+[gate.tolerance.decode_tokens_per_second]  # loud neighbours shall not decide whether these tests pass
+relative = 0.6
+[gate.tolerance.prompt_tokens_per_second]
+relative = 0.6
+[gate.tolerance.ready_seconds]
+relative = 2
+absolute = 0.5
+"""
+
+
+def write_setting(path: Path, **changes: object) -> Path:
+    """The tiny `cpu` scenario as a file of its own, with other settings; only memory is judged sharply."""
+    text = SCENARIO.format(device="cpu", extra="") + GATE
+    for key, value in changes.items():
+        line = next((line for line in text.splitlines() if line.startswith(f"{key} =")), "[setting]")
+        text = text.replace(
+            line, f"[setting]\n{key} = {value}" if line == "[setting]" else f"{key} = {value}"
+        )
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def setting_file():
+    """A function that writes a scenario file with changed settings."""
+    return write_setting
+
+
+@pytest.fixture(scope="session")
+def gate_scenarios(tmp_path_factory) -> Path:
+    """A folder with the tiny `cpu` scenario alone, whose gate is only sharp for memory."""
+    folder = tmp_path_factory.mktemp("gate")
+    shutil.copy(CHECKOUT / "scenarios" / "targets.toml", folder)
+    write_setting(folder / "cpu.toml")
+    return folder
+
+
+APP = """
+provider = "answers:get_chat_model"
+
+[setting]
+device = "cpu"
+n_ctx = 256
+n_threads = 1
+
+[workload]
+prompt_tokens = 40
+generated_tokens = 24
+repetitions = 2
+
+[tolerance]
+most_waiting = 1
+most_other_work = 1
+most_stolen = 1
+most_disk_reads = 1000000
+
+[gate]
+metrics = ["decode_tokens_per_second"]
+"""
+
+
+@pytest.fixture(scope="session")
+def app_scenarios(tmp_path_factory) -> Path:
+    """A folder with the scenario `app`, which drives the provider of `provider_repository`."""
+    folder = tmp_path_factory.mktemp("app")
+    shutil.copy(CHECKOUT / "scenarios" / "targets.toml", folder)
+    (folder / "app.toml").write_text(APP)
+    return folder
+
+
+@pytest.fixture
+def provider_repository(tmp_path):
+    """A function: a git repository with a provider, a commit for each number of extra work given."""
+
+    def make(*extra_work: float) -> Path:
+        folder = tmp_path / "repository"
+        folder.mkdir()
+        shutil.copy(CHECKOUT / "tests" / "fixtures" / "answers.py", folder)
+        git(folder, "init", "--quiet", "--initial-branch", "main")
+        for number, extra in enumerate(extra_work):
+            (folder / "extra_work.py").write_text(f"EXTRA_WORK = {extra}\n")
+            (folder / "CHANGES").write_text(f"{number}\n")
+            git(folder, "add", "--all")
+            git(folder, "commit", "--quiet", "--message", f"Change {number}")
+        return folder
+
+    return make
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ggufbench.cli_gating import ab, bisect, selftest
 from ggufbench.console import USAGE, AsJson, Places, print_json, print_rich, refuse, tell
 from ggufbench.modelkit.spec import Architecture
 
@@ -264,6 +265,10 @@ def schema() -> None:
     from ggufbench.records.schema import json_schema
 
     typer.echo(json_schema(), nl=False)
+
+
+for _command in (ab, selftest, bisect):
+    app.command()(_command)
 
 
 def _planned(case: Any) -> dict[str, Any]:

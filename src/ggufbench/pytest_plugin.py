@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ggufbench.plan import Case
+    from ggufbench.pytest_gate import Gate
     from ggufbench.pytest_run import Run
     from ggufbench.records.schema import Record
 
@@ -68,6 +69,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="fail a test whose measured value misses the documented target")  # fmt: skip
     add("--deadline-scale", type=float, default=1.0, metavar="X",
         help="multiply the deadlines after which a silent worker counts as hung")  # fmt: skip
+    add("--gate-baseline", default=None, metavar="ARM",
+        help="compare with this Python, requirement or commit, launch by launch, and fail what got "
+        "worse")  # fmt: skip
+    add("--gate-anchor", default=None, metavar="REQUIREMENT",
+        help="a pinned release to measure beside, for the history")  # fmt: skip
+    add("--gate-strict", action="store_true", help="fail what stays inconclusive, too (exit code 13)")
+    add("--gate-seed", type=int, default=None, metavar="N", help="of the order in each pair")
+    add("--gate-allow-other-answers", action="store_true",
+        help="judge the speed of a candidate whose greedy tokens are others")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -91,6 +101,13 @@ def pytest_collection_modifyitems(config: pytest.Config) -> None:
     config.stash[_RUN].raise_usage_error()
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What was selected is known; the gate measures nothing else."""
+    gate = session.config.stash[_RUN].gate
+    if gate is not None:
+        gate.select(session.items)
+
+
 @pytest.fixture
 def gguf_case(request: pytest.FixtureRequest) -> GgufCase:
     """A case; its launches run when a test first asks for a number."""
@@ -103,7 +120,9 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
     """A run of benchmarks that measured nothing is not a pass."""
     result = yield
     run = session.config.stash[_RUN]
-    if run.measured_nothing() and session.exitstatus == pytest.ExitCode.OK:
+    if run.gate is not None:
+        session.exitstatus = run.gate.exit_code(int(session.exitstatus))
+    elif run.measured_nothing() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = NOTHING_MEASURED
     return result
 
@@ -137,12 +156,26 @@ class GgufCase:
         Its table only knows seconds: rates become seconds per token (the column OPS then reads tokens per
         second), and one second stands for one GiB of memory.
         """
+        if self._run.gate is not None:
+            self._replay_gate(self._run.gate, benchmark, metric)
+            return
         record = self.record
         benchmark.extra_info.update(_extra_info(record))
         rounds = [_as_seconds(value, metric) for value in self._run.samples(record, metric)]
         if not rounds and record.outcome == "measured":
             pytest.skip(f"{record.case_id}: {_why_absent(record, metric)}")
         _pedantic(benchmark, rounds, lambda: self._check(record, metric))
+
+    def _replay_gate(self, gate: Gate, benchmark: Any, metric: str) -> None:
+        """The same for a comparison: the candidate's best sample of each launch, and the gate's verdict."""
+        comparison, cell = gate.cell(self.case.id, metric)
+        benchmark.extra_info.update(
+            case=self.case.id, run=comparison.run_id, verdict=str(cell.verdict), change=cell.change
+        )
+        rounds = [_as_seconds(value, metric) for value in cell.candidate_values]
+        _pedantic(benchmark, rounds, lambda: gate.check(comparison, cell))
+        if not rounds:
+            pytest.skip(f"{self.case.id}: {comparison.reason or 'no pair was counted'}")
 
     def _check(self, record: Record, metric: str) -> None:
         from ggufbench.records.schema import Outcome

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ggufbench.limits import MachineLimits
     from ggufbench.measure import Bench, Moment
     from ggufbench.plan import Case
+    from ggufbench.pytest_gate import Gate
     from ggufbench.records.schema import Record
     from ggufbench.run import Prepared, Request
 
@@ -32,6 +33,12 @@ class Run:
         self._started = time.monotonic()
         self._usage_error: str | None = None
         self._known_limits: MachineLimits | None = None
+        self._gate: Gate | None = None
+
+    @property
+    def gate(self) -> Gate | None:
+        """The comparison with `--gate-baseline`; None where it was not given."""
+        return self._gate
 
     def case_ids(self) -> list[str]:
         """The ids of all planned cases; none where the plan could not be made."""
@@ -52,7 +59,20 @@ class Run:
 
     def _plan_cases(self) -> dict[str, Case]:
         self._cases = {case.id: case for case in self._plan().cases}
+        if self.config.getoption("gate_baseline") is not None:
+            self._plan_gate()
         return self._cases
+
+    def _plan_gate(self) -> None:
+        from ggufbench.pytest_gate import Gate
+
+        self._gate = Gate(self.config, self._request())
+        try:
+            self._gate.plan(self._tell)
+        except pytest.UsageError as error:
+            self._usage_error = str(error)
+            raise
+        self._gate.say = ProgressLine(self.config, []).say
 
     def _plan(self) -> Prepared:
         if hasattr(self.config, "workerinput"):
@@ -131,6 +151,9 @@ class Run:
         from ggufbench.report.terminal import render, results_table, stack
 
         width, color = reporter._tw.fullwidth, bool(reporter._tw.hasmarkup)
+        if self._gate is not None:
+            self._gate.summarize(reporter)
+            return
         records = list(self._records.values())
         table = results_table(records, self._prepared.discovery.rejected, width)
         notes = summary_notes(records, self._changed_work())
@@ -283,6 +306,12 @@ class ProgressLine:
             return
         with _uncaptured(self._config):
             self._show(moment)
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence on a terminal; the empty one clears the line."""
+        if self._reporter is not None and self._reporter._tw.hasmarkup:
+            with _uncaptured(self._config):
+                self._redraw(sentence) if sentence else self._clear()
 
     def _show(self, moment: Moment | None) -> None:
         if moment is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ggufbench.discovery import PlaceNotFound, discover
-from ggufbench.discovery.model import Discovery
+from ggufbench.discovery.model import Discovery, Model
 from ggufbench.discovery.names import portable_path
 from ggufbench.launcher import Interpreter
 from ggufbench.machine import available_memory_bytes, read_machine
@@ -72,19 +72,42 @@ def prepare(
 
     `tell` hears about what takes time.
     """
-    folder = scenario_folder(request.scenario_folder)
-    scenarios = [_adjust(scenario, request) for scenario in load_scenarios(folder, request.scenarios)]
-    found = _discover(request, tell)
-    models = request.selection.choose(found.models)
-    environments = {
-        servers: probe(interpreter, servers)
-        for servers in {"", *(scenario.setting.rpc_servers for scenario in scenarios)}
-    }
+    scenarios = read_scenarios(request)
+    found, models = find_models(request, tell)
+    environments = probe_for(scenarios, interpreter)
     machine = read_machine(environments[""].gpu_names())
     earlier = earlier_records(request.results, machine.fingerprint)
+    cases = plan_cases(models, scenarios, environments, earlier)
+    return Prepared(found, cases, environments, machine, earlier)
+
+
+def read_scenarios(request: Request) -> list[Scenario]:
+    """The scenarios asked for. Raises ScenarioError."""
+    folder = scenario_folder(request.scenario_folder)
+    return [_adjust(scenario, request) for scenario in load_scenarios(folder, request.scenarios)]
+
+
+def find_models(request: Request, tell: Callable[[str], None]) -> tuple[Discovery, list[Model]]:
+    """Everything that was found, and the models wanted of it. Raises PlaceNotFound and PlanError."""
+    found = _discover(request, tell)
+    return found, request.selection.choose(found.models)
+
+
+def probe_for(scenarios: Sequence[Scenario], interpreter: Interpreter) -> dict[str, Environment]:
+    """What an environment's library sees, alone (`""`) and with each scenario's RPC servers."""
+    servers = {"", *(scenario.setting.rpc_servers for scenario in scenarios)}
+    return {asked: probe(interpreter, asked) for asked in servers}
+
+
+def plan_cases(
+    models: Sequence[Model],
+    scenarios: Sequence[Scenario],
+    environments: Mapping[str, Environment],
+    earlier: Mapping[tuple[str, str], Record],
+) -> list[Case]:
+    """Every model under every scenario in that environment."""
     past_seconds = {key: record.wall_seconds for key, record in earlier.items()}
-    host = Host(environments, available_memory_bytes(), past_seconds)
-    return Prepared(found, make_plan(models, scenarios, host), environments, machine, earlier)
+    return make_plan(models, scenarios, Host(environments, available_memory_bytes(), past_seconds))
 
 
 def earlier_records(results: Path, fingerprint: str) -> dict[tuple[str, str], Record]:

@@ -91,6 +91,9 @@ class Cell(Part):
     """Blocks that count."""
     log_ratios: list[float] = Field(default_factory=list)
     """Of each block that counts: ln(candidate / reference) of the best samples, worse above zero."""
+    reference_values: list[float] = Field(default_factory=list)
+    """The best sample of each of those launches, in the metric's unit."""
+    candidate_values: list[float] = Field(default_factory=list)
     reference_median: float | None = None
     candidate_median: float | None = None
     change: float | None = None
@@ -127,9 +130,12 @@ class Comparison(Part):
     verdict: Verdict
     """The worst of the cells against the baseline."""
     reason: str | None = None
+    lacking: Role | None = None
+    """The arm that had nothing to compare, where the verdict is `missing`."""
     model: ModelIdentity
     workload: Workload
-    environment_tolerance: Tolerance
+    tolerance: Tolerance
+    """How much disturbance a sample could bear and still count."""
     machine: Machine
     source: SourceState
     seed: Count

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from ggufbench.records.schema import Record
+
+_Document = TypeVar("_Document", bound=BaseModel)
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,149}")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
@@ -48,11 +51,20 @@ def write_record(folder: Path, record: Record) -> Path:
 
     The content is complete on the disk before the name appears, and a name that is taken is never replaced.
     """
-    if not _SAFE_NAME.fullmatch(record.run_id):
-        raise StoreError(f"{record.run_id!r} is not a run's name; take one of new_run_id()")
-    path = folder / record.run_id / file_name(record.case_id)
+    return write_document(run_folder(folder, record.run_id) / file_name(record.case_id), record)
+
+
+def run_folder(results: Path, run_id: str) -> Path:
+    """Where a run's documents lie. Raises StoreError for what is no run's name."""
+    if not _SAFE_NAME.fullmatch(run_id):
+        raise StoreError(f"{run_id!r} is not a run's name; take one of new_run_id()")
+    return results / run_id
+
+
+def write_document(path: Path, document: BaseModel) -> Path:
+    """Write a document once, under a name that is not taken, and return the path. Raises StoreError."""
     try:
-        text = record.model_dump_json(indent=1) + "\n"
+        text = document.model_dump_json(indent=1) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_once(path, text)
     except FileExistsError:
@@ -68,8 +80,13 @@ def write_record(folder: Path, record: Record) -> Path:
 
 def read_record(path: Path) -> Record:
     """Read one record. Raises StoreError for anything that is not one."""
+    return read_document(path, Record)
+
+
+def read_document(path: Path, kind: type[_Document]) -> _Document:
+    """Read one document. Raises StoreError for anything that is not one of that kind."""
     try:
-        return Record.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
     except (ValidationError, RecursionError) as error:
@@ -79,7 +96,8 @@ def read_record(path: Path) -> Record:
             if first
             else "nested too deeply"
         )
-        raise StoreError(f"{path} is not a record of this version of ggufbench: {detail}") from None
+        name = kind.__name__.lower()
+        raise StoreError(f"{path} is not a {name} of this version of ggufbench: {detail}") from None
 
 
 @dataclass(frozen=True, slots=True)

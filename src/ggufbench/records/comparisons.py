@@ -1,0 +1,42 @@
+"""Where comparisons lie: `RUN/comparisons/CASE.json`, and each of its blocks in the folder of that name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ggufbench.records.comparison import Block, Comparison
+from ggufbench.records.store import StoreError, file_name, read_document, run_folder, write_document
+
+FOLDER = "comparisons"
+
+
+def write_block(results: Path, block: Block) -> Path:
+    """Keep a block as soon as it was measured. Raises StoreError."""
+    return write_document(_blocks_folder(results, block) / f"block-{block.number:02d}.json", block)
+
+
+def write_comparison(results: Path, comparison: Comparison) -> Path:
+    """Keep a comparison at its end. Raises StoreError."""
+    name = file_name(comparison.case_id)
+    return write_document(run_folder(results, comparison.run_id) / FOLDER / name, comparison)
+
+
+def read_comparisons(run: Path) -> Iterator[Comparison | StoreError]:
+    """The comparisons of a run's folder; what is not one comes as the error it is."""
+    for path in sorted((run / FOLDER).glob("*.json")):
+        try:
+            yield read_document(path, Comparison)
+        except StoreError as error:
+            yield error
+
+
+def read_all_comparisons(results: Path) -> list[Comparison]:
+    """Every comparison that can be read, the oldest run first."""
+    runs = sorted(path.parent for path in results.glob(f"*/{FOLDER}") if path.is_dir())
+    return [found for run in runs for found in read_comparisons(run) if isinstance(found, Comparison)]
+
+
+def _blocks_folder(results: Path, block: Block) -> Path:
+    stem = file_name(block.case_id).removesuffix(".json")
+    return run_folder(results, block.run_id) / FOLDER / stem
