@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ggufbench.ab import Question, measure, plan
+from ggufbench.gating.ab import Question, measure, plan
 from ggufbench.launcher import Interpreter
 from ggufbench.records.comparison import Block, Comparison
 from ggufbench.records.comparisons import read_all_comparisons

@@ -12,9 +12,9 @@ import typer
 from ggufbench.console import AsJson, Places, print_json, print_rich, refuse, tell
 
 if TYPE_CHECKING:
-    from ggufbench.ab import Answer
+    from ggufbench.gating.ab import Answer
+    from ggufbench.gating.side_by_side import Step
     from ggufbench.run import Request
-    from ggufbench.side_by_side import Step
 
 ARM_HELP = (
     "`.` (this environment), a Python or virtual environment, a requirement (installed once, kept), "
@@ -77,7 +77,7 @@ def ab(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
     regression, 11 where the candidate broke, gave another answer or cannot run a model, 12 where the baseline
     cannot, 13 with --strict where it stayed unclear, 14 where nothing could be measured.
     """
-    from ggufbench.ab import Question
+    from ggufbench.gating.ab import Question
     from ggufbench.plan import Selection
     from ggufbench.run import Request, requested_places
 
@@ -105,7 +105,8 @@ def ab(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
 
 
 def selftest(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
-    sessions: Annotated[int, typer.Option(min=1, max=1000, help="Sessions of each kind.")] = 1,
+    sessions: Annotated[int, typer.Option(min=0, max=1000, help="Sessions of A against A.")] = 1,
+    controls: Annotated[int, typer.Option(min=0, max=1000, help="Sessions against the slower worker.")] = 1,
     places: Places = None,
     match: Match = None,
     scenario: Annotated[str, typer.Option(help="Whose setting and workload are used.")] = "cpu",
@@ -120,11 +121,11 @@ def selftest(  # noqa: PLR0913, PLR0917 (one parameter for each option of the co
     10 for a false alarm, 11 where the slower one was missed, 14 where the machine let nothing be measured.
     The sessions are kept, and what all of them together prove is printed.
     """
-    from ggufbench.ab import Question
     from ggufbench.arms import ArmError
+    from ggufbench.gating.ab import Question
+    from ggufbench.gating.selftest import selftest as run_selftest
     from ggufbench.plan import Selection
     from ggufbench.run import USAGE_ERRORS, Request, requested_places
-    from ggufbench.selftest import selftest as run_selftest
 
     request = Request(
         places=requested_places(places or []),
@@ -135,7 +136,9 @@ def selftest(  # noqa: PLR0913, PLR0917 (one parameter for each option of the co
     )
     question = Question(request, ".", seed=seed, on_step=show_step, tell=tell)
     try:
-        found = run_selftest(question, sessions, lambda number, kind: tell(f"session {number}: {kind}"))
+        found = run_selftest(
+            question, sessions, controls, lambda number, kind: tell(f"session {number}: {kind}")
+        )
     except (*USAGE_ERRORS, ArmError) as error:
         refuse(error)
     show_step(None)
@@ -179,10 +182,10 @@ def bisect(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
     scenario with provider = "package.module:callable". Ended early, the same command goes on where it was.
     Exits 0 where the search came to an end, 13 where it could not tell, 11 where an end is broken.
     """
-    from ggufbench.ab import Question
     from ggufbench.arms import ArmError
-    from ggufbench.bisect import Hunt
-    from ggufbench.bisect import bisect as search
+    from ggufbench.gating.ab import Question
+    from ggufbench.gating.bisect import Hunt
+    from ggufbench.gating.bisect import bisect as search
     from ggufbench.plan import Selection
     from ggufbench.report.bisection import bisection_report, document
     from ggufbench.run import USAGE_ERRORS, Request, requested_places
@@ -276,8 +279,8 @@ def seconds_of(text: str | None) -> float | None:
 
 
 def _ask(question: object) -> Answer:
-    from ggufbench.ab import Question, ask
     from ggufbench.arms import ArmError
+    from ggufbench.gating.ab import Question, ask
     from ggufbench.run import USAGE_ERRORS
 
     assert isinstance(question, Question)  # noqa: S101 (imported here, so that --help stays quick)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from ggufbench.ab import Answer, Planned, Question
+    from ggufbench.gating.ab import Answer, Planned, Question
+    from ggufbench.gating.side_by_side import Step
     from ggufbench.records.comparison import Cell, Comparison
     from ggufbench.run import Request
-    from ggufbench.side_by_side import Step
 
 
 class Gate:
@@ -29,8 +29,8 @@ class Gate:
 
     def plan(self, tell: Callable[[str], None]) -> None:
         """Prepare the arms and plan. Raises UsageError."""
-        from ggufbench.ab import plan
         from ggufbench.arms import ArmError
+        from ggufbench.gating.ab import plan
         from ggufbench.run import USAGE_ERRORS
 
         try:
@@ -71,7 +71,7 @@ class Gate:
 
     def exit_code(self, status: int) -> int:
         """The gate's code in place of pytest's, unless the session ended in another way."""
-        from ggufbench.conclude import NOTHING_MEASURED
+        from ggufbench.gating.conclude import NOTHING_MEASURED
 
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             return status
@@ -101,7 +101,7 @@ class Gate:
 
     def _ask(self) -> Answer:
         if self._answer is None:
-            from ggufbench.ab import measure
+            from ggufbench.gating.ab import measure
 
             assert self._planned is not None  # noqa: S101 (planned while collecting)
             entries = [entry for entry in self._planned.entries if entry.id in self._wanted]
@@ -112,7 +112,7 @@ class Gate:
         return self._answer
 
     def _question(self) -> Question:
-        from ggufbench.ab import Question
+        from ggufbench.gating.ab import Question
 
         option: Callable[[str], Any] = self._config.getoption
         return Question(

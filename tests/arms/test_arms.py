@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ggufbench import interpreters
-from ggufbench.arms import ArmError, ArmSpec, import_path, parse_arm, prepare_arm
+from ggufbench.arms import ArmError, ArmSpec, import_path, interpreters, parse_arm, prepare_arm
 from ggufbench.launcher import Interpreter
 
 

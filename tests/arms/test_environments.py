@@ -13,10 +13,9 @@ import psutil
 import pytest
 from packaging.requirements import Requirement
 
-from ggufbench import environments
-from ggufbench.arms import ArmError, parse_arm, prepare_arm
-from ggufbench.building import BuildError, Place, build_once, run_logged
-from ggufbench.environments import cmake_arguments, environment_place, is_exact
+from ggufbench.arms import ArmError, environments, parse_arm, prepare_arm
+from ggufbench.arms.building import BuildError, Place, build_once, run_logged
+from ggufbench.arms.environments import cmake_arguments, environment_place, is_exact
 from ggufbench.probe import probe
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent

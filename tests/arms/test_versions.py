@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from ggufbench import versions
-from ggufbench.arms import ArmError, ArmSpec
-from ggufbench.versions import commit_subject, commits_between, releases_between
+from ggufbench.arms import ArmError, ArmSpec, versions
+from ggufbench.arms.versions import commit_subject, commits_between, releases_between
 
 
 def between(good: str, bad: str) -> list[str]:

@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from ggufbench.bisect import Bisection, Step
+from ggufbench.arms.versions import commit_subject
+from ggufbench.gating.bisect import Bisection, Step
 from ggufbench.records.comparison import Cell, Comparison
 from ggufbench.report.comparison import sentence
 from ggufbench.report.terminal import stack, table, text
-from ggufbench.versions import commit_subject
 
 _STYLE = {"good": "green", "bad": "red", "skipped": "yellow"}
 

@@ -15,7 +15,7 @@ from ggufbench.records.comparison import Cell, Comparison, Verdict
 from ggufbench.report.terminal import duration, seconds_text, size, stack, table, text
 
 if TYPE_CHECKING:
-    from ggufbench.side_by_side import Step
+    from ggufbench.gating.side_by_side import Step
 
 _STYLE = {
     Verdict.REGRESSION: "red",

@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from ggufbench.gating.selftest import NULL, Selftest, Tally
 from ggufbench.report.terminal import stack, table, text
-from ggufbench.selftest import NULL, Selftest, Tally
 
 _NAMES = {"a/a selftest": "A against A", "positive control": "10 % more work"}
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ggufbench.building import BuildError, Place, Tell, build_once, run_logged
+from ggufbench.arms.building import BuildError, Place, Tell, build_once, run_logged
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggufbench.arms import ArmError, ArmSpec, as_arm_errors
-from ggufbench.repository import RepositoryError, commit_message, first_parents, resolve_commit
+from ggufbench.arms.repository import RepositoryError, commit_message, first_parents, resolve_commit
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -72,7 +72,7 @@ def _release(spec: ArmSpec) -> Requirement:
     """The requirement of an arm that is one release. Raises ArmError."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    from ggufbench.environments import is_exact
+    from ggufbench.arms.environments import is_exact
 
     try:
         requirement = Requirement(spec.name)
@@ -118,7 +118,7 @@ def _known(release: Requirement) -> list[Version]:
 
 
 def _ask_pip(package: str, *options: str) -> subprocess.CompletedProcess[str]:
-    from ggufbench.environments import build_environment
+    from ggufbench.arms.environments import build_environment
 
     command = [sys.executable, "-m", "pip", "index", "versions", *options]
     always = ["--no-input", "--disable-pip-version-check", "--no-cache-dir"]

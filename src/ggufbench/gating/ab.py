@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ggufbench.analysis.gate import Design
 from ggufbench.arms import ArmError, ArmSpec, PreparedArm, import_path, parse_arm, prepare_arm
-from ggufbench.conclude import INTERRUPTED, conclude, exit_code
+from ggufbench.gating.conclude import INTERRUPTED, conclude, exit_code
+from ggufbench.gating.side_by_side import Entry, Session, Step, measure_side_by_side
 from ggufbench.machine import read_machine, source_state
 from ggufbench.measure import Bench, one_at_a_time
 from ggufbench.plan import Case
@@ -20,7 +21,6 @@ from ggufbench.records.schema import Machine
 from ggufbench.records.store import StoreError, new_run_id
 from ggufbench.run import Request, earlier_records, find_models, plan_cases, probe_for, read_scenarios
 from ggufbench.scenario import GateSpec, Scenario, load_scenario_file
-from ggufbench.side_by_side import Entry, Session, Step, measure_side_by_side
 from ggufbench.worker.job import ENGINE
 
 _SEEDS = 2**32

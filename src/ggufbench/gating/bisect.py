@@ -12,15 +12,15 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from ggufbench.ab import Answer, Planned, Question, measure, plan
 from ggufbench.arms import ArmError, ArmSpec, parse_arm
-from ggufbench.conclude import BROKEN, INCONCLUSIVE, INTERRUPTED, NO_BASELINE, NOTHING_MEASURED, PASS
+from ggufbench.arms.versions import commits_between, releases_between
+from ggufbench.gating.ab import Answer, Planned, Question, measure, plan
+from ggufbench.gating.conclude import BROKEN, INCONCLUSIVE, INTERRUPTED, NO_BASELINE, NOTHING_MEASURED, PASS
+from ggufbench.gating.side_by_side import Entry
 from ggufbench.plan import Case, PlanError
 from ggufbench.records.comparison import Cell, Comparison, Verdict
 from ggufbench.records.comparisons import read_all_comparisons
 from ggufbench.scenario import GateSpec, MetricTolerance
-from ggufbench.side_by_side import Entry
-from ggufbench.versions import commits_between, releases_between
 
 _MORE_PAIRS = 2
 """An inconclusive step is measured again with so many times the pairs, once."""

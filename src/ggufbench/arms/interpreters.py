@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Thread
 from typing import BinaryIO, cast
 
-from ggufbench.building import BuildError, end_group
+from ggufbench.arms.building import BuildError, end_group
 from ggufbench.launcher import worker_environment
 
 _OLDEST_PYTHON = (3, 10)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ggufbench.building import BuildError
-from ggufbench.export import exported
-from ggufbench.interpreters import check_python
+from ggufbench.arms.building import BuildError
+from ggufbench.arms.export import exported
+from ggufbench.arms.interpreters import check_python
+from ggufbench.arms.repository import RepositoryError, folder_in_checkout, nearest_ref, resolve_commit
 from ggufbench.launcher import Interpreter
-from ggufbench.repository import RepositoryError, folder_in_checkout, nearest_ref, resolve_commit
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -113,7 +113,7 @@ def _interpreter(
     if spec.kind == "requirement":
         from packaging.requirements import Requirement
 
-        from ggufbench.environments import requirement_environment
+        from ggufbench.arms.environments import requirement_environment
 
         return Interpreter(python=requirement_environment(Requirement(spec.name), cache_folder(), tell, env))
     return Interpreter()
@@ -182,7 +182,7 @@ def _requirement(text: str) -> Requirement | None:
 def _refuse_unfit(text: str, requirement: Requirement) -> None:
     from urllib.parse import urlsplit
 
-    from ggufbench.environments import local_file
+    from ggufbench.arms.environments import local_file
 
     if requirement.marker is not None:
         raise ArmError(f"{text} has a condition after `;`, which may leave it out; give it without")

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from threading import Timer
 from typing import BinaryIO, cast
 
-from ggufbench.building import Place, Tell, build_once
-from ggufbench.repository import RepositoryError, git_command, git_environment, list_files, top_folder
+from ggufbench.arms.building import Place, Tell, build_once
+from ggufbench.arms.repository import RepositoryError, git_command, git_environment, list_files, top_folder
 
 _EXPORT_SECONDS = 600.0
 _CHUNK_BYTES = 2**20

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ggufbench.ab import Answer, Planned, Question, measure, plan
 from ggufbench.analysis.tally import lower_bound, upper_bound
-from ggufbench.conclude import BROKEN, INTERRUPTED, NOTHING_MEASURED, PASS, REGRESSION
+from ggufbench.gating.ab import Answer, Planned, Question, measure, plan
+from ggufbench.gating.conclude import BROKEN, INTERRUPTED, NOTHING_MEASURED, PASS, REGRESSION
 from ggufbench.records.comparison import Comparison, Purpose, Verdict
 from ggufbench.records.comparisons import read_all_comparisons
 
@@ -71,25 +71,34 @@ class Selftest:
         return BROKEN if missed else PASS
 
 
-def selftest(question: Question, sessions: int, on_session: Callable[[int, Purpose], None]) -> Selftest:
-    """Run so many sessions of each kind on the smallest model that runs.
+def selftest(
+    question: Question, sessions: int, controls: int, on_session: Callable[[int, Purpose], None]
+) -> Selftest:
+    """Run so many sessions of A against A, and so many of the control, on the smallest model that runs.
 
     Raises what `ab.ask` raises.
     """
     planned = _smallest(plan(question))
     answers: list[Answer] = []
-    for number in range(1, sessions + 1):
-        for purpose, hidden in ((NULL, 0.0), (CONTROL, HIDDEN_WORK)):
-            if not planned.entries or any(answer.interrupted for answer in answers):
-                break
-            on_session(number, purpose)
-            seed = None if question.seed is None else question.seed + number
-            asked = replace(question, purpose=purpose, hidden_work=hidden, seed=seed, run_id=None)
-            answers.append(measure(asked, planned))
+    for number, purpose in _order(sessions, controls):
+        if not planned.entries or any(answer.interrupted for answer in answers):
+            break
+        on_session(number, purpose)
+        seed = None if question.seed is None else question.seed + number
+        hidden = HIDDEN_WORK if purpose == CONTROL else 0.0
+        asked = replace(question, purpose=purpose, hidden_work=hidden, seed=seed, run_id=None)
+        answers.append(measure(asked, planned))
     case_id = planned.entries[0].id if planned.entries else None
     stored = read_all_comparisons(question.request.results)
     fingerprint = planned.machine.fingerprint
     return Selftest(answers, tallies(stored, fingerprint, case_id), case_id)
+
+
+def _order(sessions: int, controls: int) -> list[tuple[int, Purpose]]:
+    """Both kinds by turns, as long as there are any of both: a loud hour hits both."""
+    kinds = ((sessions, NULL), (controls, CONTROL))
+    numbers = range(1, max(sessions, controls) + 1)
+    return [(number, purpose) for number in numbers for count, purpose in kinds if number <= count]
 
 
 def tallies(stored: Sequence[Comparison], fingerprint: str, case_id: str | None) -> list[Tally]:

@@ -9,10 +9,10 @@ from typing import Literal
 from ggufbench.analysis.gate import Judgement, order_effect
 from ggufbench.analysis.pairs import second_over_first
 from ggufbench.analysis.verdicts import answers, judged_cell, worst
+from ggufbench.gating.side_by_side import Key, Ongoing, Session, judgements
 from ggufbench.records.build import identify
 from ggufbench.records.comparison import Arm, Cell, Comparison, Role, Verdict
 from ggufbench.records.schema import ProviderFacts
-from ggufbench.side_by_side import Key, Ongoing, Session, judgements
 
 PASS, REGRESSION, BROKEN, NO_BASELINE, INCONCLUSIVE, NOTHING_MEASURED, INTERRUPTED = (
     0,
