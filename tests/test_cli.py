@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-COMMANDS = ("models", "plan", "synth", "rpc-server", "schema", "verify", "doctor")
+COMMANDS = (
+    "models", "plan", "synth", "rpc-server", "schema", "verify", "doctor", "show", "ab", "gate", "history",
+    "selftest", "bisect",
+)  # fmt: skip
 HEAVY = ("numpy", "torch", "llama_cpp", "matplotlib", "pydantic", "rich", "pytest", "psutil", "gguf")
 HOSTILE = "<b>[red]x\x1b[31m.gguf"
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ggufbench.measure import measure_case
 from ggufbench.records.schema import Record, json_schema
 from ggufbench.records.store import (
+    MOST_BYTES,
     StoreError,
     file_name,
     new_run_id,
@@ -241,8 +242,13 @@ def test_missing_and_unreadable_files_are_sentences(tmp_path):
     with pytest.raises(StoreError, match="cannot be read: No such file"):
         read_record(tmp_path / "none.json")
     (tmp_path / "run" / "folder.json").mkdir(parents=True)
-    (error,) = read_records(tmp_path)
-    assert "cannot be read: Is a directory" in str(error)
+    os.mkfifo(tmp_path / "run" / "pipe.json")  # which nobody ever writes to
+    with (tmp_path / "run" / "vast.json").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    folder, pipe, vast = map(str, read_records(tmp_path))
+    assert "folder.json cannot be read: it is no regular file" in folder
+    assert "pipe.json cannot be read: it is no regular file" in pipe
+    assert f"vast.json cannot be read: it has {MOST_BYTES + 1} bytes" in vast
     assert list(read_records(tmp_path / "nowhere")) == []
 
 

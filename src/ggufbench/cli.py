@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ggufbench.cli_gating import ab, bisect, selftest
+from ggufbench.cli_history import gate, history
 from ggufbench.console import USAGE, AsJson, Places, print_json, print_rich, refuse, tell
 from ggufbench.modelkit.spec import Architecture
 
@@ -267,7 +268,7 @@ def schema() -> None:
     typer.echo(json_schema(), nl=False)
 
 
-for _command in (ab, selftest, bisect):
+for _command in (ab, gate, history, selftest, bisect):
     app.command()(_command)
 
 

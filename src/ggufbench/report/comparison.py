@@ -39,8 +39,8 @@ SHORT = {
 _HEADINGS = ("Metric", ">Baseline", ">Candidate", ">Change", ">Interval", ">Finds from", ">Pairs", "Verdict")
 
 _NARROW_HEADINGS = (*_HEADINGS[:5], _HEADINGS[-1])
-_WIDE = 100
-"""Columns of a terminal that shows every figure in a column of its own."""
+_WIDE, _TABLE = 100, 80
+"""Columns of a terminal that shows every figure in a column of its own, and of one that shows a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,9 @@ def comparison_report(
 ) -> RenderableType:
     """Each case with its cells and what is to be said of them; then how to read the figures.
 
-    On a narrow terminal two of the columns become a line below the table.
+    On a narrow terminal two of the columns become a line below the table, on a very narrow one all of it.
     """
-    parts: list[RenderableType] = [
-        Group(*_case(comparison, wide=width >= _WIDE)) for comparison in comparisons
-    ]
+    parts: list[RenderableType] = [Group(*_case(comparison, width)) for comparison in comparisons]
     parts += [text(f"{case_id} was skipped: {reason}") for case_id, reason in skipped]
     if comparisons:
         parts += [text(headline(comparisons), style="bold"), Text(legend(comparisons), style="dim")]
@@ -176,13 +174,15 @@ def legend(comparisons: Sequence[Comparison]) -> str:
     return shown
 
 
-def _case(comparison: Comparison, *, wide: bool) -> list[RenderableType]:
+def _case(comparison: Comparison, width: int) -> list[RenderableType]:
     title = text(f"{comparison.case_id}: {comparison.verdict}", style="bold")
     found = rows(comparison)
     lines: list[RenderableType] = [text(arms_line(comparison))]
-    if found:
-        lines.append(_table(found, wide=wide))
-    if found and not wide:
+    if found and width >= _TABLE:
+        lines.append(_table(found, wide=width >= _WIDE))
+    elif found:
+        lines += [text(f"{row.metric}: {row.verdict}, {row.change} ({row.interval})") for row in found]
+    if found and width < _WIDE:
         pairs = ", ".join(dict.fromkeys(row.pairs for row in found))
         powers = ", ".join(f"{row.metric} {row.detectable}" for row in found)
         lines.append(text(f"{pairs} pairs; finds from: {powers}."))
