@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ggufbench.arms import ArmSpec
 from ggufbench.gating.ab import Question, measure, plan
 from ggufbench.launcher import Interpreter
 from ggufbench.records.comparison import Block, Comparison
@@ -56,7 +57,11 @@ def only_comparison(run) -> Comparison:
 
 
 def blocks_of(run) -> list[Block]:
-    paths = sorted(run.results.glob("*/comparisons/*/block-*.json"))
+    return blocks_in(run.results)
+
+
+def blocks_in(results) -> list[Block]:
+    paths = sorted(results.glob("*/comparisons/*/block-*.json"))
     return [Block.model_validate_json(path.read_bytes()) for path in paths]
 
 
@@ -260,3 +265,44 @@ def broken_worker(llama_folder, gate_scenarios, tmp_path, monkeypatch):
         return comparison
 
     return compare
+
+
+def test_an_anchor_is_measured_in_each_block_and_history_finds_it(llama_folder, gate_scenarios, tmp_path):
+    """The anchor here is this environment, under a release's name: what counts is the third arm."""
+    request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path / "results")
+    question = Question(request, ".", anchor="llama-cpp-python==0.0.1", seed=1)
+    planned = plan(replace(question, anchor=None))
+    anchor = replace(planned.arms["baseline"], spec=ArmSpec("llama-cpp-python==0.0.1", "requirement"))
+    (entry,) = planned.entries
+    three = replace(entry, cases={**entry.cases, "anchor": entry.cases["baseline"]})
+    arms = {**planned.arms, "anchor": anchor}
+
+    (comparison,) = measure(question, replace(planned, arms=arms, entries=[three])).comparisons
+
+    orders = {tuple(block.order) for block in blocks_in(tmp_path / "results")}
+    assert all(sorted(order) == ["anchor", "baseline", "candidate"] for order in orders) and len(orders) > 2
+    anchored = [cell for cell in comparison.cells if cell.against == "anchor"]
+    assert len(anchored) == 4 and all(len(cell.log_ratios) >= 6 for cell in anchored)
+    done = subprocess.run(
+        [sys.executable, "-m", "ggufbench.cli", "history", "--results", tmp_path / "results", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "llama-cpp-python==0.0.1" in done.stdout and "llama-tiny-Q8_0-cpu" in done.stdout
+
+
+def test_a_baseline_that_is_the_anchor_is_measured_once(llama_folder, gate_scenarios, tmp_path):
+    request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path / "results")
+    question = Question(request, ".", seed=1)
+    planned = plan(question)
+    pinned = replace(planned.arms["baseline"], spec=ArmSpec("llama-cpp-python==0.0.1", "requirement"))
+    asked = replace(question, baseline=pinned.spec.name, anchor=pinned.spec.name)
+
+    answer = measure(asked, replace(planned, arms={**planned.arms, "baseline": pinned}))
+
+    (comparison,) = answer.comparisons
+    assert [arm.role for arm in comparison.arms] == ["baseline", "candidate", "anchor"]
+    assert comparison.launches == 2 * (comparison.blocks + 1)
+    both = {cell.against: cell for cell in comparison.cells if cell.metric == "peak_rss_bytes"}
+    assert both["anchor"].log_ratios == both["baseline"].log_ratios != []

@@ -94,7 +94,7 @@ def ask(question: Question, wanted: Callable[[Entry], bool] = lambda _entry: Tru
 def plan(question: Question) -> Planned:
     """Prepare the arms and plan every model in each of them. Raises ArmError and run.USAGE_ERRORS."""
     specs = _specs(question)
-    _check_kinds(specs)
+    _check_kinds(specs, question)
     scenarios = {role: _scenarios(spec, question) for role, spec in specs.items()}
     if "anchor" in specs:
         scenarios["anchor"] = scenarios["candidate"]
@@ -123,6 +123,7 @@ def measure(question: Question, planned: Planned) -> Answer:
         hidden_work=question.hidden_work,
         allow_other_answers=question.allow_other_answers,
         time_budget_seconds=question.request.time_budget_seconds,
+        anchored_by=_anchored_by(question),
         keep=lambda block: _keep(lambda: write_block(results, block), problems),
         on_step=question.on_step,
     )
@@ -140,10 +141,18 @@ def _specs(question: Question) -> dict[Role, ArmSpec]:
         "candidate": question.candidate,
         "anchor": question.anchor,
     }
+    if question.anchor == question.baseline:
+        del texts["anchor"]  # which is measured already
     return {role: parse_arm(text, question.repository) for role, text in texts.items() if text is not None}
 
 
-def _check_kinds(specs: Mapping[Role, ArmSpec]) -> None:
+def _anchored_by(question: Question) -> Role | None:
+    if question.anchor is None:
+        return None
+    return "baseline" if question.anchor == question.baseline else "anchor"
+
+
+def _check_kinds(specs: Mapping[Role, ArmSpec], question: Question) -> None:
     """A scenario file says how to measure, another arm with what: the two do not compare."""
     files = [spec.kind == "scenario" for role, spec in specs.items() if role != "anchor"]
     if any(files) and not all(files):
@@ -151,10 +160,10 @@ def _check_kinds(specs: Mapping[Role, ArmSpec]) -> None:
             "a scenario file compares with another scenario file only; "
             "give two of them as --baseline and --candidate"
         )
-    if "anchor" in specs and specs["anchor"].kind != "requirement":
+    anchored_by = _anchored_by(question)
+    if anchored_by is not None and specs[anchored_by].kind != "requirement":
         raise ArmError(
-            f"--anchor {specs['anchor'].name} is no pinned release; "
-            "give one, such as llama-cpp-python==0.3.36"
+            f"--anchor {question.anchor} is no pinned release; give one, such as llama-cpp-python==0.3.36"
         )
 
 

@@ -28,8 +28,17 @@ PASS, REGRESSION, BROKEN, NO_BASELINE, INCONCLUSIVE, NOTHING_MEASURED, INTERRUPT
 def conclude(ongoing: Sequence[Ongoing], session: Session) -> list[Comparison]:
     """One document for each case."""
     gated = judgements(ongoing, session.design)
-    anchored = judgements(ongoing, session.design, "anchor")
-    return [_document(one, session, _cells(one, gated, anchored)) for one in ongoing]
+    if session.anchored_by is None:
+        return [_document(one, session, _cells(one, gated, "baseline")) for one in ongoing]
+    anchored = judgements(ongoing, session.design, session.anchored_by)
+    return [
+        _document(
+            one,
+            session,
+            [*_cells(one, gated, "baseline"), *_cells(one, anchored, "anchor", session.anchored_by)],
+        )
+        for one in ongoing
+    ]
 
 
 def exit_code(comparisons: Sequence[Comparison], *, strict: bool) -> int:
@@ -70,7 +79,7 @@ def _document(one: Ongoing, session: Session, cells: list[Cell]) -> Comparison:
         machine=bench.machine,
         source=bench.source,
         seed=session.seed,
-        arms=[_arm(one, session, role) for role in session.arms],
+        arms=_arms(one, session),
         blocks=len(measured),
         disturbed_blocks=one.disturbed,
         launches=sum(len(block.launches) for block in one.blocks),
@@ -78,6 +87,13 @@ def _document(one: Ongoing, session: Session, cells: list[Cell]) -> Comparison:
         answers=answers(one.blocks),
         cells=cells,
     )
+
+
+def _arms(one: Ongoing, session: Session) -> list[Arm]:
+    arms = [_arm(one, session, role) for role in session.arms]
+    if session.anchored_by != "baseline":
+        return arms
+    return [*arms, *(arm.model_copy(update={"role": "anchor"}) for arm in arms if arm.role == "baseline")]
 
 
 def _arm(one: Ongoing, session: Session, role: Role) -> Arm:
@@ -93,15 +109,16 @@ def _arm(one: Ongoing, session: Session, role: Role) -> Arm:
     )
 
 
-def _cells(one: Ongoing, gated: dict[Key, Judgement], anchored: dict[Key, Judgement]) -> list[Cell]:
-    references: tuple[tuple[Literal["baseline", "anchor"], dict[Key, Judgement]], ...] = (
-        ("baseline", gated),
-        ("anchor", anchored),
-    )
-    override = _override(one)
+def _cells(
+    one: Ongoing,
+    found: dict[Key, Judgement],
+    against: Literal["baseline", "anchor"],
+    measured_as: Role = "baseline",
+) -> list[Cell]:
     return [
-        judged_cell(metric, reference, one.pairs(metric, reference), found[one.entry.id, metric], override)
-        for reference, found in references
+        judged_cell(
+            metric, against, one.pairs(metric, measured_as), found[one.entry.id, metric], _override(one)
+        )
         for metric in one.entry.metrics
         if (one.entry.id, metric) in found
     ]

@@ -74,6 +74,8 @@ class Session:
     """The share of work that the candidate's worker does and does not report: for the positive control."""
     allow_other_answers: bool = False
     time_budget_seconds: float | None = None
+    anchored_by: Role | None = None
+    """The arm that history is a ratio to: `anchor`, or `baseline` where that is the same release."""
     keep: Callable[[Block], None] = lambda _block: None
     """Called with each block when its launches have ended."""
     on_step: Callable[[Step], None] = lambda _step: None

@@ -65,7 +65,7 @@ def comparison_report(
     On a narrow terminal two of the columns become a line below the table, on a very narrow one all of it.
     """
     parts: list[RenderableType] = [Group(*_case(comparison, width)) for comparison in comparisons]
-    parts += [text(f"{case_id} was skipped: {reason}") for case_id, reason in skipped]
+    parts += [text(line) for line in skipped_lines(skipped)]
     if comparisons:
         parts += [text(headline(comparisons), style="bold"), Text(legend(comparisons), style="dim")]
     elif not skipped:
@@ -93,10 +93,18 @@ def markdown(comparisons: Sequence[Comparison], skipped: Sequence[tuple[str, str
             shown = f"**{row.verdict}**" if row.verdict is not Verdict.NO_REGRESSION else str(row.verdict)
             lines.append("| " + " | ".join(map(_plain, (row.metric, *figures))) + f" | {shown} |")
         lines += ["", *(f"- {_plain(note)}" for note in notes(comparison))]
-    lines += [f"- {_plain(case_id)} was skipped: {_plain(reason)}" for case_id, reason in skipped]
+    lines += [f"- {_plain(line)}" for line in skipped_lines(skipped)]
     if comparisons:
         lines += ["", f"<sub>{_plain(legend(comparisons))}</sub>"]
     return "\n".join(lines) + "\n"
+
+
+def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
+    """What no arm can run, a line for each reason."""
+    cases: dict[str, list[str]] = {}
+    for case_id, reason in skipped:
+        cases.setdefault(reason, []).append(case_id)
+    return [f"Skipped, {reason}: {', '.join(ids)}" for reason, ids in cases.items()]
 
 
 def headline(comparisons: Sequence[Comparison]) -> str:
