@@ -231,11 +231,17 @@ def _refuse_broken(one: Ongoing, launches: Mapping[Role, Launch], session: Sessi
             else:
                 one.override, one.done = (Verdict.BROKEN, reason), True
             return
+    other = _other_work(one, session)
+    one.override = (Verdict.BROKEN, other) if other is not None else None
+
+
+def _other_work(one: Ongoing, session: Session) -> str | None:
+    """Why the candidate did not do the baseline's work, in all blocks so far; None where it did."""
     changed = None if session.allow_other_answers else changed_answer(answers(one.blocks))
-    if _same_device(one.entry):
-        changed = changed or changed_device(launches["baseline"], launches["candidate"])
-    if changed is not None:
-        one.override = (Verdict.BROKEN, changed)
+    if changed is None and _same_device(one.entry):
+        both = ((block.launches["baseline"], block.launches["candidate"]) for block in one.blocks)
+        changed = next(filter(None, (changed_device(old, new) for old, new in both)), None)
+    return changed
 
 
 def _ended(launch: Launch) -> str:
