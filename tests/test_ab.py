@@ -51,6 +51,12 @@ def ab(tmp_path, gate_scenarios, llama_folder):
     return run
 
 
+def shown(run, *arguments) -> str:
+    """What `ggufbench show` says of the run."""
+    command = [sys.executable, "-m", "ggufbench.cli", "show", "--results", run.results, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def only_comparison(run) -> Comparison:
     (found,) = read_all_comparisons(run.results)
     return found
@@ -73,6 +79,8 @@ def test_the_same_environment_twice_is_no_regression_and_every_block_is_kept(ab,
     assert done.returncode == 0, done.stdout + done.stderr
     assert "llama-tiny-Q8_0-cpu: no regression" in done.stdout
     assert "| decode |" in summary.read_text() and "no regression" in summary.read_text()
+    assert "llama-tiny-Q8_0-cpu: no regression" in shown(ab)
+    assert json.loads(shown(ab, "--json"))["comparisons"][0]["verdict"] == "no regression"
     found, blocks = only_comparison(ab), blocks_of(ab)
     assert [block.number for block in blocks] == list(range(len(blocks))) and len(blocks) == found.blocks + 1
     assert found.seed == 5 and found.launches == 2 * len(blocks)
@@ -154,6 +162,7 @@ def test_no_model_is_no_pass(ab, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        ((), "there is nothing to compare with"),
         (("--baseline", "no-such-thing"), "no-such-thing"),
         (("--baseline", ".", "--scenario", "cpuu"), "did you mean cpu"),
         (("--baseline", ".", "--anchor", "."), "is no pinned release"),

@@ -238,7 +238,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a run again, with everything behind its table: loads, memory by part, limits, advice."""
-    from ggufbench.records.store import StoreError, read_run
+    from ggufbench.records.runs import read_run
+    from ggufbench.records.store import StoreError
+    from ggufbench.report.comparison import comparison_report
     from ggufbench.report.details import details, documents
     from ggufbench.report.terminal import results_table, stack, width_of
 
@@ -246,18 +248,20 @@ def show(
         found = read_run(results, run)
     except StoreError as error:
         refuse(error)
-    records = [
-        record for record in found.records if not match or any(part in record.case_id for part in match)
-    ]
-    if not records:
-        ids = ", ".join(record.case_id for record in found.records[:12]) or "nothing"
+    shown = found.only(match) if match else found
+    if not shown.case_ids:
+        ids = ", ".join(found.case_ids[:12])
         refuse(f"{found.folder} has no case that matches {', '.join(match or [])}; it holds {ids}")
     for problem in found.problems:
         typer.echo(f"ggufbench: {problem}", err=True)
     if as_json:
-        print_json({"run": found.folder.name, "cases": documents(records)})
+        cases, comparisons = documents(shown.records), shown.comparisons
+        print_json({"run": found.folder.name, "cases": cases, "comparisons": comparisons})
         return
-    print_rich(stack(results_table(records, width=width_of()), details(records)))
+    if shown.records:
+        print_rich(stack(results_table(shown.records, width=width_of()), details(shown.records)))
+    if shown.comparisons:
+        print_rich(comparison_report(shown.comparisons, [], width_of()))
 
 
 @app.command()

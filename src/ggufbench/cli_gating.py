@@ -40,7 +40,10 @@ TimeBudget = Annotated[
 
 
 def ab(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
-    baseline: Annotated[str, typer.Option(metavar="ARM", help=f"What it was: {ARM_HELP}")],
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="ARM", help=f"What it was: {ARM_HELP} The anchor where it is left out."),
+    ] = None,
     candidate: Annotated[str, typer.Option(metavar="ARM", help="What it is now; like --baseline.")] = ".",
     anchor: Annotated[
         str | None,
@@ -90,9 +93,11 @@ def ab(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
         results=results,
         time_budget_seconds=seconds_of(time_budget),
     )
+    if baseline is None and anchor is None:
+        refuse("there is nothing to compare with; give --baseline, such as llama-cpp-python==0.3.35")
     question = Question(
         request,
-        baseline,
+        baseline or anchor or "",
         candidate,
         anchor,
         repository,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,7 @@ from ggufbench.history import (
 from ggufbench.records import queries
 from ggufbench.records.index import ask
 from ggufbench.records.queries import Document, Run, Series, Wanted
-from ggufbench.records.store import StoreError
+from ggufbench.records.store import RUN_NAME, StoreError
 from ggufbench.scenario import GateSpec
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 _EXPECTING_RUNS = 5
 """Earlier runs whose cases are looked for in this one."""
-
-_RUN_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +165,9 @@ def _find(connection: duckdb.DuckDBPyConnection, question: Question) -> Run:
             known = ", ".join(queries.run_names(connection)[-5:]) or "none"
             raise StoreError(f"{question.results} holds no run {question.run!r}; its newest runs are {known}")
         return run
-    barren = [name for name in queries.barren_folders(connection) if _RUN_NAME.fullmatch(name)]
+    barren = [name for name in queries.barren_folders(connection) if RUN_NAME.fullmatch(name)]
     newest = max(barren, default="")
-    if run is None or (_RUN_NAME.fullmatch(run.name) and newest > run.name):
+    if run is None or (RUN_NAME.fullmatch(run.name) and newest > run.name):
         return Run(newest, "", 0, [])
     return run
 

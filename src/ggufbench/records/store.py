@@ -9,7 +9,6 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +21,9 @@ from ggufbench.records.schema import Record
 _Document = TypeVar("_Document", bound=BaseModel)
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,149}")
+RUN_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]+")
+"""What new_run_id() makes."""
+
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 MOST_BYTES = 64 * 2**20
@@ -48,6 +50,11 @@ def file_name(case_id: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9._+-]+", "_", case_id).lstrip(".")[:120]
     digest = hashlib.sha256(case_id.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
     return f"{readable}~{digest}.json"
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a name is safe on every file system and leads nowhere else."""
+    return _SAFE_NAME.fullmatch(name) is not None
 
 
 def write_record(folder: Path, record: Record) -> Path:
@@ -122,51 +129,24 @@ def read_regular(path: Path) -> bytes:
         os.close(handle)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRun:
-    """One run as it lies on the disk."""
-
-    folder: Path
-    records: list[Record]
-    problems: list[StoreError]
-    """Of the files in it that are no records."""
-
-
-def read_run(results: Path, name: str | None = None) -> StoredRun:
-    """A run by its name under `results` or by its folder, the newest for None. Raises StoreError."""
-    runs = _runs(results)
-    if name is None:
-        if not runs:
-            raise StoreError(f"{results} holds no run; make one with `pytest bench --benchmark-only`")
-        folder = runs[-1]
-    else:
-        folder = results / name if _SAFE_NAME.fullmatch(name) else Path(name)
-        folder = folder if folder.is_dir() else Path(name)
-    found = list(_read_folder(folder)) if folder.is_dir() else []
-    records = [record for record in found if isinstance(record, Record)]
-    if not records:
-        known = ", ".join(run.name for run in runs[-5:]) or "none"
-        problem = next((str(error) for error in found), "there is no record in it")
-        raise StoreError(f"{folder} is not a run: {problem}; the newest runs are {known}")
-    return StoredRun(folder, records, [error for error in found if isinstance(error, StoreError)])
-
-
 def read_records(folder: Path, newest: int | None = None) -> Iterator[Record | StoreError]:
     """Every record under the folder, oldest run first; what is not a record comes as the error it is.
 
     With `newest`, only those of that many runs, by the names of their folders.
     """
-    runs = _runs(folder)
+    runs = run_folders(folder)
     for run in runs[-newest:] if newest else runs:
-        yield from _read_folder(run)
+        yield from read_folder(run)
 
 
-def _runs(folder: Path) -> list[Path]:
-    """The folders of runs, the newest last: their names sort by time."""
-    return sorted(path for path in folder.glob("*") if path.is_dir())
+def run_folders(folder: Path) -> list[Path]:
+    """The folders of runs, the newest last: names of new_run_id() sort by time; before them, other ones."""
+    folders = [path for path in folder.glob("*") if path.is_dir()]
+    return sorted(folders, key=lambda path: (RUN_NAME.fullmatch(path.name) is not None, path.name))
 
 
-def _read_folder(run: Path) -> Iterator[Record | StoreError]:
+def read_folder(run: Path) -> Iterator[Record | StoreError]:
+    """Every record of one run."""
     for path in sorted(run.glob("*.json")):
         try:
             yield read_record(path)
