@@ -24,7 +24,7 @@ class StoredRun:
     @property
     def case_ids(self) -> list[str]:
         """Of everything in it."""
-        return [found.case_id for found in (*self.records, *self.comparisons)]
+        return [record.case_id for record in self.records] + [one.case_id for one in self.comparisons]
 
     def only(self, parts: list[str]) -> StoredRun:
         """What has one of these in its case's id."""
