@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -70,7 +71,7 @@ def test_a_slower_provider_fails_its_test_with_one_sentence(
     sentence = failure.get("message")
     assert "llama-tiny-Q8_0-app: decode_tokens_per_second: regression: " in sentence
     assert "% slower than the baseline" in sentence and "interval" in sentence
-    assert "tolerance 5 %" in sentence and "10 pairs" in sentence
+    assert "tolerance 5 %" in sentence and re.search(r"1[05] pairs", sentence)
     assert "Traceback" not in done.stdout
 
 
