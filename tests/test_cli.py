@@ -16,7 +16,9 @@ COMMANDS = (
     "models", "plan", "synth", "rpc-server", "schema", "verify", "doctor", "show", "ab", "gate", "history",
     "selftest", "bisect",
 )  # fmt: skip
-HEAVY = ("numpy", "torch", "llama_cpp", "matplotlib", "pydantic", "rich", "pytest", "psutil", "gguf")
+HEAVY = (
+    "numpy", "scipy", "duckdb", "torch", "llama_cpp", "matplotlib", "pydantic", "rich", "pytest", "psutil", "gguf",
+)  # fmt: skip
 HOSTILE = "<b>[red]x\x1b[31m.gguf"
 
 ROOMY = """
