@@ -17,7 +17,8 @@ COMMANDS = (
     "selftest", "bisect",
 )  # fmt: skip
 HEAVY = (
-    "numpy", "scipy", "duckdb", "torch", "llama_cpp", "matplotlib", "pydantic", "rich", "pytest", "psutil", "gguf",
+    "numpy", "scipy", "duckdb", "torch", "llama_cpp", "matplotlib", "pydantic", "rich", "pytest", "psutil",
+    "gguf",
 )  # fmt: skip
 HOSTILE = "<b>[red]x\x1b[31m.gguf"
 
