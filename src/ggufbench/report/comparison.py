@@ -190,7 +190,7 @@ def _case(comparison: Comparison, width: int) -> list[RenderableType]:
         lines.append(_table(found, wide=width >= _WIDE))
     elif found:
         lines += [text(f"{row.metric}: {row.verdict}, {row.change} ({row.interval})") for row in found]
-    if found and width < _WIDE:
+    if width < _WIDE and any(row.pairs != "0" for row in found):
         pairs = ", ".join(dict.fromkeys(row.pairs for row in found))
         powers = ", ".join(f"{row.metric} {row.detectable}" for row in found)
         lines.append(text(f"{pairs} pairs; finds from: {powers}."))
