@@ -3,7 +3,8 @@
 History of the format (`schema_version`):
 1  first published.
 2  cold and warm loads, each load a sample of its own; disturbed samples marked, with the outcome
-   `environment`; limits; conditions of the machine. Documents of 1 are read as they are.
+   `environment`; limits; conditions of the machine; null where a provider of one's own does not tell what it
+   made of a setting. Documents of 1 are read as they are.
 """
 
 from __future__ import annotations

@@ -67,8 +67,10 @@ def comparison_report(
     parts: list[RenderableType] = [Group(*_case(comparison, width)) for comparison in comparisons]
     parts += [text(line) for line in skipped_lines(skipped)]
     if comparisons:
-        parts += [text(headline(comparisons), style="bold"), Text(legend(comparisons), style="dim")]
-    elif not skipped:
+        parts.append(text(headline(comparisons), style="bold"))
+    if any(comparison.launches for comparison in comparisons):
+        parts.append(Text(legend(comparisons), style="dim"))
+    if not comparisons and not skipped:
         parts.append(Text("No model was found; give a file or a folder with --models."))
     return stack(*parts)
 
