@@ -103,7 +103,10 @@ def _nothing(answer: Answer) -> list[str]:
     if answer.created is None and answer.run:
         return [f"The newest run, {answer.run}, holds not one readable document; measure again."]
     if answer.created is None:
-        return ["There is no stored session; measure with `pytest bench --benchmark-only`."]
+        return [
+            "There is no stored session that history counts: measure with `pytest bench --benchmark-only`, or "
+            "with `ggufbench ab --anchor`; a comparison without an anchor stands for itself."
+        ]
     return ["Not one case of the run was measured."]
 
 
