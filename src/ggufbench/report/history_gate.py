@@ -104,8 +104,8 @@ def _nothing(answer: Answer) -> list[str]:
         return [f"The newest run, {answer.run}, holds not one readable document; measure again."]
     if answer.created is None:
         return [
-            "There is no stored session that history counts: measure with `pytest bench --benchmark-only`, or "
-            "with `ggufbench ab --anchor`; a comparison without an anchor stands for itself."
+            "There is no stored session that history counts: measure with `pytest bench --benchmark-only`, "
+            "or with `ggufbench ab --anchor`; a comparison without an anchor stands for itself."
         ]
     return ["Not one case of the run was measured."]
 
