@@ -12,7 +12,7 @@ import typer
 from ggufbench.console import AsJson, Places, print_json, print_rich, refuse, tell
 
 if TYPE_CHECKING:
-    from ggufbench.gating.ab import Answer
+    from ggufbench.gating.ab import Answer, Question
     from ggufbench.gating.side_by_side import Step
     from ggufbench.run import Request
 
@@ -283,12 +283,11 @@ def seconds_of(text: str | None) -> float | None:
         refuse(error)
 
 
-def _ask(question: object) -> Answer:
+def _ask(question: Question) -> Answer:
     from ggufbench.arms import ArmError
-    from ggufbench.gating.ab import Question, ask
+    from ggufbench.gating.ab import ask
     from ggufbench.run import USAGE_ERRORS
 
-    assert isinstance(question, Question)  # noqa: S101 (imported here, so that --help stays quick)
     try:
         answer = ask(question)
     except (*USAGE_ERRORS, ArmError) as error:

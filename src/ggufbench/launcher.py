@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
+from ggufbench.processes import end_group
 from ggufbench.records.schema import Outcome
 from ggufbench.worker.channel import GO
 
@@ -168,12 +169,7 @@ class _Worker:
 
     def end(self) -> None:
         """End the whole process group, and collect the process."""
-        if sys.platform == "win32":
-            _end_tree(self._process.pid)
-        else:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        end_group(self._process)
 
     def _read_lines(self) -> None:
         for line in self._stdout:
@@ -271,14 +267,3 @@ def _oom_kills() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
-
-def _end_tree(pid: int) -> None:
-    import psutil
-
-    try:
-        parent = psutil.Process(pid)
-        for process in [*parent.children(recursive=True), parent]:
-            process.kill()
-    except psutil.NoSuchProcess:
-        pass

@@ -5,12 +5,10 @@ Its defaults are not those of a scenario, so every setting is given; what it can
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +18,7 @@ from typing import Any, BinaryIO
 
 from ggufbench.plan import Case
 from ggufbench.probe import Environment
+from ggufbench.processes import end_group
 from ggufbench.worker.job import DEVICE_PREFIXES, Setting, Workload
 
 _KV_TYPES = ("f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl")
@@ -140,7 +139,9 @@ def run_llama_bench(
         except subprocess.TimeoutExpired:
             raise LlamaBenchError(f"llama-bench did not end within {deadline_seconds:.0f} s") from None
         finally:
-            _end_group(process)
+            end_group(process)
+            if process.stdout is not None:
+                process.stdout.close()
         if process.returncode != 0:
             raise LlamaBenchError(_how_it_ended(process.returncode, stderr))
     return parse_output(output, workload, time.monotonic() - started)
@@ -196,17 +197,6 @@ def _seconds(row: dict[str, Any], workload: Workload) -> list[float]:
 def _whole(value: Any) -> int:
     """The value, where it is a whole number of 63 bits; else 0."""
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else 0
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    if sys.platform == "win32":
-        process.kill()
-    else:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 def _how_it_ended(code: int, stderr: BinaryIO) -> str:

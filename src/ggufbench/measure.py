@@ -20,6 +20,7 @@ from ggufbench.conditions import BusyProcess, Conditions, busiest_processes, rea
 from ggufbench.launcher import Ended, Event, Interpreter, compute_variables, launch
 from ggufbench.machine import usable_cores
 from ggufbench.plan import Case
+from ggufbench.processes import alone
 from ggufbench.records.build import Surroundings, build_launch, describe_environment, identify
 from ggufbench.records.samples import summaries
 from ggufbench.records.schema import (
@@ -156,19 +157,9 @@ def one_at_a_time(on_wait: Callable[[], None]) -> Iterator[None]:
 
     `on_wait` is called once where another run holds it. A run that dies lets go.
     """
-    from filelock import FileLock, Timeout
-
     user = os.getuid() if hasattr(os, "getuid") else "user"
-    lock = FileLock(Path(tempfile.gettempdir()) / f"ggufbench-{user}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        on_wait()
-        lock.acquire()
-    try:
+    with alone(Path(tempfile.gettempdir()) / f"ggufbench-{user}.lock", on_wait):
         yield
-    finally:
-        lock.release()
 
 
 def skipped_record(case: Case, bench: Bench, reason: str) -> Record:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from ggufbench.processes import alone, end_group
 
 Tell = Callable[[str], None]
 
@@ -115,7 +114,7 @@ def build_once(place: Place, build: Callable[[], str], tell: Tell) -> None:
         return
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
-        with _alone(
+        with alone(
             place.folder / "lock", lambda: tell(f"another run is building {place.path}; waiting for it")
         ):
             if not place.is_complete():
@@ -134,23 +133,6 @@ def _build(place: Place, build: Callable[[], str]) -> None:
     except BaseException:
         place.abandon()
         raise
-
-
-@contextmanager
-def _alone(lock_file: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock that a dead process lets go."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(lock_file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        on_wait()
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def run_logged(command: Sequence[str], env: Mapping[str, str], log: Path, deadline_seconds: float) -> int:
@@ -174,16 +156,6 @@ def run_logged(command: Sequence[str], env: Mapping[str, str], log: Path, deadli
             return process.wait(deadline_seconds)
         finally:
             _have_it_ended(process)
-
-
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads its group, and all others of the group; and collect it."""
-    if sys.platform == "win32":
-        process.kill()
-    else:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _have_it_ended(process: subprocess.Popen[bytes]) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from threading import Thread
 from typing import BinaryIO, cast
 
-from ggufbench.arms.building import BuildError, end_group
+from ggufbench.arms.building import BuildError
 from ggufbench.launcher import worker_environment
+from ggufbench.processes import end_group
 
 _OLDEST_PYTHON = (3, 10)
 """The worker's: it uses dataclasses with slots, and itertools.pairwise."""
