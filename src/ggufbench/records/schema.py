@@ -5,6 +5,8 @@ History of the format (`schema_version`):
 2  cold and warm loads, each load a sample of its own; disturbed samples marked, with the outcome
    `environment`; limits; conditions of the machine; null where a provider of one's own does not tell what it
    made of a setting. Documents of 1 are read as they are.
+3  the transformers baseline: `weights` and `dtype` in a setting, the original of a model. Documents of 2 are
+   read as they are.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from ggufbench.conditions import BusyProcess, Conditions
 from ggufbench.scenario import Tolerance
 from ggufbench.worker.job import Setting, Workload
 
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 
 # A number in a file can be of any size, and of that size no figure is real.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -51,6 +53,17 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Original(Part):
+    """The safetensors checkpoint that a GGUF was made of, where it lies on this machine too."""
+
+    repository: str | None
+    """`owner/name` where the source knows it."""
+    path: str
+    """Its folder; the same for every quantization that was made of it."""
+    file_size_bytes: Bytes
+    """Over all its safetensors files."""
+
+
 class ModelIdentity(Part):
     """Which file was measured."""
 
@@ -72,6 +85,7 @@ class ModelIdentity(Part):
     experts_used: Count
     sliding_window: Count
     synthetic: bool
+    original: Original | None = None
 
 
 class Device(Part):
@@ -221,7 +235,7 @@ class Environment(Part):
 class Record(Part):
     """The document."""
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     run_id: str
     case_id: str
     created: str
@@ -247,6 +261,12 @@ class Record(Part):
     """Each rate beside what this machine can deliver."""
     environment: Environment | None = None
     """None where no sample was disturbed."""
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Size of the files that were loaded: the original's for `weights = "safetensors"`."""
+        original = self.model.original if self.setting.weights == "safetensors" else None
+        return original.file_size_bytes if original else self.model.file_size_bytes
 
 
 def json_schema() -> str:

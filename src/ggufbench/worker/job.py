@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 ENGINE = "engine"
-"""The provider that is llama.cpp's C interface; any other is a `package.module:callable` of the user's."""
+"""The provider that is llama.cpp's C interface."""
+
+TRANSFORMERS = "transformers"
+"""The provider that is what llama.cpp is compared with. Any other is a `package.module:callable` of the user's."""
 
 DEVICE_PREFIXES = {"metal": ("MTL", "Metal"), "cuda": ("CUDA",), "vulkan": ("Vulkan",), "rpc": ("RPC",)}
 """How ggml's device names begin, for each device that a setting can ask for beside `cpu`."""
@@ -21,7 +24,7 @@ class Setting:
     """How a model is loaded. Names as in llama.cpp; nothing here is left for a library to choose silently."""
 
     device: str
-    """`cpu`, or the backend whose devices may be used: `metal`, `cuda`, `vulkan`, `rpc`."""
+    """`cpu`, or the backend whose devices may be used: `metal`, `cuda`, `vulkan`, `rpc`; `mps` is PyTorch's Metal."""
     n_ctx: int = 4096
     n_gpu_layers: int = -1
     """Layers on the device; -1 is all of them. Not used on `cpu`, where no layer leaves the processor."""
@@ -41,6 +44,10 @@ class Setting:
     """Let the CPU copy and reorder weights at loading (llama.cpp's extra buffer types)."""
     rpc_servers: str = ""
     """`host:port`, several separated by commas; only for `rpc`."""
+    weights: str = "gguf"
+    """`gguf`, or `safetensors` for the original that the GGUF was made of; only `transformers` reads that."""
+    dtype: str = ""
+    """`float32` or `bfloat16`, in which `transformers` computes; empty for all others."""
 
 
 @dataclass(frozen=True, slots=True)
