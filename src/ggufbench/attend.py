@@ -19,6 +19,7 @@ from ggufbench.plan import Case
 from ggufbench.records.build import as_sample, load_log
 from ggufbench.records.schema import PageCache
 from ggufbench.worker.channel import AGAIN, GO
+from ggufbench.worker.job import TRANSFORMERS
 
 PREPARING = "reading the file into memory"
 
@@ -60,16 +61,16 @@ class Attendant:
         return next((e["phase"] for e in reversed(self.events) if e["event"] == "phase"), "start")
 
     def _prepare_file(self, pid: int) -> None:
-        shards = self.case.model.shards
-        resident = pagecache.resident_fraction(shards)
+        files = self.case.files
+        resident = pagecache.resident_fraction(files)
         if self.asked == "cold":
-            pagecache.drop(shards)
-            resident = pagecache.resident_fraction(shards)
+            pagecache.drop(files)
+            resident = pagecache.resident_fraction(files)
         elif resident is None or resident < WARM_AT_LEAST:
             self.on_phase(PREPARING, pid)
             with contextlib.suppress(OSError):  # loading it will say the same, in the library's words
-                pagecache.read_once(shards)
-            resident = pagecache.resident_fraction(shards)
+                pagecache.read_once(files)
+            resident = pagecache.resident_fraction(files)
         self.page_cache = PageCache(
             asked=self.asked, resident_fraction=resident, state=cache_state(self.asked, resident)
         )
@@ -77,6 +78,8 @@ class Attendant:
     def _refuse_fallback(self, loaded: Event) -> None:
         """A GPU run that is none ends before hours are spent on it."""
         setting = self.case.setting
+        if self.case.scenario.provider == TRANSFORMERS:
+            return  # it has no such log; its worker looks at every tensor itself
         problem = offload_problem(load_log(loaded), setting.device, setting.n_gpu_layers, loaded["devices"])
         if problem is not None:
             raise LaunchRefusedError(problem)

@@ -33,6 +33,7 @@ from ggufbench.records.schema import (
     Record,
     SourceState,
 )
+from ggufbench.worker.job import TRANSFORMERS
 
 Observer = Callable[["Moment | None"], None]
 """Told when a phase begins; None when a case has ended."""
@@ -41,6 +42,7 @@ SEED = 1
 """Of the random tokens: the same in every run, because they decide which experts of a mixture are used."""
 
 _SLOWEST_LOAD_BYTES_PER_SECOND = 20e6
+_SLOWEST_PARAMETERS_PER_SECOND = 5e6
 _PATIENCE = 30
 """A phase may take this many times its estimate before it counts as hung, and a minute beside."""
 _LOOK_AROUND_SECONDS = 0.5
@@ -83,7 +85,7 @@ class Deadlines:
 
     def __call__(self, phase: str) -> float:
         """The deadline of the next event in this phase."""
-        reading = self.case.model.file_size_bytes / _SLOWEST_LOAD_BYTES_PER_SECOND
+        reading = _slowest_load_seconds(self.case)
         computing = _PATIENCE * self.case.estimate.seconds
         extra = {
             "load": reading,
@@ -93,6 +95,13 @@ class Deadlines:
             "digest": computing,
         }
         return self.scale * (60 + extra.get(phase, 0.0))
+
+
+def _slowest_load_seconds(case: Case) -> float:
+    """After which loading counts as hung; transformers unpacks every matrix, on one core."""
+    if case.scenario.provider == TRANSFORMERS:
+        return case.model.parameters / _SLOWEST_PARAMETERS_PER_SECOND
+    return case.model.file_size_bytes / _SLOWEST_LOAD_BYTES_PER_SECOND
 
 
 class Interrupted(KeyboardInterrupt):
@@ -267,10 +276,12 @@ class _Progress:
 
 def _record(case: Case, bench: Bench, progress: _Progress) -> Record:
     launches, library, failed = progress.launches, progress.library, progress.failed
-    summary = summaries(launches, case.model.file_size_bytes)
+    summary = summaries(launches, case.loaded_bytes)
     environment = describe_environment(launches, progress.processes or [])
+    # Bounds and promises are llama.cpp's: they follow from the GGUF's bytes.
+    is_baseline = case.scenario.provider == TRANSFORMERS
     limits: list[LimitResult] = []
-    if bench.limits is not None:
+    if bench.limits is not None and not is_baseline:
         limits = evaluate_limits(case.model, case.setting, case.workload, summary, bench.limits)
     outcome, reason = _judge(failed, limits, environment)
     return Record(
@@ -292,7 +303,9 @@ def _record(case: Case, bench: Bench, progress: _Progress) -> Record:
         source=bench.source,
         launches=launches,
         summary=summary,
-        targets=evaluate_targets(case.scenario.targets, case.model.file_size_bytes, summary),
+        targets=[]
+        if is_baseline
+        else evaluate_targets(case.scenario.targets, case.model.file_size_bytes, summary),
         limits=limits,
         environment=environment,
     )

@@ -8,12 +8,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ggufbench.discovery.model import Model
 from ggufbench.machine import resolve_threads
 from ggufbench.probe import Environment
 from ggufbench.scenario import Scenario, WorkloadSpec
-from ggufbench.worker.job import Job, Setting, Workload
+from ggufbench.worker.job import TRANSFORMERS, Job, Setting, Workload
 
 _BYTES_PER_ELEMENT = {
     "f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q4_0": 18 / 32, "q4_1": 20 / 32, "q5_0": 22 / 32,
@@ -29,6 +30,8 @@ _GPU_BYTES_PER_SECOND = 150e9
 _FLOPS = {"cpu": 150e9, "rpc": 100e9}
 _GPU_FLOPS = 8e12
 _START_SECONDS = 0.5
+_TORCH_START_SECONDS = 8.0
+_TORCH_BYTES = 300 * 2**20
 
 
 class PlanError(ValueError):
@@ -58,10 +61,23 @@ class Case:
     estimate: Estimate
     skip: str | None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What loading reads."""
+        original = self.model.original if self.setting.weights == "safetensors" else None
+        return original.files if original else self.model.shards
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Size of those files together."""
+        original = self.model.original if self.setting.weights == "safetensors" else None
+        return original.file_size_bytes if original else self.model.file_size_bytes
+
     def job(self, seed: int, *, load_only: bool = False, hidden_work: float = 0.0) -> Job:
         """The job of one launch."""
-        provider, path = self.scenario.provider, str(self.model.path)
-        return Job(provider, path, self.setting, self.workload, seed, load_only, hidden_work)
+        original = self.model.original if self.setting.weights == "safetensors" else None
+        path = str(original.path if original else self.model.path)
+        return Job(self.scenario.provider, path, self.setting, self.workload, seed, load_only, hidden_work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +115,7 @@ class Host:
     """What the plan needs to know of the machine."""
 
     environments: Mapping[str, Environment]
-    """The probed library, by the RPC servers it was asked to use (`""` for none)."""
+    """The probed library, by `environment_key`."""
     available_bytes: int
     past_seconds: Mapping[tuple[str, str], float]
     """(model identity, scenario name) to the wall time of its last record on this machine."""
@@ -108,7 +124,12 @@ class Host:
 def make_plan(models: Sequence[Model], scenarios: Sequence[Scenario], host: Host) -> list[Case]:
     """Every model with every scenario, in the order of the models; skipped cases stay in the list."""
     cases = [_plan_case(model, scenario, host) for model in models for scenario in scenarios]
-    return _with_unique_ids(cases)
+    return _each_original_once(_with_unique_ids(cases))
+
+
+def environment_key(scenario: Scenario) -> str:
+    """What a scenario's library is probed with: its RPC servers, nothing, or that it is transformers."""
+    return TRANSFORMERS if scenario.provider == TRANSFORMERS else scenario.setting.rpc_servers
 
 
 def resolve_setting(scenario: Scenario) -> Setting:
@@ -133,6 +154,8 @@ def resolve_setting(scenario: Scenario) -> Setting:
         main_gpu=spec.main_gpu,
         repack=spec.repack,
         rpc_servers=spec.rpc_servers,
+        weights=spec.weights,
+        dtype=spec.dtype,
     )
 
 
@@ -153,13 +176,50 @@ def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
     spec = scenario.workload
     workload = Workload(spec.prompt_tokens, spec.generated_tokens, spec.depth, spec.repetitions)
     estimate = _estimate(model, scenario, setting, workload, host)
-    environment = host.environments[setting.rpc_servers]
-    skip = environment.lacks(setting.device) or _does_not_fit(model, setting, estimate, environment, host)
+    environment = host.environments[environment_key(scenario)]
+    skip = (
+        _lacks_weights(model, scenario)
+        or environment.lacks(setting.device)
+        or _does_not_fit(model, setting, estimate, environment, host)
+    )
     case_id = f"{_slug(model.label)}-{scenario.name}"
     return Case(case_id, model, scenario, setting, workload, estimate, skip)
 
 
+def _lacks_weights(model: Model, scenario: Scenario) -> str | None:
+    """Why transformers has nothing to load for this model, in one sentence; None where it has."""
+    if scenario.provider != TRANSFORMERS:
+        return None
+    if scenario.setting.weights == "gguf":
+        several = len(model.shards) > 1
+        return f"transformers reads no GGUF of {len(model.shards)} files; merge them" if several else None
+    if model.original is None:
+        return (
+            "its safetensors original is not in the Hugging Face cache, so there is nothing to compare with; "
+            "`hf download OWNER/NAME` brings it"
+        )
+    return None
+
+
+def _each_original_once(cases: Sequence[Case]) -> list[Case]:
+    """Several quantizations were made of one checkpoint, which is measured once for all of them."""
+    first: dict[tuple[str, str], str] = {}
+    kept = []
+    for case in cases:
+        original = case.model.original if case.setting.weights == "safetensors" else None
+        if original is None or case.skip is not None:
+            kept.append(case)
+            continue
+        known = first.setdefault((str(original.path), case.scenario.name), case.id)
+        again = None if known == case.id else f"the same original is measured as {known}"
+        kept.append(replace(case, skip=again))
+    return kept
+
+
 def _estimate(model: Model, scenario: Scenario, setting: Setting, workload: Workload, host: Host) -> Estimate:
+    if scenario.provider == TRANSFORMERS:
+        past = host.past_seconds.get((model.identity, scenario.name))
+        return _transformers_estimate(model, setting, workload, scenario.workload, past)
     share = _offloaded_share(model, setting)
     working = kv_bytes(model, setting) + setting.n_ubatch * model.vocabulary * 4 + _ACTIVATION_BYTES
     copies = model.repack_bytes if setting.repack and setting.load_mode != "none" else 0
@@ -170,6 +230,27 @@ def _estimate(model: Model, scenario: Scenario, setting: Setting, workload: Work
         host_bytes=round(on_host) + _INTERPRETER_BYTES,
         device_bytes=round((model.tensor_bytes + working) * share),
         seconds=seconds,
+        from_record=past is not None,
+    )
+
+
+def _transformers_estimate(
+    model: Model, setting: Setting, workload: Workload, spec: WorkloadSpec, past: float | None
+) -> Estimate:
+    """The baseline's: dense weights of 4 or 2 bytes, and while it loads, the file's own beside them."""
+    on_gpu = setting.device != "cpu"
+    dense = model.parameters * (4 if setting.dtype == "float32" else 2)
+    staged = model.original.file_size_bytes if setting.weights != "gguf" and model.original else dense
+    flops = _GPU_FLOPS if on_gpu else _FLOPS["cpu"] / 2
+    prompt = 2 * model.parameters * (workload.prompt_tokens + workload.depth) / flops
+    decode = workload.generated_tokens * (dense / (_GPU_BYTES_PER_SECOND if on_gpu else 10e9) + 1e-3)
+    load = _TORCH_START_SECONDS + (model.parameters / 5e7 if setting.weights == "gguf" else dense / 1e9)
+    full = load + prompt * (workload.repetitions + 1) + decode * workload.repetitions
+    seconds = spec.launches * full + spec.cold_launches * load
+    return Estimate(
+        host_bytes=_TORCH_BYTES + max(dense, staged) + (0 if on_gpu else dense // 4),
+        device_bytes=dense if on_gpu else 0,
+        seconds=seconds if past is None else past,
         from_record=past is not None,
     )
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from ggufbench.launcher import Interpreter, launch
 from ggufbench.records.schema import Device, Outcome
-from ggufbench.worker.job import DEVICE_PREFIXES
+from ggufbench.worker.job import DEVICE_PREFIXES, TRANSFORMERS
 
 _DEADLINE_SECONDS = 60.0
 _CONNECT_SECONDS = 2.0
+_IMPORT_SECONDS = 180.0
+"""Importing PyTorch from a cold disk takes a minute on some machines."""
 _REBUILD = "pip install --force-reinstall --no-cache-dir llama-cpp-python"
 _REMEDY = {
     "metal": f'on a Mac: CMAKE_ARGS="-DGGML_METAL=on" {_REBUILD}',
@@ -29,6 +31,7 @@ class Environment:
     supports_rpc: bool
     devices: list[Device]
     problem: str | None = None
+    library: str = "llama.cpp"
 
     def lacks(self, device: str) -> str | None:
         """Why a setting for this device cannot run here, in one sentence; None where it can."""
@@ -42,7 +45,7 @@ class Environment:
             )
         seen = ", ".join(found.name for found in self.devices)
         remedy = f" ({_REMEDY[device]})" if device in _REMEDY else ""
-        return f"no {device} device: this llama.cpp sees {seen}{remedy}"
+        return f"no {device} device: this {self.library} sees {seen}{remedy}"
 
     def free_bytes(self, device: str) -> int | None:
         """Free memory on the devices of that kind together; None where they do not say."""
@@ -73,8 +76,26 @@ def probe(interpreter: Interpreter, rpc_servers: str = "") -> Environment:
     return _environment(answer)
 
 
-def _environment(answer: dict[str, Any]) -> Environment:
+def probe_transformers(interpreter: Interpreter) -> Environment:
+    """Ask a fresh worker which PyTorch and transformers are there. Never raises."""
+    ended = launch(
+        {"task": "probe", "provider": TRANSFORMERS}, lambda _phase: _IMPORT_SECONDS, interpreter=interpreter
+    )
+    answer = ended.find("probed")
+    if ended.outcome is Outcome.MEASURED and answer is not None:
+        return _environment(answer, TRANSFORMERS)
+    reason = ended.reason or "the worker said nothing"
+    if "No module named" in reason:
+        return _without(
+            f"{interpreter.python} has no PyTorch with transformers; install them with "
+            "`pip install torch transformers accelerate`"
+        )
+    return _without(f"transformers does not start: {reason}")
+
+
+def _environment(answer: dict[str, Any], library: str = "llama.cpp") -> Environment:
     return Environment(
+        library=library,
         versions=answer["versions"],
         system_info=answer["system_info"],
         supports_rpc=answer["supports_rpc"],

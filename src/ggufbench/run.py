@@ -13,11 +13,12 @@ from ggufbench.discovery.model import Discovery, Model
 from ggufbench.discovery.names import portable_path
 from ggufbench.launcher import Interpreter
 from ggufbench.machine import available_memory_bytes, read_machine
-from ggufbench.plan import Case, Host, PlanError, Selection, make_plan
-from ggufbench.probe import Environment, probe
+from ggufbench.plan import Case, Host, PlanError, Selection, environment_key, make_plan
+from ggufbench.probe import Environment, probe, probe_transformers
 from ggufbench.records.schema import Machine, Outcome, Record
 from ggufbench.records.store import read_records
 from ggufbench.scenario import Scenario, ScenarioError, load_scenarios, scenario_folder
+from ggufbench.worker.job import TRANSFORMERS
 
 _RUNS_LOOKED_AT = 20
 
@@ -94,9 +95,12 @@ def find_models(request: Request, tell: Callable[[str], None]) -> tuple[Discover
 
 
 def probe_for(scenarios: Sequence[Scenario], interpreter: Interpreter) -> dict[str, Environment]:
-    """What an environment's library sees, alone (`""`) and with each scenario's RPC servers."""
-    servers = {"", *(scenario.setting.rpc_servers for scenario in scenarios)}
-    return {asked: probe(interpreter, asked) for asked in servers}
+    """What an environment's libraries see, by `environment_key`: llama.cpp alone (`""`) is always asked."""
+    asked = {"", *map(environment_key, scenarios)}
+    return {
+        key: probe_transformers(interpreter) if key == TRANSFORMERS else probe(interpreter, key)
+        for key in sorted(asked)
+    }
 
 
 def plan_cases(

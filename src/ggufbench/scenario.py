@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ggufbench.analysis.metrics import METRICS
-from ggufbench.worker.job import ENGINE, chat_problem
+from ggufbench.worker.job import ENGINE, TRANSFORMERS, provider_problem
 
 TARGETS_FILE = "targets.toml"
 
@@ -47,7 +47,7 @@ class _Table(BaseModel):
 class SettingSpec(_Table):
     """`[setting]` as written: names as in llama.cpp, threads possibly as a word."""
 
-    device: Literal["cpu", "metal", "cuda", "vulkan", "rpc"]
+    device: Literal["cpu", "metal", "cuda", "vulkan", "rpc", "mps"]
     n_ctx: Positive = 4096
     n_gpu_layers: Annotated[int, Field(ge=-1, lt=2**31)] = -1
     n_batch: Positive = 512
@@ -67,6 +67,8 @@ class SettingSpec(_Table):
     main_gpu: Count = 0
     repack: bool = True
     rpc_servers: str = ""
+    weights: Literal["gguf", "safetensors"] = "gguf"
+    dtype: Literal["", "float32", "bfloat16"] = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> SettingSpec:
@@ -195,10 +197,11 @@ class GateSpec(_Table):
 
 
 def _provider(text: str) -> str:
-    if text == ENGINE or re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*", text, re.ASCII):
+    own = re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*", text, re.ASCII)
+    if own or text in (ENGINE, TRANSFORMERS):
         return text
-    shown = _short(repr(text))
-    raise ValueError(f"provider = {shown} is not usable: write 'engine' or 'package.module:callable'")
+    known = "'engine', 'transformers' or 'package.module:callable'"
+    raise ValueError(f"provider = {_short(repr(text))} is not usable: write {known}")
 
 
 class Scenario(_Table):
@@ -209,7 +212,7 @@ class Scenario(_Table):
     on_request: bool = False
     """True for a question that is not asked every time: it runs only where `--scenario` names it."""
     provider: Annotated[str, AfterValidator(_provider)] = ENGINE
-    """`engine`, or a `package.module:callable` of the user's own that makes a chat model."""
+    """`engine`, `transformers`, or a `package.module:callable` of the user's own that makes a chat model."""
     setting: SettingSpec
     workload: WorkloadSpec = WorkloadSpec()
     targets: Targets
@@ -218,7 +221,7 @@ class Scenario(_Table):
 
     @model_validator(mode="after")
     def _suits_its_provider(self) -> Scenario:
-        problem = None if self.provider == ENGINE else chat_problem(self.setting, self.workload)
+        problem = provider_problem(self.provider, self.setting, self.workload)
         if problem is not None:
             raise ValueError(problem)
         return self
@@ -227,7 +230,7 @@ class Scenario(_Table):
     def _fits_its_context(self) -> Scenario:
         workload = self.workload
         needed = workload.depth + max(workload.prompt_tokens, workload.generated_tokens)
-        if needed > self.setting.n_ctx:
+        if needed > self.setting.n_ctx and self.provider != TRANSFORMERS:  # its cache grows as it is used
             raise ValueError(f"n_ctx = {self.setting.n_ctx} has no room for {needed} tokens; raise it")
         return self
 

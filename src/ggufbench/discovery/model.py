@@ -33,6 +33,20 @@ class AttentionShape:
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """The safetensors checkpoint that a GGUF was made of."""
+
+    repository: str | None
+    """`owner/name` where the source knows it."""
+    path: Path
+    """Its folder, which holds config.json, every link resolved: one for all quantizations made of it."""
+    files: tuple[Path, ...]
+    """Its safetensors files."""
+    file_size_bytes: int
+    """Over all of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A GGUF that can be benchmarked, with the facts of its header."""
 
@@ -72,6 +86,8 @@ class Model:
     """True where `ggufbench synth` made it: random weights, so only its speed and size mean anything."""
     identity: str
     """Hash of header, size and sampled blocks: the same for copies, different after any re-quantization."""
+    original: Original | None = None
+    """None where it does not lie on this machine."""
 
     @property
     def label(self) -> str:

@@ -18,6 +18,7 @@ from ggufbench.records.schema import (
     Launch,
     MemoryMark,
     ModelIdentity,
+    Original,
     Outcome,
     PageCache,
     Sample,
@@ -81,8 +82,12 @@ def as_sample(event: Event) -> Event:
 def identify(model: Model) -> ModelIdentity:
     """What a record keeps of a model."""
     kept = ModelIdentity.model_fields
-    values = {name: getattr(model, name) for name in kept if name != "path"}
-    return ModelIdentity(path=portable_path(model.path), **values)
+    values = {name: getattr(model, name) for name in kept if name not in ("path", "original")}
+    original = None
+    if found := model.original:
+        where, size = portable_path(found.path), found.file_size_bytes
+        original = Original(repository=found.repository, path=where, file_size_bytes=size)
+    return ModelIdentity(path=portable_path(model.path), original=original, **values)
 
 
 def describe_environment(launches: Iterable[Launch], processes: list[BusyProcess]) -> Environment | None:
@@ -125,11 +130,12 @@ def _mark(event: Event) -> MemoryMark:
 
 def _effective(loaded: Event, log: LoadLog) -> Effective:
     values = dict(loaded["effective"])
+    placement = loaded.get("placement") or {"layers": log.layers, "buffers": log.buffers}
     return Effective(
         description=values.pop("model"),
         devices=loaded["devices"],
-        layers=log.layers,
-        buffers=log.buffers,
+        layers=placement["layers"],
+        buffers=placement["buffers"],
         load_mode=log.load_mode,
         flash_attn=log.flash_attn,
         type_k=log.type_k,

@@ -6,7 +6,6 @@ answer, and from the first text to the last.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -18,13 +17,13 @@ from . import questions
 from .callables import Callee
 from .channel import ProviderError, explain
 from .evidence import Watch
-from .job import Job, chat_problem
+from .job import Job, provider_problem
 from .native import Library
-from .provider import Loading, Timing
+from .provider import DIGEST_TOKENS, Loading, Timing, digest_of
 from .vocabulary import Tokenizer
 
-_DIGEST_TOKENS, _SETTLED_TOKENS = 32, 40
-"""The digest is of so many tokens, out of a text of so many: the last token of a text may yet grow."""
+_SETTLED_TOKENS = 40
+"""The digest is of fewer tokens than the text: its last token may yet grow."""
 _MOST_CHUNKS_PER_TOKEN = 8
 
 _IN_USE = re.compile(r"\w+: (n_ctx|n_batch|n_ubatch) += (\d{1,9})$", re.ASCII)
@@ -47,7 +46,7 @@ class Chat:
     """A chat model of the user's own making."""
 
     def __init__(self, library: Library, job: Job, callee: Callee) -> None:
-        problem = chat_problem(job.setting, job.workload)
+        problem = provider_problem(job.provider, job.setting, job.workload)
         if problem is None and job.hidden_work:
             problem = "hidden_work is for the engine alone"
         if problem is not None:
@@ -58,7 +57,15 @@ class Chat:
         self._tokenizer: Tokenizer | None = None
         self._questions = questions.Questions(job, lambda text: len(self._tokens(text)))
         self._watch = Watch()
-        self.devices = library.devices_of(job.setting)
+        self._devices = library.devices_of(job.setting)
+
+    def device_free_bytes(self) -> dict[str, int]:
+        """Free bytes of each device that the setting may use."""
+        return self._library.free_bytes(self._devices)
+
+    def drain_log(self) -> list[list[Any]]:
+        """What llama.cpp has logged since the last call."""
+        return self._library.log.drain()
 
     def load(self) -> Loading:
         """Call the user's callable; what it returns must be able to stream."""
@@ -133,10 +140,10 @@ class Chat:
                 text += piece.text
                 if piece.text and len(self._tokens(text)) >= _SETTLED_TOKENS:
                     break
-        ids = self._tokens(text)[:_DIGEST_TOKENS]
+        ids = self._tokens(text)[:DIGEST_TOKENS]
         if not ids:
             raise self._silent()
-        return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()[:16]
+        return digest_of(ids)
 
     def close(self) -> None:
         """Let go of the model; whether that frees it is the provider's affair."""

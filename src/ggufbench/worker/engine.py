@@ -8,7 +8,6 @@ prompt and one after each decoded token.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import math
 import os
 import random
@@ -21,7 +20,7 @@ from .channel import ProviderError
 from .evidence import Watch
 from .job import Job
 from .native import Library, attach_threadpool, device_list
-from .provider import WARMUP, Loading, Timing
+from .provider import DIGEST_TOKENS, WARMUP, Loading, Timing, digest_of, digest_prompt
 
 _DECODE_ERRORS = {
     1: "the context has no room for another token",
@@ -29,7 +28,6 @@ _DECODE_ERRORS = {
     -1: "the library refused the batch",
 }
 
-_DIGEST_PROMPT_TOKENS, _DIGEST_TOKENS = 16, 32
 _WARMUP_TOKENS = 8
 """Decoded before the first timed decode: enough for graph reuse and lazily touched pages."""
 _OVERHEAD_TOKENS = 2000
@@ -51,8 +49,16 @@ class Engine:
         self._watch = Watch()
         if not 0 <= job.hidden_work <= 1:
             raise ProviderError(f"hidden_work = {job.hidden_work} is not a share from 0 to 1")
-        self.devices = library.devices_of(job.setting)
-        self._device_list = device_list(self.devices)
+        self._devices = library.devices_of(job.setting)
+        self._device_list = device_list(self._devices)
+
+    def device_free_bytes(self) -> dict[str, int]:
+        """Free bytes of each device that the setting may use."""
+        return self._library.free_bytes(self._devices)
+
+    def drain_log(self) -> list[list[Any]]:
+        """What llama.cpp has logged since the last call."""
+        return self._library.log.drain()
 
     def load(self) -> Loading:
         """Load the model and make its context."""
@@ -138,21 +144,18 @@ class Engine:
         return (stamps[-1] - stamps[0]) / 1e9 / _OVERHEAD_TOKENS
 
     def digest(self) -> str:
-        """Hash of the 32 tokens that follow a fixed prompt, always the likeliest: the same work was done.
-
-        The prompt is of token ids, so that it needs no tokenizer; nothing of it is random.
-        """
-        ids = [(index * 7919 + 13) % self._vocabulary_size for index in range(_DIGEST_PROMPT_TOKENS)]
+        """Hash of the 32 tokens that follow a fixed prompt, always the likeliest: the same work was done."""
+        ids = digest_prompt(self._vocabulary_size)
         tokens = (self._api.llama_token * len(ids))(*ids)
         self._api.llama_memory_clear(self._memory, False)
         codes = [self._api.llama_decode(self._context, chunk) for chunk in self._chunks(tokens)]
         self._check(codes, len(ids))
         sampler = self._api.llama_sampler_init_greedy()
         try:
-            likeliest = [self._follow(sampler, len(ids) + n) for n in range(_DIGEST_TOKENS)]
+            likeliest = [self._follow(sampler, len(ids) + n) for n in range(DIGEST_TOKENS)]
         finally:
             self._api.llama_sampler_free(sampler)
-        return hashlib.sha256(",".join(map(str, likeliest)).encode()).hexdigest()[:16]
+        return digest_of(likeliest)
 
     def _follow(self, sampler: Any, position: int) -> int:
         """The likeliest next token, which is then part of the context."""

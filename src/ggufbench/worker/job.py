@@ -13,9 +13,12 @@ ENGINE = "engine"
 """The provider that is llama.cpp's C interface."""
 
 TRANSFORMERS = "transformers"
-"""The provider that is what llama.cpp is compared with. Any other is a `package.module:callable` of the user's."""
+"""The provider that llama.cpp is compared with. Any other is a `package.module:callable` of the user's."""
 
-DEVICE_PREFIXES = {"metal": ("MTL", "Metal"), "cuda": ("CUDA",), "vulkan": ("Vulkan",), "rpc": ("RPC",)}
+_UBATCH = 512
+
+DEVICE_PREFIXES = {"metal": ("MTL", "Metal"), "cuda": ("CUDA",), "vulkan": ("Vulkan",), "rpc": ("RPC",),
+                   "mps": ("mps",)}  # fmt: skip
 """How ggml's device names begin, for each device that a setting can ask for beside `cpu`."""
 
 
@@ -24,12 +27,12 @@ class Setting:
     """How a model is loaded. Names as in llama.cpp; nothing here is left for a library to choose silently."""
 
     device: str
-    """`cpu`, or the backend whose devices may be used: `metal`, `cuda`, `vulkan`, `rpc`; `mps` is PyTorch's Metal."""
+    """`cpu`, or the backend whose devices may be used: `metal`, `cuda`, `vulkan`, `rpc`; PyTorch's `mps`."""
     n_ctx: int = 4096
     n_gpu_layers: int = -1
     """Layers on the device; -1 is all of them. Not used on `cpu`, where no layer leaves the processor."""
     n_batch: int = 512
-    n_ubatch: int = 512
+    n_ubatch: int = _UBATCH
     n_threads: int = 1
     n_threads_batch: int = 1
     load_mode: str = "auto"
@@ -68,6 +71,7 @@ class Job:
 
     provider: str
     model_path: str
+    """The file, or the original's folder for `weights = "safetensors"`."""
     setting: Setting
     workload: Workload
     seed: int = 1
@@ -90,29 +94,64 @@ class Job:
 
 
 _CHAT_TAKES = ("device", "n_ctx", "n_gpu_layers", "n_batch", "n_threads", "load_mode", "rpc_servers")
+_TRANSFORMERS_TAKES = ("device", "n_threads", "weights", "dtype")
+_DTYPES = ("float32", "bfloat16")
 
 
-def chat_problem(setting: Any, workload: Any) -> str | None:
-    """Why a callable of the user's cannot be measured like this, in one sentence; None where it can.
+def provider_problem(provider: str, setting: Any, workload: Any) -> str | None:
+    """Why a provider cannot be measured like this, in one sentence; None where it can.
 
-    Both may be what a scenario's tables say, whose names are the same. What a callable is not given and does
+    Both may be what a scenario's tables say, whose names are the same. What a provider is not given and does
     not have as it is by default would be accepted and not applied.
     """
-    batch_threads = (None, setting.n_threads)
-    usual = {field.name: field.default for field in fields(Setting) if field.name not in _CHAT_TAKES}
-    usual["n_ubatch"] = min(usual["n_ubatch"], setting.n_batch)
-    asked = {name: getattr(setting, name) for name in usual}
-    if asked["n_threads_batch"] in batch_threads:
-        del asked["n_threads_batch"]
-    refused = {name: value for name, value in asked.items() if value != usual[name]}
+    if provider == TRANSFORMERS:
+        return _transformers_problem(setting)
+    if setting.device == "mps":
+        return 'device = "mps" is PyTorch\'s name, for provider = "transformers"; write "metal"'
+    if setting.weights != "gguf" or setting.dtype:
+        return 'weights and dtype are for provider = "transformers" alone; leave them out'
+    return None if provider == ENGINE else _chat_problem(setting, workload)
+
+
+def _chat_problem(setting: Any, workload: Any) -> str | None:
+    refused = _unusual(setting, _CHAT_TAKES)
     if setting.load_mode == "dio":
         refused["load_mode"] = "dio"
     if workload.depth:
         refused["depth"] = workload.depth
     if refused:
-        listed = ", ".join(f"{name} = {json.dumps(value)}" for name, value in refused.items())
-        return f"a provider of your own cannot be given {listed}; leave it out, and set it in the callable"
+        remedy = "leave it out, and set it in the callable"
+        return f"a provider of your own cannot be given {_listed(refused)}; {remedy}"
     needed = workload.prompt_tokens + workload.generated_tokens
     if needed > setting.n_ctx:
         return f"n_ctx = {setting.n_ctx} has no room for question and answer of {needed} tokens; raise it"
     return None
+
+
+def _transformers_problem(setting: Any) -> str | None:
+    if setting.device not in ("cpu", "mps", "cuda"):
+        return f'transformers has no device "{setting.device}"; write cpu, mps or cuda'
+    if setting.dtype not in _DTYPES:
+        return f"transformers needs a dtype; write one of {', '.join(_DTYPES)}"
+    if setting.weights == "gguf" and setting.dtype != "float32":
+        return 'transformers computes with the weights of a GGUF in float32; write dtype = "float32"'
+    refused = _unusual(setting, _TRANSFORMERS_TAKES)
+    if setting.device == "cpu" and setting.n_gpu_layers == 0:
+        refused.pop("n_gpu_layers", None)
+    if setting.load_mode is None:
+        refused.pop("load_mode", None)
+    return f"transformers cannot be given {_listed(refused)}; leave it out" if refused else None
+
+
+def _unusual(setting: Any, taken: tuple[str, ...]) -> dict[str, Any]:
+    """What is not taken and is not as it always is."""
+    usual = {field.name: field.default for field in fields(Setting) if field.name not in taken}
+    usual["n_ubatch"] = min(_UBATCH, setting.n_batch)
+    asked = {name: getattr(setting, name) for name in usual}
+    if asked["n_threads_batch"] in (None, setting.n_threads):
+        del asked["n_threads_batch"]
+    return {name: value for name, value in asked.items() if value != usual[name]}
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = {json.dumps(value)}" for name, value in settings.items())

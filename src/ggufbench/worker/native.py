@@ -129,6 +129,10 @@ class Library:
             "memory_total_bytes": total,
         }
 
+    def free_bytes(self, devices: Iterable[int]) -> dict[str, int]:
+        """Free bytes of each of these devices, by name."""
+        return {self.device_name(device): self.device_memory(device)[0] for device in devices}
+
     def device_name(self, device: int) -> str:
         """For example `CPU`, `MTL0`, `CUDA0`."""
         return _text(self.ggml.ggml_backend_dev_name(device))

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 WARMUP = -1
 """In place of the number of a sample: a run that is not counted."""
+
+
+DIGEST_TOKENS = 32
+_DIGEST_PROMPT_TOKENS = 16
+
+
+def digest_prompt(vocabulary_size: int) -> list[int]:
+    """The fixed prompt before the digest's tokens: ids, so that it needs no tokenizer; nothing is random."""
+    return [(index * 7919 + 13) % vocabulary_size for index in range(_DIGEST_PROMPT_TOKENS)]
+
+
+def digest_of(tokens: Iterable[int]) -> str:
+    """A short hash of token ids."""
+    return hashlib.sha256(",".join(map(str, tokens)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the weights are, of a library whose log does not say it."""
+
+    layers: dict[str, int]
+    """Device to number of layers."""
+    buffers: dict[str, dict[str, int]]
+    """Kind of buffer to its name to bytes, as llama.cpp's log has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +43,7 @@ class Loading:
     context_seconds: float | None
     """None where model and context are made in one call."""
     evidence: dict[str, float]
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +59,11 @@ class Timing:
 class Provider(Protocol):
     """A code path that drives a model. Seconds are of a monotonic clock; failures are ProviderErrors."""
 
-    devices: list[int]
-    """Handles of the devices that the setting may use."""
+    def device_free_bytes(self) -> dict[str, int]:
+        """Free bytes of each device that the setting may use."""
+
+    def drain_log(self) -> list[list[Any]]:
+        """The native log's lines since the last call, each `[level, text]`."""
 
     def load(self) -> Loading:
         """Load the model and make it ready for tokens."""

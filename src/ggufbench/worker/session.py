@@ -20,7 +20,7 @@ from .callables import Callee
 from .channel import AGAIN, Channel
 from .chat import Chat
 from .engine import Engine
-from .job import ENGINE, Job
+from .job import ENGINE, TRANSFORMERS, Job
 from .native import Library
 from .provider import WARMUP, Provider, Timing
 
@@ -49,8 +49,15 @@ def _probe(values: dict[str, Any], channel: Channel) -> None:
     """Which library and which devices are here, before anything is loaded."""
     channel.enter("import")
     start = perf_counter()
+    if values.get("provider", ENGINE) == TRANSFORMERS:
+        from . import torch_library
+
+        facts = torch_library.describe()
+        _imported(facts, perf_counter() - start, [], channel)
+        channel.send("probed", **facts)
+        return
     library = Library()
-    _imported(library, {}, perf_counter() - start, channel)
+    _imported(library.describe(), perf_counter() - start, library.log.drain(), channel)
     servers = values.get("rpc_servers", "")
     if servers:
         channel.enter("connect")
@@ -60,8 +67,7 @@ def _probe(values: dict[str, Any], channel: Channel) -> None:
 
 def _measure(values: dict[str, Any], channel: Channel) -> None:
     job = Job.from_json(values)
-    library, provider = _import_provider(job, channel)
-    launch = _Launch(job, library, provider, channel)
+    launch = _Launch(job, _import_provider(job, channel), channel)
     # A collection inside a timed loop would be the harness's time, not the model's.
     gc.disable()
     launch.imported()
@@ -74,26 +80,31 @@ def _measure(values: dict[str, Any], channel: Channel) -> None:
     launch.exit()
 
 
-def _import_provider(job: Job, channel: Channel) -> tuple[Library, Provider]:
-    """The library and what drives it: the engine, or a module of the user's own."""
+def _import_provider(job: Job, channel: Channel) -> Provider:
+    """What drives the model: the engine, transformers, or a module of the user's own."""
     channel.enter("import")
     start = perf_counter()
+    if job.provider == TRANSFORMERS:
+        from . import torch_library
+        from .transformers import Transformers
+
+        _imported(torch_library.describe(), perf_counter() - start, [], channel)
+        return Transformers(job)
     if job.provider == ENGINE:
         library = Library()
-        _imported(library, {}, perf_counter() - start, channel)
-        return library, Engine(library, job)
+        _imported(library.describe(), perf_counter() - start, library.log.drain(), channel)
+        return Engine(library, job)
     # The library first: a module that takes the log for itself when it is imported shall have it.
     library = Library(whole_package=True)
     callee = Callee.find(job.provider)
-    seconds = perf_counter() - start
-    _imported(library, callee.versions(), seconds, channel)
-    return library, Chat(library, job, callee)
+    seconds, facts = perf_counter() - start, library.describe()
+    facts["versions"].update(callee.versions())
+    _imported(facts, seconds, library.log.drain(), channel)
+    return Chat(library, job, callee)
 
 
-def _imported(library: Library, versions: dict[str, str], seconds: float, channel: Channel) -> None:
-    facts = library.describe()
-    facts["versions"].update(versions)
-    channel.send("imported", seconds=seconds, log=library.log.drain(), **facts)
+def _imported(facts: dict[str, Any], seconds: float, log: list[list[Any]], channel: Channel) -> None:
+    channel.send("imported", seconds=seconds, log=log, **facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +112,6 @@ class _Launch:
     """The phases after the import; each says that it begins, works, and sends what it measured."""
 
     job: Job
-    library: Library
     provider: Provider
     channel: Channel
 
@@ -115,8 +125,8 @@ class _Launch:
             "loaded",
             **asdict(loading),
             effective=self.provider.effective(),
-            devices=list(self._device_memory()),
-            log=self.library.log.drain(),
+            devices=list(self.provider.device_free_bytes()),
+            log=self.provider.drain_log(),
         )
         self._mark("load")
 
@@ -176,14 +186,9 @@ class _Launch:
             "mark",
             after=after,
             memory=memory.mark(),
-            device_free_bytes=self._device_memory(),
-            log=self.library.log.drain(),
+            device_free_bytes=self.provider.device_free_bytes(),
+            log=self.provider.drain_log(),
         )
-
-    def _device_memory(self) -> dict[str, int]:
-        """Free bytes of each device in use."""
-        library = self.library
-        return {library.device_name(d): library.device_memory(d)[0] for d in self.provider.devices}
 
 
 def _end_with_parent() -> None:
