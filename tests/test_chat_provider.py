@@ -12,7 +12,7 @@ from ggufbench.measure import measure_case
 from ggufbench.records.schema import Outcome
 from ggufbench.records.store import read_record, write_record
 from ggufbench.scenario import ScenarioError, load_scenarios
-from ggufbench.worker.job import chat_problem
+from ggufbench.worker.job import provider_problem
 
 WORKERS = Path(__file__).parent / "workers"
 INTERPRETER = Interpreter(import_path=(WORKERS,))
@@ -195,7 +195,7 @@ def test_a_fault_of_a_provider_is_told_in_a_sentence(run, provider, phase, sente
 )
 def test_a_setting_that_cannot_reach_it_has_its_sentence(chat_case, setting, sentence):
     case = chat_case(**setting)
-    assert sentence in chat_problem(case.setting, case.workload)
+    assert sentence in provider_problem("app:make", case.setting, case.workload)
 
 
 def test_the_worker_refuses_such_a_setting_too(run):
@@ -246,7 +246,7 @@ def test_a_scenario_names_its_provider(load_scenario, provider):
 def test_a_provider_that_names_no_callable_is_refused(load_scenario, provider):
     with pytest.raises(ScenarioError) as refused:
         load_scenario(provider)
-    assert "write 'engine' or 'package.module:callable'" in str(refused.value)
+    assert "write 'engine', 'transformers' or 'package.module:callable'" in str(refused.value)
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < 400
 

@@ -51,7 +51,13 @@ def complaint(load):
 
 def test_the_shipped_scenarios_are_valid():
     scenarios = {scenario.name: scenario for scenario in load_scenarios(SHIPPED, env={})}
+    baselines = {name: scenarios.pop(name) for name in ("transformers-bf16", "transformers-gguf")}
+    assert all(scenario.provider == "transformers" for scenario in baselines.values())
     assert list(scenarios) == ["cpu", "cuda", "metal", "rpc", "vulkan"]
+    # Rates are compared with the baseline's, so it reads as long a prompt.
+    assert {one.workload.prompt_tokens for one in baselines.values()} == {
+        scenarios["cpu"].workload.prompt_tokens
+    }
     for name, scenario in scenarios.items():
         assert scenario.setting.device == name
         assert scenario.description
@@ -289,7 +295,7 @@ def test_no_file_raises_anything_but_a_scenario_error(load, content):
 def test_questions_are_asked_only_where_they_are_named():
     folder = SHIPPED
     usual = {scenario.name for scenario in load_scenarios(folder)}
-    assert usual == {"cpu", "cuda", "metal", "rpc", "vulkan"}
+    assert usual == {"cpu", "cuda", "metal", "rpc", "transformers-bf16", "transformers-gguf", "vulkan"}
     depths = load_scenarios(folder, ["depth"])
     assert [scenario.workload.depth for scenario in depths] == [0, 1024, 4096]
     assert all(scenario.on_request for scenario in depths)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ggufbench.discovery import classify, facts, names, shards, sources
 from ggufbench.discovery.classify import RefusedError
 from ggufbench.discovery.facts import Provenance
 from ggufbench.discovery.header import Header, HeaderError, read_header
-from ggufbench.discovery.model import Discovery, KvShape, Model, Rejected
+from ggufbench.discovery.model import Discovery, KvShape, Model, Original, Rejected
+from ggufbench.discovery.originals import Originals, hub_caches
 from ggufbench.discovery.shards import Files
 from ggufbench.discovery.sources import Candidate, PlaceNotFound
 
-__all__ = ["Discovery", "KvShape", "Model", "PlaceNotFound", "Rejected", "discover"]
+__all__ = ["Discovery", "KvShape", "Model", "Original", "PlaceNotFound", "Rejected", "discover"]
 
 _File = tuple[int, int]
 """Device and inode: the same for every link to a file."""
@@ -29,11 +31,11 @@ def discover(places: Sequence[Path] | None = None, env: Mapping[str, str] = os.e
     never whole files. Raises PlaceNotFound for one of `places` that is not there, and nothing else: whatever
     is wrong with a file is the reason of its `Rejected`.
     """
-    if places is None:
-        found = sources.default_candidates(sources.default_roots(env, sys.platform, _home(env)))
-    else:
-        found = sources.explicit_candidates(places)
-    return _examine(found)
+    roots = sources.default_roots(env, sys.platform, _home(env))
+    found = sources.default_candidates(roots) if places is None else sources.explicit_candidates(places)
+    # Originals are looked for where transformers would, whatever the places.
+    caches = [*hub_caches(places or ()), *(root.path for root in roots if root.source == "huggingface")]
+    return _examine(found, Originals(caches))
 
 
 def _home(env: Mapping[str, str]) -> Path:
@@ -41,12 +43,12 @@ def _home(env: Mapping[str, str]) -> Path:
     return Path(stated) if stated else Path.home()
 
 
-def _examine(found: Iterable[Candidate]) -> Discovery:
+def _examine(found: Iterable[Candidate], originals: Originals) -> Discovery:
     models: list[Model] = []
     rejected: dict[_File | Path, Rejected] = {}
     used: set[_File | Path] = set()
     for file, links in _by_file(found).items():
-        outcome = _examine_file(links)
+        outcome = _examine_file(links, originals)
         if isinstance(outcome, Model):
             models.append(outcome)
             used.update(_file_of(shard) for shard in outcome.shards)
@@ -54,9 +56,9 @@ def _examine(found: Iterable[Candidate]) -> Discovery:
             rejected[file] = outcome
     # The later parts of a model are named by the model itself.
     alone = [refusal for file, refusal in rejected.items() if file not in used]
-    originals, copies = _without_copies(models)
+    kept, copies = _without_copies(models)
     return Discovery(
-        tuple(sorted(originals, key=lambda m: (m.name, m.quantization, str(m.path)))),
+        tuple(sorted(kept, key=lambda m: (m.name, m.quantization, str(m.path)))),
         tuple(sorted([*alone, *copies], key=lambda r: str(r.path))),
     )
 
@@ -89,14 +91,15 @@ def _file_of(path: Path) -> _File | Path:
     return status.st_dev, status.st_ino
 
 
-def _examine_file(links: Sequence[Candidate]) -> Model | Rejected:
+def _examine_file(links: Sequence[Candidate], originals: Originals) -> Model | Rejected:
     """What one file is. Its header is read once, however many links lead to it."""
     first = links[0]
     try:
         header = _header_of(first)
         classify.architecture_of(header)
         candidate, files = _gather(links, header)
-        return facts.describe(files, _provenance(candidate, files.paths[0]))
+        model = facts.describe(files, _provenance(candidate, files.paths[0]))
+        return replace(model, original=originals.find(files.headers[0], model, candidate.path))
     except (RefusedError, HeaderError) as error:
         return Rejected(first.path, first.source, _size_of(first.path), str(error))
 

@@ -23,6 +23,14 @@ for _name, _value in (
 torch: Any = importlib.import_module("torch")
 transformers: Any = importlib.import_module("transformers")
 
+
+def _refuse_pickle(*_: Any, **__: Any) -> None:
+    raise ValueError("a pickle is never loaded")
+
+
+# No argument of transformers shuts it off: an index may lead to any file.
+torch.load = _refuse_pickle
+
 __all__ = ["describe", "free_bytes", "synchronize", "torch", "transformers"]
 
 _PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "gguf")

@@ -23,6 +23,7 @@ from .evidence import Watch
 from .job import Job, provider_problem
 from .provider import DIGEST_TOKENS, WARMUP, Loading, Placement, Timing, digest_of, digest_prompt
 from .torch_library import torch, transformers
+from .untrusted import adapter_refusal, checkpoint_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,13 +62,15 @@ class Transformers:
         self._watch.start()
         start = perf_counter_ns()
         with _explained("could not load"):
-            model = loader.from_pretrained(
+            model, told = loader.from_pretrained(
                 **arguments,
+                output_loading_info=True,
                 dtype=getattr(torch, self._job.setting.dtype),
                 device_map={"": self._device},
                 trust_remote_code=False,
                 local_files_only=True,
             )
+            _refuse_made_up(told)
             self._model = model.eval()
             torch_library.synchronize(self._device)
         stop = perf_counter_ns()
@@ -193,16 +196,29 @@ class Transformers:
 
 
 def _source(job: Job) -> dict[str, Any]:
-    """What is loaded. Never a pickle: where an original has no safetensors, loading fails."""
+    """What is loaded. Raises ProviderError for what could bring foreign code or a pickle with it."""
     path = Path(job.model_path)
-    if job.setting.weights == "gguf":
-        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    is_gguf = job.setting.weights == "gguf"
+    if refusal := adapter_refusal(path.parent) if is_gguf else checkpoint_refusal(path):
+        raise ProviderError(f"{path.name} is not loaded: {refusal}")
+    if is_gguf:
+        # The whole path: transformers looks for a mere name in the current folder first.
+        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": str(path.absolute())}
     return {"pretrained_model_name_or_path": str(path), "use_safetensors": True}
+
+
+def _refuse_made_up(told: dict[str, Any]) -> None:
+    """Raise ProviderError where weights were missing: transformers fills them with random numbers."""
+    missing = sorted([*told["missing_keys"], *(str(key) for key in told["mismatched_keys"])])
+    if missing:
+        raise ProviderError(f"{len(missing)} weights are not in its files, such as {missing[0]:.80}")
 
 
 @contextmanager
 def _explained(doing: str) -> Iterator[None]:
     try:
         yield
+    except ProviderError:
+        raise
     except Exception as error:
         raise ProviderError(f"transformers {doing}: {explain(error)}") from error

@@ -1,0 +1,247 @@
+"""The safetensors checkpoint that a GGUF was made of, where it lies on this machine too.
+
+It may lie beside the GGUF, or in the Hugging Face cache, where transformers would look. A GGUF does not say
+for certain what it was made of, so these are asked in turn, and the first one that is there and has the same
+architecture, width and number of layers is the answer:
+
+1. `general.source.huggingface.repository`, `general.source.repo_url`: the source, where it is stated;
+2. the GGUF's own repository without `-GGUF`, and `general.repo_url` likewise; publishers of many models write
+   `owner_name-GGUF` for `owner/name`;
+3. `general.organization` and `general.name`;
+4. `general.base_model.0`, where there is one base only. Last, because the converter copies it from the card
+   of the original: in a GGUF of an instructed model it is often the base that was instructed.
+
+No text from a file becomes a path: names are looked up in a listing of the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufbench.discovery import names
+from ggufbench.discovery.checkpoints import Checkpoint, compatible, read_checkpoint
+from ggufbench.discovery.header import Header, HeaderError, open_regular
+from ggufbench.discovery.model import Model, Original
+
+_REPOSITORY = re.compile(
+    r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/)?([\w.-]{1,96})/([\w.-]{1,96}?)(?:\.git)?/?",
+    re.ASCII,
+)
+_GGUF_ENDING = re.compile(r"[-_.]gguf$", re.IGNORECASE)
+_PREFIX = "models--"
+_SNAPSHOTS_TRIED = 8
+_REFERENCE_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A folder that may hold a checkpoint, every link resolved."""
+
+    folder: Path
+    stores: tuple[Path, ...] | None
+    """Where its links may lead; None where anywhere, because the user made them."""
+    repository: str | None
+
+
+class Originals:
+    """Finds originals; reads each repository and each folder at most once, however many models ask for it."""
+
+    def __init__(self, caches: Iterable[Path]) -> None:
+        """`caches` are hub caches, whether they exist or not, the most important first."""
+        self._caches = tuple(dict.fromkeys(caches))
+        self._listings: list[Mapping[str, Path]] | None = None
+        self._checkpoints: dict[tuple[Path, tuple[Path, ...] | None], Checkpoint | None] = {}
+        self._revisions: dict[Path, list[_Place]] = {}
+
+    def find(self, header: Header, model: Model, link: Path) -> Original | None:
+        """The original of a model, None where there is none; never raises.
+
+        `link` is the path by which the model was found: in a cache, the model's own path is that of a blob.
+        """
+        repository = model.repository or _repository_of(_hub_folder(link))
+        for place in self._places(header, link, model.path, repository):
+            found = self._read(place)
+            if found and _fits(found, header, model):
+                return Original(place.repository, place.folder, found.files, found.file_size_bytes)
+        return None
+
+    def _places(self, header: Header, link: Path, path: Path, repository: str | None) -> Iterator[_Place]:
+        for folder in dict.fromkeys((link.parent, path.parent)):
+            yield from _place(folder, repository)
+        for name in dict.fromkeys(_candidates(header, repository)):
+            yield from self._in_caches(name)
+
+    def _in_caches(self, name: str) -> Iterator[_Place]:
+        """The revisions of a repository in every cache."""
+        if self._listings is None:
+            self._listings = [_listing(cache) for cache in self._caches]
+        key = (_PREFIX + name.replace("/", "--")).casefold()
+        for listing in self._listings:
+            repository = listing.get(key)
+            if repository is None:
+                continue
+            if repository not in self._revisions:
+                self._revisions[repository] = _revisions(repository)
+            yield from self._revisions[repository]
+
+    def _read(self, place: _Place) -> Checkpoint | None:
+        key = (place.folder, place.stores)
+        if key not in self._checkpoints:
+            self._checkpoints[key] = read_checkpoint(*key)
+        return self._checkpoints[key]
+
+
+def hub_caches(places: Iterable[Path]) -> Iterator[Path]:
+    """Those of the user's places that are hub caches."""
+    for place in places:
+        # Unlike the method of Path, this leaves the name of an unknown user as it is.
+        folder = Path(os.path.expanduser(place))  # noqa: PTH111
+        if _listing(folder):
+            yield folder
+
+
+def _listing(cache: Path) -> Mapping[str, Path]:
+    """The repositories in a cache by the names of their folders in lower case.
+
+    The hub does not tell capitals from small letters, and the converter writes names with other ones.
+    """
+    found: dict[str, Path] = {}
+    for name in sorted(name for name in _names_in(cache) if name.startswith(_PREFIX)):
+        found.setdefault(name.casefold(), cache / name)
+    return found
+
+
+def _revisions(repository: Path) -> list[_Place]:
+    """The revisions of a repository in a cache: the one that `main` names, then the latest ones."""
+    resolved, stores = _resolved(repository), _stores(repository)
+    if resolved is None or stores is None:
+        return []
+    folder, main = resolved / "snapshots", _main_revision(resolved)
+    found = sorted(_names_in(folder), key=lambda name: (name != main, -_changed(folder / name), name))
+    return [
+        _Place(folder / name, stores, _repository_of(repository))
+        for name in found[:_SNAPSHOTS_TRIED]
+        if _resolved(folder / name) == folder / name  # no link: it could lead out of the repository
+    ]
+
+
+def _place(folder: Path, repository: str | None) -> Iterator[_Place]:
+    """The folder of a GGUF: a revision in some hub cache, or one that is the user's own."""
+    resolved = _resolved(folder)
+    if resolved is None:
+        return
+    hub = _hub_folder(folder) or _hub_folder(resolved)
+    if hub is None:
+        yield _Place(resolved, None, repository)
+        return
+    base = _resolved(hub)
+    if base and resolved.is_relative_to(base):
+        yield _Place(resolved, _stores(hub), repository)
+
+
+def _stores(repository: Path) -> tuple[Path, ...] | None:
+    """Where the links of a hub cache lead: to the blobs of the repository, or to those that all share."""
+    # A user may have moved a repository to another disk and left a link to it.
+    resolved, cache = _resolved(repository), _resolved(repository.parent)
+    return (resolved / "blobs", cache / "blobs") if resolved and cache else None
+
+
+def _main_revision(repository: Path) -> str | None:
+    path = repository / "refs" / "main"
+    try:
+        if path.resolve(strict=True) != path:
+            return None
+        descriptor, _ = open_regular(path)
+        with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, not a path)
+            return file.read(_REFERENCE_BYTES).decode().strip()
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
+    except (OSError, ValueError):
+        return []
+
+
+def _resolved(path: Path) -> Path | None:
+    try:
+        return path.resolve(strict=True)
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def _hub_folder(path: Path) -> Path | None:
+    """The repository's folder in a hub cache that `path` lies in the snapshots of."""
+    for folder in path.parents:
+        if folder.name == "snapshots" and folder.parent.name.startswith(_PREFIX):
+            return folder.parent
+    return None
+
+
+def _repository_of(hub: Path | None) -> str | None:
+    return names.clean_repository(hub.name.removeprefix(_PREFIX).replace("--", "/")) if hub else None
+
+
+def _candidates(header: Header, repository: str | None) -> Iterator[str]:
+    """Repositories that the GGUF may have been made of, as `owner/name`, the most trustworthy first."""
+    for key in ("general.source.huggingface.repository", "general.source.repo_url"):
+        yield from _parsed(_text(header, key))
+    for own in (repository or "", _text(header, "general.repo_url")):
+        for parsed in _parsed(own):
+            yield from _without_gguf(parsed)
+    yield from _titled(header, "general.organization", "general.name")
+    if header.values.get("general.base_model.count", 1) == 1:
+        yield from _parsed(_text(header, "general.base_model.0.repo_url"))
+        yield from _titled(header, "general.base_model.0.organization", "general.base_model.0.name")
+
+
+def _without_gguf(repository: str) -> Iterator[str]:
+    owner, _, name = repository.partition("/")
+    stem = _GGUF_ENDING.sub("", name)
+    if stem != name:
+        yield f"{owner}/{stem}"
+    if "_" in stem:
+        yield stem.replace("_", "/", 1)
+
+
+def _titled(header: Header, owner_key: str, name_key: str) -> Iterator[str]:
+    """From the titles that the converter makes of a repository: it writes spaces for hyphens."""
+    owner, name = (_text(header, key).strip().replace(" ", "-") for key in (owner_key, name_key))
+    yield from _parsed(f"{owner}/{name}")
+
+
+def _parsed(text: str) -> Iterator[str]:
+    found = _REPOSITORY.fullmatch(text.strip())
+    if found:
+        yield f"{found[1]}/{found[2]}"
+
+
+def _text(header: Header, key: str) -> str:
+    value = header.values.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _fits(checkpoint: Checkpoint, header: Header, model: Model) -> bool:
+    try:
+        width = header.whole(f"{model.architecture}.embedding_length")
+        drafting = header.whole(f"{model.architecture}.nextn_predict_layers") or 0
+    except HeaderError:
+        return False
+    # Layers that only draft are counted in a GGUF, and not in a configuration.
+    layers = (model.layers, model.layers - drafting)
+    shape = checkpoint.width == width and checkpoint.layers in layers
+    return shape and compatible(checkpoint.model_types, model.architecture)
