@@ -1,0 +1,271 @@
+"""May transformers be removed for a model on this machine: four questions, each answered with its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from ggufbench.analysis.baselines import Versus, compare_with_baselines, has_numbers, memory_of, newest
+from ggufbench.analysis.ratios import Ratio, advantage, ratio_of
+from ggufbench.analysis.wording import amount, count, ending, label, listed, spread, times, verb
+from ggufbench.records.schema import ModelIdentity, Outcome, Record
+from ggufbench.worker.job import ENGINE, TRANSFORMERS
+
+Question = Literal["stable", "faster", "smaller", "same interface"]
+Reply = Literal["yes", "no", "not measured"]
+
+SPEED = ("ready_seconds", "prompt_tokens_per_second", "decode_tokens_per_second")
+"""What `faster` asks: the load with the first token, the prompt, the answer."""
+
+DOCUMENTED_SHARE = 1 / 3
+"""Of the memory of transformers in fp16: what the documentation says that a quantized model takes."""
+
+_LOST = (Outcome.HUNG, Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.FAILED)
+_BEFORE_THE_MODEL = ("start", "import")
+"""Phases in which the library, not the model, is at fault: it is not installed, or not usable."""
+_MEASURE = "measure one with `pytest bench --benchmark-only --scenario transformers-gguf`"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One question about one model under one scenario."""
+
+    question: Question
+    answer: Reply
+    sentence: str
+    """The numbers behind it, as a clause without a full stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """Whether llama.cpp can take the place of transformers for a model, loaded as one scenario says."""
+
+    model: ModelIdentity
+    scenario: str
+    answers: tuple[Answer, ...]
+    """In the order of `Question`."""
+    verdict: Reply
+    """Yes where all four are; no where one is."""
+    sentence: str
+    """The verdict for reading aloud."""
+    case_id: str
+    fingerprint: str
+    """Of the machine that this is said of."""
+
+
+def migrations(records: Sequence[Record], versus: Sequence[Versus] | None = None) -> list[Migration]:
+    """A row for each model and llama.cpp scenario that was measured or tried, in the order of the records.
+
+    `versus` is what `compare_with_baselines` says of the same records, where it is known already.
+    """
+    current = newest(records)
+    of_case: dict[str, list[Versus]] = {}
+    for one in compare_with_baselines(current) if versus is None else versus:
+        of_case.setdefault(_key(one.record), []).append(one)
+    chats: dict[Hashable, list[Record]] = {}
+    for record in current:
+        if record.provider.name not in (ENGINE, TRANSFORMERS):
+            chats.setdefault((record.machine.fingerprint, record.model.identity), []).append(record)
+    return [
+        _migration(
+            record,
+            of_case.get(_key(record), []),
+            chats.get((record.machine.fingerprint, record.model.identity), []),
+        )
+        for record in current
+        if record.provider.name == ENGINE
+    ]
+
+
+def _key(record: Record) -> str:
+    return f"{record.machine.fingerprint} {record.case_id}"
+
+
+def _migration(record: Record, versus: Sequence[Versus], chats: Sequence[Record]) -> Migration:
+    answers = (
+        _stable(record, versus),
+        _faster(record, versus),
+        _smaller(record, versus),
+        _interface(chats),
+    )
+    replies = {answer.answer for answer in answers}
+    verdict: Reply = "no" if "no" in replies else "not measured" if "not measured" in replies else "yes"
+    sentence = _sentence(record, answers, verdict)
+    return Migration(
+        model=record.model,
+        scenario=record.scenario,
+        answers=answers,
+        verdict=verdict,
+        sentence=sentence,
+        case_id=record.case_id,
+        fingerprint=record.machine.fingerprint,
+    )
+
+
+def _sentence(record: Record, answers: Sequence[Answer], verdict: Reply) -> str:
+    name = f"{label(record)} on this machine"
+    if verdict == "yes":
+        clauses = "; ".join(answer.sentence for answer in answers)
+        return f"transformers may be removed for {name}: with {record.scenario}, {clauses}."
+    if verdict == "no":
+        against = "; ".join(answer.sentence for answer in answers if answer.answer == "no")
+        return f"not yet: transformers stays for {name}, because with {record.scenario} {against}."
+    names = [_ADJECTIVES[answer.question] for answer in answers if answer.answer == "not measured"]
+    listed_names = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+    return f"not yet: for {name} with {record.scenario} it is not known whether llama.cpp is {listed_names}."
+
+
+_ADJECTIVES: dict[Question, str] = {
+    "stable": "stable",
+    "faster": "faster",
+    "smaller": "smaller",
+    "same interface": "usable through the same interface",
+}
+
+
+def _stable(record: Record, versus: Sequence[Versus]) -> Answer:
+    """Every launch came to its end, and all gave one answer to the fixed prompt."""
+    beside = _what_transformers_did(versus)
+    if not has_numbers(record):
+        return Answer("stable", "no", f"llama.cpp {ending(record)}{beside}")
+    digests = [launch.digest for launch in record.launches if launch.digest]
+    if len(set(digests)) > 1:
+        sentence = f"{len(digests)} launches gave {len(set(digests))} different answers to one prompt"
+        return Answer("stable", "no", sentence + beside)
+    if len(digests) < 2:
+        sentence = f"{count(len(digests), 'launch', 'launches')} gave an answer, and it takes two to compare"
+        return Answer("stable", "not measured", sentence + beside)
+    total = len(record.launches)
+    return Answer("stable", "yes", f"{total} of {total} launches were measured, with one answer{beside}")
+
+
+def _what_transformers_did(versus: Sequence[Versus]) -> str:
+    """`; the baseline transformers-bf16 was measured and the baseline transformers-gguf hung in load`."""
+    clauses = list(_endings([one.baseline for one in versus]))
+    return f"; {' and '.join(clauses)}" if clauses else ""
+
+
+def _faster(record: Record, versus: Sequence[Versus]) -> Answer:
+    """Better than every baseline that was measured, in each of the three, by the whole interval."""
+    problem = _nothing_to_compare(record, versus)
+    if problem is not None:
+        return Answer("faster", *problem)
+    measured = [one for one in versus if has_numbers(one.baseline)]
+    found = [_closest(measured, metric) for metric in SPEED]
+    replies = {reply for reply, _, _ in found}
+    reply: Reply = "no" if "no" in replies else "not measured" if "not measured" in replies else "yes"
+    telling = [(clause, scenario) for answer, clause, scenario in found if answer == reply]
+    clauses = []
+    for number, (clause, scenario) in enumerate(telling):
+        ends_here = number + 1 == len(telling) or telling[number + 1][1] != scenario
+        clauses.append(f"{clause} as {scenario}" if ends_here else clause)
+    return Answer("faster", reply, f"it {listed(clauses)}")
+
+
+def _closest(measured: Sequence[Versus], metric: str) -> tuple[Reply, str, str]:
+    """The answer on one metric, its clause, and the baseline that is meant: the one that decides."""
+    missing = [one for one in measured if metric not in one.ratios]
+    if missing:
+        return (
+            "not measured",
+            f"{verb(metric)} at a rate that is not comparable",
+            missing[0].baseline.scenario,
+        )
+    judged = [(one, advantage(one.ratios[metric], metric)) for one in measured]
+    one, factor = min(judged, key=lambda pair: (_RANK[_judge(pair[1])], pair[1].value))
+    return _judge(factor), f"{verb(metric)} {_factor(factor)}", one.baseline.scenario
+
+
+_RANK: dict[Reply, int] = {"no": 0, "not measured": 1, "yes": 2}
+
+
+def _judge(factor: Ratio) -> Reply:
+    """Yes where the whole interval is better, no where none of it is; between, launches are missing."""
+    if factor.low is None or factor.high is None:
+        return "not measured"
+    return "yes" if factor.low > 1 else "no" if factor.high <= 1 else "not measured"
+
+
+def _factor(factor: Ratio) -> str:
+    """`12 times (11 to 13 at 97 %) as fast`; it says so where that cannot be told."""
+    few = " of too few launches" if factor.low is None else ""
+    unclear = " which more launches must tell" if not few and _judge(factor) == "not measured" else ""
+    return f"{times(factor.value)} times{spread(factor)}{few}{unclear} as fast"
+
+
+def _smaller(record: Record, versus: Sequence[Versus]) -> Answer:
+    """Less memory than every baseline that was measured, what lies on the device included."""
+    problem = _nothing_to_compare(record, versus)
+    if problem is not None:
+        return Answer("smaller", *problem)
+    ours = memory_of(record)
+    sides = [(one.baseline, memory_of(one.baseline)) for one in versus if has_numbers(one.baseline)]
+    if not ours or not all(theirs for _, theirs in sides):
+        return Answer("smaller", "not measured", "the peak of its memory is not known on both sides")
+    judged = [(baseline, ratio_of(ours, theirs)) for baseline, theirs in sides]
+    shares = [(advantage(ratio, "peak_rss_bytes"), ratio, baseline) for baseline, ratio in judged]
+    factor, ratio, baseline = min(shares, key=lambda share: (_RANK[_judge(share[0])], share[0].value))
+    reply = _judge(factor)
+    third = "not " if ratio.value > DOCUMENTED_SHARE else ""
+    clause = (
+        f"it takes {amount('peak_rss_bytes', _middle(ours))}, {ratio.value:.2f} of what {baseline.scenario} "
+        f"takes{_share_spread(ratio)}, {third}the documented third"
+    )
+    return Answer("smaller", reply, clause + (", of too few launches" if ratio.low is None else ""))
+
+
+def _middle(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _share_spread(ratio: Ratio) -> str:
+    if ratio.low is None or ratio.high is None or ratio.level is None:
+        return ""
+    if f"{ratio.low:.2f}" == f"{ratio.high:.2f}":
+        return ""
+    return f" ({ratio.low:.2f} to {ratio.high:.2f} at {100 * ratio.level:.0f} %)"
+
+
+def _nothing_to_compare(record: Record, versus: Sequence[Versus]) -> tuple[Reply, str] | None:
+    """The answer where one of the sides has no number; None where both have."""
+    if not has_numbers(record):
+        return "not measured", f"llama.cpp {ending(record)}"
+    if any(has_numbers(one.baseline) for one in versus):
+        return None
+    lost = [one.baseline for one in versus if _is_lost(one.baseline)]
+    if lost:
+        return "yes", f"transformers gave no number: {' and '.join(_endings(lost))}"
+    tried = next((one.baseline for one in versus), None)
+    if tried is not None:
+        return "not measured", f"transformers {ending(tried)}, before it came to the model"
+    return "not measured", f"transformers was not measured with this model on this machine; {_MEASURE}"
+
+
+def _is_lost(baseline: Record) -> bool:
+    return baseline.outcome in _LOST and baseline.phase not in _BEFORE_THE_MODEL
+
+
+def _endings(baselines: Sequence[Record]) -> Iterator[str]:
+    """One clause for each way in which they ended: `the baseline transformers-gguf hung in load`."""
+    for how, several in groupby(sorted(baselines, key=ending), key=ending):
+        names = sorted({record.scenario for record in several})
+        if len(names) == 1:
+            yield f"the baseline {names[0]} {how}"
+        else:
+            yield f"the baselines {listed(names)} {how.replace('was ', 'were ', 1)}"
+
+
+def _interface(chats: Sequence[Record]) -> Answer:
+    """Whether a chat model of the application's own, driven by llama.cpp, was measured with this model."""
+    measured = [record for record in chats if has_numbers(record)]
+    if measured:
+        return Answer("same interface", "yes", f"its chat model {measured[0].provider.name} was measured")
+    if chats:
+        return Answer("same interface", "not measured", f"{chats[0].provider.name} {ending(chats[0])}")
+    sentence = (
+        'no chat model of the application was measured: name it as provider = "package.module:callable" in a '
+        "scenario (docs/providers.md)"
+    )
+    return Answer("same interface", "not measured", sentence)

@@ -1,0 +1,176 @@
+"""May transformers be removed: each answer, and what it takes for a yes."""
+
+import dataclasses
+
+import pytest
+
+from ggufbench.analysis.migration import migrations
+from ggufbench.worker.job import TRANSFORMERS
+
+BASELINE = {"provider": TRANSFORMERS, "scenario": "transformers-gguf", "dtype": "float32", "launches": 4}
+APP = {"provider": "answers:get_chat_model", "scenario": "app"}
+
+
+def answers(records):
+    """Of the only row: question to answer and sentence."""
+    (row,) = migrations(records)
+    return row, {answer.question: answer for answer in row.answers}
+
+
+@pytest.fixture
+def ours(make_record):
+    return make_record(launches=4, digest="aaaa")
+
+
+def test_all_four_yes_may_be_removed_with_the_numbers(make_record, ours):
+    row, found = answers([ours, make_record(**APP), make_record(speed=0.2, memory=4, **BASELINE)])
+    assert [answer.answer for answer in row.answers] == ["yes"] * 4
+    assert row.verdict == "yes"
+    assert row.sentence.startswith(f"transformers may be removed for {ours.model.name}-")
+    assert "5.0 times" in found["faster"].sentence and "transformers-gguf" in found["faster"].sentence
+    assert "0.25 of what" in found["smaller"].sentence
+    assert "the documented third" in found["smaller"].sentence
+    assert "not the documented third" not in found["smaller"].sentence
+    assert (row.case_id, row.fingerprint) == (ours.case_id, ours.machine.fingerprint)
+
+
+def test_a_baseline_that_is_faster_in_one_thing_is_a_no(make_record, ours):
+    row, found = answers([ours, make_record(speed=1.5, memory=4, **BASELINE)])
+    assert found["faster"].answer == "no"
+    assert "0.67 times" in found["faster"].sentence
+    assert found["smaller"].answer == "yes"
+    assert row.verdict == "no"
+    assert row.sentence.startswith("not yet: transformers stays for ")
+
+
+def test_every_measured_baseline_must_be_beaten(make_record, ours):
+    slow = make_record(speed=0.1, memory=4, **BASELINE)
+    fast = make_record(speed=2, memory=0.5, **(BASELINE | {"scenario": "transformers-bf16"}))
+    _, found = answers([ours, slow, fast])
+    assert found["faster"].answer == found["smaller"].answer == "no"
+    assert "transformers-bf16" in found["faster"].sentence
+    assert "transformers-bf16" in found["smaller"].sentence
+
+
+def test_an_interval_around_one_is_no_yes(make_record, ours):
+    """The estimate says 0.5 % faster, and launches differ by more."""
+    _, found = answers([ours, make_record(speed=0.995, memory=4, **BASELINE)])
+    assert found["faster"].answer == "not measured"
+    assert "more launches must tell" in found["faster"].sentence
+
+
+def test_one_launch_on_each_side_cannot_tell(make_record):
+    _, found = answers(
+        [make_record(launches=1), make_record(speed=0.1, memory=4, **(BASELINE | {"launches": 1}))]
+    )
+    assert found["stable"].answer == "not measured"
+    assert found["faster"].answer == found["smaller"].answer == "not measured"
+    assert "too few launches" in found["faster"].sentence and "too few launches" in found["smaller"].sentence
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "words"),
+    [
+        ("hung", "no answer in load for 60 s", "hung in load (no answer for 60 s)"),
+        ("crashed", "crashed (SIGSEGV) in load", "crashed in load (SIGSEGV)"),
+        ("out of memory", "the kernel ended it", "ran out of memory in load"),
+        ("failed", "it knows no such model", "failed in load: it knows no such model"),
+    ],
+)
+def test_a_baseline_without_a_number_is_beaten_and_named(make_record, ours, outcome, reason, words):
+    signal = "SIGSEGV" if outcome == "crashed" else None
+    broken = make_record(outcome=outcome, phase="load", reason=reason, signal=signal, **BASELINE)
+    _, found = answers([ours, broken])
+    for question in ("faster", "smaller"):
+        assert found[question].answer == "yes"
+        assert words in found[question].sentence
+    assert words in found["stable"].sentence
+
+
+def test_a_baseline_that_hung_does_not_hide_one_that_was_measured(make_record, ours):
+    hung = make_record(outcome="hung", phase="load", reason="no answer in load for 60 s", **BASELINE)
+    fast = make_record(speed=2, memory=0.5, **(BASELINE | {"scenario": "transformers-bf16"}))
+    _, found = answers([ours, hung, fast])
+    assert found["faster"].answer == "no"
+
+
+@pytest.mark.parametrize("phase", ["start", "import"])
+def test_a_library_that_cannot_be_imported_was_not_measured(make_record, ours, phase):
+    broken = make_record(outcome="failed", phase=phase, reason="No module named torch", **BASELINE)
+    _, found = answers([ours, broken])
+    assert found["faster"].answer == found["smaller"].answer == "not measured"
+
+
+def test_without_a_baseline_the_sentence_says_how_to_measure_one(make_record, ours):
+    row, found = answers([ours, make_record(outcome="skipped", reason="not installed", **BASELINE)])
+    assert found["faster"].answer == "not measured"
+    assert "--scenario transformers-gguf" in found["faster"].sentence
+    assert "docs/providers.md" in found["same interface"].sentence
+    assert row.verdict == "not measured"
+    assert "not known whether llama.cpp is faster, smaller or usable" in row.sentence
+
+
+@pytest.mark.parametrize("outcome", ["hung", "crashed", "failed", "out of memory"])
+def test_llama_cpp_that_broke_is_not_stable(make_record, outcome):
+    broken = make_record(outcome=outcome, phase="decode", reason="it broke", launches=4)
+    row, found = answers([broken, make_record(**BASELINE)])
+    assert found["stable"].answer == "no"
+    assert found["faster"].answer == "not measured"
+    assert row.verdict == "no"
+
+
+def test_launches_with_unequal_answers_are_not_stable(ours, make_record):
+    changed = [
+        launch.model_copy(update={"digest": launch.digest and f"{n}"})
+        for n, launch in enumerate(ours.launches)
+    ]
+    _, found = answers([ours.model_copy(update={"launches": changed}), make_record(**BASELINE)])
+    assert found["stable"].answer == "no"
+    assert "4 different answers" in found["stable"].sentence
+
+
+def test_a_chat_model_counts_only_where_it_was_measured_with_this_file(make_record, ours):
+    other = make_record(file_size=777, **APP)
+    broken = make_record(outcome="failed", phase="load", reason="no such option", **APP)
+    for record, answer in ((make_record(**APP), "yes"), (broken, "not measured"), (other, "not measured")):
+        rows = migrations([ours, record])
+        row = next(row for row in rows if row.case_id == ours.case_id)
+        assert row.answers[3].answer == answer
+    assert "no such option" in migrations([ours, broken])[0].answers[3].sentence
+
+
+def test_a_row_for_each_model_and_scenario_and_none_for_transformers(baseline_records, make_record):
+    rpc = make_record(baseline_records[0], scenario="rpc", device="rpc")
+    rows = migrations([*baseline_records, rpc])
+    assert [row.case_id for row in rows] == [
+        record.case_id for record in [*baseline_records, rpc] if record.provider.name != TRANSFORMERS
+    ]
+    assert {row.scenario for row in rows} == {"cpu", "rpc"}
+
+
+def test_memory_on_a_device_counts(make_record, first_run):
+    """The weights are in the server: the process alone would look smaller than it is."""
+    rpc = next(record for record in first_run.records if record.setting.device == "rpc")
+    total = rpc.summary["peak_rss_bytes"].median + rpc.summary["device_bytes"].median
+    between = 0.5 * (total + rpc.summary["peak_rss_bytes"].median)
+    factor = between / rpc.summary["peak_rss_bytes"].median
+    rpc = make_record(rpc, launches=4)
+    baseline = make_record(rpc, speed=0.1, memory=factor, device="cpu", **BASELINE)
+    row = next(row for row in migrations([rpc, baseline]) if row.scenario == rpc.scenario)
+    assert row.answers[2].answer == "no"
+
+
+def test_real_runs_are_answered(first_run):
+    rows = migrations(first_run.records)
+    assert len(rows) == sum(1 for record in first_run.records if record.provider.name == "engine")
+    for row in rows:
+        assert len(row.answers) == 4
+        assert row.sentence.endswith(".")
+
+
+def test_a_rate_that_cannot_be_compared_is_not_measured(make_record, ours):
+    baseline = make_record(speed=0.1, memory=4, **BASELINE)
+    workload = dataclasses.replace(baseline.workload, prompt_tokens=3)
+    _, found = answers([ours, baseline.model_copy(update={"workload": workload})])
+    assert found["faster"].answer == "not measured"
+    assert "not comparable" in found["faster"].sentence
