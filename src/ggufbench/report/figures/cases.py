@@ -1,0 +1,201 @@
+"""Which cases a figure draws, in which order, and what stands beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ggufbench.analysis.baselines import Versus, compare_with_baselines
+from ggufbench.analysis.metrics import Summary
+from ggufbench.records.schema import Outcome, Record
+from ggufbench.report.content import Content
+from ggufbench.report.figures.words import failure, plain
+from ggufbench.worker.job import TRANSFORMERS
+
+_MOST_REAL = 1e16
+"""Of any unit; more bytes, seconds or tokens are a damaged file."""
+
+MOST = 24
+"""Cases that a figure of bars draws."""
+
+_MOST_FAILED_SHARE = 3
+"""Not more than one of so many cases is a failed one without a baseline: bars are of what was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One case in a figure of bars."""
+
+    record: Record
+    label: str
+    versus: Sequence[Versus] = ()
+    """Its transformers baselines."""
+
+    @property
+    def title(self) -> str:
+        """The case where no heading names its model."""
+        return f"{plain(self.record.model.name)} {self.label}"
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is transformers."""
+        return is_baseline(self.record)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A model with its cases: those of llama.cpp from small to large, then those of transformers."""
+
+    heading: str
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is drawn of all that could be."""
+
+    blocks: Sequence[Block]
+    of: int
+    """Cases that could be drawn."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """Of all blocks, in their order."""
+        return [row for block in self.blocks for row in block.rows]
+
+    @property
+    def note(self) -> str:
+        """A sentence for the caption where something was left out; else empty."""
+        shown = len(self.rows)
+        if shown == self.of:
+            return ""
+        return f" Drawn are {shown} of {self.of:,} cases: models with a baseline first, then the newest."
+
+
+@dataclass
+class Facts:
+    """The content with what several figures need of it, found once."""
+
+    content: Content
+    most: int = MOST
+    """Cases that a figure of bars draws."""
+
+    @cached_property
+    def pairs(self) -> list[Versus]:
+        """Every llama.cpp record beside every baseline of its model."""
+        return compare_with_baselines(self.records)
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """All but those that were skipped, with what can be drawn of their figures."""
+        measured = (record for record in self.content.records if record.outcome is not Outcome.SKIPPED)
+        return [_drawable(record) for record in measured]
+
+    @cached_property
+    def versus(self) -> Mapping[tuple[str, str, str], list[Versus]]:
+        """The baselines of each record, by its key."""
+        found: dict[tuple[str, str, str], list[Versus]] = {}
+        for pair in self.pairs:
+            found.setdefault(key_of(pair.record), []).append(pair)
+        return found
+
+    @cached_property
+    def several_machines(self) -> bool:
+        """Whether a label must say on which one."""
+        return len({record.machine.fingerprint for record in self.records}) > 1
+
+    def label(self, record: Record) -> str:
+        """A case below the heading of its model: `Q4_K_M · cpu`."""
+        parts = [record.model.quantization, record.scenario]
+        if record.setting.weights == "safetensors":
+            parts = [record.scenario]
+        if self.several_machines:
+            parts.append(f"{record.machine.cpu} {record.machine.fingerprint[:6]}")
+        return " · ".join(map(plain, parts))
+
+    def choose(self, eligible: Callable[[Record], bool]) -> Chosen:
+        """At most `most` of the eligible records, and of those that failed, in blocks by model."""
+        by_model = self._by_model(eligible)
+        drawable = {key_of(record) for records in by_model.values() for record in records}
+        blocks = []
+        room = self.most
+        failed_room = max(1, self.most // _MOST_FAILED_SHARE)
+        for name, records in sorted(by_model.items(), key=self._urgency):
+            taken = records
+            if not any(map(eligible, records)):
+                taken = _order(records)[: min(room, failed_room)]
+                failed_room -= len(taken)
+            taken = self._reduce(taken, room)
+            room -= len(taken)
+            if taken:
+                blocks.append(Block(plain(name), [self._row(record) for record in _order(taken)]))
+            if room <= 0:
+                break
+        blocks.sort(key=lambda block: _size(block.rows[0].record))
+        return Chosen(blocks, len(drawable))
+
+    def _by_model(self, eligible: Callable[[Record], bool]) -> dict[str, list[Record]]:
+        """What can be drawn, by the name of the model.
+
+        A baseline of an original stands with every model made of it, whatever name it was measured under.
+        """
+        found: dict[str, list[Record]] = {}
+        keys: dict[str, set[tuple[str, str, str]]] = {}
+        own = ((record.model.name, record) for record in self.records)
+        beside = ((pair.record.model.name, pair.baseline) for pair in self.pairs)
+        for name, record in (*own, *beside):
+            seen = keys.setdefault(name, set())
+            if key_of(record) not in seen and (eligible(record) or failure(record) is not None):
+                seen.add(key_of(record))
+                found.setdefault(name, []).append(record)
+        return found
+
+    def _urgency(self, item: tuple[str, list[Record]]) -> tuple[bool, bool, list[int]]:
+        _, records = item
+        newest = max(record.created for record in records)
+        has_baseline = any(self.versus.get(key_of(record)) for record in records)
+        return not has_baseline, all(failure(record) for record in records), [-ord(c) for c in newest[:40]]
+
+    def _reduce(self, records: list[Record], room: int) -> list[Record]:
+        """The cases that tell most where there is no room for all: baselines, then the newest."""
+        if len(records) <= room:
+            return records
+        newest = sorted(records, key=lambda record: record.created, reverse=True)
+        return sorted(newest, key=lambda record: (not is_baseline(record), failure(record) is not None))[
+            :room
+        ]
+
+    def _row(self, record: Record) -> Row:
+        return Row(record, self.label(record), self.versus.get(key_of(record), ()))
+
+
+def is_baseline(record: Record) -> bool:
+    """Whether it is transformers that was measured."""
+    return record.provider.name == TRANSFORMERS
+
+
+def key_of(record: Record) -> tuple[str, str, str]:
+    """What tells a record from all others of a report."""
+    return record.run_id, record.case_id, record.machine.fingerprint
+
+
+def _drawable(record: Record) -> Record:
+    """The record without figures that no machine has; a file may say anything, and an axis has an end."""
+    summary = {name: found for name, found in record.summary.items() if _is_real(found)}
+    limits = [limit for limit in record.limits if 0 < limit.bound < _MOST_REAL]
+    if len(summary) == len(record.summary) and len(limits) == len(record.limits):
+        return record
+    return record.model_copy(update={"summary": summary, "limits": limits})
+
+
+def _is_real(found: Summary) -> bool:
+    return 0 <= found.minimum <= found.median <= found.maximum < _MOST_REAL
+
+
+def _order(records: Iterable[Record]) -> list[Record]:
+    return sorted(records, key=lambda r: (is_baseline(r), r.loaded_bytes, r.model.quantization, r.scenario))
+
+
+def _size(record: Record) -> int:
+    return record.loaded_bytes

@@ -1,0 +1,220 @@
+"""Speed against memory: which quantization, on which device, is worth its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ggufbench.records.schema import Record
+from ggufbench.report.figures.cases import Facts, is_baseline, key_of
+from ggufbench.report.figures.place import Labels
+from ggufbench.report.figures.scatter import both_log, bytes_axis, log_axis, thin
+from ggufbench.report.figures.sketch import Sketch
+from ggufbench.report.figures.style import (
+    AMBER,
+    BLUE,
+    GRAY,
+    GREEN,
+    INK,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    WIDTH,
+    Canvas,
+    Color,
+    fit,
+)  # fmt: skip
+from ggufbench.report.figures.words import amount, beside, gain, plain, sentences, summary, times
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SPEED, MEMORY, DEVICE = "decode_tokens_per_second", "peak_rss_bytes", "device_bytes"
+_TITLE = "Speed against memory"
+_HEIGHT = 5.4
+_FRONTS: Sequence[tuple[Color, str, str]] = (
+    (BLUE, "o", "-"),
+    (GREEN, "^", "--"),
+    (PURPLE, "D", "-."),
+    (AMBER, "v", ":"),
+    (SKY, "P", "-"),
+    (INK, "X", "--"),
+)
+"""Colour, marker and line of each model; of more models the rest is grey."""
+_MOST_LABELS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One case."""
+
+    record: Record
+    memory: float
+    """Bytes of the process and of its devices."""
+    speed: float
+    """Decoded tokens per second."""
+
+
+def pareto(facts: Facts) -> Sketch | None:
+    """Decode rate against peak memory; None where no case of llama.cpp has both."""
+    points = [point for record in facts.records if (point := point_of(record))]
+    models = _by_model(point for point in points if not is_baseline(point.record))
+    if not models:
+        return None
+    named = set(sorted(models, key=lambda name: _rank(facts, models[name]))[: len(_FRONTS)])
+    shown = {name: found for name, found in models.items() if name in named}
+
+    def draw(title: str | None) -> Figure:
+        return _draw(facts, points, shown, title)
+
+    caption = sentences(
+        summary(facts.pairs, SPEED, "writes"),
+        "Filled and joined are the choices that no other of the same model beats in both, fast at the top "
+        "and small at the left; hollow ones are beaten.",
+        _note(points, models, shown),
+    )
+    return Sketch("pareto", _TITLE, caption, _description(facts, shown), draw)
+
+
+def point_of(record: Record) -> Point | None:
+    """Where a case stands; None where it has no speed or no memory.
+
+    Memory is that of the process and of what llama.cpp allocated on devices. Where a device shares the
+    memory of the processor (Metal), its buffers may be in both figures, and the larger one counts.
+    """
+    speed, peak, device = (record.summary.get(metric) for metric in (SPEED, MEMORY, DEVICE))
+    if speed is None or peak is None or speed.median <= 0 or peak.median <= 0:
+        return None
+    on_device = device.median if device else 0.0
+    shared = record.setting.device in ("metal", "mps")
+    memory = max(peak.median, on_device) if shared else peak.median + on_device
+    return Point(record, memory, speed.median)
+
+
+def front(points: Iterable[Point]) -> list[Point]:
+    """The points that no other beats: smaller and not slower, or as small and faster. From small to large."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda one: (one.memory, -one.speed)):
+        if not best or point.speed > best[-1].speed:
+            best.append(point)
+    return best
+
+
+def _by_model(points: Iterable[Point]) -> dict[str, list[Point]]:
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        found.setdefault(point.record.model.name, []).append(point)
+    return found
+
+
+def _rank(facts: Facts, points: Sequence[Point]) -> tuple[bool, int, str]:
+    has_baseline = any(facts.versus.get(key_of(point.record)) for point in points)
+    return (
+        not has_baseline,
+        -len({point.record.model.quantization for point in points}),
+        points[0].record.model.name,
+    )
+
+
+def _draw(facts: Facts, points: Sequence[Point], shown: dict[str, list[Point]], title: str | None) -> Figure:
+    canvas = Canvas(_HEIGHT, title)
+    axes = canvas.axes(0.95, 0.4, WIDTH - 1.15, _HEIGHT - 0.95)
+    x = min(p.memory for p in points) / 1.5, max(p.memory for p in points) * 1.8
+    y = min(p.speed for p in points) / 1.8, max(p.speed for p in points) * 1.8
+    both_log(axes, x, y)
+    bytes_axis(axes.xaxis, *x)
+    log_axis(axes.yaxis, *y, "t/s")
+    axes.set_xlabel("peak memory of the process and its devices (left is better)")
+    axes.set_ylabel("decode, tokens per second (up is better)")
+    labels = Labels(axes)
+    others = [p for p in points if p.record.model.name not in shown and not is_baseline(p.record)]
+    _marks(axes, labels, others, "other models", (GRAY, ".", 6.0, True))
+    fronts = []
+    for (name, found), look in zip(shown.items(), _FRONTS, strict=False):
+        best = front(found)
+        beaten = [point for point in found if point not in best]
+        color, marker, line = look
+        _marks(axes, labels, beaten, None, (color, marker, 6.0, False))
+        where = [(point.memory, point.speed) for point in best]
+        axes.plot(
+            *zip(*where, strict=True), color=color.light, linestyle=line, linewidth=1.4, marker=marker,
+            markersize=7, label=fit(plain(name), 1.7), zorder=4,
+        )  # fmt: skip
+        labels.keep_off(where, 5)
+        labels.keep_off_line(where)
+        fronts.append(best)
+    baselines = [point for point in points if is_baseline(point.record)]
+    _marks(axes, labels, baselines, "transformers", (VERMILLION, "s", 7.0, True))
+    left = _MOST_LABELS
+    for best in fronts:
+        for number, point in enumerate(best[:left]):
+            _name(facts, labels, point, with_model=number == 0)
+        left -= len(best[:left])
+    paired = [point for found in shown.values() for point in found if _ratios(facts, point.record)]
+    for point in [point for point in paired if not any(point in best for best in fronts)][:left]:
+        _name(facts, labels, point, with_model=True)
+    for point in baselines[:left]:
+        name = fit(f"{plain(point.record.model.name)} {facts.label(point.record)}", 3.2)
+        labels.put((point.memory, point.speed), name, VERMILLION.light)
+    canvas.legend(*axes.get_legend_handles_labels())
+    return canvas.figure
+
+
+def _marks(
+    axes: Axes,
+    labels: Labels,
+    points: Sequence[Point],
+    name: str | None,
+    look: tuple[Color, str, float, bool],
+) -> None:
+    color, marker, size, is_filled = look
+    drawn = thin((point.memory, point.speed) for point in points)
+    if drawn:
+        axes.plot(
+            *zip(*drawn, strict=True), linestyle="none", marker=marker, markersize=size, label=name,
+            markeredgecolor=color.light, markerfacecolor=color.light if is_filled else "none", zorder=3,
+        )  # fmt: skip
+        labels.keep_off(drawn, size / 2 + 1)
+
+
+def _name(facts: Facts, labels: Labels, point: Point, *, with_model: bool) -> None:
+    model = f"{plain(point.record.model.name)} " if with_model else ""
+    name = fit(model + facts.label(point.record), 2.6)
+    ratios = _ratios(facts, point.record)
+    at = (point.memory, point.speed)
+    if not (ratios and labels.put(at, f"{name}\n{fit(ratios, 2.6)}", INK.light)):
+        labels.put(at, name, INK.light)
+
+
+def _ratios(facts: Facts, record: Record) -> str:
+    """`3.2x bf16 in 0.33x its memory`, of the baseline that comes nearest in speed."""
+    found = [
+        (speed, versus, memory.value)
+        for versus in facts.versus.get(key_of(record), ())
+        if (speed := gain(versus, SPEED)) and (memory := versus.ratios.get(MEMORY))
+    ]
+    if not found:
+        return ""
+    _, versus, memory_part = min(found, key=lambda one: one[0])
+    return f"{beside([versus], SPEED)} in {times(memory_part)} its memory"
+
+
+def _note(points: Sequence[Point], models: dict[str, list[Point]], shown: dict[str, list[Point]]) -> str:
+    if len(models) == len(shown):
+        return ""
+    return (
+        f" Fronts are those of {len(shown)} of {len(models):,} models; all {len(points):,} cases are drawn."
+    )
+
+
+def _description(facts: Facts, shown: dict[str, list[Point]]) -> str:
+    said = []
+    for name, points in shown.items():
+        best = [
+            f"{facts.label(point.record)} with {amount(SPEED, point.speed)} in {amount(MEMORY, point.memory)}"
+            for point in front(points)[:_MOST_LABELS]
+        ]
+        said.append(f"best choices of {plain(name)}: {', '.join(best)}")
+    return f"{_TITLE}. " + "; ".join(said) + "."

@@ -1,0 +1,133 @@
+"""One model under llama.cpp beside the same model under transformers: load, memory, prompt and decode."""
+
+from __future__ import annotations
+
+import math
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ggufbench.analysis.baselines import Versus
+from ggufbench.analysis.metrics import METRICS
+from ggufbench.records.schema import Record
+from ggufbench.report.figures.cases import Facts, is_baseline
+from ggufbench.report.figures.sketch import Sketch
+from ggufbench.report.figures.style import BLUE, INK, PAPER, VERMILLION, WIDTH, Canvas, fit
+from ggufbench.report.figures.words import amount, baseline_name, failure, gain, plain, times
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_PANELS = (
+    ("ready_seconds", "load to first token", "as fast as"),
+    ("peak_rss_bytes", "peak memory", "the memory of"),
+    ("prompt_tokens_per_second", "reading a prompt", "as fast as"),
+    ("decode_tokens_per_second", "writing an answer", "as fast as"),
+)
+_NAMES, _BARS, _SAID = 1.75, 4.6, 3.55
+"""Inches: names of the bars, the bars with their values, and the ratios."""
+_BAR, _HEAD, _GAP = 0.25, 0.24, 0.14
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    record: Record
+    name: str
+    versus: Versus | None
+    """None for llama.cpp itself."""
+
+
+def versus(facts: Facts) -> Sketch | None:
+    """The model with the most to compare, the largest of those; None where nothing was measured beside."""
+    with_ratios = [pairs for pairs in facts.versus.values() if any(pair.ratios for pair in pairs)]
+    if not with_ratios:
+        return None
+    pairs = max(with_ratios, key=_tells)
+    record = pairs[0].record
+    bars = [_Bar(record, f"llama.cpp {plain(record.scenario)}", None)]
+    bars += [_Bar(pair.baseline, plain(pair.baseline.scenario), pair) for pair in pairs]
+    label = plain(f"{record.model.name}-{record.model.quantization}")
+    sentences = [
+        f"{heading}: {said}" for metric, heading, what in _PANELS if (said := _ratios(pairs, metric, what))
+    ]
+    return Sketch(
+        "versus",
+        f"{label}: llama.cpp beside transformers",
+        "Measured on one machine, each launch in a fresh process. In brackets the interval of the ratio, "
+        "from the launches of both; where there are too few for one, none.",
+        ". ".join(sentences) + ".",
+        lambda title: _draw(bars, title),
+    )
+
+
+def _tells(pairs: Sequence[Versus]) -> tuple[bool, int, int, str]:
+    record = pairs[0].record
+    measured = sum(bool(pair.ratios) for pair in pairs)
+    return record.setting.device == "cpu", measured, record.model.parameters, record.model.quantization
+
+
+def _ratios(pairs: Sequence[Versus], metric: str, what: str) -> str:
+    said = [
+        f"{times(found)} {what} {baseline_name(pair.baseline)}"
+        for pair in pairs
+        if (found := gain(pair, metric)) is not None
+    ]
+    return ", ".join(said) or "not measured beside"
+
+
+def _draw(bars: Sequence[_Bar], title: str | None) -> Figure:
+    panel = _HEAD + _BAR * len(bars)
+    canvas = Canvas(len(_PANELS) * (panel + _GAP) + 0.1, title)
+    for number, (metric, heading, what) in enumerate(_PANELS):
+        top = number * (panel + _GAP)
+        canvas.text(0.15, top, heading, size=9.5, weight="bold")
+        axes = canvas.axes(_NAMES, top + _HEAD, _BARS, _BAR * len(bars))
+        _panel(canvas, axes, bars, (metric, what), top + _HEAD)
+    return canvas.figure
+
+
+def _panel(canvas: Canvas, axes: Axes, bars: Sequence[_Bar], kind: tuple[str, str], top: float) -> None:
+    metric, what = kind
+    values = [_value(bar.record, metric) for bar in bars]
+    most = max((value for value in values if value is not None), default=1.0) or 1.0
+    axes.set(xlim=(0, 1.38 * most), ylim=(len(bars) - 0.5, -0.5), xticks=[], yticks=[])
+    axes.grid(visible=False)
+    for side in ("bottom", "left"):
+        axes.spines[side].set_visible(False)
+    for place, (bar, value) in enumerate(zip(bars, values, strict=True)):
+        middle = top + _BAR * (place + 0.5)
+        canvas.text(0.15, middle, fit(bar.name, _NAMES - 0.25), va="center")
+        if value is None:
+            said = failure(bar.record) or "not measured"
+            axes.text(
+                0.01 * most, place, fit(said, _BARS), va="center", style="italic", color=VERMILLION.light
+            )
+            continue
+        color = VERMILLION if is_baseline(bar.record) else BLUE
+        axes.barh(
+            place, value, 0.72, color=color.light, edgecolor=PAPER.light, linewidth=0,
+            hatch="////" if is_baseline(bar.record) else None,
+        )  # fmt: skip
+        axes.text(value + 0.015 * most, place, amount(metric, value), va="center", color=INK.light)
+        canvas.text(WIDTH - _SAID, middle, _said(bar, metric, what), va="center")
+
+
+def _value(record: Record, metric: str) -> float | None:
+    """The median; None where there is none that could be real."""
+    found = record.summary.get(metric)
+    possible = found is not None and math.isfinite(found.median) and 0 < found.median < 1e30
+    return found.median if found is not None and possible else None
+
+
+def _said(bar: _Bar, metric: str, what: str) -> str:
+    """The ratio to this baseline, and its interval."""
+    found = bar.versus.ratios.get(metric) if bar.versus else None
+    if bar.versus is None or found is None or (value := gain(bar.versus, metric)) is None:
+        return ""
+    said = f"llama.cpp: {times(value)} {what.removesuffix(' as').removesuffix(' of')}"
+    if found.low is None or found.high is None or found.level is None or found.low <= 0:
+        return said
+    ends = sorted((1 / found.low, 1 / found.high) if METRICS[metric].unit == "s" else (found.low, found.high))
+    return f"{said} ({times(ends[0])} to {times(ends[1])} at {100 * found.level:.0f} %)"

@@ -1,0 +1,182 @@
+"""`ggufbench report` and `pytest --report`, from stored runs and from real ones."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from ggufbench.cli_report import report
+from ggufbench.records.store import write_record
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+OLD, NEW = "20260101T000000Z-aaaa", "20260202T000000Z-bbbb"
+
+
+@pytest.fixture
+def results(make_record, tmp_path):
+    """Two runs; the newer one has a case in common with the older, and one of its own."""
+    folder = tmp_path / "results"
+    write_record(folder, make_record(run_id=OLD, created="2026-01-01T00:00:00+00:00"))
+    write_record(folder, make_record(name="older", run_id=OLD, created="2026-01-01T00:00:00+00:00"))
+    write_record(folder, make_record(run_id=NEW, created="2026-02-02T00:00:00+00:00", speed=2))
+    write_record(folder, make_record(name="newer", run_id=NEW, created="2026-02-02T00:00:00+00:00"))
+    return folder
+
+
+@pytest.fixture
+def ask(results):
+    """A function: the command with arguments."""
+    app = Typer(pretty_exceptions_enable=False)
+    app.command()(report)
+
+    def ask(*arguments: str):
+        return CliRunner().invoke(app, [*arguments, "--results", str(results)], catch_exceptions=False)
+
+    return ask
+
+
+def cases_of(done) -> list[str]:
+    return sorted(json.loads(done.stdout)["cases"])
+
+
+def test_the_newest_run_is_written_with_its_picture(ask, results):
+    done = ask()
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines() == [str(results / "report.html"), str(results / "report.png")]
+    page = (results / "report.html").read_text()
+    assert "newer-" in page and "older-" not in page
+
+
+def test_runs_are_merged_and_of_one_case_the_newest_counts(ask, results):
+    done = ask(NEW, OLD, "--json")
+    cases = cases_of(done)
+    assert len(cases) == 3 == len(set(cases))
+    page = (results / "report.html").read_text()
+    shared = next(case for case in cases if not case.startswith(("older", "newer")))
+    record = page.split(f"<bdi>{shared}</bdi>")[-1].split("</details>")[0]
+    assert NEW in record and OLD not in record
+
+
+def test_cases_models_and_scenarios_are_chosen(ask):
+    assert cases_of(ask("--match", "newer", "--json"))[0].startswith("newer")
+    assert len(cases_of(ask("--model", "NEW*", "--json"))) == 1
+    assert len(cases_of(ask("--scenario", "cpu", "--json"))) == 2
+    nothing = ask("--scenario", "cpu", "--model", "gemma")
+    assert nothing.exit_code == 2
+    assert f"{NEW} has no case that matches cpu, gemma; it holds" in nothing.output
+
+
+def test_an_earlier_run_is_set_against_it(ask, results):
+    assert ask("--against", OLD).exit_code == 0
+    page = (results / "report.html").read_text()
+    assert f"Against the earlier run {OLD}" in page and "0.500" in page
+    itself = ask("--against", NEW)
+    assert itself.exit_code == 2 and "give --against an earlier one" in itself.output
+
+
+def test_what_is_not_there_or_no_record_is_a_sentence(ask, results):
+    assert "nonesuch is not a run" in ask("nonesuch").output
+    (results / NEW / "broken.json").write_text("{")
+    done = ask()
+    assert done.exit_code == 0 and "broken.json is not a record" in done.output
+    assert "broken.json" in (results / "report.html").read_text()
+
+
+def test_a_file_that_is_no_report_is_not_replaced(ask, results):
+    (results / "report.html").write_text("mine")
+    refused = ask()
+    assert refused.exit_code == 2 and "is there and no report of ggufbench" in refused.output
+    assert (results / "report.html").read_text() == "mine"
+    assert ask("--overwrite").exit_code == 0
+
+
+def test_figures_are_written_where_they_are_wanted(ask, tmp_path):
+    done = ask("--figures", str(tmp_path / "figures"), "--json")
+    written = [Path(path) for path in json.loads(done.stdout)["figures"]]
+    assert {path.suffix for path in written} == {".svg", ".png"}
+    assert all(path.stat().st_size for path in written)
+
+
+def test_the_browser_is_opened_where_one_is_asked_for(ask, results, tmp_path, monkeypatch):
+    seen = tmp_path / "seen"
+    program = tmp_path / "browser"
+    program.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{program} %s")
+    command = [sys.executable, "-m", "ggufbench.cli", "report", "--open", "--results", str(results)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert seen.read_text().strip() == (results / "report.html").resolve().as_uri()
+
+
+def test_more_cases_than_have_room_are_read_without_their_logs(ask, results, make_record):
+    base = make_record(run_id="20260303T000000Z-cccc")
+    for number in range(301):
+        write_record(results, base.model_copy(update={"case_id": f"many-{number}"}))
+    done = ask()
+    assert done.exit_code == 0, done.output
+    page = (results / "report.html").read_text()
+    assert "All records are below, and each without its samples" in page
+    assert page.count('<details class="record"') == 301 and "load_tensors:" not in page
+
+
+def test_pytest_writes_the_page_of_its_run(run_pytest, llama_folder):
+    done = run_pytest("--models", str(llama_folder), "--scenario", "cpu", "--report")
+    assert done.returncode == 0, done.stdout
+    (page,) = run_pytest.results.glob("*/report.html")
+    assert f"report: {page}\npicture: {page.with_suffix('.png')}" in done.stdout
+    assert "llama-tiny-Q8_0-cpu" in page.read_text()
+
+
+def test_a_page_that_cannot_be_written_changes_nothing_else(run_pytest, llama_folder, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "file" / "report.html"
+    done = run_pytest("--models", str(llama_folder), "--scenario", "cpu", f"--report={out}")
+    assert done.returncode == 0
+    assert "report: not written: " in done.stdout and "again: ggufbench report 2" in done.stdout
+    assert "t/s" in done.stdout and "Traceback" not in done.stdout
+
+
+def test_a_trial_writes_no_page_and_a_test_is_no_page(run_pytest, llama_folder):
+    trial = ("--models", str(llama_folder), "--scenario", "cpu", "--benchmark-disable", "--report")
+    done = run_pytest(*trial, only=False)
+    assert done.returncode == 0 and "report:" not in done.stdout
+    assert not run_pytest.results.exists()
+    wrong = run_pytest("--models", str(llama_folder), "--report", "bench_load.py")
+    assert wrong.returncode == 4
+    assert "--report bench_load.py names no page" in wrong.stdout + wrong.stderr
+
+
+def test_after_ctrl_c_there_is_a_page_of_what_was_measured(run_pytest, llama_folder, wait_until):
+    command = run_pytest.command(
+        "--models", str(llama_folder), "--scenario", "cpu", "--repetitions", "2000", "--report"
+    )
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=CHECKOUT, env={**os.environ}
+    )
+    worker = wait_until(lambda: worker_of(process.pid), "a worker to start")
+    wait_until(lambda: worker.cpu_times().user > 1.0, "the worker to be measuring")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    (page,) = run_pytest.results.glob("*/report.html")
+    assert f"report: {page}" in output
+    assert "interrupted by Ctrl-C" in page.read_text()
+
+
+def worker_of(pid: int) -> psutil.Process | None:
+    """The worker that a process has started and that measures."""
+    for child in psutil.Process(pid).children(recursive=True):
+        try:
+            if any("worker" in word and "__main__.py" in word for word in child.cmdline()):
+                return child
+        except psutil.Error:
+            continue
+    return None
