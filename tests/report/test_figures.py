@@ -85,7 +85,7 @@ def series(case_id, values, levels=()):
 
 
 def test_every_figure_that_has_data_is_there_in_order(first_run, drawn):
-    assert list(drawn) == PLAIN
+    assert list(drawn) == ["versus", *PLAIN]
     assert [one.name for one in draw_all(Content(first_run.records[:1]))] == PLAIN
     assert draw_all(Content([])) == []
 
