@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ggufbench.cli_compare import compare
 from ggufbench.cli_gating import ab, bisect, selftest
 from ggufbench.cli_history import gate, history
+from ggufbench.cli_report import report
 from ggufbench.console import USAGE, AsJson, Places, print_json, print_rich, refuse, tell
 from ggufbench.modelkit.spec import Architecture
 
@@ -237,9 +239,13 @@ def show(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a run again, with everything behind its table: loads, memory by part, limits, advice."""
+    """Show a run again, with everything behind its table: loads, memory by part, limits, advice.
+
+    Findings stand above it; below it llama.cpp beside transformers, and whether that may be removed.
+    """
     from ggufbench.records.runs import read_run
     from ggufbench.records.store import StoreError
+    from ggufbench.report.baselines import answers, baselines_table, findings_list, migration_table
     from ggufbench.report.comparison import comparison_report
     from ggufbench.report.details import details, documents
     from ggufbench.report.terminal import results_table, stack, width_of
@@ -254,14 +260,19 @@ def show(
         refuse(f"{found.folder} has no case that matches {', '.join(match or [])}; it holds {ids}")
     for problem in found.problems:
         typer.echo(f"ggufbench: {problem}", err=True)
+    answered = answers(shown.records, shown.comparisons, found.records)
     if as_json:
         cases, comparisons = documents(shown.records), shown.comparisons
-        print_json({"run": found.folder.name, "cases": cases, "comparisons": comparisons})
+        document = {"run": found.folder.name, "cases": cases, "comparisons": comparisons}
+        print_json({**document, **answered.document()})
         return
+    parts = [findings_list(answered.findings)]
     if shown.records:
-        print_rich(stack(results_table(shown.records, width=width_of()), details(shown.records)))
+        parts += [results_table(shown.records, width=width_of()), details(shown.records)]
+        parts += [baselines_table(answered.versus), migration_table(answered.migrations)]
     if shown.comparisons:
-        print_rich(comparison_report(shown.comparisons, [], width_of()))
+        parts.append(comparison_report(shown.comparisons, [], width_of()))
+    print_rich(stack(*parts))
 
 
 @app.command()
@@ -272,7 +283,7 @@ def schema() -> None:
     typer.echo(json_schema(), nl=False)
 
 
-for _command in (ab, gate, history, selftest, bisect):
+for _command in (ab, gate, history, selftest, bisect, report, compare):
     app.command()(_command)
 
 

@@ -106,7 +106,7 @@ class Run:
         """All undisturbed samples of a metric, launch by launch."""
         from ggufbench.records.samples import metric_samples
 
-        size = record.model.file_size_bytes
+        size = record.loaded_bytes
         return [value for launch in record.launches for value in metric_samples(launch, size).get(metric, [])]
 
     def measured_nothing(self) -> bool:
@@ -153,6 +153,7 @@ class Run:
         width, color = reporter._tw.fullwidth, bool(reporter._tw.hasmarkup)
         if self._gate is not None:
             self._gate.summarize(reporter)
+            self._write_report(reporter)
             return
         records = list(self._records.values())
         table = results_table(records, self._prepared.discovery.rejected, width)
@@ -164,6 +165,37 @@ class Run:
         if self._records and not self._is_trial:
             run = self._run_bench().run_id
             reporter.write(f"records: {self._results / run}; more of them: ggufbench show {run}\n")
+        self._write_report(reporter)
+
+    def _write_report(self, reporter: pytest.TerminalReporter) -> None:
+        """The page of what was kept; whatever goes wrong with it is a sentence, and changes nothing else."""
+        asked, run = self.config.getoption("report"), self._stored_run()
+        if asked is None or run is None:
+            return
+        from ggufbench.report.choose import Choice, choose
+        from ggufbench.report.page import write_report
+
+        out = self.config.invocation_params.dir / asked if asked else self._results / run / "report.html"
+        try:
+            page, picture = write_report(choose(Choice(self._results, [run])), out)
+        except KeyboardInterrupt:
+            reporter.write(f"report: not written, because of Ctrl-C; again: ggufbench report {run}\n")
+        except Exception as error:  # the run is what counts, and it is over
+            reporter.write(f"report: not written: {error}; again: ggufbench report {run}\n")
+        else:
+            reporter.write(f"report: {page}\npicture: {picture}\n")
+
+    def _stored_run(self) -> str | None:
+        """The name of this session's run, where it has measured or tried to measure something."""
+        from ggufbench.records.schema import Outcome
+
+        if self._is_trial:
+            return None
+        if self._gate is not None:
+            answer = self._gate._answer
+            return answer.run_id if answer is not None and answer.comparisons else None
+        tried = any(record.outcome is not Outcome.SKIPPED for record in self._records.values())
+        return self._run_bench().run_id if tried else None
 
     def _changed_work(self) -> list[ChangedWork]:
         """Cases whose model no longer gives the answer of their last record."""
@@ -201,6 +233,7 @@ class Run:
         from ggufbench.run import Request, parse_duration, requested_places
 
         option = self.config.getoption
+        self._check_report(option("report"))
         folder, budget = option("scenarios"), option("time_budget")
         return Request(
             places=requested_places(option("models")),
@@ -215,6 +248,11 @@ class Run:
             deadline_scale=_more_than_zero(option("deadline_scale"), "--deadline-scale"),
             time_budget_seconds=parse_duration(budget) if budget else None,
         )
+
+    def _check_report(self, path: str | None) -> None:
+        """A test's name after --report would be taken for a path, and never be run. Raises ValueError."""
+        if path and not path.lower().endswith((".html", ".htm")):
+            raise ValueError(f"--report {path} names no page; give --report=PATH.html, or --report last")
 
     def _run_bench(self) -> Bench:
         if self._bench is None:

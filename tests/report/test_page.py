@@ -12,7 +12,7 @@ import pytest
 
 from ggufbench.report.content import Content
 from ggufbench.report.page import ReportError, render, write_report
-from ggufbench.report.words import harmless, prose, shell_command
+from ggufbench.report.words import TIMES, harmless, prose, shell_command
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 VOID = {"meta", "input", "br", "rect", "use", "image", "path", "stop", "line", "circle"}
@@ -60,7 +60,9 @@ def content(baseline_records, make_record) -> Content:
             *baseline_records,
             make_record(name=HOSTILE),
             make_record(name="exe\u202egpj\x1b[31m\ud7ff", quantization="Q4_0"),
-            make_record(name="gone", outcome="crashed", phase="decode", signal="SIGSEGV", reason="`it` <b>died</b>"),
+            make_record(
+                name="gone", outcome="crashed", phase="decode", signal="SIGSEGV", reason="`it` <b>died</b>"
+            ),
         ],
         runs=["<script>alert(2)</script>"],
         problems=["results/</script>.json is no record"],
@@ -164,7 +166,7 @@ def test_many_cases_have_shorter_records_and_say_so(make_record):
     assert html.count('<tr data-o="') == 1101
     assert html.count('<details class="record"') == 1000
     assert "1000 of 1101 records are below, those that need attention first" in html
-    assert f'<bdi>{broken.case_id}</bdi>' in html, "what broke is among them"
+    assert f"<bdi>{broken.case_id}</bdi>" in html, "what broke is among them"
     assert "ggufbench show" in html and "load_tensors:" not in html
 
 
@@ -173,7 +175,7 @@ def test_an_earlier_run_is_compared_case_by_case(make_record, first_run):
     only_before = make_record(name="gone", launches=4)
     earlier = dataclasses.replace(first_run, records=[slow, only_before], comparisons=[], problems=[])
     words = Parsed(render(Content(records=[now], against=earlier))).words
-    assert "Against the earlier run" in words and "2.00×" in words and "0.500×" in words
+    assert "Against the earlier run" in words and f"2.00{TIMES}" in words and f"0.500{TIMES}" in words
     assert "Only in the earlier run: gone" in words
 
 

@@ -1,0 +1,158 @@
+"""The report as one HTML file that asks nobody for anything, and its picture beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ggufbench.records.brief import many_objects
+from ggufbench.report.content import Content
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+GENERATOR = '<meta name="generator" content="ggufbench '
+"""By this a report is known again."""
+
+_HEAD_BYTES = 4096
+_SUFFIXES = (".html", ".htm")
+
+
+class ReportError(Exception):
+    """A report could not be written; the message names the file and the remedy."""
+
+
+def write_report(
+    content: Content, out: Path, title: str | None = None, *, overwrite: bool = False
+) -> tuple[Path, Path]:
+    """Write the page to `out`, a file or a folder, and its picture beside; return both paths.
+
+    A report that is there is replaced, in one step; any other file only with `overwrite`. Raises ReportError.
+    """
+    from ggufbench.report.figures import overview_png
+
+    page, picture = _places(out)
+    if not overwrite:
+        _refuse_to_replace(page, picture)
+    facts = _facts_line(content)
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        with many_objects():
+            html = render(content, title)
+            _replace(picture, lambda path: overview_png(content, path, facts))
+            _replace(page, lambda path: _write_text(path, html))
+    except OSError as error:
+        raise ReportError(
+            f"{page} cannot be written: {error.strerror or error}; free some space or give --out"
+        ) from None
+    return page, picture
+
+
+def render(content: Content, title: str | None = None) -> str:
+    """The page as text."""
+    from markupsafe import Markup
+
+    from ggufbench.report.figures import draw_all
+    from ggufbench.report.figures.style import theme_css
+    from ggufbench.report.view import page_of
+
+    css, js = theme_css() + _source("report.css"), _source("report.js")
+    page = page_of(content, draw_all(content), title)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            page=page,
+            css=Markup(css),  # noqa: S704 (ours, and nothing from a file in it)
+            js=Markup(js),  # noqa: S704 (the same)
+            svg=lambda figure: Markup(figure.svg),  # noqa: S704 (drawn here; its writer escapes texts)
+            policy=_policy(css, js),
+        )
+    )
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a page that was written here. Raises OSError."""
+    with path.open("rb") as file:
+        return GENERATOR.encode() in file.read(_HEAD_BYTES)
+
+
+def _policy(css: str, js: str) -> str:
+    """What a browser may do with the page: use this style and this script, and nothing else.
+
+    Pictures are allowed as data, which figures of many points hold.
+    """
+    return (
+        f"default-src 'none'; style-src '{_digest(css)}'; script-src '{_digest(js)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _source(name: str) -> str:
+    from importlib.resources import files
+
+    return (files("ggufbench.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from ggufbench.report.words import harmless, prose
+
+    environment = Environment(
+        loader=PackageLoader("ggufbench.report", "templates"),
+        autoescape=True,
+        finalize=harmless,
+        undefined=StrictUndefined,
+    )
+    environment.filters["prose"] = prose
+    return environment
+
+
+def _places(out: Path) -> tuple[Path, Path]:
+    page = out / "report.html" if out.is_dir() else out
+    if page.suffix.lower() not in _SUFFIXES:
+        raise ReportError(f"{out} is no name for a page; end it with .html, or name a folder that exists")
+    return page, page.with_suffix(".png")
+
+
+def _refuse_to_replace(page: Path, picture: Path) -> None:
+    try:
+        is_ours = page.exists() and is_report(page)
+    except OSError as error:
+        raise ReportError(f"{page} cannot be read: {error.strerror}; give another --out") from None
+    for path in (page, picture):
+        if path.exists() and not is_ours:
+            raise ReportError(
+                f"{path} is there and no report of ggufbench; give --overwrite or another --out"
+            )
+
+
+def _facts_line(content: Content) -> str:
+    from ggufbench.report.view import machine_facts
+    from ggufbench.report.words import harmless
+
+    return " · ".join(str(harmless(value)) for _, value in machine_facts(content))
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    """The file is complete before it has its name; what was there stays until then."""
+    partial = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    # A line end of another system would change the script, and its hash would not fit any more.
+    path.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,222 @@
+"""One case's folded record, in words: what the page shows of it, without any markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+
+from ggufbench.analysis.advice import advise, breakdown_of
+from ggufbench.analysis.memory import PARTS
+from ggufbench.records.schema import Effective, Outcome, Record
+from ggufbench.report.terminal import duration, size
+from ggufbench.report.view_launches import Log, launch_line, logs_of, sample_line
+from ggufbench.report.words import amount, metric_name, repeat_command, show_command
+
+_MOST_SAMPLES = 40
+_CHOSEN = ("auto", -1)
+"""Asked for in a setting, these leave the choice to the library."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much of each record the page has room for."""
+
+    complete: bool
+    """Samples, launches and logs too."""
+    log_characters: int = 0
+    """Of one record's logs together."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingLine:
+    """One name of the setting, asked for and effective."""
+
+    name: str
+    asked: str
+    effective: str
+    differs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLine:
+    """One part of the peak."""
+
+    name: str
+    meaning: str
+    amount: str
+    percent: float
+    """Of the measured peak."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseDetail:
+    """Everything that is folded below a case."""
+
+    number: int
+    name: str
+    outcome: str
+    kind: str
+    reason: str
+    about: Sequence[str]
+    """Model, workload and time, in a few short sentences."""
+    command: str
+    show: str
+    targets: Sequence[tuple[str, str]]
+    """Status and sentence."""
+    limits: Sequence[str]
+    advice: Sequence[str]
+    provenance: Sequence[tuple[str, str]]
+    complete: bool = False
+    metrics: Sequence[tuple[str, ...]] = ()
+    launches: Sequence[tuple[str, ...]] = ()
+    samples: Sequence[tuple[str, ...]] = ()
+    samples_left: int = 0
+    settings: Sequence[SettingLine] = ()
+    memory: Sequence[MemoryLine] = ()
+    memory_sentence: str = ""
+    logs: Sequence[Log] = field(default_factory=list)
+
+
+def case_detail(record: Record, number: int, room: Room) -> CaseDetail:
+    """A record for the page; what it has no room for is left out."""
+    brief = CaseDetail(
+        number=number,
+        name=record.case_id,
+        outcome=ended(record),
+        kind=kind_of(record),
+        reason=record.reason or "",
+        about=_about(record),
+        command=repeat_command(record),
+        show=show_command(record.run_id, record.case_id),
+        targets=[(target.status, target.sentence) for target in record.targets],
+        limits=[limit.sentence for limit in record.limits],
+        advice=advise(record),
+        provenance=_provenance(record),
+    )
+    if not room.complete:
+        return brief
+    samples = [(n, sample) for n, launch in enumerate(record.launches, 1) for sample in launch.samples]
+    memory, sentence = _memory(record)
+    return replace(
+        brief,
+        complete=True,
+        metrics=_metrics(record),
+        launches=[launch_line(n, launch) for n, launch in enumerate(record.launches, 1)],
+        samples=[sample_line(n, sample) for n, sample in samples[:_MOST_SAMPLES]],
+        samples_left=max(0, len(samples) - _MOST_SAMPLES),
+        settings=setting_lines(record),
+        memory=memory,
+        memory_sentence=sentence,
+        logs=logs_of(record, room.log_characters),
+    )
+
+
+def ended(record: Record) -> str:
+    """`measured`, `crashed (SIGSEGV) in decode`."""
+    signal = next((launch.signal for launch in record.launches if launch.signal), None)
+    how = f"{record.outcome} ({signal})" if signal else str(record.outcome)
+    return how + (f" in {record.phase}" if record.phase else "")
+
+
+def kind_of(record: Record) -> str:
+    """How an outcome is coloured: `good`, `warn` or `bad`."""
+    if record.outcome is Outcome.MEASURED:
+        return "good"
+    return "warn" if record.outcome in (Outcome.SKIPPED, Outcome.ENVIRONMENT) else "bad"
+
+
+def setting_lines(record: Record) -> list[SettingLine]:
+    """What was asked for beside what the library did, as far as it tells."""
+    effective = next((launch.effective for launch in record.launches if launch.effective), None)
+    lines = [
+        _setting_line(one.name, getattr(record.setting, one.name), effective)
+        for one in fields(record.setting)
+        if getattr(record.setting, one.name) != ""
+    ]
+    if effective is None:
+        return lines
+    layers = ", ".join(f"{count} on {device}" for device, count in effective.layers.items())
+    buffers = [
+        f"{kind} {name} {size(held)}" for kind, by in effective.buffers.items() for name, held in by.items()
+    ]
+    told = [
+        ("devices", ", ".join(effective.devices)),
+        ("layers", layers),
+        ("buffers", ", ".join(buffers)),
+        ("model", effective.description or ""),
+    ]
+    return [*lines, *(SettingLine(name, "", shown, False) for name, shown in told if shown)]
+
+
+def _setting_line(name: str, asked: object, effective: Effective | None) -> SettingLine:
+    found = getattr(effective, name, None)
+    differs = found is not None and asked not in _CHOSEN and found != asked
+    return SettingLine(name, _plain(asked), "" if found is None else _plain(found), differs)
+
+
+def _plain(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _about(record: Record) -> list[str]:
+    model, work = record.model, record.workload
+    experts = f", {model.experts_used} of {model.experts} experts" if model.experts else ""
+    depth = f" after {work.depth} tokens" if work.depth else ""
+    kind = "synthetic " if model.synthetic else ""
+    return [
+        f"{kind}{model.architecture} of {model.parameters / 1e9:.3g} B parameters{experts}, "
+        f"{model.quantization}, {size(record.loaded_bytes)}",
+        f"{work.prompt_tokens} prompt and {work.generated_tokens} generated tokens{depth}, "
+        f"{work.repetitions} times in each of {len(record.launches)} launches",
+        f"through {record.provider.name}, in {duration(record.wall_seconds)}",
+    ]
+
+
+def _provenance(record: Record) -> list[tuple[str, str]]:
+    model, provider = record.model, record.provider
+    digests = list(dict.fromkeys(launch.digest for launch in record.launches if launch.digest))
+    source = record.source.commit or ""
+    found = [
+        ("Run", record.run_id),
+        ("Ended", record.created),
+        ("File", model.path),
+        ("Repository", model.repository or ""),
+        ("Original", model.original.path if model.original else ""),
+        ("Model identity", model.identity),
+        ("Answer digest", ", ".join(digests)),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in provider.versions.items())),
+        ("Build", provider.system_info),
+        ("Environment", ", ".join(f"{name}={value}" for name, value in provider.environment.items())),
+        ("Machine", f"{record.machine.cpu}, {record.machine.fingerprint}"),
+        ("Source", source + (" with changes" if source and record.source.dirty else "")),
+        ("Disturbance", record.environment.sentence if record.environment else ""),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def _metrics(record: Record) -> list[tuple[str, ...]]:
+    return [
+        (
+            metric_name(name),
+            amount(name, found.median),
+            f"{amount(name, found.minimum)} to {amount(name, found.maximum)}",
+            str(found.samples),
+            ", ".join(amount(name, value) for value in found.per_launch[:12]),
+        )
+        for name, found in record.summary.items()
+    ]
+
+
+def _memory(record: Record) -> tuple[list[MemoryLine], str]:
+    found = breakdown_of(record)
+    if found is None:
+        return [], ""
+    lines = [
+        MemoryLine(name, PARTS[name], size(held), round(100 * held / found.measured_bytes, 1))
+        for name, held in found.parts.items()
+        if held
+    ]
+    return lines, (
+        f"{size(found.measured_bytes)} measured, {size(found.expected_bytes)} expected: "
+        f"{100 * found.explained:.1f} % of the peak is accounted for"
+    )

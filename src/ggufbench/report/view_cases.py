@@ -1,0 +1,96 @@
+"""The table of cases: a line for each, short enough for ten thousand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ggufbench.records.schema import Record
+from ggufbench.report.terminal import seconds_text, size
+from ggufbench.report.view_case import ended, kind_of
+from ggufbench.report.words import NOTHING, TIMES, rate
+
+COLUMNS = ("Load", "Cold load", "Peak memory", "Prompt", "Decode", "Size")
+"""Headings of a line's figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A figure in the table of cases."""
+
+    text: str
+    value: float | None = None
+    """What the column is sorted by; None goes to the end."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRow:
+    """One line of the table of cases."""
+
+    number: int
+    name: str
+    machine: str
+    """Where the page shows several machines."""
+    quantization: str
+    scenario: str
+    cells: Sequence[Cell]
+    targets: str
+    targets_kind: str
+    outcome: str
+    plain_outcome: str
+    """Without phase and signal: what the filter chooses by."""
+    kind: str
+    is_folded: bool
+    """Whether its record is on the page too."""
+
+
+def missed(record: Record) -> list[str]:
+    """Names of the targets that were missed."""
+    return [target.name for target in record.targets if target.status == "missed"]
+
+
+def case_row(record: Record, number: int, is_folded: bool, several: bool) -> CaseRow:
+    """A record as a line; `several` where the page shows several machines."""
+    names = missed(record)
+    held = any(target.status != "not applicable" for target in record.targets)
+    return CaseRow(
+        number=number,
+        name=record.case_id,
+        machine=record.machine.fingerprint if several else "",
+        quantization=record.model.quantization,
+        scenario=record.scenario,
+        cells=_cells(record),
+        targets=f"missed: {', '.join(names)}" if names else "met" if held else NOTHING,
+        targets_kind="bad" if names else "good" if held else "",
+        outcome=ended(record),
+        plain_outcome=str(record.outcome),
+        kind=kind_of(record),
+        is_folded=is_folded,
+    )
+
+
+def _cells(record: Record) -> list[Cell]:
+    limits: dict[str, float] = {limit.name: limit.fraction for limit in record.limits}
+    found = {name: summary.median for name, summary in record.summary.items()}
+    ratio = found.get("peak_to_file_ratio")
+
+    def seconds(metric: str) -> Cell:
+        value = found.get(metric)
+        return Cell(NOTHING) if value is None else Cell(seconds_text(value), value)
+
+    def speed(name: str) -> Cell:
+        value, part = found.get(f"{name}_tokens_per_second"), limits.get(name)
+        note = "" if part is None else f"{100 * part:.0f} % of bound"
+        return Cell(NOTHING) if value is None else Cell(rate(value), value, note)
+
+    peak = found.get("peak_rss_bytes")
+    of_file = "" if ratio is None else f"{ratio:.2f}{TIMES} file"
+    return [
+        seconds("ready_seconds"),
+        seconds("cold_ready_seconds"),
+        Cell(NOTHING) if peak is None else Cell(size(peak), peak, of_file),
+        speed("prompt"),
+        speed("decode"),
+        Cell(size(record.loaded_bytes), record.loaded_bytes),
+    ]

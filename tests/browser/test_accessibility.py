@@ -1,0 +1,89 @@
+"""What axe-core says of the page: nothing serious, in both themes, narrow and wide."""
+
+import itertools
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ggufbench.report.content import Content
+from ggufbench.report.page import write_report
+
+pytestmark = pytest.mark.browser
+
+AXE = "4.14.1"
+
+SCRIPT = """
+const done = arguments[arguments.length - 1];
+axe.run(document, {resultTypes: ["violations"]})
+  .then(found => done(found.violations.map(v => ({
+    id: v.id, impact: v.impact, help: v.help,
+    where: v.nodes.slice(0, 5).map(n => n.html.slice(0, 200) + n.failureSummary)
+  }))))
+  .catch(error => done([{id: "axe", impact: "critical", help: String(error), where: []}]));
+"""
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The script, from npm once, and then from the user's cache."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("needs npm, which brings axe-core: apt-get install npm")
+    cache = (
+        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ggufbench-tests" / f"axe-core-{AXE}"
+    )
+    script = cache / "node_modules" / "axe-core" / "axe.min.js"
+    if not script.exists():
+        command = [npm, "install", "--prefix", str(cache), "--ignore-scripts", "--no-audit", "--no-fund"]
+        subprocess.run([*command, f"axe-core@{AXE}"], check=True, capture_output=True, timeout=120)
+    return script.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(kinds_of_records, tmp_path_factory) -> Path:
+    return write_report(Content(records=kinds_of_records, runs=["first"]), tmp_path_factory.mktemp("page"))[0]
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", 1200), ("light", 390)])
+def test_axe_finds_nothing_serious(reader, page, axe, theme, width):
+    reader.open(page, "#c1", theme=theme, width=width)
+    reader.wait(lambda: reader.find("#c1").get_attribute("open"), "a record to open")
+    reader.driver.set_script_timeout(60)
+    reader.run(axe)
+    found = reader.driver.execute_async_script(SCRIPT)
+    assert [violation for violation in found if violation["impact"] in ("serious", "critical")] == []
+
+
+def test_axe_would_find_something(reader, page, axe):
+    """A check that never speaks proves nothing."""
+    reader.open(page)
+    reader.run(
+        "document.documentElement.removeAttribute('lang'); document.querySelector('h1').style.color = '#eee'"
+    )
+    reader.driver.set_script_timeout(60)
+    reader.run(axe)
+    found = {violation["id"] for violation in reader.driver.execute_async_script(SCRIPT)}
+    assert {"html-has-lang", "color-contrast"} <= found
+
+
+def test_the_keyboard_reaches_the_content_past_the_navigation(reader, page):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    reader.open(page)
+    ActionChains(reader.driver).send_keys(Keys.TAB).perform()
+    skip = reader.driver.switch_to.active_element
+    assert skip.text == "Skip to the verdict" and skip.location["x"] >= 0
+    ActionChains(reader.driver).send_keys(Keys.ENTER).perform()
+    assert reader.run("return location.hash") == "#verdict"
+
+
+def test_headings_never_skip_a_level(reader, page):
+    reader.open(page)
+    reader.find("#unfold").click()
+    levels = reader.run("return [...document.querySelectorAll('h1,h2,h3,h4')].map(h => Number(h.tagName[1]))")
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(levels))
