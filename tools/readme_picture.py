@@ -1,29 +1,43 @@
-"""Draw the README's picture: the final table of the run in results/first, as the terminal shows it.
+"""Draw the pictures of the documentation from the run in results/first.
 
 python tools/readme_picture.py
+
+The README's: llama.cpp beside transformers for one model. And the final table, as the terminal shows it.
 """
 
 import io
+import shutil
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
 from rich.terminal_theme import DIMMED_MONOKAI
 
+from ggufbench.records.runs import read_run
 from ggufbench.records.schema import Record
-from ggufbench.records.store import read_records
+from ggufbench.report.content import Content
+from ggufbench.report.figures import save_figures
 from ggufbench.report.terminal import results_table
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+IMAGES = CHECKOUT / "docs" / "images"
 WIDTH = 146
 
 
 def main() -> None:
-    """Write docs/images/results.svg."""
-    found = [record for record in read_records(CHECKOUT / "results") if isinstance(record, Record)]
+    """Write docs/images/versus.svg and results.svg."""
+    records = read_run(CHECKOUT / "results", "first").records
+    with tempfile.TemporaryDirectory() as folder:
+        save_figures(Content(records), Path(folder))
+        shutil.copy(Path(folder) / "versus.svg", IMAGES)
+    draw_table(records)
+
+
+def draw_table(found: list[Record]) -> None:
+    """The table at the end of the run."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, highlight=False)
     console.print(results_table(found, width=WIDTH))
-    target = CHECKOUT / "docs" / "images" / "results.svg"
-    target.parent.mkdir(exist_ok=True)
+    target = IMAGES / "results.svg"
     # A fixed id: the same table is the same file. The fonts that rich names by address are left out.
     svg = console.export_svg(title="pytest bench --benchmark-only", theme=DIMMED_MONOKAI, unique_id="results")
     target.write_text(_without_downloads(svg), encoding="utf-8")

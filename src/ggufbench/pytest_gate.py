@@ -69,6 +69,11 @@ class Gate:
         if cell.verdict in failing:
             pytest.fail(f"{comparison.case_id}: {sentence(comparison, cell)}", pytrace=False)
 
+    @property
+    def answer(self) -> Answer | None:
+        """What was measured; None before a test asked for it."""
+        return self._answer
+
     def exit_code(self, status: int) -> int:
         """The gate's code in place of pytest's, unless the session ended in another way."""
         from ggufbench.gating.conclude import NOTHING_MEASURED

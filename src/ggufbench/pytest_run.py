@@ -192,7 +192,7 @@ class Run:
         if self._is_trial:
             return None
         if self._gate is not None:
-            answer = self._gate._answer
+            answer = self._gate.answer
             return answer.run_id if answer is not None and answer.comparisons else None
         tried = any(record.outcome is not Outcome.SKIPPED for record in self._records.values())
         return self._run_bench().run_id if tried else None

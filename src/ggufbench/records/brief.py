@@ -59,5 +59,6 @@ def many_objects() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.freeze()  # nor later: they stay until the process ends
         if was_enabled:
             gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from ggufbench.records.schema import (
 
 _NOISE = ("create_tensor: loading tensor", "llama_model_loader: - tensor", "load: control token:")
 """Lists of tensors and vocabulary entries in the native log: the file itself holds them."""
+
+_INSTALLED = re.compile(r'"[^"\n]{0,500}?[/\\](site-packages|dist-packages|ggufbench)[/\\]')
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def build_launch(ended: Ended, model: Model, around: Surroundings, *, keep_log: 
         device_bytes=log.device_bytes,
         digest=(ended.find("digest") or {}).get("digest"),
         log=_kept_lines(loaded, model) if keep_log or not measured else [],
-        stderr="" if measured else ended.stderr,
+        stderr="" if measured else _shareable(ended.stderr),
     )
 
 
@@ -142,6 +145,11 @@ def _effective(loaded: Event, log: LoadLog) -> Effective:
         type_v=log.type_v,
         **values,
     )
+
+
+def _shareable(stderr: str) -> str:
+    """A traceback's files by the folders that matter: where they are installed is this user's affair."""
+    return _INSTALLED.sub(r'"\1/', stderr)
 
 
 def _kept_lines(loaded: Event, model: Model) -> list[str]:

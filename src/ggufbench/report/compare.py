@@ -151,6 +151,11 @@ def _problems(cases: Sequence[CaseChange]) -> RenderableType | None:
 
 
 def _lines(found: Between) -> RenderableType | None:
+    lines = differences(found)
+    return Group(*(text(line) for line in lines)) if lines else None
+
+
+def differences(found: Between) -> list[str]:
     """What else differs, each sentence once, and the cases that one run alone holds."""
     about: dict[str, list[str]] = {}
     for case in found.cases:
@@ -167,5 +172,5 @@ def _lines(found: Between) -> RenderableType | None:
     ]
     for where, cases in (("earlier", found.only_earlier), ("later", found.only_later)):
         if cases:
-            lines.append(f"only in the {where} run: {', '.join(cases)}")
-    return Group(*(text(line) for line in lines)) if lines else None
+            lines.append(f"only in the {where} run: {listed(cases, 12)}")
+    return lines

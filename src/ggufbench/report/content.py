@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from ggufbench.analysis.baselines import Versus, compare_with_baselines
 from ggufbench.history import Row
 from ggufbench.records.comparison import Comparison
 from ggufbench.records.runs import StoredRun
 from ggufbench.records.schema import Record
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Content:
     """The documents that a report shows."""
 
@@ -26,3 +28,8 @@ class Content:
     """An earlier run to compare with."""
     problems: Sequence[str] = field(default_factory=list)
     """Sentences about files that could not be read."""
+
+    @cached_property
+    def versus(self) -> list[Versus]:
+        """Every llama.cpp record beside every baseline of its model: found once, for figures and page."""
+        return compare_with_baselines(self.records)

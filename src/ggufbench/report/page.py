@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import secrets
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggufbench.records.brief import many_objects
+from ggufbench.report.choose import MOST_COMPLETE
 from ggufbench.report.content import Content
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from ggufbench.report.figures import Drawn
 
 GENERATOR = '<meta name="generator" content="ggufbench '
 """By this a report is known again."""
@@ -33,7 +39,7 @@ def write_report(
 
     A report that is there is replaced, in one step; any other file only with `overwrite`. Raises ReportError.
     """
-    from ggufbench.report.figures import overview_png
+    from ggufbench.report.figures import Figures
 
     page, picture = _places(out)
     if not overwrite:
@@ -42,8 +48,9 @@ def write_report(
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         with many_objects():
-            html = render(content, title)
-            _replace(picture, lambda path: overview_png(content, path, facts))
+            figures = Figures(content)
+            with _beside(lambda: _replace(picture, lambda path: figures.save_overview(path, facts)), content):
+                html = render(content, title, figures.drawn())
             _replace(page, lambda path: _write_text(path, html))
     except OSError as error:
         raise ReportError(
@@ -52,8 +59,8 @@ def write_report(
     return page, picture
 
 
-def render(content: Content, title: str | None = None) -> str:
-    """The page as text."""
+def render(content: Content, title: str | None = None, drawn: Sequence[Drawn] | None = None) -> str:
+    """The page as text, with these figures where they are drawn already."""
     from markupsafe import Markup
 
     from ggufbench.report.figures import draw_all
@@ -61,7 +68,7 @@ def render(content: Content, title: str | None = None) -> str:
     from ggufbench.report.view import page_of
 
     css, js = theme_css() + _source("report.css"), _source("report.js")
-    page = page_of(content, draw_all(content), title)
+    page = page_of(content, draw_all(content) if drawn is None else drawn, title)
     return (
         _environment()
         .get_template("report.html.j2")
@@ -141,6 +148,30 @@ def _facts_line(content: Content) -> str:
     from ggufbench.report.words import harmless
 
     return " · ".join(str(harmless(value)) for _, value in machine_facts(content))
+
+
+@contextmanager
+def _beside(work: Callable[[], None], content: Content) -> Iterator[None]:
+    """Do the work in a copy of this process where there is much of it, else after the body.
+
+    Thousands of records cannot be given to another process in less time than this takes; a copy has them.
+    """
+    _ = content.versus  # found once, for both
+    many = len(content.records) > MOST_COMPLETE and sys.platform.startswith("linux")
+    child = os.fork() if many else None
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)  # whatever happened: this copy must not go on as the program
+    try:
+        yield
+    finally:
+        failed = child is None or os.waitpid(child, 0)[1] != 0
+    if failed:
+        work()  # here, where its error reaches the caller
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:

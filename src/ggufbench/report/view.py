@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ggufbench import __version__
-from ggufbench.analysis.baselines import compare_with_baselines
 from ggufbench.analysis.findings import Finding, findings
 from ggufbench.analysis.migration import Answer, Migration, migrations
 from ggufbench.records.comparison import Comparison
@@ -89,7 +88,7 @@ def page_of(content: Content, figures: Sequence[Drawn], title: str | None = None
     folded, note = _folded(records)
     numbers = {id(record): number for number, record in enumerate(records, 1)}
     by_case = {record.case_id: numbers[id(record)] for record in records if id(record) in folded}
-    versus = compare_with_baselines(records)
+    versus = content.versus
     several = len({record.machine.fingerprint for record in records}) > 1
     room = _room(len(records))
     return Page(
@@ -97,8 +96,8 @@ def page_of(content: Content, figures: Sequence[Drawn], title: str | None = None
         lead=_lead(records, content),
         version=__version__,
         facts=machine_facts(content),
-        findings=[_said(one, by_case) for one in findings(records, content.comparisons)],
-        migration=_migration_table(migrations(records)),
+        findings=[_said(one, by_case) for one in findings(records, content.comparisons, versus)],
+        migration=_migration_table(migrations(records, versus)),
         versus=view_tables.versus_rows(versus),
         versus_left=max(0, len(versus) - view_tables.MOST_ROWS),
         figures=figures,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ggufbench.analysis.baselines import Versus
+from ggufbench.analysis.between import CaseChange, Change, between
 from ggufbench.analysis.metrics import METRICS
-from ggufbench.analysis.ratios import Ratio, ratio_of
+from ggufbench.analysis.ratios import Ratio
+from ggufbench.analysis.wording import listed
 from ggufbench.records.comparison import Comparison, Verdict
-from ggufbench.records.schema import Record
 from ggufbench.report import comparison as words_of
+from ggufbench.report.compare import differences
 from ggufbench.report.content import Content
 from ggufbench.report.view_case import ended
 from ggufbench.report.words import NOTHING, amount, metric_name, shell_command, times
@@ -107,10 +109,21 @@ def against(content: Content) -> Against | None:
     """The report's records beside those of the earlier run; None where none was asked for."""
     if content.against is None:
         return None
-    earlier = {(r.case_id, r.machine.fingerprint): r for r in content.against.records}
-    pairs = [(r, earlier.get((r.case_id, r.machine.fingerprint))) for r in content.records]
-    rows = [row for later, before in pairs if before for row in _against_rows(before, later)]
-    return Against(content.against.folder.name, rows[:MOST_ROWS], _against_notes(content, pairs, rows))
+    found = between(content.against.records, content.records)
+    rows = [_against_row(case, change) for case in found.cases for change in case.changes]
+    notes = [f"{sentence}." for sentence in differences(found)]
+    if found.on_other_machine:
+        notes.append("The two runs were measured on two machines, so there are no ratios.")
+    problems = {case.problem for case in found.cases if case.problem and not case.other_machine}
+    for why in sorted(problems):
+        cases = [case.case_id for case in found.cases if case.problem == why]
+        notes.append(f"Not compared: {listed(cases)}, because {why}.")
+    changed = [case.case_id for case in found.cases if case.same_work == "no"]
+    if changed:
+        notes.append(f"Not the same work, because the model answered otherwise: {listed(changed)}.")
+    if len(rows) > MOST_ROWS:
+        notes.append(f"{MOST_ROWS} of {len(rows)} rows are shown; --match chooses cases.")
+    return Against(content.against.folder.name, rows[:MOST_ROWS], notes)
 
 
 def comparisons(content: Content) -> Comparisons | None:
@@ -152,50 +165,14 @@ def _ratio_cell(metric: str, ratio: Ratio | None, values: str = "") -> RatioCell
     return RatioCell(times(ratio.value), interval, kind, values)
 
 
-def _against_rows(before: Record, later: Record) -> Iterable[AgainstRow]:
-    for metric in VERSUS_METRICS:
-        old, new = before.summary.get(metric), later.summary.get(metric)
-        if old and new and min(*old.per_launch, *new.per_launch, old.median, new.median) > 0:
-            yield AgainstRow(
-                later.case_id,
-                metric_name(metric),
-                amount(metric, old.median),
-                amount(metric, new.median),
-                _ratio_cell(metric, ratio_of(new.per_launch, old.per_launch)),
-            )
-
-
-def _against_notes(
-    content: Content, pairs: Sequence[tuple[Record, Record | None]], rows: Sequence[AgainstRow]
-) -> list[str]:
-    assert content.against is not None  # noqa: S101 (asked by the caller)
-    here = {(r.case_id, r.machine.fingerprint) for r in content.records}
-    other = {r.machine.fingerprint for r in content.against.records}
-    gone = [r.case_id for r in content.against.records if (r.case_id, r.machine.fingerprint) not in here]
-    new = [later.case_id for later, before in pairs if before is None]
-    notes = []
-    if other and other.isdisjoint(r.machine.fingerprint for r in content.records):
-        notes.append("The earlier run was measured on another machine, so there are no ratios.")
-    elif gone or new:
-        if new:
-            notes.append(f"Only in this report: {_some(new)}.")
-        if gone:
-            notes.append(f"Only in the earlier run: {_some(gone)}.")
-    changed = [later.case_id for later, before in pairs if before and _digests(later) != _digests(before)]
-    if changed:
-        notes.append(f"Not the same work, because the model answered otherwise: {_some(changed)}.")
-    if len(rows) > MOST_ROWS:
-        notes.append(f"{MOST_ROWS} of {len(rows)} rows are shown; --match chooses cases.")
-    return notes
-
-
-def _digests(record: Record) -> set[str]:
-    return {launch.digest for launch in record.launches if launch.digest}
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more
+def _against_row(case: CaseChange, change: Change) -> AgainstRow:
+    return AgainstRow(
+        case.case_id,
+        metric_name(change.metric),
+        amount(change.metric, change.earlier),
+        amount(change.metric, change.later),
+        _ratio_cell(change.metric, change.ratio),
+    )
 
 
 def _judged(one: Comparison) -> Judged:

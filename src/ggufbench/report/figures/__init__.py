@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ggufbench.report.content import Content
 
 if TYPE_CHECKING:
+    from ggufbench.report.figures.cases import Facts
     from ggufbench.report.figures.sketch import Sketch
 
 _PNG_DPI = 160
@@ -37,17 +38,49 @@ class Drawn:
     """What the figure shows, in words."""
 
 
+class Figures:
+    """The figures of a report; what they need of its content is found once for page and picture."""
+
+    def __init__(self, content: Content) -> None:
+        from ggufbench.report.figures.cases import Facts
+
+        self._facts = Facts(content)
+
+    def drawn(self) -> list[Drawn]:
+        """The figures that have something to show, in the order in which they are read."""
+        from ggufbench.report.figures.style import drawing
+        from ggufbench.report.figures.svg import to_svg
+
+        found = []
+        for sketch in _sketches(self._facts):
+            with drawing(sketch.name):
+                svg = to_svg(sketch.draw(None), sketch.name, sketch.title, sketch.description, "inline")
+            found.append(Drawn(sketch.name, sketch.title, sketch.caption, svg, sketch.description))
+        return found
+
+    def save_overview(self, path: Path, facts: str) -> None:
+        """One sheet of the main figures, with a line of facts below its title. Raises OSError."""
+        from ggufbench.report.figures.sheet import sheet
+        from ggufbench.report.figures.style import drawing
+
+        chosen = {sketch.name: sketch for sketch in _sketches(self._facts.with_most(_FEW))}
+        shown = [chosen[name] for name in _ON_SHEET if name in chosen] or list(chosen.values())
+        pictures = []
+        for sketch in shown:
+            with drawing(sketch.name):
+                pictures.append(_png(sketch, 2 * _SHEET[0] // 40))
+        with drawing("overview"):
+            path.write_bytes(sheet(pictures, facts, _SHEET))
+
+
 def draw_all(content: Content) -> list[Drawn]:
     """The figures that have something to show, in the order in which they are read."""
-    from ggufbench.report.figures.style import drawing
-    from ggufbench.report.figures.svg import to_svg
+    return Figures(content).drawn()
 
-    found = []
-    for sketch in _sketches(content):
-        with drawing(sketch.name):
-            svg = to_svg(sketch.draw(None), sketch.name, sketch.title, sketch.description, "inline")
-        found.append(Drawn(sketch.name, sketch.title, sketch.caption, svg, sketch.description))
-    return found
+
+def overview_png(content: Content, path: Path, facts: str) -> None:
+    """One sheet of the main figures, with a line of facts below its title. Raises OSError."""
+    Figures(content).save_overview(path, facts)
 
 
 def save_figures(content: Content, folder: Path) -> list[Path]:
@@ -57,7 +90,7 @@ def save_figures(content: Content, folder: Path) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for sketch in _sketches(content):
+    for sketch in _sketches(Figures(content)._facts):
         with drawing(sketch.name):
             svg = to_svg(sketch.draw(sketch.title), sketch.name, sketch.title, sketch.description, "light")
             png = _png(sketch, _PNG_DPI)
@@ -68,24 +101,8 @@ def save_figures(content: Content, folder: Path) -> list[Path]:
     return written
 
 
-def overview_png(content: Content, path: Path, facts: str) -> None:
-    """One sheet of the main figures, with a line of facts below its title. Raises OSError."""
-    from ggufbench.report.figures.sheet import sheet
-    from ggufbench.report.figures.style import drawing
-
-    chosen = {sketch.name: sketch for sketch in _sketches(content, _FEW)}
-    shown = [chosen[name] for name in _ON_SHEET if name in chosen] or list(chosen.values())
-    pictures = []
-    for sketch in shown:
-        with drawing(sketch.name):
-            pictures.append(_png(sketch, 2 * _SHEET[0] // 40))
-    with drawing("overview"):
-        path.write_bytes(sheet(pictures, facts, _SHEET))
-
-
-def _sketches(content: Content, most: int | None = None) -> Iterator[Sketch]:
+def _sketches(facts: Facts) -> Iterator[Sketch]:
     from ggufbench.report.figures.before_after import before_after
-    from ggufbench.report.figures.cases import MOST, Facts
     from ggufbench.report.figures.history import history
     from ggufbench.report.figures.load import load
     from ggufbench.report.figures.memory import memory
@@ -94,7 +111,6 @@ def _sketches(content: Content, most: int | None = None) -> Iterator[Sketch]:
     from ggufbench.report.figures.tokens import tokens
     from ggufbench.report.figures.versus import versus
 
-    facts = Facts(content, most or MOST)
     found = (
         versus(facts),
         load(facts),
@@ -103,8 +119,8 @@ def _sketches(content: Content, most: int | None = None) -> Iterator[Sketch]:
         rates(facts, "decode"),
         pareto(facts),
         tokens(facts),
-        before_after(content.comparisons),
-        history(content.history),
+        before_after(facts.content.comparisons),
+        history(facts.content.history),
     )
     return (sketch for sketch in found if sketch is not None)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
-from ggufbench.analysis.baselines import Versus, compare_with_baselines
+from ggufbench.analysis.baselines import Versus
 from ggufbench.analysis.metrics import Summary
 from ggufbench.records.schema import Outcome, Record
 from ggufbench.report.content import Content
@@ -81,10 +82,10 @@ class Facts:
     most: int = MOST
     """Cases that a figure of bars draws."""
 
-    @cached_property
+    @property
     def pairs(self) -> list[Versus]:
         """Every llama.cpp record beside every baseline of its model."""
-        return compare_with_baselines(self.records)
+        return self.content.versus
 
     @cached_property
     def records(self) -> list[Record]:
@@ -114,14 +115,25 @@ class Facts:
             parts.append(f"{record.machine.cpu} {record.machine.fingerprint[:6]}")
         return " · ".join(map(plain, parts))
 
+    def with_most(self, most: int) -> Facts:
+        """The same facts, found once, for figures of so many cases."""
+        other = copy(self)
+        other.most = most
+        return other
+
     def choose(self, eligible: Callable[[Record], bool]) -> Chosen:
         """At most `most` of the eligible records, and of those that failed, in blocks by model."""
-        by_model = self._by_model(eligible)
-        drawable = {key_of(record) for records in by_model.values() for record in records}
+
+        def is_drawable(record: Record) -> bool:
+            return eligible(record) or id(record) in self._failed
+
         blocks = []
         room = self.most
         failed_room = max(1, self.most // _MOST_FAILED_SHARE)
-        for name, records in sorted(by_model.items(), key=self._urgency):
+        for name in self._by_urgency:
+            records = [record for record in self._by_model[name] if is_drawable(record)]
+            if not records:
+                continue
             taken = records
             if not any(map(eligible, records)):
                 taken = _order(records)[: min(room, failed_room)]
@@ -133,10 +145,21 @@ class Facts:
             if room <= 0:
                 break
         blocks.sort(key=lambda block: _size(block.rows[0].record))
-        return Chosen(blocks, len(drawable))
+        return Chosen(blocks, sum(map(is_drawable, self.records)))
 
-    def _by_model(self, eligible: Callable[[Record], bool]) -> dict[str, list[Record]]:
-        """What can be drawn, by the name of the model.
+    @cached_property
+    def _failed(self) -> set[int]:
+        """Which records, by their id(), ended without a number."""
+        return {id(record) for record in self._everything if failure(record) is not None}
+
+    @property
+    def _everything(self) -> Iterator[Record]:
+        yield from self.records
+        yield from (pair.baseline for pair in self.pairs)
+
+    @cached_property
+    def _by_model(self) -> dict[str, list[Record]]:
+        """All records by the name of the model.
 
         A baseline of an original stands with every model made of it, whatever name it was measured under.
         """
@@ -146,16 +169,23 @@ class Facts:
         beside = ((pair.record.model.name, pair.baseline) for pair in self.pairs)
         for name, record in (*own, *beside):
             seen = keys.setdefault(name, set())
-            if key_of(record) not in seen and (eligible(record) or failure(record) is not None):
+            if key_of(record) not in seen:
                 seen.add(key_of(record))
                 found.setdefault(name, []).append(record)
         return found
 
-    def _urgency(self, item: tuple[str, list[Record]]) -> tuple[bool, bool, list[int]]:
-        _, records = item
-        newest = max(record.created for record in records)
-        has_baseline = any(self.versus.get(key_of(record)) for record in records)
-        return not has_baseline, all(failure(record) for record in records), [-ord(c) for c in newest[:40]]
+    @cached_property
+    def _by_urgency(self) -> list[str]:
+        """Names of the models: with a baseline first, then what was measured; of each the newest first."""
+        newest: dict[str, str] = {}
+        measured: set[str] = set()
+        for record in self.records:
+            name = record.model.name
+            newest[name] = max(newest.get(name, ""), record.created)
+            measured.update([name] if id(record) not in self._failed else [])
+        with_baseline = {pair.record.model.name for pair in self.pairs}
+        names = sorted(newest, key=lambda name: newest[name], reverse=True)
+        return sorted(names, key=lambda name: (name not in with_baseline, name not in measured))
 
     def _reduce(self, records: list[Record], room: int) -> list[Record]:
         """The cases that tell most where there is no room for all: baselines, then the newest."""
