@@ -78,7 +78,7 @@ def test_the_keyboard_alone_sorts_filters_and_unfolds(reader, page):
     press(reader, Keys.SPACE)
     assert head_of(reader, "Peak memory").get_attribute("aria-sort") == "descending"
     reader.run("arguments[0].focus()", reader.find("#filter-text"))
-    press(reader, "hung")
+    press(reader, "hangs")
     reader.wait(lambda: len(shown(reader)) == 1, "one case")
     summary = reader.find("details.record summary")
     reader.run("arguments[0].focus()", summary)

@@ -340,7 +340,7 @@ def test_the_parts_of_the_peak_are_the_peak(first_run, baseline_records):
             parts = parts_of(record)
             assert sum(parts.values()) == pytest.approx(record.summary["peak_rss_bytes"].median)
             assert min(parts.values()) >= 0
-            assert bool(parts.get("transformers")) == is_baseline(record)
+            assert is_baseline(record) or not parts.get("transformers")
 
 
 def test_the_band_is_what_the_targets_say(make_record):
