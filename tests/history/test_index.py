@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -138,7 +139,7 @@ def hostile(folder, valid: str):
         "infinite": (valid.replace('"median": ', '"median": 1e999, "was": ', 1), "median"),
         "huge": (altered(schema_version=10**30), "schema_version"),
         "digits": (
-            valid.replace('"schema_version": 2', '"schema_version": ' + "9" * 100_000, 1),
+            re.sub('"schema_version": [0-9]', '"schema_version": ' + "9" * 100_000, valid, count=1),
             "is not a record",
         ),
         "newer": (altered(schema_version=99), "schema_version"),
