@@ -208,7 +208,7 @@ def test_what_is_no_record_is_a_sentence(tmp_path, content):
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        (("schema_version",), 3),
+        (("schema_version",), 99),
         (("schema_version",), "1"),
         (("outcome",), "splendid"),
         (("wall_seconds",), -1),
