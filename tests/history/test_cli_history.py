@@ -57,6 +57,18 @@ def test_absolute_series_fail_nothing_and_say_so(stored, ask_program):
     assert ask_program("gate", "--strict").exit_code == 13
 
 
+def test_a_baseline_that_hangs_or_got_slower_breaks_nothing(stored, ask_program):
+    """Transformers is what llama.cpp is compared with; the gate is not about it."""
+    transformers = stored.base.provider.model_copy(update={"name": "transformers"})
+    for day in range(14):
+        stored.record(day)
+        broken = {"outcome": Outcome.HUNG, "summary": {}} if day == 13 else {}
+        stored.record(day, "two", slower=3.0 if day > 11 else 1.0, provider=transformers, **broken)
+    done = ask_program("gate")
+    assert done.exit_code == 0, done.output
+    assert "two" not in ask_program("history").output
+
+
 @pytest.mark.parametrize("outcome", [Outcome.CRASHED, Outcome.HUNG, Outcome.FAILED, Outcome.OUT_OF_MEMORY])
 def test_11_where_a_case_broke_that_history_measured(stored, ask_program, outcome):
     for day in range(3):

@@ -21,7 +21,7 @@ from ggufbench.records.schema import Machine
 from ggufbench.records.store import StoreError, new_run_id
 from ggufbench.run import Request, earlier_records, find_models, plan_cases, probe_for, read_scenarios
 from ggufbench.scenario import GateSpec, Scenario, load_scenario_file
-from ggufbench.worker.job import ENGINE
+from ggufbench.worker.job import SHIPPED, TRANSFORMERS
 
 _SEEDS = 2**32
 _HOW_OFTEN = {"launches": 1, "cold_launches": 0}
@@ -168,12 +168,12 @@ def _check_kinds(specs: Mapping[Role, ArmSpec], question: Question) -> None:
 
 
 def _check_providers(specs: Mapping[Role, ArmSpec], scenarios: Sequence[Scenario]) -> None:
-    """A commit changes what its repository provides; the engine is not in it."""
+    """A commit changes what its repository provides; what ggufbench brings is not in it."""
     commits = [spec for spec in specs.values() if spec.kind == "commit"]
-    engines = [scenario.name for scenario in scenarios if scenario.provider == ENGINE]
-    if commits and engines:
+    others = [scenario.name for scenario in scenarios if scenario.provider in SHIPPED]
+    if commits and others:
         raise ArmError(
-            f"{commits[0].name} is a commit, and scenario {engines[0]} measures no code of that repository; "
+            f"{commits[0].name} is a commit, and scenario {others[0]} measures no code of that repository; "
             'name a scenario with provider = "package.module:callable" by --scenario'
         )
 
@@ -193,6 +193,9 @@ def _scenarios(spec: ArmSpec, question: Question) -> list[Scenario]:
         found = [load_scenario_file(spec.path)]
     else:
         found = read_scenarios(question.request)
+        if not question.request.scenarios:
+            # What llama.cpp is compared with is not what changed; named, it is compared too.
+            found = [scenario for scenario in found if scenario.provider != TRANSFORMERS]
     if question.gate is None:
         return found
     return [scenario.model_copy(update={"gate": question.gate}) for scenario in found]
@@ -201,7 +204,7 @@ def _scenarios(spec: ArmSpec, question: Question) -> list[Scenario]:
 def _prepare(spec: ArmSpec, question: Question, scenarios: Sequence[Scenario]) -> PreparedArm:
     """The arm; where a provider of the user is measured, with the repository to import it from."""
     arm = prepare_arm(spec, question.repository, question.tell)
-    own = any(scenario.provider != ENGINE for scenario in scenarios)
+    own = any(scenario.provider not in SHIPPED for scenario in scenarios)
     if not own or arm.interpreter.import_path:
         return arm
     interpreter = replace(arm.interpreter, import_path=import_path(question.repository))

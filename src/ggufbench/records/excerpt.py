@@ -20,7 +20,7 @@ from ggufbench.analysis.metrics import METRICS
 from ggufbench.records.comparison import COMPARISON_VERSION, Purpose, Role, Verdict
 from ggufbench.records.schema import SCHEMA_VERSION, Machine, Outcome
 from ggufbench.records.store import StoreError, read_regular
-from ggufbench.worker.job import Setting, Workload
+from ggufbench.worker.job import TRANSFORMERS, Setting, Workload
 
 Kind = Literal["absolute", "anchored"]
 
@@ -81,7 +81,8 @@ class Excerpt:
 def read_excerpt(path: Path, kind: Kind) -> Excerpt | None:
     """The excerpt of a record (`absolute`) or of a comparison (`anchored`).
 
-    None for a comparison that is no session of history: without an anchor, or made to test the gate itself.
+    None for what is no session of history: a record of what llama.cpp is compared with, and a comparison
+    without an anchor or made to test the gate itself.
     Raises StoreError, in one sentence, for whatever is no such document.
     """
     name = "record" if kind == "absolute" else "comparison"
@@ -182,7 +183,9 @@ class _ComparisonView(_DocumentView):
     cells: list[_CellView]
 
 
-def _of_record(view: _RecordView) -> Excerpt:
+def _of_record(view: _RecordView) -> Excerpt | None:
+    if view.provider.name == TRANSFORMERS:
+        return None  # that it got slower, or hangs, is no regression of what is gated
     points = [
         Point(name, summary.median)
         for name, summary in view.summary.items()

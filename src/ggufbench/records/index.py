@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 INDEX_NAME = ".index.duckdb"
 
-_VERSION = 1
+_VERSION = 2
 _WAIT_SECONDS = 20.0
 """For another process that has the index open to write."""
 

@@ -15,6 +15,9 @@ ENGINE = "engine"
 TRANSFORMERS = "transformers"
 """The provider that llama.cpp is compared with. Any other is a `package.module:callable` of the user's."""
 
+SHIPPED = (ENGINE, TRANSFORMERS)
+"""Providers that are no code of the user's."""
+
 _UBATCH = 512
 
 DEVICE_PREFIXES = {"metal": ("MTL", "Metal"), "cuda": ("CUDA",), "vulkan": ("Vulkan",), "rpc": ("RPC",),
