@@ -19,7 +19,6 @@ from ggufbench.plan import Case
 from ggufbench.records.build import as_sample, load_log
 from ggufbench.records.schema import PageCache
 from ggufbench.worker.channel import AGAIN, GO
-from ggufbench.worker.job import TRANSFORMERS
 
 PREPARING = "reading the file into memory"
 
@@ -78,7 +77,7 @@ class Attendant:
     def _refuse_fallback(self, loaded: Event) -> None:
         """A GPU run that is none ends before hours are spent on it."""
         setting = self.case.setting
-        if self.case.scenario.provider == TRANSFORMERS:
+        if self.case.scenario.is_baseline:
             return  # it has no such log; its worker looks at every tensor itself
         problem = offload_problem(load_log(loaded), setting.device, setting.n_gpu_layers, loaded["devices"])
         if problem is not None:

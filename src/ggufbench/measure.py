@@ -33,7 +33,6 @@ from ggufbench.records.schema import (
     Record,
     SourceState,
 )
-from ggufbench.worker.job import TRANSFORMERS
 
 Observer = Callable[["Moment | None"], None]
 """Told when a phase begins; None when a case has ended."""
@@ -99,7 +98,7 @@ class Deadlines:
 
 def _slowest_load_seconds(case: Case) -> float:
     """After which loading counts as hung; transformers unpacks every matrix, on one core."""
-    if case.scenario.provider == TRANSFORMERS:
+    if case.scenario.is_baseline:
         return case.model.parameters / _SLOWEST_PARAMETERS_PER_SECOND
     return case.model.file_size_bytes / _SLOWEST_LOAD_BYTES_PER_SECOND
 
@@ -279,7 +278,7 @@ def _record(case: Case, bench: Bench, progress: _Progress) -> Record:
     summary = summaries(launches, case.loaded_bytes)
     environment = describe_environment(launches, progress.processes or [])
     # Bounds and promises are llama.cpp's: they follow from the GGUF's bytes.
-    is_baseline = case.scenario.provider == TRANSFORMERS
+    is_baseline = case.scenario.is_baseline
     limits: list[LimitResult] = []
     if bench.limits is not None and not is_baseline:
         limits = evaluate_limits(case.model, case.setting, case.workload, summary, bench.limits)

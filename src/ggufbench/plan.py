@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ggufbench.discovery.model import Model
+from ggufbench.discovery.model import Model, Original
 from ggufbench.machine import resolve_threads
 from ggufbench.probe import Environment
 from ggufbench.scenario import Scenario, WorkloadSpec
@@ -62,21 +62,23 @@ class Case:
     skip: str | None
 
     @property
+    def original(self) -> Original | None:
+        """What is loaded in place of the GGUF; None where it is the GGUF."""
+        return self.model.original if self.setting.weights == "safetensors" else None
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """What loading reads."""
-        original = self.model.original if self.setting.weights == "safetensors" else None
-        return original.files if original else self.model.shards
+        return self.original.files if self.original else self.model.shards
 
     @property
     def loaded_bytes(self) -> int:
         """Size of those files together."""
-        original = self.model.original if self.setting.weights == "safetensors" else None
-        return original.file_size_bytes if original else self.model.file_size_bytes
+        return (self.original or self.model).file_size_bytes
 
     def job(self, seed: int, *, load_only: bool = False, hidden_work: float = 0.0) -> Job:
         """The job of one launch."""
-        original = self.model.original if self.setting.weights == "safetensors" else None
-        path = str(original.path if original else self.model.path)
+        path = str((self.original or self.model).path)
         return Job(self.scenario.provider, path, self.setting, self.workload, seed, load_only, hidden_work)
 
 
@@ -129,7 +131,7 @@ def make_plan(models: Sequence[Model], scenarios: Sequence[Scenario], host: Host
 
 def environment_key(scenario: Scenario) -> str:
     """What a scenario's library is probed with: its RPC servers, nothing, or that it is transformers."""
-    return TRANSFORMERS if scenario.provider == TRANSFORMERS else scenario.setting.rpc_servers
+    return TRANSFORMERS if scenario.is_baseline else scenario.setting.rpc_servers
 
 
 def resolve_setting(scenario: Scenario) -> Setting:
@@ -188,7 +190,7 @@ def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
 
 def _lacks_weights(model: Model, scenario: Scenario) -> str | None:
     """Why transformers has nothing to load for this model, in one sentence; None where it has."""
-    if scenario.provider != TRANSFORMERS:
+    if not scenario.is_baseline:
         return None
     if scenario.setting.weights == "gguf":
         several = len(model.shards) > 1
@@ -206,7 +208,7 @@ def _each_original_once(cases: Sequence[Case]) -> list[Case]:
     first: dict[tuple[str, str], str] = {}
     kept = []
     for case in cases:
-        original = case.model.original if case.setting.weights == "safetensors" else None
+        original = case.original
         if original is None or case.skip is not None:
             kept.append(case)
             continue
@@ -217,7 +219,7 @@ def _each_original_once(cases: Sequence[Case]) -> list[Case]:
 
 
 def _estimate(model: Model, scenario: Scenario, setting: Setting, workload: Workload, host: Host) -> Estimate:
-    if scenario.provider == TRANSFORMERS:
+    if scenario.is_baseline:
         past = host.past_seconds.get((model.identity, scenario.name))
         return _transformers_estimate(model, setting, workload, scenario.workload, past)
     share = _offloaded_share(model, setting)

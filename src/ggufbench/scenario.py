@@ -219,6 +219,11 @@ class Scenario(_Table):
     tolerance: Tolerance = Tolerance()
     gate: GateSpec = GateSpec()
 
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it measures what llama.cpp is compared with."""
+        return self.provider == TRANSFORMERS
+
     @model_validator(mode="after")
     def _suits_its_provider(self) -> Scenario:
         problem = provider_problem(self.provider, self.setting, self.workload)
@@ -230,7 +235,7 @@ class Scenario(_Table):
     def _fits_its_context(self) -> Scenario:
         workload = self.workload
         needed = workload.depth + max(workload.prompt_tokens, workload.generated_tokens)
-        if needed > self.setting.n_ctx and self.provider != TRANSFORMERS:  # its cache grows as it is used
+        if needed > self.setting.n_ctx and not self.is_baseline:  # its cache grows as it is used
             raise ValueError(f"n_ctx = {self.setting.n_ctx} has no room for {needed} tokens; raise it")
         return self
 

@@ -20,7 +20,7 @@ from ggufbench.records.comparison import Arm, Comparison, Verdict
 from ggufbench.records.queries import Series, Session
 from ggufbench.report.content import Content
 from ggufbench.report.figures import draw_all, overview_png, save_figures
-from ggufbench.report.figures.cases import Facts, is_baseline
+from ggufbench.report.figures.cases import Facts
 from ggufbench.report.figures.load import promise_of
 from ggufbench.report.figures.memory import parts_of
 from ggufbench.report.figures.pareto import Point, front, point_of
@@ -340,7 +340,7 @@ def test_the_parts_of_the_peak_are_the_peak(first_run, baseline_records):
             parts = parts_of(record)
             assert sum(parts.values()) == pytest.approx(record.summary["peak_rss_bytes"].median)
             assert min(parts.values()) >= 0
-            assert is_baseline(record) or not parts.get("transformers")
+            assert record.is_baseline or not parts.get("transformers")
 
 
 def test_the_band_is_what_the_targets_say(make_record):

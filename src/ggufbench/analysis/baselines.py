@@ -9,7 +9,6 @@ from ggufbench.analysis.metrics import METRICS, percentile
 from ggufbench.analysis.ratios import Ratio, ratio_of, usable
 from ggufbench.analysis.wording import ending
 from ggufbench.records.schema import Launch, Outcome, Record
-from ggufbench.worker.job import TRANSFORMERS
 
 COMPARED = (
     "ready_seconds",
@@ -49,7 +48,7 @@ def compare_with_baselines(records: Sequence[Record]) -> list[Versus]:
     current = newest(records)
     baselines: dict[Hashable, list[Record]] = {}
     for record in current:
-        if record.provider.name == TRANSFORMERS:
+        if record.is_baseline:
             baselines.setdefault(_subject(record), []).append(record)
     for several in baselines.values():
         several.sort(key=lambda record: record.created, reverse=True)
@@ -58,7 +57,7 @@ def compare_with_baselines(records: Sequence[Record]) -> list[Versus]:
     return [
         _versus(record, baseline)
         for record in current
-        if record.provider.name != TRANSFORMERS
+        if not record.is_baseline
         for subject in _subjects(record)
         for baseline in baselines.get(subject, [])
     ]
@@ -74,7 +73,7 @@ def newest(records: Iterable[Record]) -> list[Record]:
         if record.outcome is Outcome.SKIPPED:
             continue
         key: Hashable = (record.machine.fingerprint, record.case_id)
-        if record.provider.name == TRANSFORMERS:
+        if record.is_baseline:
             key = (record.scenario, *_subject(record))
         if key not in found or found[key].created <= record.created:
             found[key] = record
@@ -124,7 +123,7 @@ def _versus(record: Record, baseline: Record) -> Versus:
 
 
 def _ended(record: Record) -> str:
-    return f"{'transformers' if record.provider.name == TRANSFORMERS else 'llama.cpp'} {ending(record)}"
+    return f"{'transformers' if record.is_baseline else 'llama.cpp'} {ending(record)}"
 
 
 def _is_same_work(record: Record, baseline: Record, metric: str) -> bool:

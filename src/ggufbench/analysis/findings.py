@@ -16,7 +16,6 @@ from ggufbench.analysis.ratios import Ratio, advantage, ratio_of
 from ggufbench.analysis.wording import amount, count, ending, label, listed, times, verb
 from ggufbench.records.comparison import Cell, Comparison, Verdict
 from ggufbench.records.schema import Outcome, Record
-from ggufbench.worker.job import TRANSFORMERS
 
 Kind = Literal["bad", "warn", "good"]
 
@@ -61,8 +60,8 @@ def findings(
     `versus` is what `compare_with_baselines` says of the same records, where it is known already.
     """
     current = newest(records)
-    ours = [record for record in current if record.provider.name != TRANSFORMERS]
-    theirs = [record for record in current if record.provider.name == TRANSFORMERS]
+    ours = [record for record in current if not record.is_baseline]
+    theirs = [record for record in current if record.is_baseline]
     found = [
         *_verdicts(comparisons),
         *_broken(ours, "llama.cpp", "bad"),

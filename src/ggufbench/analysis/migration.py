@@ -11,7 +11,7 @@ from ggufbench.analysis.baselines import Versus, compare_with_baselines, has_num
 from ggufbench.analysis.ratios import Ratio, advantage, ratio_of
 from ggufbench.analysis.wording import amount, count, ending, label, listed, spread, times, verb
 from ggufbench.records.schema import ModelIdentity, Outcome, Record
-from ggufbench.worker.job import ENGINE, TRANSFORMERS
+from ggufbench.worker.job import ENGINE, SHIPPED
 
 Question = Literal["stable", "faster", "smaller", "same interface"]
 Reply = Literal["yes", "no", "not measured"]
@@ -66,7 +66,7 @@ def migrations(records: Sequence[Record], versus: Sequence[Versus] | None = None
         of_case.setdefault(_key(one.record), []).append(one)
     chats: dict[Hashable, list[Record]] = {}
     for record in current:
-        if record.provider.name not in (ENGINE, TRANSFORMERS):
+        if record.provider.name not in SHIPPED:
             chats.setdefault((record.machine.fingerprint, record.model.identity), []).append(record)
     return [
         _migration(

@@ -21,7 +21,7 @@ from ggufbench.records.schema import Machine
 from ggufbench.records.store import StoreError, new_run_id
 from ggufbench.run import Request, earlier_records, find_models, plan_cases, probe_for, read_scenarios
 from ggufbench.scenario import GateSpec, Scenario, load_scenario_file
-from ggufbench.worker.job import SHIPPED, TRANSFORMERS
+from ggufbench.worker.job import SHIPPED
 
 _SEEDS = 2**32
 _HOW_OFTEN = {"launches": 1, "cold_launches": 0}
@@ -195,7 +195,7 @@ def _scenarios(spec: ArmSpec, question: Question) -> list[Scenario]:
         found = read_scenarios(question.request)
         if not question.request.scenarios:
             # What llama.cpp is compared with is not what changed; named, it is compared too.
-            found = [scenario for scenario in found if scenario.provider != TRANSFORMERS]
+            found = [scenario for scenario in found if not scenario.is_baseline]
     if question.gate is None:
         return found
     return [scenario.model_copy(update={"gate": question.gate}) for scenario in found]

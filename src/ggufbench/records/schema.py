@@ -24,7 +24,7 @@ from ggufbench.analysis.pagecache import CacheState
 from ggufbench.analysis.targets import TargetResult
 from ggufbench.conditions import BusyProcess, Conditions
 from ggufbench.scenario import Tolerance
-from ggufbench.worker.job import Setting, Workload
+from ggufbench.worker.job import TRANSFORMERS, Setting, Workload
 
 SCHEMA_VERSION: Literal[3] = 3
 
@@ -261,6 +261,11 @@ class Record(Part):
     """Each rate beside what this machine can deliver."""
     environment: Environment | None = None
     """None where no sample was disturbed."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is of what llama.cpp is compared with."""
+        return self.provider.name == TRANSFORMERS
 
     @property
     def loaded_bytes(self) -> int:

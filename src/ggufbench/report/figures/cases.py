@@ -12,7 +12,6 @@ from ggufbench.analysis.metrics import Summary
 from ggufbench.records.schema import Outcome, Record
 from ggufbench.report.content import Content
 from ggufbench.report.figures.words import failure, plain
-from ggufbench.worker.job import TRANSFORMERS
 
 _MOST_REAL = 1e16
 """Of any unit; more bytes, seconds or tokens are a damaged file."""
@@ -41,7 +40,7 @@ class Row:
     @property
     def is_baseline(self) -> bool:
         """Whether it is transformers."""
-        return is_baseline(self.record)
+        return self.record.is_baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,17 +191,10 @@ class Facts:
         if len(records) <= room:
             return records
         newest = sorted(records, key=lambda record: record.created, reverse=True)
-        return sorted(newest, key=lambda record: (not is_baseline(record), failure(record) is not None))[
-            :room
-        ]
+        return sorted(newest, key=lambda record: (not record.is_baseline, failure(record) is not None))[:room]
 
     def _row(self, record: Record) -> Row:
         return Row(record, self.label(record), self.versus.get(key_of(record), ()))
-
-
-def is_baseline(record: Record) -> bool:
-    """Whether it is transformers that was measured."""
-    return record.provider.name == TRANSFORMERS
 
 
 def key_of(record: Record) -> tuple[str, str, str]:
@@ -224,7 +216,7 @@ def _is_real(found: Summary) -> bool:
 
 
 def _order(records: Iterable[Record]) -> list[Record]:
-    return sorted(records, key=lambda r: (is_baseline(r), r.loaded_bytes, r.model.quantization, r.scenario))
+    return sorted(records, key=lambda r: (r.is_baseline, r.loaded_bytes, r.model.quantization, r.scenario))
 
 
 def _size(record: Record) -> int:

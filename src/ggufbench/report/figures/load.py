@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ggufbench.records.schema import Outcome, Record
-from ggufbench.report.figures.cases import Facts, Row, is_baseline, key_of
+from ggufbench.report.figures.cases import Facts, Row, key_of
 from ggufbench.report.figures.place import Labels
 from ggufbench.report.figures.scatter import both_log, bytes_axis, log_axis, thin
 from ggufbench.report.figures.sketch import Sketch
@@ -111,7 +111,7 @@ def _draw(facts: Facts, loaded: Sequence[Record], rows: Sequence[Row], title: st
     _band(axes, promise_of(loaded), x, labels)
     drawn: list[tuple[float, float]] = []
     for baseline in (False, True):
-        of_kind = [record for record in loaded if is_baseline(record) == baseline]
+        of_kind = [record for record in loaded if record.is_baseline == baseline]
         drawn += _points(axes, of_kind, baseline=baseline)
     labels.keep_off(drawn, 4.5)
     _joins(axes, rows, labels)
@@ -200,7 +200,7 @@ def _hung_seconds(record: Record) -> float:
 
 
 def _hung(axes: Axes, record: Record) -> None:
-    color = VERMILLION if is_baseline(record) else BLUE
+    color = VERMILLION if record.is_baseline else BLUE
     at = (record.loaded_bytes, _hung_seconds(record))
     axes.plot(
         *([value] for value in at), marker="x", markersize=8, markeredgewidth=2, color=color.light, zorder=5

@@ -77,17 +77,13 @@ def parts_of(record: Record) -> dict[str, float]:
     found = breakdown_of(record)
     if found is None or not any(found.parts[part] for part in ("mapped", "repacked", "weights")):
         start = min(float(found.parts["interpreter"]), left) if found else 0.0
-        return {"interpreter": start, "transformers" if _is_opaque(record) else "other": left - start}
+        return {"interpreter": start, "transformers" if record.is_baseline else "other": left - start}
     parts = {}
     for part, size in ((name, found.parts.get(name, 0)) for name in _PARTS):  # type: ignore[call-overload]
         parts[part] = min(float(size), left)
         left -= parts[part]
     parts["other"] += left
     return parts
-
-
-def _is_opaque(record: Record) -> bool:
-    return record.provider.name == "transformers"
 
 
 def _bar(figure: RowFigure, row: Row, y: float) -> set[str]:

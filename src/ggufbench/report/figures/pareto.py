@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ggufbench.records.schema import Record
-from ggufbench.report.figures.cases import Facts, is_baseline, key_of
+from ggufbench.report.figures.cases import Facts, key_of
 from ggufbench.report.figures.place import Labels
 from ggufbench.report.figures.scatter import both_log, bytes_axis, log_axis, thin
 from ggufbench.report.figures.sketch import Sketch
@@ -60,7 +60,7 @@ class Point:
 def pareto(facts: Facts) -> Sketch | None:
     """Decode rate against peak memory; None where no case of llama.cpp has both."""
     points = [point for record in facts.records if (point := point_of(record))]
-    models = _by_model(point for point in points if not is_baseline(point.record))
+    models = _by_model(point for point in points if not point.record.is_baseline)
     if not models:
         return None
     named = set(sorted(models, key=lambda name: _rank(facts, models[name]))[: len(_FRONTS)])
@@ -129,7 +129,7 @@ def _draw(facts: Facts, points: Sequence[Point], shown: dict[str, list[Point]], 
     axes.set_xlabel("peak memory of the process and its devices (left is better)")
     axes.set_ylabel("decode, tokens per second (up is better)")
     labels = Labels(axes)
-    others = [p for p in points if p.record.model.name not in shown and not is_baseline(p.record)]
+    others = [p for p in points if p.record.model.name not in shown and not p.record.is_baseline]
     _marks(axes, labels, others, "other models", (GRAY, ".", 6.0, True))
     fronts = []
     for (name, found), look in zip(shown.items(), _FRONTS, strict=False):
@@ -145,7 +145,7 @@ def _draw(facts: Facts, points: Sequence[Point], shown: dict[str, list[Point]], 
         labels.keep_off(where, 5)
         labels.keep_off_line(where)
         fronts.append(best)
-    baselines = [point for point in points if is_baseline(point.record)]
+    baselines = [point for point in points if point.record.is_baseline]
     _marks(axes, labels, baselines, "transformers", (VERMILLION, "s", 7.0, True))
     left = _MOST_LABELS
     for best in fronts:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ggufbench.analysis.baselines import Versus
 from ggufbench.analysis.metrics import METRICS
 from ggufbench.records.schema import Record
-from ggufbench.report.figures.cases import Facts, is_baseline
+from ggufbench.report.figures.cases import Facts
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import BLUE, INK, PAPER, VERMILLION, WIDTH, Canvas, fit
 from ggufbench.report.figures.words import amount, baseline_name, failure, gain, plain, times
@@ -104,10 +104,10 @@ def _panel(canvas: Canvas, axes: Axes, bars: Sequence[_Bar], kind: tuple[str, st
                 0.01 * most, place, fit(said, _BARS), va="center", style="italic", color=VERMILLION.light
             )
             continue
-        color = VERMILLION if is_baseline(bar.record) else BLUE
+        color = VERMILLION if bar.record.is_baseline else BLUE
         axes.barh(
             place, value, 0.72, color=color.light, edgecolor=PAPER.light, linewidth=0,
-            hatch="////" if is_baseline(bar.record) else None,
+            hatch="////" if bar.record.is_baseline else None,
         )  # fmt: skip
         axes.text(value + 0.015 * most, place, amount(metric, value), va="center", color=INK.light)
         canvas.text(WIDTH - _SAID, middle, _said(bar, metric, what), va="center")
