@@ -177,6 +177,11 @@ def seconds_text(value: float) -> str:
     return f"{value * 1e9:.1f} ns"
 
 
+def rate(value: float) -> str:
+    """Tokens per second for people: `19.1 t/s`, `142 t/s`."""
+    return f"{value:.0f} t/s" if value >= 100 else f"{value:.1f} t/s" if value >= 1 else f"{value:.2g} t/s"
+
+
 def table(*columns: str, first_column: int = _FIRST_COLUMN) -> Table:
     """A table; a `>` before a heading puts the column to the right.
 
@@ -275,11 +280,15 @@ def _targets(record: Record) -> Text:
     return Text("met", style="green") if held else Text("-")
 
 
-def _ended(record: Record) -> Text:
+def ended(record: Record) -> str:
+    """`measured`, `crashed (SIGSEGV) in decode`."""
     signal = next((launch.signal for launch in record.launches if launch.signal), None)
     how = f"{record.outcome} ({signal})" if signal else str(record.outcome)
-    where = f" in {record.phase}" if record.phase else ""
-    return text(how + where, style=_OUTCOME_STYLE.get(record.outcome, "red"))
+    return how + (f" in {record.phase}" if record.phase else "")
+
+
+def _ended(record: Record) -> Text:
+    return text(ended(record), style=_OUTCOME_STYLE.get(record.outcome, "red"))
 
 
 def _value(record: Record, metric: str, show: Callable[[float], str]) -> Text:
@@ -289,10 +298,6 @@ def _value(record: Record, metric: str, show: Callable[[float], str]) -> Text:
 
 def _rated(record: Record, name: str, between: str) -> Text:
     """A rate, and which part it is of what this machine can deliver."""
-    rate = _value(record, f"{name}_tokens_per_second", _rate)
+    shown = _value(record, f"{name}_tokens_per_second", rate)
     limit = next((found for found in record.limits if found.name == name), None)
-    return rate if limit is None else rate + Text(f"{between}({100 * limit.fraction:.0f} %)")
-
-
-def _rate(value: float) -> str:
-    return f"{value:.0f} t/s" if value >= 100 else f"{value:.1f} t/s"
+    return shown if limit is None else shown + Text(f"{between}({100 * limit.fraction:.0f} %)")

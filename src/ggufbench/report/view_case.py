@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from ggufbench.analysis.advice import advise, breakdown_of
 from ggufbench.analysis.memory import PARTS
 from ggufbench.records.schema import Effective, Outcome, Record
-from ggufbench.report.terminal import duration, size
+from ggufbench.report.terminal import duration, ended, size
 from ggufbench.report.view_launches import Log, launch_line, logs_of, sample_line
 from ggufbench.report.words import amount, metric_name, repeat_command, show_command
 
@@ -109,13 +109,6 @@ def case_detail(record: Record, number: int, room: Room) -> CaseDetail:
         memory_sentence=sentence,
         logs=logs_of(record, room.log_characters),
     )
-
-
-def ended(record: Record) -> str:
-    """`measured`, `crashed (SIGSEGV) in decode`."""
-    signal = next((launch.signal for launch in record.launches if launch.signal), None)
-    how = f"{record.outcome} ({signal})" if signal else str(record.outcome)
-    return how + (f" in {record.phase}" if record.phase else "")
 
 
 def kind_of(record: Record) -> str:

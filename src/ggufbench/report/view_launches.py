@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ggufbench.records.schema import Launch, Record, Sample
-from ggufbench.report.terminal import seconds_text, size
-from ggufbench.report.words import NOTHING, rate
+from ggufbench.report.terminal import rate, seconds_text, size
+from ggufbench.report.words import NOTHING
 
 _MOST_LINE = 400
 

@@ -14,7 +14,7 @@ from ggufbench.records.comparison import Comparison, Verdict
 from ggufbench.report import comparison as words_of
 from ggufbench.report.compare import differences
 from ggufbench.report.content import Content
-from ggufbench.report.view_case import ended
+from ggufbench.report.terminal import ended
 from ggufbench.report.words import NOTHING, amount, metric_name, shell_command, times
 
 VERSUS_METRICS = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ggufbench.analysis.metrics import METRICS
 from ggufbench.records.schema import Record
-from ggufbench.report.terminal import seconds_text, size
+from ggufbench.report.terminal import rate, seconds_text, size, text
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -46,7 +46,7 @@ def harmless(value: object) -> object:
     """
     if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable():
         return value
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in value)
+    return text(value).plain
 
 
 def prose(sentence: str) -> Markup:
@@ -79,11 +79,6 @@ def amount(metric: str, value: float | None) -> str:
             return size(value)
         case _:
             return f"{value:.2f}{TIMES}"
-
-
-def rate(value: float) -> str:
-    """Tokens per second: `19.1 t/s`."""
-    return f"{value:.0f} t/s" if value >= 100 else f"{value:.1f} t/s" if value >= 1 else f"{value:.2g} t/s"
 
 
 def times(ratio: float) -> str:

@@ -23,8 +23,9 @@ from ggufbench.report.figures.style import (
     Color,
     fit,
 )  # fmt: skip
-from ggufbench.report.figures.words import amount, plain
+from ggufbench.report.figures.words import plain
 from ggufbench.report.history import short
+from ggufbench.report.words import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

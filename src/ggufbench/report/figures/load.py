@@ -13,7 +13,8 @@ from ggufbench.report.figures.place import Labels
 from ggufbench.report.figures.scatter import both_log, bytes_axis, log_axis, thin
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import BAND, BLUE, GREEN, MUTED, VERMILLION, WIDTH, Canvas, fit
-from ggufbench.report.figures.words import amount, beside, failure, failures, sentences, summary
+from ggufbench.report.figures.words import beside, failure, failures, sentences, summary
+from ggufbench.report.words import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,7 +21,8 @@ from ggufbench.report.figures.style import (
     VERMILLION,
     Color,
 )  # fmt: skip
-from ggufbench.report.figures.words import amount, beside, failure, sentences, summary, times
+from ggufbench.report.figures.words import beside, failure, sentences, summary, times
+from ggufbench.report.words import amount
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -25,7 +25,8 @@ from ggufbench.report.figures.style import (
     Color,
     fit,
 )  # fmt: skip
-from ggufbench.report.figures.words import amount, beside, gain, plain, sentences, summary, times
+from ggufbench.report.figures.words import beside, gain, plain, sentences, summary, times
+from ggufbench.report.words import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

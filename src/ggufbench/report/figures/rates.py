@@ -9,7 +9,8 @@ from ggufbench.report.figures.cases import Facts, Row
 from ggufbench.report.figures.rows import RowFigure, Words
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import BLUE, INK, PAPER, VERMILLION
-from ggufbench.report.figures.words import amount, beside, failure, sentences, summary
+from ggufbench.report.figures.words import beside, failure, sentences, summary
+from ggufbench.report.words import amount
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,8 @@ from ggufbench.records.schema import Record
 from ggufbench.report.figures.cases import Facts
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import BLUE, INK, PAPER, VERMILLION, WIDTH, Canvas, fit
-from ggufbench.report.figures.words import amount, baseline_name, failure, gain, plain, times
+from ggufbench.report.figures.words import baseline_name, failure, gain, plain, times
+from ggufbench.report.words import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from ggufbench.analysis.baselines import Versus
 from ggufbench.analysis.metrics import METRICS
 from ggufbench.analysis.wording import ending
 from ggufbench.records.schema import Outcome, Record
-from ggufbench.report.terminal import seconds_text, size, text
+from ggufbench.report.terminal import text
 
 _MOST_CHARACTERS = 200
 _CUT = 400
@@ -22,19 +22,6 @@ def plain(words: str) -> str:
     if len(shown) > _MOST_CHARACTERS:
         shown = shown[: _MOST_CHARACTERS // 2] + "…" + shown[-_MOST_CHARACTERS // 2 :]
     return shown
-
-
-def amount(metric: str, value: float) -> str:
-    """A value with its unit."""
-    match METRICS[metric].unit:
-        case "s":
-            return seconds_text(value)
-        case "bytes":
-            return size(value)
-        case "tokens/s":
-            return f"{value:,.0f} t/s" if value >= 100 else f"{value:.1f} t/s"
-        case _:
-            return f"{value:.2f}"
 
 
 def times(ratio: float) -> str:
