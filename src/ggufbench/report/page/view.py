@@ -11,12 +11,12 @@ from ggufbench.analysis.findings import Finding, findings
 from ggufbench.analysis.migration import Answer, Migration, migrations
 from ggufbench.records.comparison import Comparison
 from ggufbench.records.schema import Outcome, Record
-from ggufbench.report import view_tables
 from ggufbench.report.choose import MOST_COMPLETE
 from ggufbench.report.content import Content
 from ggufbench.report.figures import Drawn
-from ggufbench.report.view_case import CaseDetail, Room, case_detail
-from ggufbench.report.view_cases import COLUMNS, CaseRow, case_row, missed
+from ggufbench.report.page import tables
+from ggufbench.report.page.case import CaseDetail, Room, case_detail
+from ggufbench.report.page.cases import COLUMNS, CaseRow, case_row, missed
 
 _MOST_BRIEF = 1000
 _LOG_CHARACTERS, _LOGS_CHARACTERS = 60_000, 3_000_000
@@ -67,11 +67,11 @@ class Page:
     facts: Sequence[tuple[str, str]]
     findings: Sequence[Said]
     migration: MigrationTable
-    versus: Sequence[view_tables.VersusRow]
+    versus: Sequence[tables.VersusRow]
     versus_left: int
     figures: Sequence[Drawn]
-    comparisons: view_tables.Comparisons | None
-    against: view_tables.Against | None
+    comparisons: tables.Comparisons | None
+    against: tables.Against | None
     columns: Sequence[str]
     rows: Sequence[CaseRow]
     scenarios: Sequence[str]
@@ -98,11 +98,11 @@ def page_of(content: Content, figures: Sequence[Drawn], title: str | None = None
         facts=machine_facts(content),
         findings=[_said(one, by_case) for one in findings(records, content.comparisons, versus)],
         migration=_migration_table(migrations(records, versus)),
-        versus=view_tables.versus_rows(versus),
-        versus_left=max(0, len(versus) - view_tables.MOST_ROWS),
+        versus=tables.versus_rows(versus),
+        versus_left=max(0, len(versus) - tables.MOST_ROWS),
         figures=figures,
-        comparisons=view_tables.comparisons(content),
-        against=view_tables.against(content),
+        comparisons=tables.comparisons(content),
+        against=tables.against(content),
         columns=COLUMNS,
         rows=[case_row(record, numbers[id(record)], id(record) in folded, several) for record in records],
         scenarios=sorted({record.scenario for record in records}),

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 from ggufbench.analysis.advice import advise, breakdown_of
 from ggufbench.analysis.memory import PARTS
 from ggufbench.records.schema import Effective, Outcome, Record
+from ggufbench.report.page.launches import Log, launch_line, logs_of, sample_line
 from ggufbench.report.terminal import duration, ended, size
-from ggufbench.report.view_launches import Log, launch_line, logs_of, sample_line
 from ggufbench.report.words import amount, metric_name, repeat_command, show_command
 
 _MOST_SAMPLES = 40

@@ -65,7 +65,7 @@ def render(content: Content, title: str | None = None, drawn: Sequence[Drawn] | 
 
     from ggufbench.report.figures import draw_all
     from ggufbench.report.figures.style import theme_css
-    from ggufbench.report.view import page_of
+    from ggufbench.report.page.view import page_of
 
     css, js = theme_css() + _source("report.css"), _source("report.js")
     page = page_of(content, draw_all(content) if drawn is None else drawn, title)
@@ -106,7 +106,7 @@ def _digest(text: str) -> str:
 def _source(name: str) -> str:
     from importlib.resources import files
 
-    return (files("ggufbench.report") / "templates" / name).read_text(encoding="utf-8")
+    return (files(__name__) / "templates" / name).read_text(encoding="utf-8")
 
 
 def _environment() -> Environment:
@@ -115,7 +115,7 @@ def _environment() -> Environment:
     from ggufbench.report.words import harmless, prose
 
     environment = Environment(
-        loader=PackageLoader("ggufbench.report", "templates"),
+        loader=PackageLoader(__name__, "templates"),
         autoescape=True,
         finalize=harmless,
         undefined=StrictUndefined,
@@ -144,7 +144,7 @@ def _refuse_to_replace(page: Path, picture: Path) -> None:
 
 
 def _facts_line(content: Content) -> str:
-    from ggufbench.report.view import machine_facts
+    from ggufbench.report.page.view import machine_facts
     from ggufbench.report.words import harmless
 
     return " · ".join(str(harmless(value)) for _, value in machine_facts(content))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ggufbench.records.schema import Record
+from ggufbench.report.page.case import kind_of
 from ggufbench.report.terminal import ended, rate, seconds_text, size
-from ggufbench.report.view_case import kind_of
 from ggufbench.report.words import NOTHING, TIMES
 
 COLUMNS = ("Load", "Cold load", "Peak memory", "Prompt", "Decode", "Size")
