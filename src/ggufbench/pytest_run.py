@@ -168,22 +168,11 @@ class Run:
         self._write_report(reporter)
 
     def _write_report(self, reporter: pytest.TerminalReporter) -> None:
-        """The page of what was kept; whatever goes wrong with it is a sentence, and changes nothing else."""
-        asked, run = self.config.getoption("report"), self._stored_run()
-        if asked is None or run is None:
-            return
-        from ggufbench.report.choose import Choice, choose
-        from ggufbench.report.page import write_report
+        run = self._stored_run()
+        if self.config.getoption("report") is not None and run is not None:
+            from ggufbench import pytest_report
 
-        out = self.config.invocation_params.dir / asked if asked else self._results / run / "report.html"
-        try:
-            page, picture = write_report(choose(Choice(self._results, [run])), out)
-        except KeyboardInterrupt:
-            reporter.write(f"report: not written, because of Ctrl-C; again: ggufbench report {run}\n")
-        except Exception as error:  # the run is what counts, and it is over
-            reporter.write(f"report: not written: {error}; again: ggufbench report {run}\n")
-        else:
-            reporter.write(f"report: {page}\npicture: {picture}\n")
+            pytest_report.write(reporter, self._results, run)
 
     def _stored_run(self) -> str | None:
         """The name of this session's run, where it has measured or tried to measure something."""
@@ -230,10 +219,11 @@ class Run:
 
     def _request(self) -> Request:
         from ggufbench.plan import Selection
+        from ggufbench.pytest_report import check_option
         from ggufbench.run import Request, parse_duration, requested_places
 
         option = self.config.getoption
-        self._check_report(option("report"))
+        check_option(option("report"))
         folder, budget = option("scenarios"), option("time_budget")
         return Request(
             places=requested_places(option("models")),
@@ -248,11 +238,6 @@ class Run:
             deadline_scale=_more_than_zero(option("deadline_scale"), "--deadline-scale"),
             time_budget_seconds=parse_duration(budget) if budget else None,
         )
-
-    def _check_report(self, path: str | None) -> None:
-        """A test's name after --report would be taken for a path, and never be run. Raises ValueError."""
-        if path and not path.lower().endswith((".html", ".htm")):
-            raise ValueError(f"--report {path} names no page; give --report=PATH.html, or --report last")
 
     def _run_bench(self) -> Bench:
         if self._bench is None:
