@@ -123,8 +123,8 @@ def read_regular(path: Path) -> bytes:
             raise OSError(errno.EINVAL, "it is no regular file")
         if status.st_size > MOST_BYTES:
             raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, and {MOST_BYTES} is the most")
-        with open(handle, "rb", closefd=False) as file:
-            return file.read(MOST_BYTES)
+        with open(handle, "rb", buffering=0, closefd=False) as file:
+            return file.read(status.st_size + 1)  # the length is known: no buffer is filled first
     finally:
         os.close(handle)
 

@@ -212,8 +212,9 @@ def stack(*parts: RenderableType | None) -> Group:
 
 def text(words: str, style: str = "") -> Text:
     """Text from a file or a library: what could steer the terminal is shown as its escape."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
-    return Text(shown, style=style)
+    if not words.isprintable():
+        words = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+    return Text(words, style=style)
 
 
 def _name(name: str, synthetic: bool) -> Text:

@@ -11,7 +11,7 @@ from ggufbench.analysis.baselines import Versus
 from ggufbench.analysis.metrics import Summary
 from ggufbench.records.schema import Outcome, Record
 from ggufbench.report.content import Content
-from ggufbench.report.figures.words import failure, plain
+from ggufbench.report.figures.words import is_failed, plain
 
 _MOST_REAL = 1e16
 """Of any unit; more bytes, seconds or tokens are a damaged file."""
@@ -149,7 +149,7 @@ class Facts:
     @cached_property
     def _failed(self) -> set[int]:
         """Which records, by their id(), ended without a number."""
-        return {id(record) for record in self._everything if failure(record) is not None}
+        return {id(record) for record in self._everything if is_failed(record)}
 
     @property
     def _everything(self) -> Iterator[Record]:
@@ -191,7 +191,7 @@ class Facts:
         if len(records) <= room:
             return records
         newest = sorted(records, key=lambda record: record.created, reverse=True)
-        return sorted(newest, key=lambda record: (not record.is_baseline, failure(record) is not None))[:room]
+        return sorted(newest, key=lambda record: (not record.is_baseline, is_failed(record)))[:room]
 
     def _row(self, record: Record) -> Row:
         return Row(record, self.label(record), self.versus.get(key_of(record), ()))

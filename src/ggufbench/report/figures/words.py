@@ -86,6 +86,9 @@ def failures(pairs: Sequence[Versus]) -> str:
 
 def failure(record: Record) -> str | None:
     """How a case ended that was not measured: `hung in load (no answer for 60 s)`; None for one that was."""
-    if record.outcome in (Outcome.MEASURED, Outcome.ENVIRONMENT, Outcome.SKIPPED):
-        return None
-    return plain(ending(record))
+    return plain(ending(record)) if is_failed(record) else None
+
+
+def is_failed(record: Record) -> bool:
+    """Whether it ended without what was asked of it."""
+    return record.outcome not in (Outcome.MEASURED, Outcome.ENVIRONMENT, Outcome.SKIPPED)
