@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -36,6 +37,13 @@ _KEPT_VARIABLES = (
 _COMPUTE_PREFIXES = ("GGML_", "LLAMA_", "OMP_", "CUDA_", "VK_", "MTL_", "METAL_", "HIP_", "ROCR_")
 _STDERR_KEPT_BYTES = 16 * 1024
 _EXIT_GRACE_SECONDS = 10.0
+_NO_MEMORY = re.compile(
+    r"\b(?:(?:unable|failed) to allocate|can't allocate memory|out of memory|MemoryError|bad_alloc)\b",
+    re.IGNORECASE,
+)
+"""How llama.cpp, CUDA, PyTorch and Python say that the system or a device refused a buffer."""
+_TELLING = ("GGML_ASSERT", "GGML_ABORT", "Error: ", "CUDA error: ", "ROCm error: ", "what(): ")
+"""What stands in the line that explains a crash; the last is an exception that nothing in C++ caught."""
 
 
 Answering = Callable[[Event, int], str]
@@ -193,7 +201,7 @@ class _Worker:
             return self._hung(_EXIT_GRACE_SECONDS)
         error = next((event for event in self._events if event["event"] == "error"), None)
         if error is not None:
-            return self._result(Outcome.FAILED, reason=error["message"])
+            return self._result(_outcome(error["message"], Outcome.FAILED), reason=error["message"])
         if code < 0:
             return self._killed(-code)
         if code > 0 or not self._is_complete():
@@ -212,7 +220,7 @@ class _Worker:
         reason = f"crashed ({name}) in {self._phase}"
         if words := self._last_words():
             reason += f": {words}"
-        return self._result(Outcome.CRASHED, reason=reason, signal_name=name)
+        return self._result(_outcome(words, Outcome.CRASHED), reason=reason, signal_name=name)
 
     def _result(
         self,
@@ -239,9 +247,13 @@ class _Worker:
     def _last_words(self) -> str:
         """The line that says why, where the library or Python printed one."""
         lines = [line.strip() for line in self._stderr_tail().splitlines() if line.strip()]
-        marks = ("GGML_ASSERT", "GGML_ABORT", "Error: ")
-        telling = [line for line in lines if any(mark in line for mark in marks)]
+        telling = [line for line in lines if any(mark in line for mark in _TELLING)]
         return telling[-1] if telling else ""
+
+
+def _outcome(words: str, otherwise: Outcome) -> Outcome:
+    """What ended a worker by its own words: a device that is full is no other failure than a full machine."""
+    return Outcome.OUT_OF_MEMORY if _NO_MEMORY.search(words) else otherwise
 
 
 def _event(line: bytes) -> Event | None:
