@@ -70,7 +70,9 @@ def test_a_case_is_measured_whole(chat_case, llama_folder, plan_cases, make_benc
     record = measure_case(chat_case(launches=2), bench)
     engine = measure_case(prepared.cases[0], make_bench(prepared))
     assert record.outcome is Outcome.MEASURED, record.reason
-    assert set(record.summary) == set(engine.summary)
+    of_chat_models = {"token_overhead_seconds", "overhead_slope_seconds"}
+    assert set(record.summary) == set(engine.summary) | of_chat_models
+    assert record.summary["token_overhead_seconds"].minimum > 0
     assert {target.name: target.status for target in record.targets}["load"] == "met"
     assert record.provider.name == REAL
     assert record.provider.versions == engine.provider.versions
@@ -241,14 +243,20 @@ def test_a_scenario_names_its_provider(load_scenario, provider):
 
 @pytest.mark.parametrize(
     "provider",
-    ["llamacpp", "module:", ":callable", "a b:c", "os:system('x')", "../x:y", "m:c\n", "m:c:d", "x" * 5000],
+    ["lama", "module:", ":callable", "a b:c", "os:system('x')", "../x:y", "m:c\n", "m:c:d", "x" * 5000],
 )
 def test_a_provider_that_names_no_callable_is_refused(load_scenario, provider):
     with pytest.raises(ScenarioError) as refused:
         load_scenario(provider)
-    assert "write 'engine', 'transformers' or 'package.module:callable'" in str(refused.value)
+    assert "or 'package.module:callable'" in str(refused.value)
+    assert "'langchain'" in str(refused.value)
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < 400
+
+
+def test_a_provider_s_name_mistyped_is_told_the_nearest(load_scenario):
+    with pytest.raises(ScenarioError, match="did you mean langchain-community"):
+        load_scenario("langchain_community")
 
 
 @pytest.mark.parametrize(

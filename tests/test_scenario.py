@@ -53,6 +53,8 @@ def test_the_shipped_scenarios_are_valid():
     scenarios = {scenario.name: scenario for scenario in load_scenarios(SHIPPED, env={})}
     baselines = {name: scenarios.pop(name) for name in ("transformers-bf16", "transformers-gguf")}
     assert all(scenario.provider == "transformers" for scenario in baselines.values())
+    chat = scenarios.pop("chat")
+    assert (chat.provider, chat.setting.device) == ("langchain", "cpu")
     assert list(scenarios) == ["cpu", "cuda", "metal", "rpc", "vulkan"]
     # Rates are compared with the baseline's, so it reads as long a prompt.
     assert {one.workload.prompt_tokens for one in baselines.values()} == {
@@ -295,7 +297,9 @@ def test_no_file_raises_anything_but_a_scenario_error(load, content):
 def test_questions_are_asked_only_where_they_are_named():
     folder = SHIPPED
     usual = {scenario.name for scenario in load_scenarios(folder)}
-    assert usual == {"cpu", "cuda", "metal", "rpc", "transformers-bf16", "transformers-gguf", "vulkan"}
+    assert usual == {
+        "chat", "cpu", "cuda", "metal", "rpc", "transformers-bf16", "transformers-gguf", "vulkan",
+    }  # fmt: skip
     depths = load_scenarios(folder, ["depth"])
     assert [scenario.workload.depth for scenario in depths] == [0, 1024, 4096]
     assert all(scenario.on_request for scenario in depths)

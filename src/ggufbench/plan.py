@@ -182,6 +182,7 @@ def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
     skip = (
         _lacks_weights(model, scenario)
         or environment.lacks(setting.device)
+        or environment.lacks_layer(scenario.provider)
         or _does_not_fit(model, setting, estimate, environment, host)
     )
     case_id = f"{_slug(model.label)}-{scenario.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ggufbench.launcher import Interpreter, launch
@@ -32,6 +32,8 @@ class Environment:
     devices: list[Device]
     problem: str | None = None
     library: str = "llama.cpp"
+    missing_packages: dict[str, str] = field(default_factory=dict)
+    """Of each layer over llama.cpp that cannot be measured here, by the provider's name."""
 
     def lacks(self, device: str) -> str | None:
         """Why a setting for this device cannot run here, in one sentence; None where it can."""
@@ -46,6 +48,13 @@ class Environment:
         seen = ", ".join(found.name for found in self.devices)
         remedy = f" ({_REMEDY[device]})" if device in _REMEDY else ""
         return f"no {device} device: this {self.library} sees {seen}{remedy}"
+
+    def lacks_layer(self, provider: str) -> str | None:
+        """Why a provider cannot be measured here, in one sentence; None where nothing of it is missing."""
+        packages = self.missing_packages.get(provider)
+        if packages is None:
+            return None
+        return f"provider {provider} needs packages that are not here; `pip install {packages}`"
 
     def free_bytes(self, device: str) -> int | None:
         """Free memory on the devices of that kind together; None where they do not say."""
@@ -100,6 +109,7 @@ def _environment(answer: dict[str, Any], library: str = "llama.cpp") -> Environm
         system_info=answer["system_info"],
         supports_rpc=answer["supports_rpc"],
         devices=[Device(**device) for device in answer["devices"]],
+        missing_packages=answer.get("layers", {}),
     )
 
 

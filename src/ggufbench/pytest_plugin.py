@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ggufbench.records.schema import Record
 
 NOTHING_MEASURED = 14
+_CHAT_MODELS = "chat_models"
 _GIB = 2**30
 
 
@@ -87,6 +88,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Nothing is looked for until a benchmark is collected."""
     from ggufbench.pytest_run import Run
 
+    config.addinivalue_line("markers", f"{_CHAT_MODELS}: take only the cases that measure a chat model")
     config.stash[_RUN] = Run(config)
 
 
@@ -94,14 +96,22 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One parameter for each planned case, with an id that stays the same when other files come and go."""
     if "gguf_case" in metafunc.fixturenames:
-        ids = metafunc.config.stash[_RUN].case_ids()
+        chat_models = metafunc.definition.get_closest_marker(_CHAT_MODELS) is not None
+        ids = metafunc.config.stash[_RUN].case_ids(chat_models=chat_models)
         metafunc.parametrize("gguf_case", ids, ids=ids, indirect=True)
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config) -> None:
-    """End the session where the plan could not be made; while collecting, pytest would show a traceback."""
-    config.stash[_RUN].raise_usage_error()
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """End the session where the plan could not be made; while collecting, pytest would show a traceback.
+
+    A benchmark of chat models, where no case is one, is left out.
+    """
+    run = config.stash[_RUN]
+    run.raise_usage_error()
+    others = [item for item in items if item.get_closest_marker(_CHAT_MODELS) is None]
+    if len(others) < len(items) and not run.case_ids(chat_models=True):
+        items[:] = others
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

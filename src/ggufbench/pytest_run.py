@@ -40,10 +40,10 @@ class Run:
         """The comparison with `--gate-baseline`; None where it was not given."""
         return self._gate
 
-    def case_ids(self) -> list[str]:
-        """The ids of all planned cases; none where the plan could not be made."""
+    def case_ids(self, *, chat_models: bool = False) -> list[str]:
+        """The ids of all planned cases, or of those of chat models; none where the plan could not be made."""
         try:
-            return list(self.cases)
+            return [id_ for id_, case in self.cases.items() if case.scenario.is_chat_model or not chat_models]
         except pytest.UsageError:
             return []
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ggufbench.analysis.metrics import METRICS
-from ggufbench.worker.job import ENGINE, TRANSFORMERS, provider_problem
+from ggufbench.worker.job import ENGINE, SHIPPED, TRANSFORMERS, provider_problem
 
 TARGETS_FILE = "targets.toml"
 
@@ -151,19 +151,22 @@ class MetricTolerance(_Table):
 def default_tolerance(metric: str) -> MetricTolerance:
     """What matters where a scenario does not say otherwise. Raises KeyError for what is no metric.
 
-    A load of tens of milliseconds varies by a third and nobody notices; memory varies by a thousandth.
+    A load of tens of milliseconds varies by a third and nobody notices; memory varies by a thousandth. Some
+    microseconds beside a token are lost in the token's own time.
     """
     if METRICS[metric].unit in ("bytes", "ratio"):
         absolute = 4 * 2**20 if METRICS[metric].unit == "bytes" else 0.0
         return MetricTolerance(relative=0.02, absolute=absolute)
     if metric in ("load_seconds", "ready_seconds"):
         return MetricTolerance(relative=0.20, absolute=0.05)
+    if metric == "token_overhead_seconds":
+        return MetricTolerance(relative=0.10, absolute=5e-6)
     return MetricTolerance(relative=0.05)
 
 
 def _gateable(metric: str) -> bool:
     """Each launch of a comparison has one, and it is above zero: its logarithm is compared."""
-    return not metric.startswith("cold_") and metric != "token_slope_seconds"
+    return not metric.startswith("cold_") and not metric.endswith("_slope_seconds")
 
 
 class GateSpec(_Table):
@@ -198,10 +201,10 @@ class GateSpec(_Table):
 
 def _provider(text: str) -> str:
     own = re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*", text, re.ASCII)
-    if own or text in (ENGINE, TRANSFORMERS):
+    if own or text in SHIPPED:
         return text
-    known = "'engine', 'transformers' or 'package.module:callable'"
-    raise ValueError(f"provider = {_short(repr(text))} is not usable: write {known}")
+    near, known = _nearest(text, SHIPPED), f"{', '.join(map(repr, SHIPPED))} or 'package.module:callable'"
+    raise ValueError(f"provider = {_short(repr(text))} is not usable{near}; known: {known}")
 
 
 class Scenario(_Table):
@@ -212,7 +215,8 @@ class Scenario(_Table):
     on_request: bool = False
     """True for a question that is not asked every time: it runs only where `--scenario` names it."""
     provider: Annotated[str, AfterValidator(_provider)] = ENGINE
-    """`engine`, `transformers`, or a `package.module:callable` of the user's own that makes a chat model."""
+    """`engine`, `transformers`, a layer over llama.cpp (`llamacpp`, `langchain`, `langchain-community`), or a
+    `package.module:callable` of the user's own that makes a chat model."""
     setting: SettingSpec
     workload: WorkloadSpec = WorkloadSpec()
     targets: Targets
@@ -223,6 +227,11 @@ class Scenario(_Table):
     def is_baseline(self) -> bool:
         """Whether it measures what llama.cpp is compared with."""
         return self.provider == TRANSFORMERS
+
+    @property
+    def is_chat_model(self) -> bool:
+        """Whether it asks questions of a chat model."""
+        return self.provider not in (ENGINE, TRANSFORMERS)
 
     @model_validator(mode="after")
     def _suits_its_provider(self) -> Scenario:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from ggufbench.analysis.memory import Breakdown, break_down
 from ggufbench.conditions import unfit
 from ggufbench.records.schema import Effective, Launch, Outcome, Record
+from ggufbench.worker.job import ENGINE
 
 _MIB = 2**20
 _NOTABLE_DUPLICATE = 0.05
@@ -80,6 +81,8 @@ def _flash_attention_off(record: Record) -> str | None:
     effective = _effective(record)
     if effective is None or effective.flash_attn != "off":
         return None
+    if record.setting.flash_attn == "auto" and record.provider.name != ENGINE:
+        return f"the prompt runs without flash attention, as provider {record.provider.name} chose"
     if record.setting.flash_attn == "auto":
         return "the prompt runs without flash attention: llama.cpp has none for this model on this device"
     return 'the prompt runs with flash attention off: try flash_attn = "on"'

@@ -39,6 +39,12 @@ METRICS: dict[str, Metric] = {
             "prompt tokens over the time to evaluate them",
         ),
         Metric(
+            "time_to_first_token_seconds",
+            "s",
+            "lower",
+            "time to evaluate the prompt; of a chat model, from the question to the first text of the answer",
+        ),
+        Metric(
             "decode_tokens_per_second",
             "tokens/s",
             "higher",
@@ -52,6 +58,18 @@ METRICS: dict[str, Metric] = {
             "s",
             "lower",
             "what one generated token takes longer than the one before it",
+        ),
+        Metric(
+            "token_overhead_seconds",
+            "s",
+            "lower",
+            "what a chat model adds to one generated token, beyond llama.cpp's own decoding of it",
+        ),
+        Metric(
+            "overhead_slope_seconds",
+            "s",
+            "lower",
+            "what a chat model adds to one generated token more than to the one before it",
         ),
         Metric("peak_rss_bytes", "bytes", "lower", "most memory of the process, mapped file pages included"),
         Metric("peak_anonymous_bytes", "bytes", "lower", "most memory not backed by a file, at any mark"),

@@ -11,7 +11,7 @@ from ggufbench.analysis.baselines import Versus, compare_with_baselines, has_num
 from ggufbench.analysis.ratios import Ratio, advantage, ratio_of
 from ggufbench.analysis.wording import amount, count, ending, label, listed, spread, times, verb
 from ggufbench.records.schema import ModelIdentity, Outcome, Record
-from ggufbench.worker.job import ENGINE, SHIPPED
+from ggufbench.worker.job import ENGINE, LLAMACPP, TRANSFORMERS
 
 Question = Literal["stable", "faster", "smaller", "same interface"]
 Reply = Literal["yes", "no", "not measured"]
@@ -25,6 +25,8 @@ DOCUMENTED_SHARE = 1 / 3
 _LOST = (Outcome.HUNG, Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.FAILED)
 _BEFORE_THE_MODEL = ("start", "import")
 """Phases in which the library, not the model, is at fault: it is not installed, or not usable."""
+_NO_CHAT_MODEL = (ENGINE, TRANSFORMERS, LLAMACPP)
+"""Providers without the interface of LangChain."""
 _MEASURE = "measure one with `pytest bench --benchmark-only --scenario transformers-gguf`"
 
 
@@ -66,7 +68,7 @@ def migrations(records: Sequence[Record], versus: Sequence[Versus] | None = None
         of_case.setdefault(_key(one.record), []).append(one)
     chats: dict[Hashable, list[Record]] = {}
     for record in current:
-        if record.provider.name not in SHIPPED:
+        if record.provider.name not in _NO_CHAT_MODEL:
             chats.setdefault((record.machine.fingerprint, record.model.identity), []).append(record)
     return [
         _migration(
@@ -258,14 +260,14 @@ def _endings(baselines: Sequence[Record]) -> Iterator[str]:
 
 
 def _interface(chats: Sequence[Record]) -> Answer:
-    """Whether a chat model of the application's own, driven by llama.cpp, was measured with this model."""
+    """Whether a chat model of LangChain's interface, driven by llama.cpp, was measured with this model."""
     measured = [record for record in chats if has_numbers(record)]
     if measured:
         return Answer("same interface", "yes", f"its chat model {measured[0].provider.name} was measured")
     if chats:
         return Answer("same interface", "not measured", f"{chats[0].provider.name} {ending(chats[0])}")
     sentence = (
-        'no chat model of the application was measured: name it as provider = "package.module:callable" in a '
-        "scenario (docs/providers.md)"
+        "no chat model was measured: `pytest bench --benchmark-only --scenario chat` measures the one of "
+        "ggufbench, and docs/providers.md says how your own is"
     )
     return Answer("same interface", "not measured", sentence)

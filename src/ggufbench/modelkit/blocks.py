@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 4 * 2**20
 """Enough for a fast write, small enough to stay in the cache between filling and writing."""
 
-CONTROL_DAMPING = 16
-"""Rows of control tokens are smaller by this: greedy output then never ends early at a random end token."""
+QUIET_DAMPING = 16
+"""Rows of quiet tokens are smaller by this, so that greedy output never takes one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,11 @@ def tensor_bytes(tensor: Tensor, quantization: str) -> int:
     return tensor.elements // packing.elements * packing.size
 
 
-def tensor_data(tensor: Tensor, quantization: str, seed: int, control_rows: int) -> Iterator[Bytes]:
+def tensor_data(tensor: Tensor, quantization: str, seed: int, quiet: Sequence[range]) -> Iterator[Bytes]:
     """The tensor's bytes in chunks of at most `CHUNK_BYTES`.
 
-    They depend on the seed, the tensor's name and shape and the type only. The last `control_rows` rows of
-    the embedding and of the output matrix are damped.
+    They depend on the seed, the tensor's name and shape and the type only, and of the embedding and the
+    output matrix on which rows are `quiet`: those are damped. The ranges are in order.
     """
     import numpy as np
 
@@ -74,9 +74,21 @@ def tensor_data(tensor: Tensor, quantization: str, seed: int, control_rows: int)
     # An embedding that counts beside what the layers add makes the output follow the tokens: with a small
     # one, greedy decoding repeats one token and a digest of it tells nothing.
     deviation = {"bias": 0.02, "embedding": 1.0, "tied": 1.0}.get(tensor.kind, 1 / math.sqrt(tensor.dims[-1]))
-    damped = control_rows * tensor.dims[-1] if tensor.kind in ("embedding", "tied", "head") else 0
-    yield from _blocks(source, packing, tensor.elements - damped, deviation)
-    yield from _blocks(source, packing, damped, deviation / CONTROL_DAMPING)
+    if tensor.kind not in ("embedding", "tied", "head"):
+        yield from _blocks(source, packing, tensor.elements, deviation)
+        return
+    for rows, damping in _parts(tensor.elements // tensor.dims[-1], quiet):
+        yield from _blocks(source, packing, len(rows) * tensor.dims[-1], deviation / damping)
+
+
+def _parts(rows: int, quiet: Sequence[range]) -> Iterator[tuple[range, int]]:
+    """All rows in order, in ranges, each with its damping."""
+    begin = 0
+    for damped in quiet:
+        yield range(begin, damped.start), 1
+        yield damped, QUIET_DAMPING
+        begin = damped.stop
+    yield range(begin, rows), 1
 
 
 def _blocks(source: np.random.SFC64, packing: Packing, elements: int, deviation: float) -> Iterator[Bytes]:

@@ -14,6 +14,7 @@ CONTROL_TOKENS = ("<|begin_of_text|>", "<|endoftext|>", "<|im_start|>", "<|im_en
 """The last tokens of the vocabulary."""
 
 CHAT_TEMPLATE = (
+    "{{ bos_token }}"
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
     "{% endfor %}"
@@ -50,6 +51,11 @@ def build_vocabulary(size: int) -> Vocabulary:
     merges = list(islice(_merges(symbols), size - len(symbols) - len(CONTROL_TOKENS)))
     tokens = (*symbols, *(left + right for left, right in merges), *CONTROL_TOKENS)
     return Vocabulary(tokens, tuple(f"{left} {right}" for left, right in merges))
+
+
+def quiet_tokens(size: int) -> tuple[range, ...]:
+    """The ids that no answer should be made of: they would end it, or are bytes that alone are no text."""
+    return range(0x20), range(0x7F, 0x100), range(size - len(CONTROL_TOKENS), size)
 
 
 def byte_symbols() -> tuple[str, ...]:

@@ -118,6 +118,7 @@ def _samples(events: Iterable[Event], judge: Judge) -> list[Sample]:
             tokens=event["tokens"],
             seconds=event["seconds"],
             token_seconds=event.get("token_seconds", []),
+            native_seconds=event.get("native_seconds", []),
             evidence=event["evidence"],
             disturbed=judge.reasons(event["evidence"], event["phase"]),
         )

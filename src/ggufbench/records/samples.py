@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 from ggufbench.analysis.metrics import METRICS, Summary, percentile, slope, summarize
 from ggufbench.records.schema import Launch, Sample
 
@@ -35,8 +37,10 @@ def _loading(launch: Launch) -> dict[str, list[float]]:
 def _speed(launch: Launch) -> dict[str, list[float]]:
     decode = _counted(launch, "decode")
     several = [sample.token_seconds for sample in decode if len(sample.token_seconds) > 1]
+    prompt = _counted(launch, "prompt")
     return {
-        "prompt_tokens_per_second": [s.tokens / s.seconds for s in _counted(launch, "prompt")],
+        "prompt_tokens_per_second": [s.tokens / s.seconds for s in prompt],
+        "time_to_first_token_seconds": [s.seconds for s in prompt],
         "decode_tokens_per_second": [s.tokens / s.seconds for s in decode],
         **{
             f"token_p{percent}_seconds": [
@@ -45,7 +49,23 @@ def _speed(launch: Launch) -> dict[str, list[float]]:
             for percent in (50, 95, 99)
         },
         "token_slope_seconds": [slope(seconds) for seconds in several],
+        **_overhead([overheads for sample in decode if (overheads := _overheads(sample))]),
     }
+
+
+def _overhead(samples: list[list[float]]) -> dict[str, list[float]]:
+    """What a chat model adds to llama.cpp's own work, of samples of each token's."""
+    return {
+        "token_overhead_seconds": [statistics.median(overheads) for overheads in samples],
+        "overhead_slope_seconds": [slope(overheads) for overheads in samples if len(overheads) > 1],
+    }
+
+
+def _overheads(sample: Sample) -> list[float]:
+    """Each token's time beyond llama.cpp's; none where that is not known."""
+    if len(sample.native_seconds) != len(sample.token_seconds):
+        return []
+    return [whole - native for whole, native in zip(sample.token_seconds, sample.native_seconds, strict=True)]
 
 
 def _memory(launch: Launch, file_size_bytes: int) -> dict[str, list[float]]:

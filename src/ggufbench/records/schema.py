@@ -7,6 +7,7 @@ History of the format (`schema_version`):
    made of a setting. Documents of 1 are read as they are.
 3  the transformers baseline: `weights` and `dtype` in a setting, the original of a model. Documents of 2 are
    read as they are.
+4  what llama.cpp itself took of each token of a chat model. Documents of 3 are read as they are.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ggufbench.conditions import BusyProcess, Conditions
 from ggufbench.scenario import Tolerance
 from ggufbench.worker.job import TRANSFORMERS, Setting, Workload
 
-SCHEMA_VERSION: Literal[3] = 3
+SCHEMA_VERSION: Literal[4] = 4
 
 # A number in a file can be of any size, and of that size no figure is real.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -145,6 +146,8 @@ class Sample(Part):
     tokens: Count
     token_seconds: list[Seconds] = []
     """Each generated token, in order; empty for a prompt."""
+    native_seconds: list[Seconds] = []
+    """Of each of `token_seconds`, what llama.cpp's decoding took, where a chat model was measured."""
     evidence: dict[str, float] = {}
     """What the kernel counted meanwhile: processor time, switches, faults, the machine's other work."""
     disturbed: list[Disturbance] = []
@@ -235,7 +238,7 @@ class Environment(Part):
 class Record(Part):
     """The document."""
 
-    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
     run_id: str
     case_id: str
     created: str

@@ -34,8 +34,8 @@ def summary_notes(records: Sequence[Record], changes: Sequence[ChangedWork]) -> 
 def details(records: Sequence[Record]) -> RenderableType:
     """Everything that a record tells beside the results table."""
     return stack(
-        _loads(records), _memory(records), _limits(records), _tokens(records), _environment(records),
-        _advice(records),
+        _loads(records), _memory(records), _limits(records), _tokens(records), _layers(records),
+        _environment(records), _advice(records),
     )  # fmt: skip
 
 
@@ -132,6 +132,22 @@ def _tokens(records: Iterable[Record]) -> RenderableType | None:
                 *(_metric(record, f"token_p{percent}_seconds") for percent in (50, 95, 99)),
                 _metric(record, "token_slope_seconds", "/token"),
                 Text(_overhead(record)),
+            )
+    return shown if shown.rows else None
+
+
+def _layers(records: Iterable[Record]) -> RenderableType | None:
+    """What a chat model adds to llama.cpp's own work, and whether it adds more to later tokens."""
+    shown = table("Chat model", ">First text", ">Adds to a token", ">Of its time", ">Slope")
+    for record in records:
+        added, whole = (record.summary.get(f"token_{name}_seconds") for name in ("overhead", "p50"))
+        if added is not None and whole is not None:
+            shown.add_row(
+                text(record.case_id),
+                _metric(record, "time_to_first_token_seconds"),
+                _metric(record, "token_overhead_seconds"),
+                Text(f"{100 * added.median / whole.median:.1f} %"),
+                _metric(record, "overhead_slope_seconds", "/token"),
             )
     return shown if shown.rows else None
 

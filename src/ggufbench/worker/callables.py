@@ -23,6 +23,8 @@ class Callee:
 
     name: str
     function: Callable[..., Any]
+    distributions: tuple[str, ...] = ()
+    """What was installed of it, as pip calls it; empty: the first part of its name tells."""
 
     @classmethod
     def find(cls, name: str) -> Callee:
@@ -67,11 +69,12 @@ class Callee:
 
     def versions(self) -> dict[str, str]:
         """Name and version of what was installed of it, and of LangChain's core where that is in use."""
+        return {name: installed_version(name) for name in self.distributions or self._installed()}
+
+    def _installed(self) -> list[str]:
         package = self.name.partition(":")[0].partition(".")[0]
         names = importlib.metadata.packages_distributions().get(package, [])
-        if "langchain_core" in sys.modules:
-            names = [*names, "langchain-core"]
-        return {name: installed_version(name) for name in names}
+        return [*names, "langchain-core"] if "langchain_core" in sys.modules else names
 
 
 _REMEDY = "let a small function of your own take every name, apply it, and return the chat model"

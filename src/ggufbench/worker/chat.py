@@ -1,4 +1,4 @@
-"""A user's own provider: a callable that makes a chat model, and the answers that the model streams.
+"""A chat model, of a layer over llama.cpp or of the user's own, and the answers that it streams.
 
 What is timed is what a person at that application waits for: from the question to the first text of the
 answer, and from the first text to the last.
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from . import questions
 from .callables import Callee
 from .channel import ProviderError, explain
+from .decode_clock import DecodeClock
 from .evidence import Watch
 from .job import Job, provider_problem
 from .native import Library
@@ -43,15 +44,15 @@ class _Piece(NamedTuple):
 
 
 class Chat:
-    """A chat model of the user's own making."""
+    """A chat model that a callable makes."""
 
-    def __init__(self, library: Library, job: Job, callee: Callee) -> None:
+    def __init__(self, library: Library, job: Job, callee: Callee, clock: DecodeClock) -> None:
         problem = provider_problem(job.provider, job.setting, job.workload)
         if problem is None and job.hidden_work:
             problem = "hidden_work is for the engine alone"
         if problem is not None:
             raise ProviderError(problem)
-        self._library, self._job, self._callee = library, job, callee
+        self._library, self._job, self._callee, self._clock = library, job, callee, clock
         self._arguments = callee.arguments(_offered(job))
         self._model: Any = None
         self._tokenizer: Tokenizer | None = None
@@ -114,12 +115,18 @@ class Chat:
 
         Raises ProviderError where the answer came in one piece.
         """
+        question = self._asked(self._questions.endless(number))
         self._watch.start()
-        with closing(self._pieces(self._questions.endless(number))) as pieces:
-            answer = list(pieces)
+        with closing(self._chunks(question)) as chunks:
+            answered = list(chunks)
         evidence = self._watch.stop()
+        answer = [_piece(stamp, chunk) for stamp, chunk in answered]
+        tokens = self._count(answer)
         spoken = [piece for piece in answer if piece.text]
-        tokens = self._count(answer) - len(self._tokens(spoken[0].text)) if spoken else 0
+        times = self._clock.tokens_between([piece.stamp for piece in spoken]) if spoken else None
+        if len(spoken) > 1 and times is not None:
+            return Timing(times.seconds, len(times.seconds), evidence, times.native_seconds)
+        tokens -= len(self._tokens(spoken[0].text)) if spoken else 0
         if len(spoken) < 2 or tokens < 1:
             raise ProviderError(
                 f"{self._callee.name} gave no second piece of text, and a rate needs two: its stream has to "
@@ -135,10 +142,11 @@ class Chat:
     def digest(self) -> str:
         """Hash of the first 32 tokens of the answer to a fixed message."""
         text = ""
-        with closing(self._pieces(questions.FIXED)) as pieces:
-            for piece in pieces:
-                text += piece.text
-                if piece.text and len(self._tokens(text)) >= _SETTLED_TOKENS:
+        with closing(self._chunks(self._asked(questions.FIXED))) as chunks:
+            for _, chunk in chunks:
+                more = _text(chunk)
+                text += more
+                if more and len(self._tokens(text)) >= _SETTLED_TOKENS:
                     break
         ids = self._tokens(text)[:DIGEST_TOKENS]
         if not ids:
@@ -153,22 +161,34 @@ class Chat:
 
     def _until_first(self, message: str) -> float:
         """Seconds from the question to the first text; the watch has been started, and runs on."""
+        question = self._asked(message)
         self._watch.start()
         start = perf_counter_ns()
-        with closing(self._pieces(message)) as pieces:
-            first = next((piece for piece in pieces if piece.text), None)
-        if first is None:
+        with closing(self._chunks(question)) as chunks:
+            stop = next((stamp for stamp, chunk in chunks if _text(chunk)), None)
+        if stop is None:
             raise self._silent()
-        return (first.stamp - start) / 1e9
+        return (stop - start) / 1e9
 
-    def _pieces(self, message: str) -> Generator[_Piece]:
-        """Every chunk of the answer as it comes. Closed early, it closes the provider's own stream."""
+    def _asked(self, message: str) -> str:
+        """The message, when nothing is left of earlier questions where the chat model can forget them."""
+        if callable(reset := getattr(self._model, "reset", None)):
+            with self._explained("was reset"):
+                reset()
+        self._clock.clear()
+        return message
+
+    def _chunks(self, message: str) -> Generator[tuple[int, Any]]:
+        """Every chunk of the answer and when it came. Closed early, it closes the provider's own stream.
+
+        What a chunk says is looked at later, where it can be: the time of it would be the provider's.
+        """
         most = _MOST_CHUNKS_PER_TOKEN * self._arguments["max_tokens"] + 1000
         with self._explained("answered"):
             stream = self._model.stream(message)
             try:
                 for count, chunk in enumerate(stream):
-                    yield _Piece(perf_counter_ns(), _text(chunk), _output_tokens(chunk))
+                    yield perf_counter_ns(), chunk
                     if count > most:
                         raise self._too_long(f"{most} chunks and no end")
             finally:
@@ -225,6 +245,10 @@ def _offered(job: Job) -> dict[str, Any]:
         "max_tokens": job.workload.generated_tokens,
         "seed": job.seed,
     }
+
+
+def _piece(stamp: int, chunk: Any) -> _Piece:
+    return _Piece(stamp, _text(chunk), _output_tokens(chunk))
 
 
 def _text(chunk: Any) -> str:

@@ -13,10 +13,22 @@ ENGINE = "engine"
 """The provider that is llama.cpp's C interface."""
 
 TRANSFORMERS = "transformers"
-"""The provider that llama.cpp is compared with. Any other is a `package.module:callable` of the user's."""
+"""The provider that llama.cpp is compared with."""
 
-SHIPPED = (ENGINE, TRANSFORMERS)
-"""Providers that are no code of the user's."""
+LLAMACPP = "llamacpp"
+"""The provider that is llama-cpp-python's `Llama.create_chat_completion`, streaming."""
+
+LANGCHAIN = "langchain"
+"""The provider that is this package's own chat model for LangChain."""
+
+LANGCHAIN_COMMUNITY = "langchain-community"
+"""The provider that is the chat model of the package of that name."""
+
+LAYERS = (LLAMACPP, LANGCHAIN, LANGCHAIN_COMMUNITY)
+"""Providers that answer questions through what applications build on, all of them over llama.cpp."""
+
+SHIPPED = (ENGINE, TRANSFORMERS, *LAYERS)
+"""Providers that are no code of the user's. Any other is a `package.module:callable`."""
 
 _UBATCH = 512
 
@@ -113,15 +125,17 @@ def provider_problem(provider: str, setting: Any, workload: Any) -> str | None:
         return 'device = "mps" is PyTorch\'s name, for provider = "transformers"; write "metal"'
     if setting.weights != "gguf" or setting.dtype:
         return 'weights and dtype are for provider = "transformers" alone; leave them out'
-    return None if provider == ENGINE else _chat_problem(setting, workload)
+    return None if provider == ENGINE else _chat_problem(provider, setting, workload)
 
 
-def _chat_problem(setting: Any, workload: Any) -> str | None:
+def _chat_problem(provider: str, setting: Any, workload: Any) -> str | None:
     refused = _unusual(setting, _CHAT_TAKES)
     if setting.load_mode == "dio":
         refused["load_mode"] = "dio"
     if workload.depth:
         refused["depth"] = workload.depth
+    if refused and provider in LAYERS:
+        return f"provider {provider} cannot be given {_listed(refused)}; leave it out"
     if refused:
         remedy = "leave it out, and set it in the callable"
         return f"a provider of your own cannot be given {_listed(refused)}; {remedy}"

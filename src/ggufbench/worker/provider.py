@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 WARMUP = -1
@@ -54,6 +54,9 @@ class Timing:
     """Of each token or chunk in order, or of the whole prompt."""
     tokens: int
     evidence: dict[str, float]
+    native_seconds: list[float] = field(default_factory=list)
+    """Of each of `seconds`, what llama.cpp's decoding took; empty where the provider is nothing more than it,
+    or does not decode in this process."""
 
 
 class Provider(Protocol):

@@ -15,12 +15,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from . import bandwidth, memory, vocabulary
+from . import bandwidth, layers, memory, vocabulary
 from .callables import Callee
 from .channel import AGAIN, Channel
 from .chat import Chat
+from .decode_clock import DecodeClock
 from .engine import Engine
-from .job import ENGINE, TRANSFORMERS, Job
+from .job import ENGINE, LAYERS, TRANSFORMERS, Job
 from .native import Library
 from .provider import WARMUP, Provider, Timing
 
@@ -62,7 +63,7 @@ def _probe(values: dict[str, Any], channel: Channel) -> None:
     if servers:
         channel.enter("connect")
         library.add_rpc_servers(servers)
-    channel.send("probed", **library.describe())
+    channel.send("probed", **library.describe(), layers=layers.missing())
 
 
 def _measure(values: dict[str, Any], channel: Channel) -> None:
@@ -81,7 +82,7 @@ def _measure(values: dict[str, Any], channel: Channel) -> None:
 
 
 def _import_provider(job: Job, channel: Channel) -> Provider:
-    """What drives the model: the engine, transformers, or a module of the user's own."""
+    """What drives the model: the engine, transformers, a layer over llama.cpp, or the user's own module."""
     channel.enter("import")
     start = perf_counter()
     if job.provider == TRANSFORMERS:
@@ -96,11 +97,12 @@ def _import_provider(job: Job, channel: Channel) -> Provider:
         return Engine(library, job)
     # The library first: a module that takes the log for itself when it is imported shall have it.
     library = Library(whole_package=True)
-    callee = Callee.find(job.provider)
+    clock = DecodeClock(library.api)
+    callee = layers.find(job.provider) if job.provider in LAYERS else Callee.find(job.provider)
     seconds, facts = perf_counter() - start, library.describe()
     facts["versions"].update(callee.versions())
     _imported(facts, seconds, library.log.drain(), channel)
-    return Chat(library, job, callee)
+    return Chat(library, job, callee, clock)
 
 
 def _imported(facts: dict[str, Any], seconds: float, log: list[list[Any]], channel: Channel) -> None:
@@ -176,6 +178,7 @@ class _Launch:
             tokens=timing.tokens,
             seconds=sum(timing.seconds),
             token_seconds=timing.seconds if phase == "decode" else [],
+            native_seconds=timing.native_seconds,
             evidence=timing.evidence,
         )
         gc.collect()

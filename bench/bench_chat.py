@@ -1,0 +1,19 @@
+"""What does a person at an application wait for, and what of it is the application's own?"""
+
+import pytest
+
+from ggufbench.pytest_plugin import worker_clock
+
+pytestmark = pytest.mark.chat_models
+
+
+@pytest.mark.benchmark(group="chat: from the question to the first text", timer=worker_clock)
+def test_first_token(gguf_case, benchmark):
+    """Seconds until the first text of an answer."""
+    gguf_case.replay(benchmark, "time_to_first_token_seconds")
+
+
+@pytest.mark.benchmark(group="chat: what a layer adds to each token", timer=worker_clock)
+def test_overhead(gguf_case, benchmark):
+    """Seconds for each token beyond llama.cpp's own decoding of it."""
+    gguf_case.replay(benchmark, "token_overhead_seconds")

@@ -1,0 +1,60 @@
+"""llama.cpp as a provider of chat models for applications: a config, GGUFs by name, a LangChain chat model.
+
+Importing this package imports none of the libraries behind it; a name brings what it needs when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ggufbench.chat.cache import (
+        CachedModel,
+        GgufNotFoundError,
+        find_gguf_in_cache,
+        get_gguf_models_from_cache,
+        rows,
+    )
+    from ggufbench.chat.config import (
+        LlamaCppModelConfig,
+        ModelConfigError,
+        Provider,
+        TransformersModelConfig,
+    )
+    from ggufbench.chat.measured import Measured
+    from ggufbench.chat.providers import get_chat_model
+
+_HOMES = {
+    "CachedModel": "cache",
+    "GgufNotFoundError": "cache",
+    "LlamaCppModelConfig": "config",
+    "Measured": "measured",
+    "ModelConfigError": "config",
+    "Provider": "config",
+    "TransformersModelConfig": "config",
+    "find_gguf_in_cache": "cache",
+    "get_chat_model": "providers",
+    "get_gguf_models_from_cache": "cache",
+    "rows": "cache",
+}
+
+__all__ = [
+    "CachedModel",
+    "GgufNotFoundError",
+    "LlamaCppModelConfig",
+    "Measured",
+    "ModelConfigError",
+    "Provider",
+    "TransformersModelConfig",
+    "find_gguf_in_cache",
+    "get_chat_model",
+    "get_gguf_models_from_cache",
+    "rows",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,87 @@
+"""Parts of an answer as LangChain's objects.
+
+A chunk of plain text is made once for each token. Its classes validate everything that they are given, which
+takes longer than all else that happens to a token; a text needs no validation, so the attributes of a valid
+chunk are copied.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.outputs import ChatGenerationChunk
+from pydantic import BaseModel
+
+from ggufbench.chat.engine import Tally
+from ggufbench.chat.tools import Call
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+_put = object.__setattr__
+_MESSAGE = AIMessageChunk(content="")
+_CHUNK = ChatGenerationChunk(message=_MESSAGE)
+
+
+def text_chunk(text: str) -> ChatGenerationChunk:
+    """A chunk of text, equal to the one that the constructors make."""
+    message = _copy(_MESSAGE, {"content"}, {})
+    attributes = message.__dict__
+    # Every chunk has lists of its own: whoever gets one may change it.
+    attributes["content"] = text
+    attributes["additional_kwargs"] = {}
+    attributes["response_metadata"] = {}
+    attributes["tool_calls"] = []
+    attributes["invalid_tool_calls"] = []
+    attributes["tool_call_chunks"] = []
+    chunk = _copy(_CHUNK, {"message", "text"}, None)
+    attributes = chunk.__dict__
+    attributes["message"] = message
+    attributes["text"] = text
+    return chunk
+
+
+def call_chunk(call: Call, index: int) -> ChatGenerationChunk:
+    """A chunk with a whole call, which has the place `index` among the calls of its answer."""
+    message = AIMessageChunk(content="", tool_call_chunks=[call.chunk(index)])
+    return ChatGenerationChunk(message=message)
+
+
+def last_chunk(metadata: dict[str, Any], tally: Tally) -> ChatGenerationChunk:
+    """The chunk that ends a stream: how it ended, and what all of it took."""
+    message = AIMessageChunk(
+        content="", response_metadata=metadata, usage_metadata=usage(tally), chunk_position="last"
+    )
+    return ChatGenerationChunk(message=message)
+
+
+def whole_message(text: str, calls: list[Call], metadata: dict[str, Any], tally: Tally) -> AIMessage:
+    """The answer as one message."""
+    valid = [(call, call.valid()) for call in calls]
+    return AIMessage(
+        content=text,
+        tool_calls=[made for _, made in valid if made is not None],
+        invalid_tool_calls=[call.invalid() for call, made in valid if made is None],
+        response_metadata=metadata,
+        usage_metadata=usage(tally),
+    )
+
+
+def usage(tally: Tally) -> UsageMetadata:
+    """Tokens of the prompt and of the answer."""
+    return UsageMetadata(
+        input_tokens=tally.prompt,
+        output_tokens=tally.answered,
+        total_tokens=tally.prompt + tally.answered,
+        input_token_details=InputTokenDetails(cache_read=tally.reused),
+    )
+
+
+def _copy(model: _Model, fields: set[str], extra: dict[str, Any] | None) -> _Model:
+    made = object.__new__(model.__class__)
+    _put(made, "__dict__", model.__dict__.copy())
+    _put(made, "__pydantic_fields_set__", fields)
+    _put(made, "__pydantic_extra__", extra)
+    _put(made, "__pydantic_private__", None)
+    return made

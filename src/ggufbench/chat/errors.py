@@ -1,0 +1,17 @@
+"""What goes wrong with a chat model, as one sentence for the user."""
+
+from __future__ import annotations
+
+
+class ChatModelError(ValueError):
+    """A model cannot be loaded or asked in this way.
+
+    The message is one sentence that names the file or the value, and the remedy.
+    """
+
+
+def shown(text: str, most: int = 300) -> str:
+    """Text of a file or of llama.cpp, fit for a message: one line, no control characters, at most `most`."""
+    line = " ".join(text.split())
+    cleaned = "".join(c if c.isprintable() else "_" for c in line[: most + 1])
+    return cleaned if len(cleaned) <= most else cleaned[: most - 3] + "..."

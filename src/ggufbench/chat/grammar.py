@@ -1,0 +1,93 @@
+"""Grammars that force an answer into a form: JSON of a schema, or a call of a tool."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from ggufbench.chat.errors import ChatModelError, shown
+
+Schema = Mapping[str, Any]
+_BODY = "tool-call-in-tags"
+"""The name of a rule: no property of a schema is named so."""
+_DEFINITIONS = ("$defs", "definitions")
+
+
+def json_grammar(schema: Schema) -> str:
+    """Rules for JSON of this schema. Raises ChatModelError where llama.cpp has none for it."""
+    definitions: dict[str, Any] = {}
+    return _rules(json.dumps({**_hoisted(schema, "", definitions), "$defs": definitions}))
+
+
+def call_grammar(tools: Sequence[Schema], *, tagged: bool, strict: bool) -> str:
+    """Rules for a call of one of the tools, in `<tool_call>` tags or bare.
+
+    With `strict` the arguments follow the tool's schema, otherwise they may be any JSON object. Raises
+    ChatModelError as `json_grammar`.
+    """
+    definitions: dict[str, Any] = {}
+    calls = [_call_schema(f"t{number}-", tool, definitions, strict) for number, tool in enumerate(tools)]
+    either = {"anyOf": calls} if len(calls) > 1 else calls[0]
+    rules = _rules(json.dumps({**either, "$defs": definitions}))
+    if not tagged:
+        return rules
+    rules = re.sub(r"^root ::=", f"{_BODY} ::=", rules, flags=re.MULTILINE)
+    return f'root ::= "<tool_call>\\n" {_BODY} "\\n</tool_call>"\n{rules}'
+
+
+def _call_schema(prefix: str, tool: Schema, definitions: dict[str, Any], strict: bool) -> dict[str, Any]:
+    function = tool["function"]
+    arguments: dict[str, Any] = {"type": "object"}
+    if strict:
+        arguments = function.get("parameters") or {"type": "object", "properties": {}}
+        arguments = _hoisted(arguments, prefix, definitions)
+    return {
+        "type": "object",
+        "properties": {"name": {"const": function["name"]}, "arguments": arguments},
+        "required": ["name", "arguments"],
+    }
+
+
+def _hoisted(schema: Schema, prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema without its definitions, which go to `definitions` under names that rules can have."""
+    for key in _DEFINITIONS:
+        for name, part in schema.get(key, {}).items():
+            definitions[_rule_name(prefix, name)] = _renamed(part, prefix)
+    rest = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
+    renamed: dict[str, Any] = _renamed(rest, prefix)
+    return renamed
+
+
+def _renamed(schema: Any, prefix: str) -> Any:
+    """The schema with its references led to the hoisted definitions."""
+    if isinstance(schema, list):
+        return [_renamed(part, prefix) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    renamed = {key: _renamed(value, prefix) for key, value in schema.items()}
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith(tuple(f"#/{key}/" for key in _DEFINITIONS)):
+        renamed["$ref"] = f"#/$defs/{_rule_name(prefix, reference.rpartition('/')[2])}"
+    return renamed
+
+
+def _rule_name(prefix: str, name: str) -> str:
+    return prefix + re.sub("[^a-zA-Z0-9]+", "-", name)
+
+
+@lru_cache(maxsize=64)
+def _rules(schema: str) -> str:
+    from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+    try:
+        rules: str = json_schema_to_gbnf(schema)
+    except Exception as error:  # an assertion, a KeyError, a RecursionError: whatever the schema meets
+        reason = shown(str(error) or type(error).__name__, 120)
+        raise ChatModelError(
+            f"There is no grammar for the schema {shown(schema, 80)}: {reason}; ask for a simpler one."
+        ) from None
+    # The binding's rule lets control characters into strings, which JSON does not.
+    return rules.replace('char ::= [^"\\\\] |', 'char ::= [^"\\\\\\x00-\\x1F\\x7F] |')

@@ -1,0 +1,143 @@
+"""Repositories in a Hugging Face cache, by name. What lies outside the cache is never the answer.
+
+No name becomes a path: it is looked up in a listing of the cache. A folder that is a link is passed over, and
+a file counts only where it lies in the cache with every link resolved; the blobs that it is linked to do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufbench.discovery.header import HeaderError, open_regular
+from ggufbench.discovery.sources import default_roots
+
+PREFIX = "models--"
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
+_NAME = re.compile(rf"(?:{_PART}/)?{_PART}")
+_REFERENCE_BYTES = 256
+_FOLDERS_DEEP = 4
+"""Of a snapshot; publishers put each quantization into a folder of its own, and none deeper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository in a cache."""
+
+    name: str
+    """`owner/name`, as its folder writes it; a few old ones have no owner."""
+    folder: Path
+    """Every link resolved."""
+
+    @property
+    def cache(self) -> Path:
+        """The cache it lies in, every link resolved."""
+        return self.folder.parent
+
+
+def hub_cache(env: Mapping[str, str] = os.environ) -> Path:
+    """Where the hub's library keeps its downloads, whether it exists or not."""
+    roots = default_roots(env, sys.platform, Path.home())
+    return next(root.path for root in roots if root.source == "huggingface")
+
+
+def is_repository_name(text: str) -> bool:
+    """Whether the hub could have a repository of that name; `--` is what its cache writes for `/`."""
+    return _NAME.fullmatch(text) is not None and "--" not in text and ".." not in text
+
+
+def repositories(cache: Path) -> list[Repository]:
+    """Every repository of models in the cache, by name; none where it is missing or unreadable."""
+    base = resolved(cache)
+    if base is None:
+        return []
+    found = []
+    for entry in _entries(base):
+        name = entry.name.removeprefix(PREFIX).replace("--", "/", 1)
+        if entry.name.startswith(PREFIX) and is_repository_name(name) and _is_real_folder(entry):
+            found.append(Repository(name, base / entry.name))
+    return found
+
+
+def named(found: list[Repository], name: str) -> list[Repository]:
+    """Those of that name; where there are none, those that differ from it in capitals alone."""
+    exact = [repository for repository in found if repository.name == name]
+    return exact or [repository for repository in found if repository.name.casefold() == name.casefold()]
+
+
+def snapshots(repository: Repository) -> list[Path]:
+    """The downloaded revisions: the one that `main` names, then the others, the latest first."""
+    main = _main_revision(repository)
+    found = [
+        Path(entry.path) for entry in _entries(repository.folder / "snapshots") if _is_real_folder(entry)
+    ]
+    return sorted(found, key=lambda path: (path.name != main, -_changed(path), path.name))
+
+
+def gguf_files(repository: Repository, snapshot: Path) -> list[Path]:
+    """What is named like a GGUF in a snapshot and lies in the cache, by the names that the hub gives."""
+    return [path for path in _walk(snapshot, _FOLDERS_DEEP) if stays_in(repository.cache, path)]
+
+
+def stays_in(cache: Path, path: Path) -> bool:
+    """Whether a path leads to a regular file in the cache, which has every link resolved."""
+    target = resolved(path)
+    return target is not None and target.is_relative_to(cache) and target.is_file()
+
+
+def resolved(path: Path) -> Path | None:
+    """The path with every link resolved; None where it leads nowhere."""
+    try:
+        return path.resolve(strict=True)
+    except (OSError, ValueError, RuntimeError):  # links in a circle, a NUL
+        return None
+
+
+def _walk(folder: Path, deep: int) -> Iterator[Path]:
+    for entry in _entries(folder):
+        if _is_real_folder(entry):
+            if deep:
+                yield from _walk(Path(entry.path), deep - 1)
+        elif entry.name.lower().endswith(".gguf"):
+            yield Path(entry.path)
+
+
+def _main_revision(repository: Repository) -> str | None:
+    path = repository.folder / "refs" / "main"
+    try:
+        if resolved(path) != path:
+            return None
+        descriptor, _ = open_regular(path)
+        with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, not a path)
+            return file.read(_REFERENCE_BYTES).decode().strip()
+    except (OSError, ValueError, HeaderError):
+        return None
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, by name; nothing where it cannot be read, or is reached by a link."""
+    if resolved(folder) != folder:
+        return []
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _is_real_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

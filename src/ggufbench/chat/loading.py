@@ -1,0 +1,129 @@
+"""From a path and settings to a model in memory, or to one sentence about why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ggufbench.chat.engine import Engine
+from ggufbench.chat.errors import ChatModelError, shown
+from ggufbench.chat.native import has_gpu, library, loading, log
+
+KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
+_PLAIN = ("f32", "f16", "bf16")
+_KV_TYPES: dict[str, int] = {
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
+}  # fmt: skip
+"""`enum ggml_type`."""
+_KV_BITS = {
+    "f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5,
+    "iq4_nl": 4.5,
+}  # fmt: skip
+_UBATCH = 512
+_NO_DEVICE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a model is loaded."""
+
+    n_ctx: int
+    n_gpu_layers: int
+    n_batch: int
+    n_threads: int | None
+    use_mlock: bool
+    use_mmap: bool
+    flash_attn: bool | Literal["auto"]
+    type_k: KvType
+    type_v: KvType
+    verbose: bool
+
+
+def load(path: Path, settings: Settings) -> Engine:
+    """The model in memory. Raises ChatModelError for what is no chat model, and for what does not fit."""
+    api = library()
+    if settings.type_v not in _PLAIN and settings.flash_attn is False:
+        raise ChatModelError(f'type_v = "{settings.type_v}" needs flash attention; set flash_attn = "auto".')
+    kv_bytes = _kv_bytes(path, settings)
+    _refuse_beyond_memory(api, path, settings, kv_bytes)
+    with loading:
+        log().listen(verbose=settings.verbose)
+        model = api.llama_model_load_from_file(str(path).encode(), _model_params(api, settings))
+        if not model:
+            raise ChatModelError(
+                f"llama.cpp cannot load {shown(str(path))}{log().why()}; take another file, or a newer "
+                "llama-cpp-python."
+            )
+        context = api.llama_init_from_model(model, _context_params(api, settings))
+        if not context:
+            why = log().why()
+            api.llama_model_free(model)
+            raise ChatModelError(
+                f"llama.cpp has no context of n_ctx = {settings.n_ctx} for {shown(path.name)}, whose KV "
+                f"cache takes {_mib(kv_bytes)}{why}; load it with a smaller n_ctx."
+            )
+    return Engine(api, path, model, context)
+
+
+def _model_params(api: Any, settings: Settings) -> Any:
+    params = api.llama_model_default_params()
+    params.n_gpu_layers = settings.n_gpu_layers
+    # MLOCK is 2, and MMAP 1 beside it or alone.
+    params.load_mode = 2 * settings.use_mlock + settings.use_mmap
+    if settings.n_gpu_layers == 0:
+        # Without this a GPU still takes the large matrix products, and memory for them.
+        params.split_mode, params.main_gpu = api.LLAMA_SPLIT_MODE_NONE, _NO_DEVICE
+    return params
+
+
+def _context_params(api: Any, settings: Settings) -> Any:
+    from ggufbench.machine import resolve_threads
+
+    params = api.llama_context_default_params()
+    params.n_ctx = settings.n_ctx
+    params.n_batch = min(settings.n_batch, settings.n_ctx)
+    params.n_ubatch = min(_UBATCH, params.n_batch)
+    # Prompts with the same number: more than the physical cores only wait for each other.
+    params.n_threads = params.n_threads_batch = resolve_threads(settings.n_threads or "physical")
+    params.flash_attn_type = -1 if settings.flash_attn == "auto" else int(settings.flash_attn)
+    params.type_k, params.type_v = _KV_TYPES[settings.type_k], _KV_TYPES[settings.type_v]
+    return params
+
+
+def _kv_bytes(path: Path, settings: Settings) -> int:
+    """Bytes of the KV cache, from the file's header. Raises ChatModelError for what is no chat model."""
+    from ggufbench.discovery.classify import RefusedError
+    from ggufbench.discovery.facts import Provenance, describe
+    from ggufbench.discovery.header import HeaderError, read_header
+    from ggufbench.discovery.shards import gather
+
+    if not path.exists():
+        raise ChatModelError(f"There is no file {shown(str(path))}; `ggufbench models` lists what is here.")
+    if path.is_dir():
+        raise ChatModelError(f"{shown(str(path))} is a folder; name the GGUF file in it.")
+    try:
+        model = describe(gather(path, read_header(path)), Provenance("", path.stem, "path", None))
+    except (RefusedError, HeaderError) as error:
+        raise ChatModelError(
+            f"{shown(str(path))} cannot be asked: {shown(str(error))}; `ggufbench models` lists what can be."
+        ) from None
+    k, v = _KV_BITS[settings.type_k] / 8, _KV_BITS[settings.type_v] / 8
+    kv = model.kv
+    return round(settings.n_ctx * ((kv.full_k + kv.sliding_k) * k + (kv.full_v + kv.sliding_v) * v))
+
+
+def _refuse_beyond_memory(api: Any, path: Path, settings: Settings, kv_bytes: int) -> None:
+    """Linux grants memory that it does not have, and ends the process when llama.cpp writes to it."""
+    from ggufbench.machine import available_memory_bytes
+
+    free = available_memory_bytes()
+    if kv_bytes > free and (settings.n_gpu_layers == 0 or not has_gpu(api)):
+        raise ChatModelError(
+            f"n_ctx = {settings.n_ctx} needs {_mib(kv_bytes)} for the KV cache of {shown(path.name)} and "
+            f"{_mib(free)} are free; load it with a smaller n_ctx."
+        )
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"

@@ -1,0 +1,94 @@
+"""LangChain's messages as the plain dictionaries that chat templates take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, ToolMessage
+
+from ggufbench.chat.errors import ChatModelError, shown
+from ggufbench.chat.template import Message
+
+_ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool"}
+_NOT_TEXT = (
+    "tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call",
+    "thinking", "redacted_thinking", "reasoning",
+)  # fmt: skip
+"""Blocks that a message may carry beside its text, and that are told elsewhere or not at all."""
+
+
+def to_template(messages: Sequence[BaseMessage], *, knows_tools: bool) -> list[Message]:
+    """The conversation for a template; what one without tools cannot say becomes text.
+
+    Raises ChatModelError for content that is no text.
+    """
+    plain = [_plain(message) for message in messages]
+    return plain if knows_tools else [_tools_as_text(message) for message in plain]
+
+
+def _plain(message: BaseMessage) -> Message:
+    plain: Message = {"role": _role(message), "content": _text(message.content)}
+    if message.name:
+        plain["name"] = message.name
+    if isinstance(message, AIMessage) and message.tool_calls:
+        plain["tool_calls"] = [
+            {
+                "id": call["id"],
+                "type": "function",
+                "function": {"name": call["name"], "arguments": call["args"]},
+            }
+            for call in message.tool_calls
+        ]
+    if isinstance(message, ToolMessage):
+        plain["tool_call_id"] = message.tool_call_id
+    return plain
+
+
+def _role(message: BaseMessage) -> str:
+    if isinstance(message, ChatMessage):
+        return message.role
+    kind = message.type.removesuffix("MessageChunk").lower()
+    role = _ROLES.get(kind)
+    if role is None:
+        raise ChatModelError(f"A message of type {shown(message.type)} cannot be asked; use a HumanMessage.")
+    return role
+
+
+def _text(content: str | list[str | dict[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(_block_text(block) for block in content)
+
+
+def _block_text(block: str | dict[str, Any]) -> str:
+    if isinstance(block, str):
+        return block
+    kind = block.get("type", "text")
+    if kind in _NOT_TEXT:
+        return ""
+    if kind in ("text", "text-plain") and isinstance(block.get("text"), str):
+        text: str = block["text"]
+        return text
+    raise ChatModelError(
+        f"A message has a part of type {shown(str(kind), 40)}, and this model reads text only; send its text."
+    )
+
+
+def _tools_as_text(message: Message) -> Message:
+    if message["role"] == "tool":
+        return {"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"}
+    if "tool_calls" not in message:
+        return message
+    written = (json.dumps(call["function"], ensure_ascii=False) for call in message["tool_calls"])
+    calls = [f"<tool_call>\n{call}\n</tool_call>" for call in written]
+    rest = {key: value for key, value in message.items() if key != "tool_calls"}
+    return {**rest, "content": "\n".join(filter(None, [message["content"], *calls]))}
+
+
+def with_instruction(messages: Sequence[Message], text: str) -> list[Message]:
+    """The conversation with `text` at the end of its system message, or with one made of it."""
+    if messages and messages[0]["role"] == "system":
+        return [{**messages[0], "content": f"{messages[0]['content']}\n\n{text}"}, *messages[1:]]
+    return [{"role": "system", "content": text}, *messages]

@@ -1,0 +1,318 @@
+"""A LangChain chat model on llama.cpp, with nothing of LangChain but `langchain-core`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Literal
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import LangSmithParams, LanguageModelInput
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
+
+from ggufbench.chat import structured
+from ggufbench.chat.asking import Asker, chosen_tools
+from ggufbench.chat.bridge import in_thread
+from ggufbench.chat.chunks import call_chunk, last_chunk, text_chunk, whole_message
+from ggufbench.chat.engine import Engine, Tally
+from ggufbench.chat.errors import ChatModelError
+from ggufbench.chat.loading import KvType, Settings, load
+from ggufbench.chat.options import (
+    Count,
+    Options,
+    Penalty,
+    Positive,
+    Seed,
+    Share,
+    Stop,
+    Temperature,
+    options,
+    sentence,
+)
+from ggufbench.chat.tools import Call
+
+__all__ = ["ChatLlamaCpp", "ChatModelError"]
+
+_LOADING = tuple(Settings.__dataclass_fields__)
+_ASKING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "seed")
+_ANY = ("any", "required", True)
+
+
+class ChatLlamaCpp(BaseChatModel):
+    """A GGUF model as a chat model. Making one loads the file; raises ChatModelError where that fails.
+
+    One context serves all callers, one after the other. It keeps what it has evaluated, so the next turn of
+    a conversation reads only what is new. The options of an answer (`temperature` to `seed`, and `stop`) can
+    also be given with a question, or by `bind`.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    model_path: str = Field(min_length=1)
+    """A GGUF file, of a split model the first part."""
+    n_ctx: Positive = 4096
+    """Tokens of prompt and answer together."""
+    n_gpu_layers: int = Field(default=-1, ge=-1, lt=2**31)
+    """Layers on the GPU: -1 for all of them, 0 for the processor alone."""
+    n_batch: Positive = 512
+    """Tokens of a prompt that are evaluated at once."""
+    n_threads: Positive | None = None
+    """For prompts and answers; None: one for each physical core."""
+    use_mlock: bool = False
+    """Keep the weights in memory, never swapped out."""
+    use_mmap: bool = True
+    """Map the file instead of reading it."""
+    flash_attn: bool | Literal["auto"] = "auto"
+    type_k: KvType = "f16"
+    type_v: KvType = "f16"
+    temperature: Temperature = 0.8
+    """0 takes the likeliest token each time."""
+    top_p: Share = 0.95
+    top_k: Count = 40
+    """The likeliest tokens that are considered; 0 considers all."""
+    min_p: Share = 0.05
+    repeat_penalty: Penalty = 1.0
+    max_tokens: Positive | None = None
+    """Of an answer; None: until the model ends it, or the context is full."""
+    stop: list[Stop] | None = None
+    """Texts that end an answer, and are left out of it."""
+    seed: Seed | None = None
+    """The same answers each time; None: others each time."""
+    chat_template: str | None = Field(default=None, min_length=1)
+    """A Jinja template instead of the file's own."""
+    streaming: bool = False
+    """Let `invoke` stream too, so that callbacks get each token."""
+    verbose: bool = Field(default=False, repr=False)
+    """Let llama.cpp write its log to stderr."""
+
+    _engine: Engine = PrivateAttr()
+    _asker: Asker = PrivateAttr()
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ChatModelError(sentence(error, type(self))) from None
+        settings = Settings(**{name: getattr(self, name) for name in _LOADING})
+        self._engine = load(Path(self.model_path), settings)
+        try:
+            self._asker = Asker(self._engine, self.chat_template)
+        except BaseException:
+            self._engine.close()
+            raise
+
+    def reset(self) -> None:
+        """Forget what was evaluated: the next answer is computed whole."""
+        with self._engine.turn():
+            self._engine.reset()
+
+    def close(self) -> None:
+        """Free the model's memory; it cannot be asked any more."""
+        self._engine.close()
+
+    # LangChain: who this is
+
+    @property
+    def model_name(self) -> str:
+        """The file's name without its suffix."""
+        return self._engine.name
+
+    @property
+    def _llm_type(self) -> str:
+        return "llamacpp"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """Everything that makes a difference to an answer; a cache tells answers apart by it."""
+        return {
+            name: getattr(self, name) for name in ("model_path", *_LOADING, *_ASKING, "stop", "chat_template")
+        }
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
+        params["ls_provider"] = "llamacpp"
+        return params
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """The model's own tokens of a text."""
+        return self._engine.tokenize(text)
+
+    # LangChain: answers
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return self._answer(messages, stop, kwargs, None)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        cancelled = threading.Event()
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(None, self._answer, messages, stop, kwargs, cancelled)
+        finally:
+            cancelled.set()
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        tally = Tally()
+        chunks = self._chunks(self._parts(messages, stop, kwargs, tally, None), tally)
+        if run_manager is None:
+            yield from chunks
+            return
+        for chunk in chunks:
+            run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        def work(cancelled: threading.Event) -> Iterator[ChatGenerationChunk]:
+            tally = Tally()
+            return self._chunks(self._parts(messages, stop, kwargs, tally, cancelled), tally)
+
+        async with aclosing(in_thread(work)) as chunks:
+            async for chunk in chunks:
+                if run_manager is not None:
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    def _answer(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        asked: dict[str, Any],
+        cancelled: threading.Event | None,
+    ) -> ChatResult:
+        tally = Tally()
+        texts: list[str] = []
+        calls: list[Call] = []
+        for part in self._parts(messages, stop, asked, tally, cancelled):
+            if isinstance(part, Call):
+                calls.append(part)
+            else:
+                texts.append(part)
+        message = whole_message("".join(texts), calls, self._metadata(tally), tally)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _chunks(self, parts: Iterator[str | Call], tally: Tally) -> Iterator[ChatGenerationChunk]:
+        calls = 0
+        for part in parts:
+            if isinstance(part, Call):
+                yield call_chunk(part, calls)
+                calls += 1
+            else:
+                yield text_chunk(part)
+        yield last_chunk(self._metadata(tally), tally)
+
+    def _parts(
+        self,
+        messages: Sequence[BaseMessage],
+        stop: list[str] | None,
+        asked: dict[str, Any],
+        tally: Tally,
+        cancelled: threading.Event | None,
+    ) -> Iterator[str | Call]:
+        stops = self.stop if stop is None else stop
+        return self._asker.parts(messages, self._options(asked), stops or (), tally, cancelled)
+
+    def _options(self, asked: dict[str, Any]) -> Options:
+        return options({name: getattr(self, name) for name in _ASKING}, asked)
+
+    def _metadata(self, tally: Tally) -> dict[str, Any]:
+        return {"finish_reason": tally.finish, "model_name": self.model_name}
+
+    # LangChain: tools and forms
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The model with tools.
+
+        `tool_choice` is None or `auto` (the model decides), `any`, `none`, or a tool's name. Where a call is
+        forced its arguments follow the tool's schema, unless `strict` is False. Raises ChatModelError for a
+        name that no tool has.
+        """
+        formatted = [convert_to_openai_tool(tool) for tool in tools]
+        choice = _choice(tool_choice)
+        chosen_tools(formatted, choice)
+        bound = {"tools": formatted, "tool_choice": choice, "strict": strict, **kwargs}
+        return super().bind(**{name: value for name, value in bound.items() if value is not None})
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        include_raw: bool = False,
+        method: structured.Method = "json_schema",
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """The model with answers of this form: a pydantic class, a TypedDict or a JSON schema.
+
+        `json_schema` tells the model the schema and lets it write nothing else; `function_calling` forces a
+        call of a tool that has this schema; `json_mode` lets it write nothing but a JSON object, which the
+        question must describe. With `strict=False` the schema is told and not enforced. Raises
+        ChatModelError for an unknown method, and for what is none of these arguments.
+        """
+        if kwargs:
+            raise ChatModelError(f"{', '.join(kwargs)} is not known to with_structured_output; leave it out.")
+        structured.check_method(method, schema)
+        trace = structured.traced(schema, method)
+        model: Runnable[LanguageModelInput, AIMessage]
+        if method == "function_calling" and schema is not None:
+            name = structured.tool_name(schema)
+            model = self.bind_tools(
+                [schema], tool_choice=name, strict=strict, ls_structured_output_format=trace
+            )
+        else:
+            form = structured.response_format(schema, method, strict)
+            model = self.bind(response_format=form, ls_structured_output_format=trace)
+        parser = structured.parser(schema, method)
+        return structured.with_raw(model, parser) if include_raw else model | parser
+
+
+def _choice(asked: str | dict[str, Any] | bool | None) -> str | None:
+    """The ways in which LangChain's programs say it, as one."""
+    if asked in _ANY:
+        return "any"
+    if asked is False:
+        return None
+    if isinstance(asked, dict):
+        name = asked.get("function", asked).get("name")
+        if not isinstance(name, str):
+            raise ChatModelError("tool_choice names no tool; give its name, any, auto or none.")
+        return name
+    return asked if isinstance(asked, str) else None

@@ -1,0 +1,105 @@
+"""Which token comes next: llama.cpp's own samplers in its usual order."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ggufbench.chat.errors import ChatModelError
+
+if TYPE_CHECKING:
+    from ggufbench.chat.engine import Engine
+
+_RANDOM_SEED = 0xFFFFFFFF
+"""llama.cpp draws another seed each time."""
+_PENALIZED = 64
+"""Last tokens that `repeat_penalty` looks at, as in llama.cpp."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen; the meanings are llama.cpp's."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repeat_penalty: float
+    seed: int | None
+
+
+class Sampler:
+    """Chooses the tokens of one answer; with a grammar only such as it allows.
+
+    A grammar looks at every token of the vocabulary, which takes longer than a small model's decode. So a
+    token is chosen without it first, and only where the grammar refuses that one is chosen again under it.
+    """
+
+    def __init__(self, engine: Engine, sampling: Sampling, grammar: str | None = None) -> None:
+        self._api, self._context = engine.api, engine.context
+        self._free = self._chain(engine, sampling, None)
+        self._bound = None
+        self._sample: Callable[[Any, Any, int], int] = self._api.llama_sampler_sample
+        self.next: Callable[[], int] = partial(self._sample, self._free, self._context, -1)
+        """The token after the last one that was decoded."""
+        if grammar is not None:
+            rules = self._api.llama_sampler_init_grammar(engine.vocabulary, grammar.encode(), b"root")
+            if not rules:
+                self.close()
+                raise ChatModelError("llama.cpp has no grammar for this schema; ask for a simpler one.")
+            self._rules, self._bound = rules, self._chain(engine, sampling, rules)
+            self.next = self._next_allowed
+            # A penalty remembers what was chosen, also what the grammar refuses afterwards.
+            self._guesses = sampling.repeat_penalty == 1
+            self._candidate = (self._api.llama_token_data * 1)()
+            self._candidates = self._api.llama_token_data_array(self._candidate, 1, -1, False)
+
+    def _next_allowed(self) -> int:
+        if self._guesses:
+            token = self._sample(self._free, self._context, -1)
+            if self._allows(token):
+                self._api.llama_sampler_accept(self._bound, token)
+                return token
+        return self._sample(self._bound, self._context, -1)
+
+    def close(self) -> None:
+        """Free what llama.cpp holds for it."""
+        for chain in filter(None, (self._free, self._bound)):
+            self._api.llama_sampler_free(chain)
+        self._free = self._bound = None
+
+    def _allows(self, token: int) -> bool:
+        one, several = self._candidate[0], self._candidates
+        one.id, one.logit, one.p = token, 1.0, 0.0
+        several.size, several.selected, several.sorted = 1, -1, False
+        self._api.llama_sampler_apply(self._rules, ctypes.byref(several))
+        return not math.isinf(one.logit)
+
+    def _chain(self, engine: Engine, sampling: Sampling, rules: Any) -> Any:
+        api = self._api
+        chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
+
+        def add(sampler: Any) -> None:
+            api.llama_sampler_chain_add(chain, sampler)
+
+        if rules is not None:
+            add(rules)
+        if sampling.repeat_penalty != 1:
+            add(
+                api.llama_sampler_init_penalties(
+                    engine.vocabulary_size, _PENALIZED, sampling.repeat_penalty, 0.0, 0.0
+                )
+            )
+        if sampling.temperature == 0:
+            add(api.llama_sampler_init_greedy())
+            return chain
+        add(api.llama_sampler_init_top_k(sampling.top_k))
+        add(api.llama_sampler_init_top_p(sampling.top_p, 1))
+        add(api.llama_sampler_init_min_p(sampling.min_p, 1))
+        add(api.llama_sampler_init_temp(sampling.temperature))
+        add(api.llama_sampler_init_dist(_RANDOM_SEED if sampling.seed is None else sampling.seed))
+        return chain

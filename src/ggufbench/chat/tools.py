@@ -1,0 +1,172 @@
+"""Tools: what the model is told of them, and its calls read out of the text of an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages import InvalidToolCall, ToolCall
+from langchain_core.messages.tool import ToolCallChunk, invalid_tool_call, tool_call, tool_call_chunk
+from langchain_core.utils.json import parse_partial_json
+
+from ggufbench.chat.text import unfinished
+
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a tool, as the model wrote it."""
+
+    id: str
+    name: str | None
+    arguments: str
+    """JSON of an object; where `error` says that it is none, whatever there was."""
+    error: str | None = None
+
+    def valid(self) -> ToolCall | None:
+        """None for one that cannot be made."""
+        if self.error is not None or self.name is None:
+            return None
+        return tool_call(name=self.name, args=json.loads(self.arguments, strict=False), id=self.id)
+
+    def invalid(self) -> InvalidToolCall:
+        """For the list of those that cannot be made."""
+        return invalid_tool_call(name=self.name, args=self.arguments, id=self.id, error=self.error)
+
+    def chunk(self, index: int) -> ToolCallChunk:
+        """The same for a stream, where it has the place `index` among the calls."""
+        return tool_call_chunk(name=self.name, args=self.arguments, id=self.id, index=index)
+
+
+def describe(tools: Sequence[Mapping[str, Any]]) -> str:
+    """What a model is told whose template knows no tools."""
+    listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
+    form = '{"name": "the tool\'s name", "arguments": {"an argument": "its value"}}'
+    return (
+        f"You can call these tools; each line describes one, with a JSON schema of its arguments:\n{listed}\n"
+        f"To call one, answer with nothing but this:\n{_OPEN}\n{form}\n{_CLOSE}\n"
+        "Its result comes back in <tool_response> tags. Answer in words where no tool is needed."
+    )
+
+
+class ToolReader:
+    """Takes the text of an answer and gives text and calls, as early as it is certain which is which."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = frozenset(names)
+        self._held = ""
+        self._in_call = False
+        self._began = False
+        """Something was told already: JSON that comes now is text."""
+
+    def feed(self, text: str) -> Iterator[str | Call]:
+        """What is certain after this text."""
+        looked = max(0, len(self._held) - len(_CLOSE))
+        self._held += text
+        while True:
+            if self._in_call:
+                end = self._held.find(_CLOSE, looked)
+                if end < 0:
+                    return
+                body, self._held = self._held[:end], self._held[end + len(_CLOSE) :]
+                self._in_call = False
+                yield read_call(body)
+            else:
+                if not self._began and self._held.lstrip()[:1] in ("{", "["):
+                    return
+                start = self._held.find(_OPEN, looked)
+                if start < 0:
+                    yield from self._tell(self._certain())
+                    return
+                before, self._held = self._held[:start], self._held[start + len(_OPEN) :]
+                self._in_call = True
+                yield from self._tell(before.rstrip())
+            looked = 0
+
+    def end(self) -> Iterator[str | Call]:
+        """What was held back, when no more text comes."""
+        held, self._held = self._held, ""
+        if self._in_call:
+            yield read_call(held)
+            return
+        calls = [] if self._began else bare_calls(held, self._names)
+        yield from calls
+        if not calls and held.strip():
+            yield held
+
+    def _tell(self, text: str) -> Iterator[str]:
+        if text:
+            self._began = True
+            yield text
+
+    def _certain(self) -> str:
+        """The held text without what may be dropped before a call: an unfinished tag, and the space there."""
+        told = self._held[: len(self._held) - unfinished(self._held, _OPEN)].rstrip()
+        self._held = self._held[len(told) :]
+        return told
+
+
+def read_call(body: str) -> Call:
+    """The call that stands between the tags."""
+    try:
+        value = json.loads(body, strict=False)
+    except ValueError:
+        return _broken(None, body.strip(), "it is no JSON")
+    return _call(value, body.strip())
+
+
+def bare_calls(text: str, names: frozenset[str]) -> list[Call]:
+    """The calls of a text that is nothing but JSON: one after the other, or in a list.
+
+    An empty list where it is anything else, such as JSON that names no tool of these.
+    """
+    decoder = json.JSONDecoder(strict=False)
+    values: list[Any] = []
+    rest = text.strip()
+    while rest:
+        try:
+            value, end = decoder.raw_decode(rest)
+        except ValueError:
+            return []
+        values.extend(value if isinstance(value, list) else [value])
+        rest = rest[end:].lstrip(" \t\r\n;,")
+    calls = [_call(value, json.dumps(value, ensure_ascii=False)) for value in values]
+    return calls if all(call.name in names for call in calls) else []
+
+
+def _call(value: Any, raw: str) -> Call:
+    if not isinstance(value, dict):
+        return _broken(None, raw, "it is no object")
+    function = value.get("function")
+    if isinstance(function, dict):  # the form of OpenAI's interface
+        value = function
+    name = value.get("name")
+    if not isinstance(name, str) or not name:
+        return _broken(None, raw, "it names no tool")
+    arguments = value.get("arguments", value.get("parameters", {}))
+    if isinstance(arguments, str):  # JSON in JSON
+        try:
+            arguments = json.loads(arguments, strict=False)
+        except ValueError:
+            return _broken(name, arguments, "its arguments are no JSON")
+    if not isinstance(arguments, dict):
+        return _broken(name, json.dumps(arguments, ensure_ascii=False), "its arguments are no object")
+    return Call(_new_id(), name, json.dumps(arguments, ensure_ascii=False))
+
+
+def _broken(name: str | None, raw: str, error: str) -> Call:
+    """A call that LangChain, which mends unfinished JSON where chunks are joined, finds broken too."""
+    try:
+        mended = isinstance(parse_partial_json(raw), dict)
+    except ValueError:
+        mended = False
+    shown = json.dumps(raw, ensure_ascii=False) if mended or not raw else raw
+    return Call(_new_id(), name, shown, error)
+
+
+def _new_id() -> str:
+    return f"call_{uuid4().hex[:24]}"
