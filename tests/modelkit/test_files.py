@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 import pytest
 
-from ggufbench.modelkit import SynthError, SynthSpec, estimate_bytes, requantize, synth, synthesize
+from ggufbench.modelkit import SynthError, SynthSpec, estimate_bytes, output, requantize, synth, synthesize
 from ggufbench.modelkit.blocks import tensor_data, tensor_type
 from ggufbench.modelkit.shapes import Tensor, fit_shape, parameters, tensors
 
@@ -94,7 +94,7 @@ def test_another_seed_gives_other_weights_of_the_same_size(make):
 def test_weights_have_the_deviation_that_keeps_activations_near_one(kind, quantization, tolerance, length):
     tensor = Tensor("t", (512, length), {"MXFP4": "expert", "Q6_K": "head"}.get(kind, "weight"))
     assert tensor_type(tensor, quantization) == kind
-    data = np.concatenate([chunk.reshape(-1) for chunk in tensor_data(tensor, quantization, 0, 0)])
+    data = np.concatenate([chunk.reshape(-1) for chunk in tensor_data(tensor, quantization, 0, ())])
     values = gguf.quants.dequantize(data.reshape(512, -1), gguf.GGMLQuantizationType[kind])
     assert np.isfinite(values).all()
     assert abs(values.std() * length**0.5 - 1) < tolerance
@@ -103,10 +103,10 @@ def test_weights_have_the_deviation_that_keeps_activations_near_one(kind, quanti
 
 def test_float32_weights_and_norms():
     router = np.concatenate(
-        [c.reshape(-1) for c in tensor_data(Tensor("r", (32, 4096), "router"), "Q8_0", 0, 0)]
+        [c.reshape(-1) for c in tensor_data(Tensor("r", (32, 4096), "router"), "Q8_0", 0, ())]
     )
     assert abs(router.view("<f4").std() * 64 - 1) < 0.02
-    (norm,) = tensor_data(Tensor("n", (64,), "ones"), "Q8_0", 0, 0)
+    (norm,) = tensor_data(Tensor("n", (64,), "ones"), "Q8_0", 0, ())
     assert (norm.view("<f4") == 1).all()
 
 
@@ -149,7 +149,7 @@ def test_bad_targets(name, words, tmp_path):
 
 
 def test_full_disk_is_seen_before_writing(tmp_path, monkeypatch):
-    monkeypatch.setattr(synth.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(output.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(
         SynthError, match=rf"a\.gguf: {estimate_bytes(SMALL)} bytes are needed and 1000 are free"
     ):
@@ -169,7 +169,7 @@ def test_disk_that_fills_up_while_writing(tmp_path, monkeypatch):
 
 def test_folder_without_permission(tmp_path, monkeypatch):
     # A superuser may write anywhere, so the answer is put in the system's mouth.
-    monkeypatch.setattr(synth.os, "access", lambda *_: False)
+    monkeypatch.setattr(output.os, "access", lambda *_: False)
     with pytest.raises(SynthError, match=r"bytes needed, \d+ free\): no permission"):
         synthesize(tmp_path / "a.gguf", SMALL)
 

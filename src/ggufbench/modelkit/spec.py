@@ -30,7 +30,7 @@ REQUANTIZED_TYPES = {
 }
 """Made by llama.cpp from Q8_0; an upper guess of the bits per weight of a file, for the free-space check."""
 
-IMATRIX_TYPES = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "Q2_K_S")
+IMATRIX_TYPES = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S")
 """llama.cpp makes these only with an importance matrix, which random weights do not have."""
 
 VOCABULARY_RANGE = (512, 262_144)
@@ -39,8 +39,12 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMBG]?)", re.IGNORECASE | re.ASCII)
 
 
-class SynthError(ValueError):
-    """A model that cannot be made; the message is one sentence for the user."""
+class ModelError(ValueError):
+    """A model that cannot be made, or fetched; the message is one sentence for the user."""
+
+
+SynthError = ModelError
+"""The same, for those who only synthesize."""
 
 
 @dataclass(frozen=True, slots=True)

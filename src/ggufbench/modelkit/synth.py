@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ggufbench.modelkit import requantize
 from ggufbench.modelkit.blocks import tensor_bytes, tensor_data, tensor_type
 from ggufbench.modelkit.metadata import add_metadata
+from ggufbench.modelkit.output import check_space, check_target, part, settle
 from ggufbench.modelkit.shapes import Shape, fit_shape, tensors
 from ggufbench.modelkit.spec import DIRECT_TYPES, REQUANTIZED_TYPES, SynthError, SynthSpec
-from ggufbench.modelkit.tokenizer import CONTROL_TOKENS, build_vocabulary
+from ggufbench.modelkit.tokenizer import build_vocabulary, quiet_tokens
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -39,28 +37,28 @@ def synthesize(
     written = _written_type(spec)
     first, final = _file_bytes(shape, written), estimate_bytes(spec)
     needed = first if written == spec.quantization else first + final
-    _check_target(path, overwrite)
-    free = _check_space(path, needed)
+    check_target(path, overwrite)
+    free = check_space(path, needed)
     if written != spec.quantization:
         requantize.check_available(spec.quantization)
     report = progress or (lambda done, total: None)
     report(0, needed)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _part(path, "part") as part:
+        with part(path) as whole:
             if written == spec.quantization:
-                _write(part, spec, shape, written, lambda done: report(done, needed))
+                _write(whole, spec, shape, written, lambda done: report(done, needed))
             else:
-                with _part(path, "q8_0.part") as source:
+                with part(path, "q8_0.part") as source:
                     _write(source, spec, shape, written, lambda done: report(done, needed))
                     requantize.run(
                         source,
-                        part,
+                        whole,
                         spec.quantization,
                         lambda share: report(first + int(share * final), needed),
                     )
-            _settle(part)
-            part.replace(path)
+            settle(whole)
+            whole.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise SynthError(
@@ -90,46 +88,12 @@ def _file_bytes(shape: Shape, quantization: str) -> int:
     return data + 2**16 + _HEADER_BYTES_PER_TOKEN * shape.vocabulary
 
 
-def _check_target(path: Path, overwrite: bool) -> None:
-    if path.suffix != ".gguf":
-        raise SynthError(f"{path} must end in .gguf, or nothing would find the model.")
-    if path.is_dir():
-        raise SynthError(f"{path} is a folder; name the file to write.")
-    if path.exists() and not overwrite:
-        raise SynthError(f"{path} exists already; ask for overwriting, or name another file.")
-
-
-def _check_space(path: Path, needed: int) -> int:
-    """Free bytes where the file will lie; `SynthError` where it would not fit or may not be written."""
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise SynthError(f"Cannot write {path} ({needed} bytes needed): {folder} is not a folder.")
-    free = shutil.disk_usage(folder).free
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise SynthError(
-            f"Cannot write {path} ({needed} bytes needed, {free} free): no permission to write in {folder}."
-        )
-    if free < needed:
-        raise SynthError(f"Cannot write {path}: {needed} bytes are needed and {free} are free.")
-    return free
-
-
-@contextmanager
-def _part(path: Path, suffix: str) -> Iterator[Path]:
-    """A temporary name beside `path` that no search for models matches; gone afterwards."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.{suffix}")
-    try:
-        yield part
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _write(
-    part: Path, spec: SynthSpec, shape: Shape, quantization: str, report: Callable[[int], None]
+    file: Path, spec: SynthSpec, shape: Shape, quantization: str, report: Callable[[int], None]
 ) -> None:
     from gguf import GGUFWriter
 
-    writer = GGUFWriter(part, spec.architecture)
+    writer = GGUFWriter(file, spec.architecture)
     try:
         add_metadata(writer, spec, quantization, shape, build_vocabulary(spec.vocabulary))
         _add_tensor_infos(writer, shape, quantization)
@@ -138,8 +102,8 @@ def _write(
         writer.write_ti_data_to_file()
         _write_data(cast(BinaryIO, (writer.fout or [])[0]), spec, shape, quantization, report)
     finally:
-        for file in writer.fout or []:
-            file.close()
+        for written in writer.fout or []:
+            written.close()
 
 
 def _add_tensor_infos(writer: GGUFWriter, shape: Shape, quantization: str) -> None:
@@ -158,7 +122,7 @@ def _write_data(
     """The tensors chunk by chunk: the writer's own method would need a whole one in memory."""
     _pad(file)
     for tensor in tensors(shape):
-        for chunk in tensor_data(tensor, quantization, spec.seed, len(CONTROL_TOKENS)):
+        for chunk in tensor_data(tensor, quantization, spec.seed, quiet_tokens(shape.vocabulary)):
             file.write(chunk.data)
             report(file.tell())
         _pad(file)
@@ -166,9 +130,3 @@ def _write_data(
 
 def _pad(file: BinaryIO) -> None:
     file.write(bytes(-file.tell() % _ALIGNMENT))
-
-
-def _settle(part: Path) -> None:
-    """Wait for the disk: a measurement that follows must not share it with our pages."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())

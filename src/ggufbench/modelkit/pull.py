@@ -1,0 +1,243 @@
+"""`ggufbench pull`: a GGUF from the hub into the Hugging Face cache, where every program finds it.
+
+The hub's library downloads into a file that it throws away when it is interrupted. Here a part that was
+fetched is kept beside the blob, under its hash, and the next pull goes on from there; the library then links
+the blob.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufbench.modelkit.offered import Offer, RemoteFile, choose, gigabytes, offers
+from ggufbench.modelkit.output import orderly_end
+from ggufbench.modelkit.spec import ModelError
+from ggufbench.processes import alone
+
+Tell = Callable[[str], None]
+
+_REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
+_HASH = re.compile(r"[0-9a-f]{64}")
+_ROOM_BYTES = 64 << 20
+_MOST_BY_HTTP_BYTES = 50_000_000_000
+"""The hub serves larger files only through its own protocol, in which the library cannot go on later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A model that is in the cache now."""
+
+    path: Path
+    """Its file, or its first shard."""
+    repository: str
+    revision: str
+    """The commit."""
+    quantization: str | None
+    file_size_bytes: int
+    """Over all shards."""
+    fetched_bytes: int
+    """Of these, what was downloaded now; the rest was there."""
+    seconds: float
+
+
+def pull(
+    repository: str,
+    quantization: str | None = None,
+    revision: str | None = None,
+    cache: Path | None = None,
+    tell: Tell = lambda _sentence: None,
+) -> Pulled:
+    """Download a model of `owner/name`. Raises `ModelError`.
+
+    An interrupted download is gone on with by the next call. `cache` is the hub cache; None is the usual one.
+    """
+    if not _REPOSITORY.fullmatch(repository):
+        raise ModelError(f"{repository!r} is no repository; write owner/name, as in the hub's address.")
+    started = time.monotonic()
+    with orderly_end(), _explained(repository, revision):
+        folder = _cache_folder(cache)
+        commit, found = _listed(repository, revision)
+        offer = choose(found, repository, quantization)
+        hub = _Hub(repository, revision, commit, folder)
+        missing = hub.missing_bytes(offer.files)
+        kind, count = offer.quantization or offer.title, len(offer.files)
+        files = f"{count} files, " if count > 1 else ""
+        there = f", {gigabytes(offer.size_bytes - missing)} are there" if missing < offer.size_bytes else ""
+        tell(f"{repository}: {kind}, {files}{gigabytes(offer.size_bytes)}{there}, into {folder}")
+        _check_space(folder, missing)
+        paths = [hub.fetch(file, tell) for file in offer.files]
+    return Pulled(
+        paths[0],
+        repository,
+        commit,
+        offer.quantization,
+        offer.size_bytes,
+        missing,
+        time.monotonic() - started,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Hub:
+    """One revision of a repository, and the cache it goes to."""
+
+    repository: str
+    revision: str | None
+    commit: str
+    cache: Path
+
+    def missing_bytes(self, files: Sequence[RemoteFile]) -> int:
+        """What is not in the cache yet."""
+        return sum(file.size_bytes - self._present(file) for file in files)
+
+    def fetch(self, file: RemoteFile, tell: Tell) -> Path:
+        """The path of the file in the cache, downloaded where it is not there."""
+        from huggingface_hub import hf_hub_download
+
+        if _can_go_on(file) and not self._blob(file).exists():
+            self._download(file, tell)
+        # Links the blob, and notes which commit the revision is; or downloads what is small or very large.
+        return Path(
+            hf_hub_download(self.repository, file.name, revision=self.revision, cache_dir=str(self.cache))
+        )
+
+    def _download(self, file: RemoteFile, tell: Tell) -> None:
+        blob = self._blob(file)
+        part = blob.with_name(f"{blob.name}.ggufbench.incomplete")
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        lock = blob.with_name(f"{blob.name}.ggufbench.lock")
+        with alone(lock, lambda: tell(f"another program fetches {file.name}; waiting for it")):
+            if blob.exists():
+                return
+            self._append(file, part)
+            if _sha256(part) != file.sha256:
+                part.unlink()
+                raise ModelError(f"{file.name} arrived with other bytes than the hub has; pull it again.")
+            part.replace(blob)
+        lock.unlink(missing_ok=True)
+
+    def _append(self, file: RemoteFile, part: Path) -> None:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils._headers import build_hf_headers
+
+        with part.open("ab") as target:
+            have = target.tell()
+            if have > file.size_bytes:
+                target.truncate(0)
+                have = 0
+            http_get(
+                hf_hub_url(self.repository, file.name, revision=self.commit),
+                target,
+                resume_size=have,
+                headers=build_hf_headers(),
+                expected_size=file.size_bytes,
+                displayed_filename=file.name.rpartition("/")[2],
+            )
+
+    def _blob(self, file: RemoteFile) -> Path:
+        from huggingface_hub.file_download import repo_folder_name
+
+        name = repo_folder_name(repo_id=self.repository, repo_type="model")
+        return self.cache / name / "blobs" / (file.sha256 or "none")
+
+    def _present(self, file: RemoteFile) -> int:
+        if not _can_go_on(file):
+            return 0
+        blob = self._blob(file)
+        if blob.exists():
+            return file.size_bytes
+        part = blob.with_name(f"{blob.name}.ggufbench.incomplete")
+        return min(part.stat().st_size, file.size_bytes) if part.exists() else 0
+
+
+def _can_go_on(file: RemoteFile) -> bool:
+    return file.sha256 is not None and file.size_bytes <= _MOST_BY_HTTP_BYTES
+
+
+def _listed(repository: str, revision: str | None) -> tuple[str, list[Offer]]:
+    """The commit, and what it offers."""
+    from huggingface_hub import HfApi
+
+    info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+    if not info.sha or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
+        raise ModelError(f"The hub does not say which commit of {repository} it has; is HF_ENDPOINT a hub?")
+    files = []
+    for sibling in info.siblings or []:
+        digest = sibling.lfs.sha256 if sibling.lfs else None
+        known = digest if isinstance(digest, str) and _HASH.fullmatch(digest) else None
+        files.append(RemoteFile(sibling.rfilename, sibling.size or 0, known))
+    return info.sha, offers(files)
+
+
+def _cache_folder(given: Path | None) -> Path:
+    from huggingface_hub import constants
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    return (given.expanduser() if given else Path(constants.HF_HUB_CACHE)).absolute()
+
+
+def _check_space(folder: Path, missing: int) -> None:
+    base = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(base).free
+    if missing and free < missing + _ROOM_BYTES:
+        raise ModelError(
+            f"{gigabytes(missing)} are to be fetched and {gigabytes(free)} are free in {folder}; free some "
+            "space, or name another cache with --cache."
+        )
+    if not os.access(base, os.W_OK | os.X_OK):
+        raise ModelError(f"{folder} may not be written; name another cache with --cache.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _explained(repository: str, revision: str | None) -> Iterator[None]:
+    """The hub's errors as one sentence. Their own texts may hold addresses, and are not shown."""
+    try:
+        yield
+    except (ModelError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise ModelError(_sentence(error, repository, revision, os.environ)) from None
+
+
+def _sentence(error: Exception, repository: str, revision: str | None, env: Mapping[str, str]) -> str:
+    from huggingface_hub import errors
+
+    # The first that fits: a gated repository and a missing revision are errors of a repository, too.
+    known: dict[type[Exception], str] = {
+        errors.GatedRepoError: f"{repository} is gated: accept its terms on its page, then log in with "
+        "`hf auth login` or set HF_TOKEN.",
+        errors.RevisionNotFoundError: f"{repository} has no revision {revision!r}; leave out --revision for "
+        "the newest.",
+        errors.RepositoryNotFoundError: f"There is no repository {repository}, or it is private: check the "
+        "spelling, or log in with `hf auth login`.",
+        errors.OfflineModeIsEnabled: f"{repository} cannot be fetched: HF_HUB_OFFLINE is set; unset it.",
+    }
+    for kind, sentence in known.items():
+        if isinstance(error, kind):
+            return sentence
+    if isinstance(error, errors.HfHubHTTPError):
+        return f"The hub answers {error.response.status_code} for {repository}; try again later."
+    if isinstance(error, OSError) and error.strerror:
+        return f"{repository} cannot be stored: {error.strerror}; name another cache with --cache."
+    # By name: the library under the hub's has changed, and they share none of their classes.
+    if {"TransportError", "OSError"} & {kind.__name__ for kind in type(error).__mro__}:
+        where = "at HF_ENDPOINT" if env.get("HF_ENDPOINT") else "from here"
+        return f"The hub cannot be reached {where}, or the connection broke; pull again to go on from there."
+    return f"{repository} cannot be fetched: {type(error).__name__} in the hub's library."

@@ -1,0 +1,43 @@
+"""`ggufbench chat`: an answer as it comes, a conversation line by line, and no control characters."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+from ggufbench.cli_models import _harmless
+
+
+def test_an_answer_goes_to_stdout_and_its_rate_to_stderr(make, ggufbench):
+    done = ggufbench("chat", make(), "Hello", "--max-tokens", "8", "--temperature", "0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    found = re.fullmatch(
+        r"8 tokens in (\S+) s, (\S+) tokens/s with .*; the first text after (\S+) s\n", done.stderr
+    )
+    seconds, rate, first = map(float, found.groups())
+    assert 0 < first <= seconds + 0.01 and abs(rate - 8 / seconds) <= 0.2 * rate + 1
+
+
+def test_a_conversation_ends_with_the_input(make):
+    command = [sys.executable, "-m", "ggufbench.cli", "chat", str(make()), "--max-tokens", "4"]
+    done = subprocess.run(
+        command, input="one\n\ntwo\n", capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("4 tokens in ") == 2
+
+
+def test_requests_that_cannot_be_met_are_one_sentence(make, refused, tmp_path):
+    (tmp_path / "text.gguf").write_text("no model")
+    assert "cannot be chatted with: " in refused("chat", tmp_path / "text.gguf", "Hello")
+    assert "is no GGUF file" in refused("chat", tmp_path, "Hello")
+    assert "leave it out" in refused("chat", make(), "Hello", "--quant", "Q8_0")
+    sentence = refused("chat", "owner/none", "Hello", HF_HUB_CACHE=str(tmp_path / "hub"))
+    assert "owner/none" in sentence
+
+
+def test_what_could_steer_a_terminal_is_shown_as_its_escape():
+    assert _harmless("a\x1b[31m\u202eb\r\n\tc") == "a\\x1b[31m\\u202eb\\r\n\tc"
+    assert _harmless("\U0001f469\u200d\U0001f52c é") == "\U0001f469\u200d\U0001f52c é"

@@ -1,0 +1,239 @@
+"""`ggufbench convert`: which checkpoints it takes, that none of their code runs, and what the GGUF says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ggufbench.discovery.header import read_header
+from ggufbench.modelkit import converter
+from ggufbench.modelkit.checkpoint import find_source, stage
+from ggufbench.modelkit.spec import ModelError
+
+CONFIG = {"model_type": "llama", "hidden_size": 256, "num_hidden_layers": 2}
+HOSTILE = "from pathlib import Path\nPath({marker!r}).write_text('ran')\nclass Tokenizer: pass\n"
+
+
+def write_safetensors(path: Path, dtype: str = "BF16") -> Path:
+    """The header of a file with one matrix, and its bytes."""
+    entry = {"dtype": dtype, "shape": [2, 2], "data_offsets": [0, 8]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, "a.weight": entry}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """What looks like a checkpoint from outside."""
+    made = tmp_path / "My Model [x]"
+    made.mkdir()
+    (made / "config.json").write_text(json.dumps(CONFIG))
+    write_safetensors(made / "model.safetensors")
+    return made
+
+
+def test_a_source_has_a_clean_name_and_the_type_that_loses_least(folder):
+    source = find_source(str(folder))
+    assert (source.name, source.stored_dtype, source.automatic_type()) == ("My Model _x_", "BF16", "bf16")
+    write_safetensors(folder / "model.safetensors", "F32")
+    assert find_source(str(folder)).automatic_type() == "f16"
+
+
+def test_the_converter_sees_no_code(folder, tmp_path):
+    auto_map = {"auto_map": {"AutoTokenizer": ["evil--repo/x.Tokenizer", None]}}
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **auto_map, "text_config": auto_map}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**auto_map, "tokenizer_class": "X"}))
+    (folder / "tokenizer.json").write_text('{"model": {"vocab": {"auto_map": 1}}}')
+    for name in ("modeling_evil.py", "pytorch_model.bin", "weights.pt", "x.pkl", ".hidden.json"):
+        (folder / name).write_bytes(b"code")
+    staged = stage(find_source(str(folder)), tmp_path)
+    assert sorted(entry.name for entry in staged.iterdir()) == [
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    ]  # fmt: skip
+    assert "auto_map" not in (staged / "config.json").read_text()
+    assert json.loads((staged / "tokenizer_config.json").read_text()) == {"tokenizer_class": "X"}
+    assert json.loads((staged / "tokenizer.json").read_text())["model"]["vocab"] == {"auto_map": 1}
+
+
+def test_a_folder_that_is_no_checkpoint_is_one_sentence(refused, tmp_path, folder):
+    def sentence(*names: str) -> str:
+        for name in names:
+            (tmp_path / "other" / name).parent.mkdir(exist_ok=True)
+            (tmp_path / "other" / name).write_text("{}")
+        return refused("convert", tmp_path / "other")
+
+    (tmp_path / "other").mkdir()
+    assert "it holds no safetensors files" in sentence()
+    assert "it holds GGUF files already" in sentence("a.gguf")
+    assert "PyTorch files, which can bring code; only safetensors are read" in sentence("pytorch_model.bin")
+    assert "config.json is missing" in sentence("model.safetensors")
+    assert "does not tell its shape, or safetensors files that it needs" in sentence("config.json")
+    assert "it is an adapter" in sentence("adapter_config.json")
+    assert "is a file; name the folder" in refused("convert", folder / "config.json")
+
+
+def test_requests_that_cannot_be_met_are_one_sentence(refused, folder, tmp_path):
+    assert "There is no type 'q4_k_m' to convert to" in refused("convert", folder, "--type", "q4_k_m")
+    (tmp_path / "there.gguf").write_text("mine")
+    assert "exists already" in refused("convert", folder, tmp_path / "there.gguf")
+    assert "must end in .gguf" in refused("convert", folder, tmp_path / "there.bin")
+    cache = {"HF_HUB_CACHE": str(tmp_path / "hub")}
+    assert "neither a folder here nor in the Hugging Face cache" in refused("convert", "a/b", **cache)
+    assert "There is no folder ../../x" in refused("convert", "../../x", **cache)
+
+
+def test_without_llama_cpp_the_remedy_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(converter, "_installed", lambda _: None)
+    with pytest.raises(ModelError, match="none is here; install it with: pip install"):
+        converter.get_converter(tmp_path, print, {})
+
+
+def test_a_converter_that_cannot_be_fetched_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(converter, "_installed", lambda _: "99.99.99")
+    nowhere = {**os.environ, "PIP_INDEX_URL": (tmp_path / "empty").as_uri(), "PIP_EXTRA_INDEX_URL": ""}
+    with pytest.raises(ModelError, match=r"llama-cpp-python==99\.99\.99 was not fetched: No matching dist"):
+        converter.get_converter(
+            tmp_path / "cache", lambda _: None, {**nowhere, "PIP_CONFIG_FILE": os.devnull}
+        )
+    assert not list((tmp_path / "cache").rglob("convert_hf_to_gguf.py"))
+
+
+def copy_of(checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy" / checkpoint.name))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_becomes_a_gguf_with_its_tokenizer_and_template(checkpoint, ggufbench, tmp_path):
+    out = tmp_path / "out {ftype}"
+    out.mkdir()
+    done = ggufbench("convert", checkpoint, out)
+    assert done.returncode == 0, done.stderr
+    made = out / "tiny-llama-BF16.gguf"
+    assert [entry.name for entry in out.iterdir()] == [made.name]
+    values = read_header(made).values
+    assert values["general.architecture"] == "llama" and values["llama.block_count"] == 2
+    assert values["tokenizer.ggml.model"] == "llama"
+    assert "<|assistant|>" in values["tokenizer.chat_template"]
+    assert re.search(
+        r"of safetensors became .* of BF16 in \d+ s, by the converter of llama-cpp-p", done.stdout
+    )
+    assert re.search(r"loads in \S+ m?s on the CPU: 2 layers", done.stdout)
+    again = ggufbench("convert", checkpoint, tmp_path / "eight.gguf", "--type", "q8_0", "--json")
+    assert json.loads(again.stdout)["type"] == "Q8_0"
+    assert "fetching" not in again.stderr
+
+
+@pytest.mark.slow
+def test_a_repository_of_the_cache_is_converted_by_its_name(checkpoint, ggufbench, tmp_path):
+    commit = "0" * 40
+    repository = tmp_path / "hub" / "models--owner--Tiny-Name"
+    snapshot = repository / "snapshots" / commit
+    (repository / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate(sorted(checkpoint.iterdir())):
+        shutil.copy(file, repository / "blobs" / str(number))
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    done = ggufbench("convert", "owner/tiny-name", "--type", "f16", HF_HUB_CACHE=str(tmp_path / "hub"))
+    assert done.returncode == 0, done.stderr
+    assert read_header(tmp_path / "here" / "Tiny-Name-F16.gguf").values["general.name"] == "Tiny Name"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", ["tokenization_evil.Tokenizer", "evil/repo--tokenization_evil.Tokenizer"])
+def test_code_of_a_checkpoint_does_not_run(checkpoint, ggufbench, tmp_path, named):
+    source, marker = copy_of(checkpoint, tmp_path), tmp_path / "ran"
+    (source / "tokenizer.model").unlink()
+    (source / "tokenization_evil.py").write_text(HOSTILE.format(marker=str(marker)))
+    auto_map = {"AutoTokenizer": [named, named], "AutoConfig": named}
+    # Of this architecture the converter loads the tokenizer with `trust_remote_code=True`.
+    kind = {"architectures": ["HunYuanDenseV1ForCausalLM"], "model_type": "hunyuan_v1_dense"}
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, **kind, "auto_map": auto_map}))
+    (source / "tokenizer_config.json").write_text(json.dumps({"auto_map": auto_map}))
+    hub = tmp_path / "home" / "hub" / "models--evil--repo"
+    (hub / "snapshots" / ("1" * 40)).mkdir(parents=True)
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text("1" * 40)
+    shutil.copy(source / "tokenization_evil.py", hub / "snapshots" / ("1" * 40))
+    env = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    found = converter.get_converter(Path(os.environ["GGUFBENCH_CACHE"]), lambda _: None, os.environ)
+    bare = [found.python, found.script, source, "--outfile", tmp_path / "bare.gguf"]
+    subprocess.run(bare, env={**os.environ, **env}, capture_output=True, timeout=300, check=False)
+    assert marker.exists()  # the danger is real
+    marker.unlink()
+    done = ggufbench("convert", source, tmp_path / "new.gguf", **env)
+    assert done.returncode == 2
+    assert "llama.cpp's converter could not convert tiny-llama: " in done.stderr
+    assert not marker.exists() and not (tmp_path / "new.gguf").exists()
+
+
+@pytest.mark.slow
+def test_what_the_converter_cannot_do_is_one_sentence(checkpoint, refused, tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    source, target = copy_of(checkpoint, tmp_path), tmp_path / "new.gguf"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator(["some words of ours"] * 9, trainers.BpeTrainer(vocab_size=300))
+    (source / "tokenizer.model").unlink()
+    tokenizer.save(str(source / "tokenizer.json"))
+    (source / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    sentence = refused_last(refused, source, target)
+    assert "does not know how its tokenizer splits text" in sentence and "upgrade" in sentence
+
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "architectures": ["OddForCausalLM\x1b[31m"]}))
+    assert "Model OddForCausalLM[31m is not supported" in refused_last(refused, source, target)
+    assert not target.exists()
+
+
+def refused_last(refused, source: Path, target: Path) -> str:
+    """The refusal; before it the first conversion of a session tells that it fetches the converter."""
+    from ggufbench.modelkit.converter import get_converter
+
+    get_converter(Path(os.environ["GGUFBENCH_CACHE"]), lambda _: None, os.environ)
+    return refused("convert", source, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_conversion_leaves_no_process_and_no_file(
+    checkpoint, ggufbench, started, tmp_path, wait_until, number, code
+):
+    ggufbench("convert", checkpoint, tmp_path / "first.gguf")  # the converter is there now
+    out = tmp_path / "out"
+    out.mkdir()
+    process = started("convert", checkpoint, out / "new.gguf")
+    wait_until(lambda: converters_of(process.pid), "the converter to start")
+    children = converters_of(process.pid)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    wait_until(lambda: not any(child.is_running() for child in children), "the converter to end")
+    assert list(out.iterdir()) == []
+
+
+def converters_of(pid: int) -> list[psutil.Process]:
+    found = psutil.Process(pid).children(recursive=True)
+    return found if any("convert_hf_to_gguf.py" in " ".join(child.cmdline()) for child in found) else []
+
+
+@pytest.mark.slow
+def test_an_environment_of_its_own_is_made_once(checkpoint, tmp_path, monkeypatch):
+    cache = Path(os.environ["GGUFBENCH_CACHE"])
+    monkeypatch.setattr(converter, "is_satisfied", lambda _: False)
+    told: list[str] = []
+    first = converter.get_converter(cache, told.append, os.environ)
+    assert first.python.is_relative_to(cache / "environments") and first.python != Path(sys.executable)
+    told.clear()
+    assert converter.get_converter(cache, told.append, os.environ) == first
+    assert told == []
