@@ -11,6 +11,8 @@ import typer
 from ggufbench.cli_compare import compare
 from ggufbench.cli_gating import ab, bisect, selftest
 from ggufbench.cli_history import gate, history
+from ggufbench.cli_models import chat, convert, pull, quantize
+from ggufbench.cli_pick import pick
 from ggufbench.cli_report import report
 from ggufbench.console import USAGE, AsJson, Places, print_json, print_rich, refuse, tell
 from ggufbench.modelkit.spec import Architecture
@@ -283,7 +285,20 @@ def schema() -> None:
     typer.echo(json_schema(), nl=False)
 
 
-for _command in (ab, gate, history, selftest, bisect, report, compare):
+for _command in (
+    quantize,
+    convert,
+    pull,
+    chat,
+    pick,
+    ab,
+    gate,
+    history,
+    selftest,
+    bisect,
+    report,
+    compare,
+):
     app.command()(_command)
 
 

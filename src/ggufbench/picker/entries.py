@@ -1,0 +1,102 @@
+"""The models that can be picked: which there are, which match some words, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from ggufbench.chat.cache import CachedModel
+
+SortBy = Literal["name", "quantization", "size", "context", "speed", "memory", "load"]
+
+SORTS: tuple[SortBy, ...] = get_args(SortBy)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model, and what is known of it on this machine alone."""
+
+    row: CachedModel
+    synthetic: bool
+    """True where `ggufbench synth` made it: its answers mean nothing."""
+    larger_than_memory: bool
+    """Whether its file is larger than the memory of this machine."""
+
+    @property
+    def broke(self) -> bool:
+        """Whether its record says that it failed, crashed, hung or ran out of memory."""
+        return self.row.measured is not None and self.row.measured.broke
+
+    def figure(self, name: str) -> float | None:
+        """A measured number; None where it was not measured, or what was measured broke."""
+        measured = self.row.measured
+        return None if measured is None or measured.broke else getattr(measured, name)
+
+    def document(self) -> dict[str, Any]:
+        """Everything about it, for programs."""
+        import dataclasses
+
+        known = {"synthetic": self.synthetic, "larger_than_memory": self.larger_than_memory}
+        return {**dataclasses.asdict(self.row), **known}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A column to sort by: in the direction in which people look for the best, or in the other one."""
+
+    by: SortBy = "name"
+    reverse: bool = False
+
+
+_VALUES: Mapping[SortBy, Callable[[Entry], Any]] = {
+    "name": lambda entry: entry.row.name.casefold(),
+    "quantization": lambda entry: entry.row.quantization,
+    "size": lambda entry: entry.row.file_size_bytes,
+    "context": lambda entry: entry.row.trained_context,
+    "speed": lambda entry: entry.figure("decode_tokens_per_second"),
+    "memory": lambda entry: entry.figure("peak_rss_bytes"),
+    "load": lambda entry: entry.figure("load_seconds"),
+}
+
+LARGEST_FIRST = frozenset({"context", "speed"})
+
+
+def find_entries(places: Sequence[Path] | None, results: Path | None) -> list[Entry]:
+    """Every model that discovery finds, here or in `places`, with its newest record under `results`.
+
+    Raises PlaceNotFound.
+    """
+    from ggufbench.chat.cache import rows
+    from ggufbench.discovery import discover
+    from ggufbench.machine import memory_limit_bytes
+
+    found = discover(places).models
+    synthetic = {model.identity for model in found if model.synthetic}
+    memory = memory_limit_bytes()
+    return [
+        Entry(row, row.identity in synthetic, larger_than_memory=row.file_size_bytes > memory)
+        for row in rows(found, results)
+    ]
+
+
+def matching(entries: Iterable[Entry], words: str) -> list[Entry]:
+    """Those whose name, repository or quantization has each of the words, in capitals or not."""
+    wanted = words.casefold().split()
+    return [entry for entry in entries if all(word in _text_of(entry) for word in wanted)]
+
+
+def ordered(entries: Iterable[Entry], order: Order) -> list[Entry]:
+    """Sorted; what has no value for this order stands last, in either direction."""
+    value = _VALUES[order.by]
+    plain = sorted(entries, key=lambda entry: (entry.row.name.casefold(), entry.row.quantization))
+    known = [entry for entry in plain if value(entry) is not None]
+    known.sort(key=value, reverse=(order.by in LARGEST_FIRST) != order.reverse)
+    return known + [entry for entry in plain if value(entry) is None]
+
+
+def _text_of(entry: Entry) -> str:
+    row = entry.row
+    return f"{row.label} {row.repository or ''} {row.quantization}".casefold()
