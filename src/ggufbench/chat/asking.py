@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from ggufbench.chat.engine import Engine, Tally
 from ggufbench.chat.errors import ChatModelError, shown
@@ -20,7 +19,7 @@ from ggufbench.chat.options import Options
 from ggufbench.chat.sampling import Sampler
 from ggufbench.chat.template import CHATML, CHATML_END, Template
 from ggufbench.chat.text import TextReader
-from ggufbench.chat.tools import Call, ToolReader, describe
+from ggufbench.chat.tools import Call, ToolReader, as_tool, describe
 
 Tool = Mapping[str, Any]
 Schema = Mapping[str, Any]
@@ -105,7 +104,7 @@ class Asker:
 
 def form_of(options: Options) -> Form:
     """What the options ask for. Raises ChatModelError where they contradict each other."""
-    tools = tuple(convert_to_openai_tool(tool) for tool in options.tools)
+    tools = tuple(as_tool(tool) for tool in options.tools)
     chosen = chosen_tools(tools, options.tool_choice)
     told, held_to = _schemas(options.response_format)
     form = Form(chosen, options.tool_choice not in (None, "auto", "none"), options.strict is not False)

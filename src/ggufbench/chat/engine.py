@@ -71,8 +71,7 @@ class Engine:
         self._wait(cancelled)
         self._owner, self._unread_since = threading.get_ident(), None
         try:
-            if not self._free.alive:
-                raise ChatModelError(f"{self.name} was closed; load it again to ask it.")
+            self._check_open()
             yield
         finally:
             self._owner = None
@@ -104,6 +103,10 @@ class Engine:
         finally:
             self._lock.release()
 
+    def _check_open(self) -> None:
+        if not self._free.alive:
+            raise ChatModelError(f"{self.name} was closed; load it again to ask it.")
+
     @property
     def name(self) -> str:
         """The file's name without its suffix, fit for a message."""
@@ -113,6 +116,7 @@ class Engine:
 
     def tokenize(self, text: str) -> list[int]:
         """The tokens of a text in which names of special tokens mean them; without a first token added."""
+        self._check_open()
         raw = text.encode("utf-8", errors="replace")
         room = len(raw) + 2  # each takes at least a byte, and a space may be put in front
         tokens = (ctypes.c_int32 * room)()

@@ -14,6 +14,11 @@ Schema = Mapping[str, Any]
 _BODY = "tool-call-in-tags"
 """The name of a rule: no property of a schema is named so."""
 _DEFINITIONS = ("$defs", "definitions")
+_NAMED = frozenset({"properties"})
+_LISTED = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
+_SINGLE = frozenset({"items", "additionalProperties"})
+_MEANINGS = _NAMED | _LISTED | _SINGLE | {"type", "$ref", "const", "enum", "pattern"}
+_ANYTHING = [{"type": kind} for kind in ("object", "array", "string", "number", "boolean", "null")]
 
 
 def json_grammar(schema: Schema) -> str:
@@ -55,23 +60,28 @@ def _hoisted(schema: Schema, prefix: str, definitions: dict[str, Any]) -> dict[s
     """The schema without its definitions, which go to `definitions` under names that rules can have."""
     for key in _DEFINITIONS:
         for name, part in schema.get(key, {}).items():
-            definitions[_rule_name(prefix, name)] = _renamed(part, prefix)
-    rest = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
-    renamed: dict[str, Any] = _renamed(rest, prefix)
-    return renamed
+            definitions[_rule_name(prefix, name)] = _fit(part, prefix)
+    fit: dict[str, Any] = _fit({k: v for k, v in schema.items() if k not in _DEFINITIONS}, prefix)
+    # Beside a reference the converter overlooks everything, the definitions too.
+    return {"anyOf": [fit]} if "$ref" in fit else fit
 
 
-def _renamed(schema: Any, prefix: str) -> Any:
-    """The schema with its references led to the hoisted definitions."""
-    if isinstance(schema, list):
-        return [_renamed(part, prefix) for part in schema]
+def _fit(schema: Any, prefix: str) -> Any:
+    """The schema as the binding's converter can take it, its references led to the hoisted definitions."""
     if not isinstance(schema, dict):
         return schema
-    renamed = {key: _renamed(value, prefix) for key, value in schema.items()}
+    fit = dict(schema)
+    for key in _NAMED.intersection(schema):
+        fit[key] = {name: _fit(part, prefix) for name, part in schema[key].items()}
+    for key in _LISTED.intersection(schema):
+        fit[key] = [_fit(part, prefix) for part in schema[key]]
+    for key in _SINGLE.intersection(schema):
+        fit[key] = _fit(schema[key], prefix)
     reference = schema.get("$ref")
     if isinstance(reference, str) and reference.startswith(tuple(f"#/{key}/" for key in _DEFINITIONS)):
-        renamed["$ref"] = f"#/$defs/{_rule_name(prefix, reference.rpartition('/')[2])}"
-    return renamed
+        fit["$ref"] = f"#/$defs/{_rule_name(prefix, reference.rpartition('/')[2])}"
+    # The converter refuses a schema that allows anything.
+    return fit if _MEANINGS.intersection(schema) else {**fit, "anyOf": _ANYTHING}
 
 
 def _rule_name(prefix: str, name: str) -> str:

@@ -16,7 +16,6 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from ggufbench.chat import structured
@@ -38,7 +37,7 @@ from ggufbench.chat.options import (
     options,
     sentence,
 )
-from ggufbench.chat.tools import Call
+from ggufbench.chat.tools import Call, as_tool
 
 __all__ = ["ChatLlamaCpp", "ChatModelError"]
 
@@ -265,7 +264,7 @@ class ChatLlamaCpp(BaseChatModel):
         forced its arguments follow the tool's schema, unless `strict` is False. Raises ChatModelError for a
         name that no tool has.
         """
-        formatted = [convert_to_openai_tool(tool) for tool in tools]
+        formatted = [as_tool(tool) for tool in tools]
         choice = _choice(tool_choice)
         chosen_tools(formatted, choice)
         bound = {"tools": formatted, "tool_choice": choice, "strict": strict, **kwargs}

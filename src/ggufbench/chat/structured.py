@@ -13,10 +13,11 @@ from langchain_core.output_parsers import (
     PydanticToolsParser,
 )
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
-from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from ggufbench.chat.errors import ChatModelError, shown
+from ggufbench.chat.tools import as_tool
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 Schema = dict[str, Any] | type
@@ -40,12 +41,15 @@ def response_format(schema: Schema | None, method: Method, strict: bool | None) 
     """What the answer shall be. A schema that is not enforced is told all the same."""
     if schema is None or method == "json_mode":
         return {"type": "json_object"}
-    return {"type": "json_schema", "schema": convert_to_json_schema(schema), "strict": strict is not False}
+    # A schema without a title is one for llama.cpp, if not for LangChain, which wants a name for a tool.
+    unnamed = isinstance(schema, dict) and not {"title", "name", "function"}.intersection(schema)
+    made = schema if unnamed else convert_to_json_schema(schema)
+    return {"type": "json_schema", "schema": made, "strict": strict is not False}
 
 
 def tool_name(schema: Schema) -> str:
     """The name under which a schema is a tool."""
-    name: str = convert_to_openai_tool(schema)["function"]["name"]
+    name: str = as_tool(schema)["function"]["name"]
     return name
 
 

@@ -1,20 +1,14 @@
-"""Chat templates: programs out of a file, run where they can do no harm.
-
-The sandbox of jinja2 keeps them from Python's objects. It does not keep them from work without end, so
-ranges, repetitions and the length of the result have limits of ours.
-"""
+"""Chat templates: programs out of a file, run where they can do no harm."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import TemplateError, meta
 
 from ggufbench.chat.errors import ChatModelError, shown
-
-if TYPE_CHECKING:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+from ggufbench.chat.sandbox import MOST_CHARACTERS, LimitError, Sandbox, limits
 
 CHATML = (
     "{% for message in messages %}"
@@ -24,10 +18,6 @@ CHATML = (
 )
 CHATML_END = "<|im_end|>"
 
-_MOST_CHARACTERS = 64 << 20
-_MOST_STEPS = 1_000_000
-"""Of all ranges in one rendering."""
-
 Message = dict[str, Any]
 
 
@@ -35,16 +25,14 @@ class Template:
     """A compiled chat template. Raises ChatModelError where the source is none."""
 
     def __init__(self, source: str, bos: str, eos: str, name: str) -> None:
-        from jinja2 import TemplateError, meta
-
-        self._environment = _environment()
+        environment = Sandbox()
         self._name, self._texts = name, {"bos_token": bos, "eos_token": eos}
         self.calls_by_tag = "<tool_call>" in source
         try:
-            tree = self._environment.parse(source)
+            tree = environment.parse(source)
             self.takes_tools = "tools" in meta.find_undeclared_variables(tree)
-            self._template = self._environment.from_string(source)
-        except (TemplateError, RecursionError, OverflowError, ValueError) as error:
+            self._template = environment.from_string(source)
+        except (TemplateError, RecursionError, ArithmeticError, ValueError, MemoryError) as error:
             raise self._broken(error) from None
 
     def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -57,7 +45,9 @@ class Template:
         for form in _forms(messages):
             try:
                 return self._render(form, tools)
-            except Exception as error:  # a template can raise anything
+            except LimitError as error:
+                raise self._broken(error) from None
+            except Exception as error:  # a template can raise anything, a lack of memory too
                 failure = failure or error
         assert failure is not None  # noqa: S101 (there is always one form)
         raise self._broken(failure)
@@ -65,10 +55,10 @@ class Template:
     def _render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str:
         parts, length = [], 0
         given = {"messages": messages, "tools": tools or None, "add_generation_prompt": True, **self._texts}
-        for part in self._template.generate(given, range=_limited_range()):
+        for part in self._template.generate({**given, **limits()}):
             length += len(part)
-            if length > _MOST_CHARACTERS:
-                raise OverflowError(f"it makes more than {_MOST_CHARACTERS} characters")
+            if length > MOST_CHARACTERS:
+                raise LimitError(f"it makes more than {MOST_CHARACTERS} characters")
             parts.append(part)
         return "".join(parts)
 
@@ -103,73 +93,3 @@ def _merged(messages: Sequence[Message]) -> list[Message]:
 
 def _is_plain(message: Message) -> bool:
     return message["role"] != "tool" and not message.get("tool_calls")
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """What templates expect: the names and filters that transformers gives them."""
-    from jinja2 import ext, nodes, sandbox
-
-    class Generation(ext.Extension):
-        """`{% generation %}` marks what a model is trained on; for a prompt it means nothing."""
-
-        tags = {"generation"}  # noqa: RUF012 (jinja2's own form)
-
-        def parse(self, parser: Any) -> list[nodes.Node]:
-            next(parser.stream)
-            body: list[nodes.Node] = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return body
-
-    class Environment(sandbox.ImmutableSandboxedEnvironment):
-        intercepted_binops = frozenset({"*", "**"})
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            """Refuse what would make an endless text or number of a short template."""
-            if operator == "**" or _repeats_too_often(left, right) or _repeats_too_often(right, left):
-                raise OverflowError(f"the template multiplies too much with {operator}")
-            return super().call_binop(context, operator, left, right)
-
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols])
-    environment.filters["tojson"] = _to_json
-    environment.globals["strftime_now"] = _strftime_now
-    environment.globals["raise_exception"] = _raise_exception
-    return environment
-
-
-def _repeats_too_often(text: Any, times: Any) -> bool:
-    if isinstance(text, str | list | tuple) and isinstance(times, int):
-        return len(text) * times > _MOST_STEPS
-    return False
-
-
-def _limited_range() -> Any:
-    left = _MOST_STEPS
-
-    def limited(*bounds: int) -> range:
-        nonlocal left
-        steps = range(*bounds)
-        left -= len(steps) + 1
-        if left < 0:
-            raise OverflowError(f"the template counts to more than {_MOST_STEPS}")
-        return steps
-
-    return limited
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.now().strftime(form)
-
-
-def _raise_exception(message: str) -> None:
-    raise ValueError(message)

@@ -26,11 +26,11 @@ class TextReader:
 
     def end(self) -> str:
         """What was held back, when no more bytes come."""
-        text = self._decode(b"", True)
-        if self._stops:
-            text = self._without_stops(text) + ("" if self.stopped else self._held)
-            self._held = ""
-        return text
+        if self.stopped:
+            return ""
+        # What is left of an unfinished character becomes a mark, with which no stop string ends.
+        told, self._held = self._held + self._decode(b"", True), ""
+        return told
 
     def _without_stops(self, text: str) -> str:
         held = self._held + text

@@ -10,8 +10,10 @@ from uuid import uuid4
 
 from langchain_core.messages import InvalidToolCall, ToolCall
 from langchain_core.messages.tool import ToolCallChunk, invalid_tool_call, tool_call, tool_call_chunk
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.json import parse_partial_json
 
+from ggufbench.chat.errors import ChatModelError, shown
 from ggufbench.chat.text import unfinished
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
@@ -51,6 +53,18 @@ def describe(tools: Sequence[Mapping[str, Any]]) -> str:
         f"To call one, answer with nothing but this:\n{_OPEN}\n{form}\n{_CLOSE}\n"
         "Its result comes back in <tool_response> tags. Answer in words where no tool is needed."
     )
+
+
+def as_tool(tool: Any) -> dict[str, Any]:
+    """A function, class or schema as OpenAI's interface has tools. ChatModelError for anything else."""
+    try:
+        return convert_to_openai_tool(tool)
+    except (ValueError, TypeError, AttributeError) as error:
+        first = shown(str(error).strip().partition("\n")[0] or type(error).__name__, 120)
+        raise ChatModelError(
+            f"{shown(repr(tool), 80)} is no tool: {first}; give a function with a docstring, a pydantic "
+            "class, or a JSON schema with a title."
+        ) from None
 
 
 class ToolReader:
@@ -164,8 +178,8 @@ def _broken(name: str | None, raw: str, error: str) -> Call:
         mended = isinstance(parse_partial_json(raw), dict)
     except ValueError:
         mended = False
-    shown = json.dumps(raw, ensure_ascii=False) if mended or not raw else raw
-    return Call(_new_id(), name, shown, error)
+    written = json.dumps(raw, ensure_ascii=False) if mended or not raw else raw
+    return Call(_new_id(), name, written, error)
 
 
 def _new_id() -> str:

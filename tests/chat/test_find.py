@@ -1,0 +1,265 @@
+"""A repository's name becomes the file to load: the right one of several, and never one outside the cache."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ggufbench.chat import GgufNotFoundError, find_gguf_in_cache
+
+NEW, OLD = "0" * 39 + "2", "0" * 39 + "1"
+
+
+def refusal(name: str, **options) -> str:
+    with pytest.raises(GgufNotFoundError) as caught:
+        find_gguf_in_cache(name, **options)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert sentence.isprintable()
+    return sentence
+
+
+def test_the_path_is_the_hubs_own_name_for_the_file(hub, quantized):
+    snapshot = hub.add("Acme/Rocket-GGUF", {"rocket-Q4_0.gguf": quantized("Q4_0")})
+    found = find_gguf_in_cache("Acme/Rocket-GGUF")
+    assert found == snapshot / "rocket-Q4_0.gguf"
+    assert found.is_symlink()
+    assert found.resolve().parent == hub.repository("Acme/Rocket-GGUF") / "blobs"
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "cache_dir"])
+def test_the_cache_is_where_the_hubs_library_has_it(hub, quantized, tmp_path, monkeypatch, variable):
+    hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")})
+    if variable == "HF_HOME":  # as the fixture sets it
+        assert find_gguf_in_cache("a/b").is_relative_to(hub.folder)
+        return
+    monkeypatch.delenv("HF_HOME")
+    moved = {"XDG_CACHE_HOME": tmp_path / "xdg" / "huggingface" / "hub"}.get(variable, tmp_path / "elsewhere")
+    moved.parent.mkdir(parents=True, exist_ok=True)
+    hub.folder.rename(moved)
+    options = {"cache_dir": moved} if variable == "cache_dir" else {}
+    if not options:
+        monkeypatch.setenv(variable, str(tmp_path / "xdg" if variable == "XDG_CACHE_HOME" else moved))
+    assert find_gguf_in_cache("a/b", **options).is_relative_to(moved)
+
+
+ORDER = ["Q4_K_M", "IQ4_NL", "Q4_0", "Q5_K_M", "Q5_0", "Q8_0", "Q6_K", "F16"]
+
+
+def test_four_bits_then_five_then_eight_then_the_others(hub, quantized):
+    files = {f"tiny-{kind}.gguf": quantized(kind) for kind in ORDER}
+    snapshot = hub.add("a/b", files)
+    taken = []
+    for _ in ORDER:
+        found = find_gguf_in_cache("a/b")
+        taken.append(found.stem.removeprefix("tiny-"))
+        found.unlink()
+    assert taken == ORDER
+    assert not list(snapshot.iterdir())
+
+
+def test_the_content_tells_the_quantization_and_not_the_name(hub, quantized):
+    hub.add("a/b", {"b-Q4_K_M.gguf": quantized("F16"), "plain.gguf": quantized("Q5_0")})
+    assert find_gguf_in_cache("a/b").name == "plain.gguf"
+
+
+def test_one_may_ask_for_a_quantization_in_any_case_and_by_a_publishers_name(hub, quantized):
+    hub.add("a/b", {"b-UD-Q4_K_XL.gguf": quantized("Q4_K_M"), "b-Q8_0.gguf": quantized("Q8_0")})
+    assert find_gguf_in_cache("a/b", quantization="q8_0").name == "b-Q8_0.gguf"
+    assert find_gguf_in_cache("a/b", quantization="UD-Q4_K_XL").name == "b-UD-Q4_K_XL.gguf"
+    assert find_gguf_in_cache("a/b", quantization="Q4_K_M").name == "b-UD-Q4_K_XL.gguf"
+    sentence = refusal("a/b", quantization="Q5_K_M")
+    assert "has Q4_K_M, Q8_0 and no Q5_K_M" in sentence
+    assert "ggufbench pull a/b --quant Q5_K_M" in sentence
+    assert "and no .*;" in refusal("a/b", quantization=".*"), "it is a text and no pattern"
+
+
+def test_what_was_measured_faster_here_goes_first_within_its_class(hub, quantized, note, tmp_path):
+    kinds = ("Q4_K_M", "Q4_0", "IQ4_NL", "Q5_0", "Q8_0")
+    hub.add("a/b", {f"tiny-{kind}.gguf": quantized(kind) for kind in kinds})
+    results = tmp_path / "results"
+    note(results, quantized("Q4_0"), rate=30.0)
+    note(results, quantized("IQ4_NL"), rate=40.0)
+    note(results, quantized("Q8_0"), rate=900.0)
+    assert find_gguf_in_cache("a/b", results=results).name == "tiny-IQ4_NL.gguf"
+    assert find_gguf_in_cache("a/b").name == "tiny-Q4_K_M.gguf", "nothing is known without records"
+
+
+@pytest.mark.parametrize("outcome", ["failed", "crashed", "hung", "out of memory"])
+def test_what_broke_here_goes_last_of_all(hub, quantized, note, tmp_path, outcome):
+    hub.add("a/b", {f"tiny-{kind}.gguf": quantized(kind) for kind in ("Q4_K_M", "F16")})
+    results = tmp_path / "results"
+    note(results, quantized("Q4_K_M"), rate=30.0, created="2026-01-01T00:00:00+00:00")
+    assert find_gguf_in_cache("a/b", results=results).name == "tiny-Q4_K_M.gguf"
+    note(results, quantized("Q4_K_M"), outcome=outcome, created="2026-01-02T00:00:00+00:00")
+    assert find_gguf_in_cache("a/b", results=results).name == "tiny-F16.gguf"
+    note(results, quantized("Q4_K_M"), rate=30.0, created="2026-01-03T00:00:00+00:00")
+    assert find_gguf_in_cache("a/b", results=results).name == "tiny-Q4_K_M.gguf", "it works again"
+    note(results, quantized("Q4_K_M"), outcome=outcome, created="2026-01-04T00:00:00+00:00")
+    find_gguf_in_cache("a/b", results=results).unlink()
+    assert find_gguf_in_cache("a/b", results=results).name == "tiny-Q4_K_M.gguf", "better than nothing"
+
+
+@pytest.mark.parametrize("what", ["mmproj", "adapter", "imatrix", "embedding", "vocabulary"])
+def test_what_is_no_language_model_is_never_taken(hub, quantized, no_models, what):
+    hub.add("a/b", {f"a-{what}-Q4_K_M.gguf": no_models[what], "z-F16.gguf": quantized("F16")})
+    assert find_gguf_in_cache("a/b").name == "z-F16.gguf"
+    find_gguf_in_cache("a/b").unlink()
+    sentence = refusal("a/b")
+    assert f"a-{what}-Q4_K_M.gguf" in sentence
+    assert "ggufbench pull a/b --quant Q4_K_M" in sentence
+
+
+def test_of_a_split_model_the_first_part(hub, split):
+    assert len(split) > 2
+    snapshot = hub.add("a/b", {f"Q8_0/{path.name}": path for path in split})
+    assert find_gguf_in_cache("a/b") == snapshot / "Q8_0" / split[0].name
+
+
+def test_a_split_model_that_is_not_complete_is_never_taken(hub, quantized, split):
+    hub.add("a/b", {path.name: path for path in split[:-1]} | {"z-F16.gguf": quantized("F16")})
+    assert find_gguf_in_cache("a/b").name == "z-F16.gguf"
+    find_gguf_in_cache("a/b").unlink()
+    assert "a part of the model is missing" in refusal("a/b")
+
+
+def test_a_download_that_is_not_complete_is_never_taken(hub, quantized):
+    snapshot = hub.add("a/b", {"z-F16.gguf": quantized("F16")})
+    blobs = hub.repository("a/b") / "blobs"
+    whole = quantized("Q4_0").read_bytes()
+    (blobs / ("a" * 64 + ".incomplete")).write_bytes(whole[: len(whole) // 2])
+    (snapshot / "gone-Q4_0.gguf").symlink_to("../../blobs/" + "b" * 64)
+    (blobs / ("c" * 64)).write_bytes(whole[: len(whole) // 2])
+    (snapshot / "cut-Q4_0.gguf").symlink_to("../../blobs/" + "c" * 64)
+    assert find_gguf_in_cache("a/b").name == "z-F16.gguf"
+
+
+def test_the_revision_of_main_counts_and_earlier_ones_only_where_it_has_nothing(hub, quantized):
+    new = hub.add("a/b", {"b-F16.gguf": quantized("F16")}, NEW)
+    old = hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")}, OLD, main=False)
+    os.utime(old, (2**31, 2**31))  # the later download, of a revision that is not main
+    assert find_gguf_in_cache("a/b") == new / "b-F16.gguf"
+    assert find_gguf_in_cache("a/b", quantization="Q4_0") == old / "b-Q4_0.gguf"
+    (new / "b-F16.gguf").unlink()
+    assert find_gguf_in_cache("a/b") == old / "b-Q4_0.gguf"
+
+
+def test_without_a_main_the_latest_download_counts(hub, quantized):
+    old = hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")}, "f" * 40)
+    new = hub.add("a/b", {"b-Q5_0.gguf": quantized("Q5_0")}, "1" * 40)
+    os.utime(old, (1, 1))
+    (hub.repository("a/b") / "refs" / "main").unlink()
+    assert find_gguf_in_cache("a/b") == new / "b-Q5_0.gguf"
+
+
+def test_capitals_matter_only_where_two_names_differ_in_them_alone(hub, quantized):
+    hub.add("Acme/Rocket", {"one-Q4_0.gguf": quantized("Q4_0")})
+    assert find_gguf_in_cache("acme/rocket").name == "one-Q4_0.gguf"
+    hub.add("acme/Rocket", {"two-Q4_0.gguf": quantized("Q4_0")})
+    assert find_gguf_in_cache("acme/Rocket").name == "two-Q4_0.gguf"
+    assert "may be one of Acme/Rocket, acme/Rocket" in refusal("ACME/rocket")
+
+
+def test_the_sentence_says_what_where_and_what_to_do(hub, quantized, no_models):
+    hub.add("Acme/Rocket-1B-GGUF", {"r-Q4_0.gguf": quantized("Q4_0")})
+    hub.add("Acme/Rocket-1B", {})
+    sentence = refusal("acme/Rocket-1B-Instruct-GGUF")
+    assert "no acme/Rocket-1B-Instruct-GGUF in " in sentence
+    assert "hf/hub" in sentence
+    assert "(there is Acme/Rocket-1B-GGUF)" in sentence
+    assert "`ggufbench pull acme/Rocket-1B-Instruct-GGUF --quant Q4_K_M`" in sentence
+    assert "Acme/Rocket-1B-GGUF" in refusal("Rocket")
+    assert "owner/Rocket" in refusal("Rocket")
+    assert "has no complete GGUF" in refusal("Acme/Rocket-1B")
+
+
+HOSTILE = [
+    "../b", "a/../b", "/etc/passwd", "a\\b", "a/b\0", "a/b/c", "..", ".", "", "a/", "/b", "a--b", "a/..b",
+    "a..b/c", "~/b", "a/b\n", "a/\x1b[31mb", "C:\\x", "a/b" + "c" * 200, "models--a--b", "a//b", "a/b/",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_name_finds_nothing(hub, quantized, name):
+    hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")})
+    assert "write owner/name" in refusal(name)
+
+
+def outside(hub, name: str = "outside") -> Path:
+    folder = hub.folder.parent.parent / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def test_a_file_that_a_link_leads_out_to_is_never_taken(hub, quantized):
+    place = Path(shutil.copy(quantized("Q4_K_M"), outside(hub)))
+    snapshot = hub.add("a/b", {"z-F16.gguf": quantized("F16")})
+    (snapshot / "a-Q4_K_M.gguf").symlink_to(place)
+    blob = hub.repository("a/b") / "blobs" / ("a" * 64)
+    blob.symlink_to(place)
+    (snapshot / "b-Q4_K_M.gguf").symlink_to(f"../../blobs/{blob.name}")
+    assert find_gguf_in_cache("a/b").name == "z-F16.gguf"
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_part_that_a_link_leads_out_to_is_never_taken(hub, split, part):
+    snapshot = hub.add("a/b", {path.name: path for path in split})
+    link = snapshot / split[part].name
+    moved = Path(shutil.copy(link, outside(hub)))
+    link.unlink()
+    link.symlink_to(moved)
+    refusal("a/b")
+
+
+@pytest.mark.parametrize("place", ["repository", "snapshots", "revision", "folder"])
+def test_a_folder_that_is_a_link_is_never_entered(hub, quantized, place):
+    snapshot = hub.add("a/b", {"deep/b-Q4_0.gguf": quantized("Q4_0")})
+    folder = {
+        "repository": snapshot.parent.parent,
+        "snapshots": snapshot.parent,
+        "revision": snapshot,
+        "folder": snapshot / "deep",
+    }[place]
+    moved = outside(hub) / "moved"
+    shutil.copytree(folder, moved)  # links followed, so that nothing is missing there
+    shutil.rmtree(folder)
+    folder.symlink_to(moved)
+    refusal("a/b")
+
+
+def test_a_reference_that_is_a_path_leads_nowhere(hub, quantized):
+    hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")})
+    (hub.repository("a/b") / "refs" / "main").write_text("../../../outside")
+    assert find_gguf_in_cache("a/b").is_relative_to(hub.folder)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(hub, quantized):
+    snapshot = hub.add("a/b", {"z-F16.gguf": quantized("F16")})
+    os.mkfifo(snapshot / "a-Q4_K_M.gguf")
+    (hub.repository("a/b") / "refs" / "main").unlink()
+    os.mkfifo(hub.repository("a/b") / "refs" / "main")
+    assert find_gguf_in_cache("a/b").name == "z-F16.gguf"
+
+
+PIECES = st.sampled_from(
+    ["a", "b", "..", ".", "/", "\\", "--", "\0", "~", "models--a--b", "outside", "%2e", "é", " "]
+)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(name=st.one_of(st.lists(PIECES, max_size=6).map("".join), st.text(max_size=20)))
+def test_no_name_leads_out_of_the_cache(hub, quantized, name):
+    if not hub.repository("a/b").exists():
+        hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")})
+        snapshot = outside(hub, "models--x--y") / "snapshots" / NEW
+        snapshot.mkdir(parents=True)
+        shutil.copy(quantized("Q4_0"), snapshot)
+    try:
+        found = find_gguf_in_cache(name)
+    except GgufNotFoundError:
+        return
+    assert found.resolve().is_relative_to(hub.folder)
+    assert name.casefold() == "a/b"

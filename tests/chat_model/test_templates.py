@@ -1,0 +1,154 @@
+"""Chat templates come out of files: they are run, and can do no harm."""
+
+import time
+
+import pytest
+
+from ggufbench.chat.model import ChatModelError
+from ggufbench.chat.template import CHATML, Template
+
+USER = {"role": "user", "content": "Hi"}
+SYSTEM = {"role": "system", "content": "Be brief."}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+def template(source: str) -> Template:
+    return Template(source, "<s>", "</s>", "some model")
+
+
+@pytest.mark.parametrize(
+    ("source", "rendered"),
+    [
+        ("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}", "<s>Hi</s>"),
+        ("{{ messages[0]['role'] }}{% if add_generation_prompt %}:{% endif %}", "user:"),
+        ("{% if tools %}tools{% else %}none{% endif %}", "none"),
+        ("{% if enable_thinking is defined %}x{% endif %}{{ documents }}", ""),
+        ("{{ messages | tojson }}", '[{"role": "user", "content": "Hi"}]'),
+        ("{{ strftime_now('%Y') | int > 2000 }}", "True"),
+        ("{% generation %}a{% endgeneration %}", "a"),
+        ("{% for m in messages %}{% break %}{% endfor %}b", "b"),
+        ("  {% if true %}\nx\n  {% endif %}\n", "x\n"),
+        ("{{ 'é雪' * 3 }}{{ 3 * 4 }}", "é雪é雪é雪12"),
+        ("{% set n = namespace(x=0) %}{% for i in range(5) %}{% set n.x = n.x + i %}{% endfor %}{{ n.x }}",
+         "10"),
+        ("{% for x in 'abc' %}{{ loop.length ~ loop.last ~ x }}{% endfor %}", "3Falsea3Falseb3Truec"),
+        ("{% for m in messages if m.role == 'user' %}{{ loop.index }}{% endfor %}", "1"),
+        ("{{ '%s-%5.2f' | format('a', 2) }}{{ '{:>3}'.format('b') }}", "a- 2.00  b"),
+        ("{{ messages[0].content | replace('H', 'J') | upper }}{{ 'a b'.split() | join('+') }}", "JIa+b"),
+        ("{% set x %}a{% for i in range(3) %}{{ i }}{% endfor %}{% endset %}{{ x ~ 1 }}", "a0121"),
+        ("{{ {'a': [1]} | tojson(indent=2) }}", '{\n  "a": [\n    1\n  ]\n}'),
+        ("{{ 2000000 | int }}{{ range(3) | list }}{{ messages[-1:] | length }}", "2000000[0, 1, 2]1"),
+        ("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m('y') }}", "<y>"),
+    ],
+)  # fmt: skip
+def test_what_templates_expect_is_there(source, rendered):
+    assert template(source).render([USER]) == rendered
+
+
+HOSTILE = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ messages.__init__.__globals__ }}",
+    "{{ (raise_exception.__globals__)['os'].system('true') }}",
+    "{{ strftime_now.__globals__ }}",
+    "{{ cycler.__init__.__globals__.os }}",
+    "{{ ''['__class__']['__base__'] }}",
+    "{{ '%s' | format(messages.__class__.__base__.__subclasses__()) }}",
+    "{{ '{0.__class__.__base__}'.format(messages).x.y }}",
+    "{% set _ = messages.append(1) %}",
+    "{% set _ = messages[0].update({'role': 'x'}) %}",
+    "{% include '/etc/passwd' %}",
+    "{% import 'os' as os %}",
+    "{{ self._TemplateReference__context.environment.loader.x }}",
+]
+ENDLESS = [
+    "{{ 'x' * 10000000000 }}",
+    "{{ 10000000000 * ['x'] }}",
+    "{{ 9 ** 9 ** 9 }}",
+    "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}",
+    "{% set s = 'x' * 90000 %}{% for a in s %}{% for b in s %}{% endfor %}{% endfor %}",
+    "{% for a in range(9000) %}{% set x %}{{ 'x' * 900000 }}{% endset %}{{ x }}{% endfor %}",
+    "{% set n = namespace(s='x') %}{% for a in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+    "{% set n = namespace(s='x') %}{% for a in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}",
+    "{% set n = namespace(s=[1]) %}{% for a in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}",
+    "{% set n = namespace(s='xx') %}{% for a in range(9) %}{% set n.s = n.s.replace('x', n.s) %}{% endfor %}",
+    "{% set n = namespace(s='xx') %}{% for a in range(9) %}{% set n.s = n.s|replace('x', n.s) %}{% endfor %}",
+    "{% set n = namespace(s='xx') %}{% for a in range(99) %}{% set n.s = n.s.join(n.s) %}{% endfor %}",
+    "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(40) }}",
+    "{{ 'x'.ljust(9999999999) }}", "{{ 'x' | center(9999999999) }}", "{{ 'x' | indent(9999999999) }}",
+    "{{ '{:9999999999}'.format(1) }}", "{{ '{x:9999999999}'.format_map({'x': 1}) }}",
+    "{{ '{:{w}}'.format(1, w='9999999999') }}",
+    "{{ '%*d' % (9999999999, 1) }}", "{{ '%9999999999d' | format(1) }}",
+    "{{ [1] | tojson(indent=9999999999) }}",
+    "{% for a in range(1000000000) %}x{% endfor %}",
+    "{% for a in range(900) %}{% for b in range(900) %}{{ 'x' * 900 }}{% endfor %}{% endfor %}",
+    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "{{ '%09999999999d' % 1 }}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("source", HOSTILE)
+def test_no_template_reaches_python(source):
+    messages = [dict(USER)]
+    try:
+        assert template(source).render(messages) == ""  # what the sandbox hides is nothing where it is told
+    except ChatModelError as error:
+        assert_one_sentence(str(error))
+    assert messages == [USER]
+
+
+@pytest.mark.parametrize("source", ENDLESS)
+def test_no_template_works_without_end(source):
+    start = time.monotonic()
+    with pytest.raises(ChatModelError) as caught:
+        template(source).render([USER])
+    assert_one_sentence(str(caught.value))
+    assert time.monotonic() - start < 20
+
+
+def assert_one_sentence(message: str) -> None:
+    assert message.startswith("The chat template of some model fails: ")
+    assert message.endswith("; give another one with chat_template.")
+    assert message.isprintable()
+    assert len(message) < 300
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% if %}", "{{ missing.thing }}", "{{ missing() }}", "{{ raise_exception('no\x1b[2Jway\\n') }}",
+        "{{ 1 // 0 }}", "{{ messages | nofilter }}", "(" * 5000 + "{{" + "(" * 5000,
+        "{{ messages[5].content.x }}", "{{ 1 + 'x' }}", "{% extends 'x' %}",
+    ],
+)  # fmt: skip
+def test_a_template_that_fails_says_so_in_one_sentence(source):
+    with pytest.raises(ChatModelError) as caught:
+        template(source).render([USER])
+    assert_one_sentence(str(caught.value))
+
+
+def test_a_template_that_is_none_is_refused_when_the_model_is_loaded(make_random):
+    with pytest.raises(ChatModelError, match=r"The chat template of llama-tiny-Q8_0 fails: .*another one"):
+        make_random(chat_template="{% for %}")
+
+
+class TestConversationsThatATemplateRefuses:
+    def test_messages_of_one_role_in_a_row_become_one(self):
+        alternating = template(
+            "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+            "{{ raise_exception('roles must alternate') }}{% endif %}[{{ m.content }}]{% endfor %}"
+        )
+        assert alternating.render([USER, USER]) == "[Hi\n\nHi]"
+        assert alternating.render([SYSTEM, USER]) == "[Be brief.\n\nHi]"
+        with pytest.raises(ChatModelError, match="roles must alternate"):
+            alternating.render([{"role": "assistant", "content": "x"}])
+
+    def test_what_a_template_takes_is_not_touched(self):
+        assert template("{{ messages | length }}").render([USER, USER]) == "2"
+        assert template(CHATML).render([SYSTEM, USER]).startswith("<|im_start|>system\nBe brief.<|im_end|>\n")
+
+
+def test_tools_are_given_to_a_template_that_takes_them():
+    with_tools = template("{% for tool in tools %}{{ tool.function.name }}{% endfor %}")
+    assert with_tools.takes_tools
+    assert with_tools.render([USER], [TOOL]) == "f"
+    assert not template(CHATML).takes_tools
