@@ -126,3 +126,16 @@ def test_the_shipped_scenarios_measure_the_layers_with_equal_work():
     assert [scenario.provider for scenario in found] == list(LAYERS)
     assert len({scenario.workload.model_dump_json() for scenario in found}) == 1
     assert all(scenario.workload.generated_tokens == 512 for scenario in found)
+
+
+@pytest.mark.parametrize("provider", LAYERS)
+@pytest.mark.parametrize("flash_attn", ["on", "off"])
+def test_flash_attention_is_what_the_setting_says(provider, flash_attn, layer_case):
+    case = layer_case(provider)
+    case = dataclasses.replace(case, setting=dataclasses.replace(case.setting, flash_attn=flash_attn))
+    assert provider_problem(provider, case.setting, case.workload) is None
+    ended = launch(case.job(1).to_json(), lambda _phase: 60, interpreter=Interpreter())
+    assert ended.outcome is Outcome.MEASURED, ended.reason
+    lines = [text for _, text in ended.find("loaded")["log"] if "flash_attn" in text]
+    assert lines, "llama.cpp says which it uses"
+    assert all(("enabled" in line or "= 1" in line) == (flash_attn == "on") for line in lines), lines

@@ -16,6 +16,7 @@ _VERBS = {
     "prompt_tokens_per_second": "reads prompts",
     "decode_tokens_per_second": "answers",
     "token_p50_seconds": "gives a token",
+    "time_to_first_token_seconds": "begins an answer",
 }
 """What a model does, by the metric that times it."""
 

@@ -32,6 +32,8 @@ SHORT = {
     "prompt_tokens_per_second": "prompt",
     "ready_seconds": "load+first token",
     "load_seconds": "load",
+    "time_to_first_token_seconds": "first token",
+    "token_overhead_seconds": "added to a token",
     "peak_rss_bytes": "peak memory",
 }
 """Names for a narrow column; other metrics keep their own."""

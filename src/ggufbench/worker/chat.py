@@ -233,7 +233,10 @@ class Chat:
 def _offered(job: Job) -> dict[str, Any]:
     """What the callable is given, by name."""
     setting = job.setting
+    # A layer is left to its own choice, where the setting makes none.
+    chosen = {} if setting.flash_attn == "auto" else {"flash_attn": setting.flash_attn == "on"}
     return {
+        **chosen,
         "model_path": job.model_path,
         "n_ctx": setting.n_ctx,
         "n_gpu_layers": 0 if setting.device == "cpu" else setting.n_gpu_layers,

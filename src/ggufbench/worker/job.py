@@ -109,6 +109,7 @@ class Job:
 
 
 _CHAT_TAKES = ("device", "n_ctx", "n_gpu_layers", "n_batch", "n_threads", "load_mode", "rpc_servers")
+_LAYER_TAKES = (*_CHAT_TAKES, "flash_attn")
 _TRANSFORMERS_TAKES = ("device", "n_threads", "weights", "dtype")
 _DTYPES = ("float32", "bfloat16")
 
@@ -129,7 +130,7 @@ def provider_problem(provider: str, setting: Any, workload: Any) -> str | None:
 
 
 def _chat_problem(provider: str, setting: Any, workload: Any) -> str | None:
-    refused = _unusual(setting, _CHAT_TAKES)
+    refused = _unusual(setting, _LAYER_TAKES if provider in LAYERS else _CHAT_TAKES)
     if setting.load_mode == "dio":
         refused["load_mode"] = "dio"
     if workload.depth:

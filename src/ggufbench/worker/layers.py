@@ -123,6 +123,8 @@ def _langchain_community(*, n_threads: int, **given: Any) -> _Community:
     from langchain_community.chat_models import ChatLlamaCpp
 
     more = {"n_threads_batch": n_threads, **_placed(given)}
+    if "flash_attn" in given:
+        more["flash_attn"] = given.pop("flash_attn")
     # It would penalize repetitions, which is other work than the other layers do.
     given["repeat_penalty"] = 1.0
     return _Community(ChatLlamaCpp(**given, n_threads=n_threads, model_kwargs=more, verbose=False))
