@@ -14,11 +14,11 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parent.parent
 COMMANDS = (
     "models", "plan", "synth", "rpc-server", "schema", "verify", "doctor", "show", "ab", "gate", "history",
-    "selftest", "bisect",
+    "selftest", "bisect", "report", "compare", "quantize", "convert", "pull", "chat", "pick",
 )  # fmt: skip
 HEAVY = (
     "numpy", "scipy", "duckdb", "torch", "llama_cpp", "matplotlib", "pydantic", "rich", "pytest", "psutil",
-    "gguf",
+    "gguf", "textual", "langchain_core", "huggingface_hub",
 )  # fmt: skip
 HOSTILE = "<b>[red]x\x1b[31m.gguf"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -296,6 +296,3 @@ class _Progress:
         if cls._open:
             cls._open = False
             typer.echo(err=True)
-
-
-COMMANDS: tuple[Callable[..., None], ...] = (quantize, convert, pull, chat)

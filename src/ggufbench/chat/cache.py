@@ -5,7 +5,7 @@ Of several files the first of this order is loaded:
 1. Q4 and IQ4, then Q5, then Q8, then every other quantization; but what failed, crashed, hung or ran out of
    memory here goes last of all;
 2. within each of these what was measured on this machine, the fastest in decode first;
-3. then, where nothing was measured, by the order of `_USUAL`, and by the name of the file.
+3. then, where nothing was measured, by the order of `discovery.usual`, and by the name of the file.
 """
 
 from __future__ import annotations
@@ -17,27 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ggufbench.chat import hub
-from ggufbench.chat.hub import Repository
 from ggufbench.chat.measured import Measured, measured_here
-from ggufbench.discovery import PlaceNotFound, discover
+from ggufbench.discovery import PlaceNotFound, discover, hub
 from ggufbench.discovery.header import printable
+from ggufbench.discovery.hub import Repository
 from ggufbench.discovery.model import Discovery, Model
 from ggufbench.discovery.names import portable_path
+from ggufbench.discovery.usual import class_of, place_of
 
 if TYPE_CHECKING:
     from ggufbench.chat.config import LlamaCppModelConfig
-
-_CLASSES = (re.compile(r"I?Q4"), re.compile("Q5"), re.compile("Q8"))
-
-_USUAL = (
-    "Q4_K_M", "Q4_K_S", "Q4_K", "IQ4_XS", "IQ4_NL", "Q4_1", "Q4_0",
-    "Q5_K_M", "Q5_K_S", "Q5_K", "Q5_1", "Q5_0",
-    "Q8_0",
-    "Q6_K", "MXFP4", "NVFP4", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS",
-    "F16", "BF16", "F32",
-)  # fmt: skip
-"""The better compromise between answers and memory first, as it is known where nothing was measured."""
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _USUAL_CONTEXT = 4096
@@ -82,7 +71,7 @@ class CachedModel:
         """The config that loads this file; its context is no longer than the model was trained for."""
         from ggufbench.chat.config import LlamaCppModelConfig
 
-        n_ctx = min(_USUAL_CONTEXT, self.trained_context)
+        n_ctx = min(_USUAL_CONTEXT, self.trained_context or _USUAL_CONTEXT)
         values = {"model": self.repository or self.name, "model_path": str(self.path), "n_ctx": n_ctx}
         return LlamaCppModelConfig(**{**values, **changes})
 
@@ -91,8 +80,7 @@ def preference(row: CachedModel) -> tuple[Any, ...]:
     """The order in which files are taken, as a key to sort by (see above)."""
     broke = row.measured is not None and row.measured.broke
     rate = row.measured.decode_tokens_per_second if row.measured and not broke else None
-    kind = next((n for n, one in enumerate(_CLASSES) if one.match(row.quantization)), len(_CLASSES))
-    usual = _USUAL.index(row.quantization) if row.quantization in _USUAL else len(_USUAL)
+    kind, usual = class_of(row.quantization), place_of(row.quantization)
     return broke, kind, rate is None, -(rate or 0.0), usual, row.quantization, str(row.path)
 
 
@@ -234,7 +222,7 @@ def _link_to(path: Path) -> Path:
         return path
     repository = hub.Repository("", path.parent.parent)
     names = (name for snapshot in hub.snapshots(repository) for name in hub.gguf_files(repository, snapshot))
-    return next((name for name in names if hub.resolved(name) == path), path)
+    return next((name for name in names if hub.real_path(name) == path), path)
 
 
 def _has_quantization(part: _Part, asked: str | None) -> bool:

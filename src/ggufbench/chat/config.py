@@ -18,9 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from ggufbench.chat.hub import is_repository_name
 from ggufbench.chat.options import Count, Penalty, Positive, Seed, Share, Stop, Temperature
 from ggufbench.discovery.header import printable
+from ggufbench.discovery.hub import is_repository_name
 
 AUTO = "auto"
 

@@ -20,9 +20,9 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict, PrivateAttr
 
-from ggufbench.chat import hub
 from ggufbench.chat.config import AUTO, TransformersModelConfig
 from ggufbench.chat.errors import ChatModelError
+from ggufbench.discovery import hub
 from ggufbench.discovery.checkpoints import read_checkpoint
 from ggufbench.discovery.header import printable
 from ggufbench.discovery.names import portable_path

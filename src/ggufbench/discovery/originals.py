@@ -24,7 +24,8 @@ from pathlib import Path
 
 from ggufbench.discovery import names
 from ggufbench.discovery.checkpoints import Checkpoint, compatible, read_checkpoint
-from ggufbench.discovery.header import Header, HeaderError, open_regular
+from ggufbench.discovery.header import Header, HeaderError
+from ggufbench.discovery.hub import main_revision, real_path
 from ggufbench.discovery.model import Model, Original
 
 _REPOSITORY = re.compile(
@@ -34,7 +35,6 @@ _REPOSITORY = re.compile(
 _GGUF_ENDING = re.compile(r"[-_.]gguf$", re.IGNORECASE)
 _PREFIX = "models--"
 _SNAPSHOTS_TRIED = 8
-_REFERENCE_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,28 +117,28 @@ def _listing(cache: Path) -> Mapping[str, Path]:
 
 def _revisions(repository: Path) -> list[_Place]:
     """The revisions of a repository in a cache: the one that `main` names, then the latest ones."""
-    resolved, stores = _resolved(repository), _stores(repository)
+    resolved, stores = real_path(repository), _stores(repository)
     if resolved is None or stores is None:
         return []
-    folder, main = resolved / "snapshots", _main_revision(resolved)
+    folder, main = resolved / "snapshots", main_revision(resolved)
     found = sorted(_names_in(folder), key=lambda name: (name != main, -_changed(folder / name), name))
     return [
         _Place(folder / name, stores, _repository_of(repository))
         for name in found[:_SNAPSHOTS_TRIED]
-        if _resolved(folder / name) == folder / name  # no link: it could lead out of the repository
+        if real_path(folder / name) == folder / name  # no link: it could lead out of the repository
     ]
 
 
 def _place(folder: Path, repository: str | None) -> Iterator[_Place]:
     """The folder of a GGUF: a revision in some hub cache, or one that is the user's own."""
-    resolved = _resolved(folder)
+    resolved = real_path(folder)
     if resolved is None:
         return
     hub = _hub_folder(folder) or _hub_folder(resolved)
     if hub is None:
         yield _Place(resolved, None, repository)
         return
-    base = _resolved(hub)
+    base = real_path(hub)
     if base and resolved.is_relative_to(base):
         yield _Place(resolved, _stores(hub), repository)
 
@@ -146,20 +146,8 @@ def _place(folder: Path, repository: str | None) -> Iterator[_Place]:
 def _stores(repository: Path) -> tuple[Path, ...] | None:
     """Where the links of a hub cache lead: to the blobs of the repository, or to those that all share."""
     # A user may have moved a repository to another disk and left a link to it.
-    resolved, cache = _resolved(repository), _resolved(repository.parent)
+    resolved, cache = real_path(repository), real_path(repository.parent)
     return (resolved / "blobs", cache / "blobs") if resolved and cache else None
-
-
-def _main_revision(repository: Path) -> str | None:
-    path = repository / "refs" / "main"
-    try:
-        if path.resolve(strict=True) != path:
-            return None
-        descriptor, _ = open_regular(path)
-        with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, not a path)
-            return file.read(_REFERENCE_BYTES).decode().strip()
-    except (OSError, ValueError, RuntimeError):
-        return None
 
 
 def _changed(path: Path) -> float:
@@ -175,13 +163,6 @@ def _names_in(folder: Path) -> list[str]:
             return [entry.name for entry in entries]
     except (OSError, ValueError):
         return []
-
-
-def _resolved(path: Path) -> Path | None:
-    try:
-        return path.resolve(strict=True)
-    except (OSError, ValueError, RuntimeError):
-        return None
 
 
 def _hub_folder(path: Path) -> Path | None:

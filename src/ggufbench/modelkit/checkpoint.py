@@ -65,7 +65,7 @@ def find_source(text: str) -> Source:
 
 
 def _in_cache(text: str) -> Source:
-    from ggufbench.chat import hub
+    from ggufbench.discovery import hub
 
     cache = hub.hub_cache()
     if text.count("/") != 1 or not hub.is_repository_name(text):

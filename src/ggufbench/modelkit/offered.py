@@ -7,18 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ggufbench.discovery.names import quantization_in
+from ggufbench.discovery.usual import class_of, place_of
 from ggufbench.modelkit.spec import ModelError
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})", re.DOTALL)
 _BESIDE = re.compile(r"(?:^|[-_.])(?:mmproj|imatrix|lora|adapter)(?:[-_.]|$)|^mtp[-_.]", re.IGNORECASE)
 _SAFE_NAME = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[^/\\:][^\\:]{0,500}", re.DOTALL)
-
-# As the first entry that a quantization is, or begins with: four bits, which most people run, then five,
-# eight, and what is left, the larger first.
-_ORDER = (
-    "Q4_K_M", "Q4_K_S", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_1", "Q4", "IQ4", "MXFP4", "NVFP4",
-    "Q5_K_M", "Q5_K_S", "Q5", "Q8_0", "Q8", "Q6_K", "Q6", "Q3", "IQ3", "Q2", "IQ2", "BF16", "F16", "F32",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +108,6 @@ def _is_model(name: str) -> bool:
     return is_gguf and safe and not _BESIDE.search(base[: -len(".gguf")])
 
 
-def _rank(offer: Offer) -> float:
+def _rank(offer: Offer) -> tuple[int, float]:
     kind = offer.quantization or ""
-    for number, entry in enumerate(_ORDER):
-        if kind.startswith(entry):
-            return number if kind == entry else number + 0.5
-    return len(_ORDER)
+    return class_of(kind), place_of(kind)

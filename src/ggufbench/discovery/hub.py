@@ -52,7 +52,7 @@ def is_repository_name(text: str) -> bool:
 
 def repositories(cache: Path) -> list[Repository]:
     """Every repository of models in the cache, by name; none where it is missing or unreadable."""
-    base = resolved(cache)
+    base = real_path(cache)
     if base is None:
         return []
     found = []
@@ -71,7 +71,7 @@ def named(found: list[Repository], name: str) -> list[Repository]:
 
 def snapshots(repository: Repository) -> list[Path]:
     """The downloaded revisions: the one that `main` names, then the others, the latest first."""
-    main = _main_revision(repository)
+    main = main_revision(repository.folder)
     found = [
         Path(entry.path) for entry in _entries(repository.folder / "snapshots") if _is_real_folder(entry)
     ]
@@ -85,11 +85,11 @@ def gguf_files(repository: Repository, snapshot: Path) -> list[Path]:
 
 def stays_in(cache: Path, path: Path) -> bool:
     """Whether a path leads to a regular file in the cache, which has every link resolved."""
-    target = resolved(path)
+    target = real_path(path)
     return target is not None and target.is_relative_to(cache) and target.is_file()
 
 
-def resolved(path: Path) -> Path | None:
+def real_path(path: Path) -> Path | None:
     """The path with every link resolved; None where it leads nowhere."""
     try:
         return path.resolve(strict=True)
@@ -106,10 +106,11 @@ def _walk(folder: Path, deep: int) -> Iterator[Path]:
             yield Path(entry.path)
 
 
-def _main_revision(repository: Repository) -> str | None:
-    path = repository.folder / "refs" / "main"
+def main_revision(repository: Path) -> str | None:
+    """The commit that `refs/main` of a repository's folder names; None where it names none."""
+    path = repository / "refs" / "main"
     try:
-        if resolved(path) != path:
+        if real_path(path) != path:
             return None
         descriptor, _ = open_regular(path)
         with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, not a path)
@@ -120,7 +121,7 @@ def _main_revision(repository: Repository) -> str | None:
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What lies in a folder, by name; nothing where it cannot be read, or is reached by a link."""
-    if resolved(folder) != folder:
+    if real_path(folder) != folder:
         return []
     try:
         with os.scandir(folder) as entries:

@@ -1,0 +1,28 @@
+"""Which quantization is taken where nobody says which: the same order for a download and for what is here."""
+
+from __future__ import annotations
+
+import re
+
+_CLASSES = (re.compile(r"I?Q4"), re.compile("Q5"), re.compile("Q8"))
+
+_USUAL = (
+    "Q4_K_M", "Q4_K_S", "Q4_K", "IQ4_XS", "IQ4_NL", "Q4_1", "Q4_0",
+    "Q5_K_M", "Q5_K_S", "Q5_K", "Q5_1", "Q5_0",
+    "Q8_0",
+    "Q6_K", "MXFP4", "NVFP4", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS",
+    "Q2", "IQ2", "BF16", "F16", "F32",
+)  # fmt: skip
+"""The better compromise between answers and memory first."""
+
+
+def class_of(quantization: str) -> int:
+    """0 for Q4 and IQ4, 1 for Q5, 2 for Q8, 3 for all others: the documented order."""
+    return next((n for n, one in enumerate(_CLASSES) if one.match(quantization)), len(_CLASSES))
+
+
+def place_of(quantization: str) -> float:
+    """The place within its class; one that only begins like an entry comes just after it."""
+    if quantization in _USUAL:
+        return _USUAL.index(quantization)
+    return next((n + 0.5 for n, one in enumerate(_USUAL) if quantization.startswith(one)), len(_USUAL))
