@@ -317,16 +317,15 @@ def test_a_baseline_that_is_the_anchor_is_measured_once(llama_folder, gate_scena
     assert both["anchor"].log_ratios == both["baseline"].log_ratios != []
 
 
-def test_what_llama_cpp_is_compared_with_is_gated_only_where_it_is_named(
-    llama_folder, gate_scenarios, tmp_path
+@pytest.mark.parametrize(("provider", "more"), [("transformers", 'dtype = "float32"\n'), ("langchain", "")])
+def test_what_is_compared_or_built_upon_is_gated_only_where_it_is_named(
+    provider, more, llama_folder, gate_scenarios, tmp_path
 ):
-    """Beside llama.cpp's scenarios lies a baseline, as in the ones that ggufbench ships."""
+    """Beside llama.cpp's scenarios lie a baseline and a chat model, as in the ones that ggufbench ships."""
     folder = shutil.copytree(gate_scenarios, tmp_path / "scenarios")
-    (folder / "transformers-gguf.toml").write_text(
-        'provider = "transformers"\n[setting]\ndevice = "cpu"\ndtype = "float32"\n'
-    )
+    (folder / "other.toml").write_text(f'provider = "{provider}"\n[setting]\ndevice = "cpu"\n{more}')
     request = Request([llama_folder], scenario_folder=folder, results=tmp_path / "results")
     unnamed = plan(Question(request, ".")).entries
-    named = plan(Question(replace(request, scenarios=["transformers-gguf"]), ".")).entries
+    named = plan(Question(replace(request, scenarios=["other"]), ".")).entries
     assert unnamed and all(entry.cases["candidate"].scenario.provider == "engine" for entry in unnamed)
-    assert [entry.cases["candidate"].scenario.provider for entry in named] == ["transformers"]
+    assert [entry.cases["candidate"].scenario.provider for entry in named] == [provider]

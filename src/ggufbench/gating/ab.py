@@ -21,7 +21,7 @@ from ggufbench.records.schema import Machine
 from ggufbench.records.store import StoreError, new_run_id
 from ggufbench.run import Request, earlier_records, find_models, plan_cases, probe_for, read_scenarios
 from ggufbench.scenario import GateSpec, Scenario, load_scenario_file
-from ggufbench.worker.job import SHIPPED
+from ggufbench.worker.job import LAYERS, SHIPPED, TRANSFORMERS
 
 _SEEDS = 2**32
 _HOW_OFTEN = {"launches": 1, "cold_launches": 0}
@@ -194,8 +194,9 @@ def _scenarios(spec: ArmSpec, question: Question) -> list[Scenario]:
     else:
         found = read_scenarios(question.request)
         if not question.request.scenarios:
-            # What llama.cpp is compared with is not what changed; named, it is compared too.
-            found = [scenario for scenario in found if not scenario.is_baseline]
+            # Not what changed, and not in every environment: what llama.cpp is compared with, and what is
+            # built on it. Named, they are compared too.
+            found = [scenario for scenario in found if scenario.provider not in (TRANSFORMERS, *LAYERS)]
     if question.gate is None:
         return found
     return [scenario.model_copy(update={"gate": question.gate}) for scenario in found]
