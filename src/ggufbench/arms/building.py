@@ -19,6 +19,8 @@ _TRIES_TO_REMOVE = 5
 _BETWEEN_TRIES_SECONDS = 0.2
 _END_SECONDS = 5.0
 _KILLED_AFTER_SECONDS = 1.0
+_LOG_READ_BYTES = 256 << 10
+_LONGEST_LINE = 300
 
 # Runs between us and a program that works for minutes. When we end, however that happens, the pipe on its
 # stdin closes, and it ends the whole group: a build that nobody waits for would go on to take the cores from
@@ -156,6 +158,42 @@ def run_logged(command: Sequence[str], env: Mapping[str, str], log: Path, deadli
             return process.wait(deadline_seconds)
         finally:
             _have_it_ended(process)
+
+
+def run_step(
+    command: Sequence[str], failure: str, place: Place, env: Mapping[str, str], deadline_seconds: float
+) -> None:
+    """Run a program of a build: pip, or venv. Raises BuildError with `failure` and its own telling line."""
+    # In the place, so that what a killed run leaves there is found and removed.
+    variables = {**env, "TMPDIR": str(place.scratch)}
+    try:
+        code = run_logged(command, variables, place.log, deadline_seconds)
+    except subprocess.TimeoutExpired:
+        reason = f"it did not end within {deadline_seconds / 3600:.0f} hours"
+    else:
+        if code == 0:
+            return
+        reason = _telling_line(place.log) or f"exit code {code}"
+    raise BuildError(f"{failure}: {reason} (all of it is in {place.log})")
+
+
+def log_tail(log: Path) -> str:
+    """The end of what programs printed."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _LOG_READ_BYTES))
+        return file.read().decode("utf-8", errors="replace")
+
+
+def shown(line: str) -> str:
+    """A line of a program's output, without what could steer a terminal."""
+    return "".join(letter for letter in line.strip() if letter.isprintable())[:_LONGEST_LINE]
+
+
+def _telling_line(log: Path) -> str:
+    """The line in which pip, or venv, says what is wrong; the last line, where none says so."""
+    lines = [shown(line) for line in log_tail(log).splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith("ERROR: ")]
+    return (telling or lines or [""])[-1].removeprefix("ERROR: ")
 
 
 def _have_it_ended(process: subprocess.Popen[bytes]) -> None:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ggufbench.arms.building import BuildError, Place, Tell, build_once, run_logged
+from ggufbench.arms.building import BuildError, Place, Tell, build_once, run_step
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 _BUILD_SECONDS = 3 * 3600.0
 """More than llama.cpp with every GPU backend takes to compile on two cores."""
 _QUESTION_SECONDS = 60.0
-_LOG_READ_BYTES = 256 * 1024
-_LONGEST_LINE = 300
 
 _BUILD_VARIABLES = (
     "ARCHFLAGS", "AR", "AS", "CC", "CFLAGS", "CPPFLAGS", "CUDACXX", "CUDAARCHS", "CUDA_HOME", "CUDA_PATH",
@@ -116,22 +114,16 @@ def _install(requirement: Requirement, place: Place, tell: Tell, env: Mapping[st
     compiles = ", which compiles llama.cpp: some minutes, once" if _is_llama_cpp(requirement) else ""
     tell(f"installing {requirement} into {place.path}{compiles}")
     place.log.write_bytes(b"")
-    variables = build_environment(env)
-    # In the place, so that what a killed build leaves there is found and removed.
-    variables |= {"CMAKE_ARGS": cmake_arguments(env), "TMPDIR": str(place.scratch)}
+    variables = build_environment(env) | {"CMAKE_ARGS": cmake_arguments(env)}
     python = place.path / _PYTHON
     without = ["--without-pip"] if _pip_here_serves_others() else []
     venv = [sys.executable, "-m", "venv", *without, str(place.path)]
-    _run(venv, f"no environment for {requirement}", place, variables)
+    run_step(venv, f"no environment for {requirement}", place, variables, _BUILD_SECONDS)
     pip = [sys.executable, "-m", "pip", "--python", str(python)] if without else [str(python), "-m", "pip"]
     # Without its cache: pip keeps one wheel for all build options, and would install one built with others.
     options = ["--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
-    _run(
-        [*pip, "install", *options, "--", str(requirement)],
-        f"{requirement} was not installed",
-        place,
-        variables,
-    )
+    install = [*pip, "install", *options, "--", str(requirement)]
+    run_step(install, f"{requirement} was not installed", place, variables, _BUILD_SECONDS)
     return json.dumps(
         {
             "requirement": str(requirement),
@@ -155,18 +147,6 @@ def _pip_here_serves_others() -> bool:
         return False
 
 
-def _run(command: list[str], failure: str, place: Place, env: Mapping[str, str]) -> None:
-    try:
-        code = run_logged(command, env, place.log, _BUILD_SECONDS)
-    except subprocess.TimeoutExpired:
-        reason = f"it did not end within {_BUILD_SECONDS / 3600:.0f} hours"
-    else:
-        if code == 0:
-            return
-        reason = _telling_line(place.log) or f"exit code {code}"
-    raise BuildError(f"{failure}: {reason} (all of it is in {place.log})")
-
-
 def _installed_version(python: Path, requirement: Requirement, place: Place) -> str:
     """Ask the new environment: pip's configuration may have led the package to another folder."""
     try:
@@ -184,20 +164,6 @@ def _installed_version(python: Path, requirement: Requirement, place: Place) -> 
             f"in `pip config list` (all of it is in {place.log})"
         ) from None
     return done.stdout.strip()
-
-
-def _telling_line(log: Path) -> str:
-    """The line in which pip, or venv, says what is wrong; the last line, where none says so."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _LOG_READ_BYTES))
-        text = file.read().decode("utf-8", errors="replace")
-    lines = [_shown(line) for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith("ERROR: ")]
-    return (telling or lines or [""])[-1].removeprefix("ERROR: ")
-
-
-def _shown(line: str) -> str:
-    return "".join(letter for letter in line.strip() if letter.isprintable())[:_LONGEST_LINE]
 
 
 def _deciding_variables(env: Mapping[str, str]) -> dict[str, str]:

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufbench.arms.building import Tell, run_logged
+from ggufbench.arms.building import Tell, log_tail, run_logged, shown
 from ggufbench.limits import cache_folder
 from ggufbench.modelkit.checkpoint import Source, find_source, stage
-from ggufbench.modelkit.converter import Converter, get_converter, log_tail, shown
+from ggufbench.modelkit.converter import Converter, get_converter
 from ggufbench.modelkit.output import check_space, check_target, orderly_end, part, settle
 from ggufbench.modelkit.spec import ModelError
 

@@ -13,7 +13,6 @@ import json
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tarfile
@@ -21,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufbench.arms.building import BuildError, Place, Tell, build_once, run_logged
+from ggufbench.arms.building import BuildError, Place, Tell, build_once, run_step
 from ggufbench.arms.environments import build_environment
 from ggufbench.modelkit.spec import ModelError
 
@@ -47,8 +46,6 @@ _WANTED = re.compile(
 _MEMBER_BYTES = 64 << 20
 _DOWNLOAD_SECONDS = 3600.0
 _INSTALL_SECONDS = 2 * 3600.0
-_LOG_READ_BYTES = 256 << 10
-_LONGEST_LINE = 300
 _PYTHON = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
 _PIP_OPTIONS = ("--no-input", "--disable-pip-version-check", "--progress-bar", "off")
 
@@ -110,7 +107,13 @@ def _fetch(version: str, place: Place, tell: Tell, env: Mapping[str, str]) -> st
     # Only this package from source: pip asks its build backend for its metadata, and compiles nothing.
     command = [sys.executable, "-m", "pip", "download", *_PIP_OPTIONS, "--no-deps"]
     command += ["--no-binary", _DISTRIBUTION, "--dest", str(downloads), "--", requirement]
-    _run(command, f"the source of {requirement} was not fetched", place, env, _DOWNLOAD_SECONDS)
+    run_step(
+        command,
+        f"the source of {requirement} was not fetched",
+        place,
+        build_environment(env),
+        _DOWNLOAD_SECONDS,
+    )
     archive = next(iter(downloads.glob("*.tar.gz")), None)
     if archive is None:
         raise BuildError(f"pip fetched no .tar.gz of {requirement} (all of it is in {place.log})")
@@ -158,39 +161,9 @@ def _install(place: Place, tell: Tell, env: Mapping[str, str]) -> str:
     place.log.write_bytes(b"")
     python = place.path / _PYTHON
     venv = [sys.executable, "-m", "venv", str(place.path)]
-    _run(venv, "no environment for the converter", place, env, _INSTALL_SECONDS)
+    run_step(venv, "no environment for the converter", place, build_environment(env), _INSTALL_SECONDS)
     command = [str(python), "-m", "pip", "install", *_PIP_OPTIONS, "--", *REQUIREMENTS]
-    _run(command, "what the converter needs was not installed", place, env, _INSTALL_SECONDS)
+    run_step(
+        command, "what the converter needs was not installed", place, build_environment(env), _INSTALL_SECONDS
+    )
     return json.dumps({"requirements": REQUIREMENTS, "python": platform.python_version()})
-
-
-def _run(command: list[str], failure: str, place: Place, env: Mapping[str, str], seconds: float) -> None:
-    # In the place, so that what a killed run leaves there is found and removed.
-    variables = build_environment(env) | {"TMPDIR": str(place.scratch)}
-    try:
-        code = run_logged(command, variables, place.log, seconds)
-    except subprocess.TimeoutExpired:
-        reason = f"it did not end within {seconds / 3600:.0f} hours"
-    else:
-        if code == 0:
-            return
-        reason = _telling_line(place.log) or f"exit code {code}"
-    raise BuildError(f"{failure}: {reason} (all of it is in {place.log})")
-
-
-def _telling_line(log: Path) -> str:
-    lines = [shown(line) for line in log_tail(log).splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith("ERROR: ")]
-    return (telling or lines or [""])[-1].removeprefix("ERROR: ")
-
-
-def log_tail(log: Path) -> str:
-    """The end of what programs printed."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _LOG_READ_BYTES))
-        return file.read().decode("utf-8", errors="replace")
-
-
-def shown(line: str) -> str:
-    """A line of a program's output, without what could steer a terminal."""
-    return "".join(letter for letter in line.strip() if letter.isprintable())[:_LONGEST_LINE]
