@@ -11,15 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ggufbench.discovery.model import Model, Original
+from ggufbench.discovery.tables import bytes_per_element
 from ggufbench.machine import resolve_threads
 from ggufbench.probe import Environment
 from ggufbench.scenario import Scenario, WorkloadSpec
 from ggufbench.worker.job import TRANSFORMERS, Job, Setting, Workload
 
-_BYTES_PER_ELEMENT = {
-    "f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q4_0": 18 / 32, "q4_1": 20 / 32, "q5_0": 22 / 32,
-    "q5_1": 24 / 32, "iq4_nl": 18 / 32,
-}  # fmt: skip
 _INTERPRETER_BYTES = 40 * 2**20
 _ACTIVATION_BYTES = 64 * 2**20
 
@@ -163,7 +160,7 @@ def resolve_setting(scenario: Scenario) -> Setting:
 
 def kv_bytes(model: Model, setting: Setting) -> int:
     """Bytes of the KV cache: layers with a sliding window keep it and one ubatch, the others n_ctx tokens."""
-    k, v = _BYTES_PER_ELEMENT[setting.type_k], _BYTES_PER_ELEMENT[setting.type_v]
+    k, v = bytes_per_element(setting.type_k), bytes_per_element(setting.type_v)
     # As llama.cpp does: whole blocks of 256 cells, and no batch larger than the context.
     cells = _round_up(setting.n_ctx, 256)
     ubatch = min(setting.n_ubatch, setting.n_batch, setting.n_ctx)

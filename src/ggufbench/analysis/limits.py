@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from ggufbench.analysis.metrics import Summary
 from ggufbench.discovery.model import AttentionShape, KvShape
-from ggufbench.discovery.tables import TENSOR_TYPES
+from ggufbench.discovery.tables import bytes_per_element
 from ggufbench.worker.job import Setting, Workload
 
 CACHES_TO_JUDGE = 4
@@ -22,10 +22,6 @@ model can stay in the cache, which is several times as fast as the memory."""
 PROMPT_LIMIT = 1.25
 """The multiply-add rate is one that llama.cpp reached, not a law of nature: another model may reach a little
 more. A prompt that was not computed at all is tens of times above it."""
-
-_BYTES_PER_ELEMENT = {
-    kind.name.lower(): kind.block_bytes / kind.block_elements for kind in TENSOR_TYPES.values()
-}
 
 
 class Facts(Protocol):
@@ -117,7 +113,7 @@ def decode_bytes(facts: Facts, setting: Setting, workload: Workload) -> float:
     For n generated tokens after d: W + (sum over layers of K and V elements x their bytes) x A(d, n) / n,
     with A of `attended_tokens`.
     """
-    k, v = _BYTES_PER_ELEMENT[setting.type_k], _BYTES_PER_ELEMENT[setting.type_v]
+    k, v = bytes_per_element(setting.type_k), bytes_per_element(setting.type_v)
     kv, depth, tokens = facts.kv, workload.depth, workload.generated_tokens
     full = (kv.full_k * k + kv.full_v * v) * attended_tokens(depth, tokens)
     sliding = (kv.sliding_k * k + kv.sliding_v * v) * attended_tokens(depth, tokens, facts.sliding_window)

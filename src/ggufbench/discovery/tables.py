@@ -113,3 +113,17 @@ VALUE_FORMATS: dict[int, str] = {
 """GGUF value type -> the `struct` code of one value."""
 VALUE_STRING = 8
 VALUE_ARRAY = 9
+
+
+def type_id(name: str) -> int:
+    """The number of a tensor type by its name in any case, such as `q8_0`. Raises KeyError."""
+    return _IDS[name.upper()]
+
+
+def bytes_per_element(name: str) -> float:
+    """Bytes that one number takes in a tensor of that type. Raises KeyError."""
+    kind = TENSOR_TYPES[type_id(name)]
+    return kind.block_bytes / kind.block_elements
+
+
+_IDS = {kind.name: number for number, kind in TENSOR_TYPES.items()}
