@@ -2,6 +2,8 @@
 
 import dataclasses
 import statistics
+import subprocess
+import sys
 
 import pytest
 
@@ -139,3 +141,19 @@ def test_flash_attention_is_what_the_setting_says(provider, flash_attn, layer_ca
     lines = [text for _, text in ended.find("loaded")["log"] if "flash_attn" in text]
     assert lines, "llama.cpp says which it uses"
     assert all(("enabled" in line or "= 1" in line) == (flash_attn == "on") for line in lines), lines
+
+
+_LOADS = """
+import sys, llama_cpp
+from ggufbench.chat.model import ChatLlamaCpp
+before = set(sys.modules)
+ChatLlamaCpp(model_path=sys.argv[1], n_ctx=256, n_gpu_layers=0, n_threads=1)
+print(*sorted(name for name in set(sys.modules) - before if name.partition(".")[0] not in ("llama_cpp", "encodings")))
+"""
+
+
+def test_loading_imports_nothing(wordy_folder):
+    """An import inside the load would be timed as a part of it."""
+    file = next(wordy_folder.glob("*.gguf"))
+    done = subprocess.run([sys.executable, "-c", _LOADS, file], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -10,11 +10,12 @@ import subprocess
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from ggufbench.records.schema import Machine, SourceState
+if TYPE_CHECKING:
+    from ggufbench.records.schema import Machine, SourceState
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
@@ -26,6 +27,8 @@ def read_machine(devices: Iterable[str] = ()) -> Machine:
     Only what stays the same between two sessions goes into the fingerprint: no clock rate, no load, no host
     name, no patch version.
     """
+    from ggufbench.records.schema import Machine
+
     cpu = _cpu_info()
     facts: dict[str, Any] = {
         "cpu": str(cpu.get("brand_raw") or platform.processor() or "unknown"),
@@ -105,6 +108,8 @@ def available_memory_bytes() -> int:
 
 def source_state(folder: Path) -> SourceState:
     """Commit and dirty flag of the repository around a folder; None for what git does not say."""
+    from ggufbench.records.schema import SourceState
+
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return SourceState(commit=None, dirty=None)

@@ -8,7 +8,7 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
-from ggufbench.chat import LlamaCppModelConfig, ModelConfigError, Provider, TransformersModelConfig
+from ggufbench.chat import LlamaCppModelConfig, ModelConfigError, Provider, TransformersModelConfig, config
 
 
 def test_the_defaults():
@@ -82,7 +82,7 @@ def test_an_application_may_keep_either_in_its_own_settings():
 
 def test_on_macos_transformers_warns_once(monkeypatch, recwarn):
     """The platform is pretended; nothing else of macOS is."""
-    monkeypatch.setattr("ggufbench.chat.config._warned", False)
+    config._warn_once.cache_clear()
     TransformersModelConfig(model="owner/name")
     assert not recwarn, "elsewhere it says nothing"
     monkeypatch.setattr(sys, "platform", "darwin")

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -18,14 +19,11 @@ from pydantic import (
     model_validator,
 )
 
-from ggufbench.chat.options import Count, Penalty, Positive, Seed, Share, Stop, Temperature
+from ggufbench.chat.options import PLAIN_KV_TYPES, ModelOptions, Positive, Temperature
 from ggufbench.discovery.header import printable
 from ggufbench.discovery.hub import is_repository_name
 
 AUTO = "auto"
-
-KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
-_PLAIN_KV_TYPES = ("f32", "f16", "bf16")
 
 
 def _as_text(value: Any) -> Any:
@@ -60,11 +58,8 @@ class _Config(BaseModel):
                 raise ModelConfigError(_sentence(type(self), error)) from None
 
 
-class LlamaCppModelConfig(_Config):
-    """A model that llama.cpp runs. Every field is applied; names and units are those of `ChatLlamaCpp`.
-
-    Raises ModelConfigError; inside another pydantic model a ValidationError with the same sentence.
-    """
+class _Gguf(_Config):
+    """Which file."""
 
     provider: Annotated[Literal["llamacpp", Provider.LLAMACPP], AfterValidator(Provider)] = Provider.LLAMACPP
     model: Annotated[str, Field(min_length=1)]
@@ -73,36 +68,14 @@ class LlamaCppModelConfig(_Config):
     """A GGUF file, of a split model the first part; `auto`: the file that `find_gguf_in_cache` finds."""
     quantization: Annotated[str, Field(min_length=1)] | None = None
     """Which one `auto` shall find, such as `Q4_K_M`; None: the one that it prefers."""
-    n_ctx: Positive = 4096
-    """Tokens of question and answer together."""
-    n_gpu_layers: Annotated[int, Field(ge=-1, lt=2**31)] = -1
-    """Layers on the GPU: -1 for all of them, 0 for the processor alone."""
-    n_batch: Positive = 512
-    """Tokens of a prompt that are evaluated at once."""
-    n_threads: Positive | None = None
-    """None: one for each physical core."""
-    use_mlock: bool = False
-    """Keep the weights in memory, never swapped out."""
-    use_mmap: bool = True
-    """Map the file instead of reading it."""
-    flash_attn: bool | Literal["auto"] = "auto"
-    type_k: KvType = "f16"
-    type_v: KvType = "f16"
-    temperature: Temperature = 0.8
-    """0 takes the likeliest token each time."""
-    top_p: Share = 0.95
-    top_k: Count = 40
-    """The likeliest tokens that are considered; 0 considers all."""
-    min_p: Share = 0.05
-    repeat_penalty: Penalty = 1.0
-    max_tokens: Positive | None = None
-    """Of an answer; None: until the model ends it, or the context is full."""
-    stop: list[Stop] | None = None
-    """Texts that end an answer, and are left out of it."""
-    seed: Seed | None = None
-    """The same answers each time; None: others each time."""
-    chat_template: Annotated[str, Field(min_length=1)] | None = None
-    """A Jinja template instead of the file's own."""
+
+
+class LlamaCppModelConfig(ModelOptions, _Gguf):
+    """A model that llama.cpp runs. Every field is applied; names and units are those of `ChatLlamaCpp`.
+
+    Raises ModelConfigError; inside another pydantic model a ValidationError with the same sentence.
+    """
+
     verbose: bool = False
     """Let llama.cpp write its log to stderr."""
 
@@ -111,7 +84,7 @@ class LlamaCppModelConfig(_Config):
         _check_name(self)
         if self.model_path != AUTO and self.quantization is not None:
             raise ValueError('quantization is for model_path = "auto"; leave it out, the file has its own')
-        if self.type_v not in _PLAIN_KV_TYPES and self.flash_attn is False:
+        if self.type_v not in PLAIN_KV_TYPES and self.flash_attn is False:
             raise ValueError(f'type_v = "{self.type_v}" needs flash attention; set flash_attn = "auto"')
         return self
 
@@ -162,22 +135,17 @@ def _check_name(config: LlamaCppModelConfig | TransformersModelConfig) -> None:
         )
 
 
-_warned = False
-
-
+@cache
 def _warn_once() -> None:
-    # Not left to the filters of the module warnings, which may show the same text for each caller.
-    global _warned  # noqa: PLW0603 (once in a process)
-    if not _warned:
-        _warned = True
-        # A FutureWarning: a DeprecationWarning would be shown to nobody who only uses the application.
-        warnings.warn(
-            "On macOS transformers is deprecated and llama.cpp is recommended: take "
-            'LlamaCppModelConfig(model="owner/name", model_path="auto") with a GGUF of the model, which '
-            "`ggufbench pull owner/name --quant Q4_K_M` downloads",
-            FutureWarning,
-            stacklevel=2,
-        )
+    """Once in a process; the filters of the module warnings may show the same text for each caller."""
+    # A FutureWarning: a DeprecationWarning would be shown to nobody who only uses the application.
+    warnings.warn(
+        "On macOS transformers is deprecated and llama.cpp is recommended: take "
+        'LlamaCppModelConfig(model="owner/name", model_path="auto") with a GGUF of the model, which '
+        "`ggufbench pull owner/name --quant Q4_K_M` downloads",
+        FutureWarning,
+        stacklevel=2,
+    )
 
 
 def _sentence(kind: type[BaseModel], error: ValidationError) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ggufbench.discovery.header import printable
+
 
 class ChatModelError(ValueError):
     """A model cannot be loaded or asked in this way.
@@ -12,6 +14,4 @@ class ChatModelError(ValueError):
 
 def shown(text: str, most: int = 300) -> str:
     """Text of a file or of llama.cpp, fit for a message: one line, no control characters, at most `most`."""
-    line = " ".join(text.split())
-    cleaned = "".join(c if c.isprintable() else "_" for c in line[: most + 1])
-    return cleaned if len(cleaned) <= most else cleaned[: most - 3] + "..."
+    return printable(" ".join(text.split()), most)

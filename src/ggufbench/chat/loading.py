@@ -9,17 +9,14 @@ from typing import Any, Literal
 from ggufbench.chat.engine import Engine
 from ggufbench.chat.errors import ChatModelError, shown
 from ggufbench.chat.native import has_gpu, library, loading, log
+from ggufbench.chat.options import PLAIN_KV_TYPES, KvType
+from ggufbench.discovery.classify import RefusedError
+from ggufbench.discovery.facts import Provenance, describe
+from ggufbench.discovery.header import HeaderError, read_header
+from ggufbench.discovery.shards import gather
+from ggufbench.discovery.tables import bytes_per_element, type_id
+from ggufbench.machine import available_memory_bytes, resolve_threads
 
-KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
-_PLAIN = ("f32", "f16", "bf16")
-_KV_TYPES: dict[str, int] = {
-    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
-}  # fmt: skip
-"""`enum ggml_type`."""
-_KV_BITS = {
-    "f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5,
-    "iq4_nl": 4.5,
-}  # fmt: skip
 _UBATCH = 512
 _NO_DEVICE = -1
 
@@ -43,7 +40,7 @@ class Settings:
 def load(path: Path, settings: Settings) -> Engine:
     """The model in memory. Raises ChatModelError for what is no chat model, and for what does not fit."""
     api = library()
-    if settings.type_v not in _PLAIN and settings.flash_attn is False:
+    if settings.type_v not in PLAIN_KV_TYPES and settings.flash_attn is False:
         raise ChatModelError(f'type_v = "{settings.type_v}" needs flash attention; set flash_attn = "auto".')
     kv_bytes = _kv_bytes(path, settings)
     _refuse_beyond_memory(api, path, settings, kv_bytes)
@@ -78,8 +75,6 @@ def _model_params(api: Any, settings: Settings) -> Any:
 
 
 def _context_params(api: Any, settings: Settings) -> Any:
-    from ggufbench.machine import resolve_threads
-
     params = api.llama_context_default_params()
     params.n_ctx = settings.n_ctx
     params.n_batch = min(settings.n_batch, settings.n_ctx)
@@ -87,17 +82,12 @@ def _context_params(api: Any, settings: Settings) -> Any:
     # Prompts with the same number: more than the physical cores only wait for each other.
     params.n_threads = params.n_threads_batch = resolve_threads(settings.n_threads or "physical")
     params.flash_attn_type = -1 if settings.flash_attn == "auto" else int(settings.flash_attn)
-    params.type_k, params.type_v = _KV_TYPES[settings.type_k], _KV_TYPES[settings.type_v]
+    params.type_k, params.type_v = type_id(settings.type_k), type_id(settings.type_v)
     return params
 
 
 def _kv_bytes(path: Path, settings: Settings) -> int:
     """Bytes of the KV cache, from the file's header. Raises ChatModelError for what is no chat model."""
-    from ggufbench.discovery.classify import RefusedError
-    from ggufbench.discovery.facts import Provenance, describe
-    from ggufbench.discovery.header import HeaderError, read_header
-    from ggufbench.discovery.shards import gather
-
     if not path.exists():
         raise ChatModelError(f"There is no file {shown(str(path))}; `ggufbench models` lists what is here.")
     if path.is_dir():
@@ -108,15 +98,13 @@ def _kv_bytes(path: Path, settings: Settings) -> int:
         raise ChatModelError(
             f"{shown(str(path))} cannot be asked: {shown(str(error))}; `ggufbench models` lists what can be."
         ) from None
-    k, v = _KV_BITS[settings.type_k] / 8, _KV_BITS[settings.type_v] / 8
+    k, v = bytes_per_element(settings.type_k), bytes_per_element(settings.type_v)
     kv = model.kv
     return round(settings.n_ctx * ((kv.full_k + kv.sliding_k) * k + (kv.full_v + kv.sliding_v) * v))
 
 
 def _refuse_beyond_memory(api: Any, path: Path, settings: Settings, kv_bytes: int) -> None:
     """Linux grants memory that it does not have, and ends the process when llama.cpp writes to it."""
-    from ggufbench.machine import available_memory_bytes
-
     free = available_memory_bytes()
     if kv_bytes > free and (settings.n_gpu_layers == 0 or not has_gpu(api)):
         raise ChatModelError(

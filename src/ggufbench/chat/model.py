@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
@@ -24,19 +24,8 @@ from ggufbench.chat.bridge import in_thread
 from ggufbench.chat.chunks import call_chunk, last_chunk, text_chunk, whole_message
 from ggufbench.chat.engine import Engine, Tally
 from ggufbench.chat.errors import ChatModelError
-from ggufbench.chat.loading import KvType, Settings, load
-from ggufbench.chat.options import (
-    Count,
-    Options,
-    Penalty,
-    Positive,
-    Seed,
-    Share,
-    Stop,
-    Temperature,
-    options,
-    sentence,
-)
+from ggufbench.chat.loading import Settings, load
+from ggufbench.chat.options import ModelOptions, Options, options, sentence
 from ggufbench.chat.tools import Call, as_tool
 
 __all__ = ["ChatLlamaCpp", "ChatModelError"]
@@ -46,7 +35,7 @@ _ASKING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_toke
 _ANY = ("any", "required", True)
 
 
-class ChatLlamaCpp(BaseChatModel):
+class ChatLlamaCpp(ModelOptions, BaseChatModel):
     """A GGUF model as a chat model. Making one loads the file; raises ChatModelError where that fails.
 
     One context serves all callers, one after the other. It keeps what it has evaluated, so the next turn of
@@ -58,36 +47,6 @@ class ChatLlamaCpp(BaseChatModel):
 
     model_path: str = Field(min_length=1)
     """A GGUF file, of a split model the first part."""
-    n_ctx: Positive = 4096
-    """Tokens of prompt and answer together."""
-    n_gpu_layers: int = Field(default=-1, ge=-1, lt=2**31)
-    """Layers on the GPU: -1 for all of them, 0 for the processor alone."""
-    n_batch: Positive = 512
-    """Tokens of a prompt that are evaluated at once."""
-    n_threads: Positive | None = None
-    """For prompts and answers; None: one for each physical core."""
-    use_mlock: bool = False
-    """Keep the weights in memory, never swapped out."""
-    use_mmap: bool = True
-    """Map the file instead of reading it."""
-    flash_attn: bool | Literal["auto"] = "auto"
-    type_k: KvType = "f16"
-    type_v: KvType = "f16"
-    temperature: Temperature = 0.8
-    """0 takes the likeliest token each time."""
-    top_p: Share = 0.95
-    top_k: Count = 40
-    """The likeliest tokens that are considered; 0 considers all."""
-    min_p: Share = 0.05
-    repeat_penalty: Penalty = 1.0
-    max_tokens: Positive | None = None
-    """Of an answer; None: until the model ends it, or the context is full."""
-    stop: list[Stop] | None = None
-    """Texts that end an answer, and are left out of it."""
-    seed: Seed | None = None
-    """The same answers each time; None: others each time."""
-    chat_template: str | None = Field(default=None, min_length=1)
-    """A Jinja template instead of the file's own."""
     streaming: bool = False
     """Let `invoke` stream too, so that callbacks get each token."""
     verbose: bool = Field(default=False, repr=False)

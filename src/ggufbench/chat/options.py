@@ -1,9 +1,9 @@
-"""What can be said about an answer: with the model for all of them, or with one question for that one."""
+"""What can be said of a model and its answers: with the model for all, or with a question for that one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +18,45 @@ Temperature = Annotated[float, Field(ge=0, le=100)]
 Penalty = Annotated[float, Field(gt=0, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**32 - 1)]
 Stop = Annotated[str, Field(min_length=1)]
+
+KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
+PLAIN_KV_TYPES = ("f32", "f16", "bf16")
+"""A V cache of any other type needs flash attention."""
+
+
+class ModelOptions(BaseModel):
+    """How a model is loaded and how it answers: the same in a config and in `ChatLlamaCpp`."""
+
+    n_ctx: Positive = 4096
+    """Tokens of prompt and answer together."""
+    n_gpu_layers: int = Field(default=-1, ge=-1, lt=2**31)
+    """Layers on the GPU: -1 for all of them, 0 for the processor alone."""
+    n_batch: Positive = 512
+    """Tokens of a prompt that are evaluated at once."""
+    n_threads: Positive | None = None
+    """For prompts and answers; None: one for each physical core."""
+    use_mlock: bool = False
+    """Keep the weights in memory, never swapped out."""
+    use_mmap: bool = True
+    """Map the file instead of reading it."""
+    flash_attn: bool | Literal["auto"] = "auto"
+    type_k: KvType = "f16"
+    type_v: KvType = "f16"
+    temperature: Temperature = 0.8
+    """0 takes the likeliest token each time."""
+    top_p: Share = 0.95
+    top_k: Count = 40
+    """The likeliest tokens that are considered; 0 considers all."""
+    min_p: Share = 0.05
+    repeat_penalty: Penalty = 1.0
+    max_tokens: Positive | None = None
+    """Of an answer; None: until the model ends it, or the context is full."""
+    stop: list[Stop] | None = None
+    """Texts that end an answer, and are left out of it."""
+    seed: Seed | None = None
+    """The same answers each time; None: others each time."""
+    chat_template: str | None = Field(default=None, min_length=1)
+    """A Jinja template instead of the file's own."""
 
 
 class Options(BaseModel):

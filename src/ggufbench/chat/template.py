@@ -41,16 +41,15 @@ class Template:
         Some templates refuse two messages of one role in a row, or a system message. Such a conversation is
         put into a form that they take; ChatModelError where that does not help either.
         """
-        failure: Exception | None = None
+        failures: list[Exception] = []
         for form in _forms(messages):
             try:
                 return self._render(form, tools)
             except LimitError as error:
                 raise self._broken(error) from None
             except Exception as error:  # a template can raise anything, a lack of memory too
-                failure = failure or error
-        assert failure is not None  # noqa: S101 (there is always one form)
-        raise self._broken(failure)
+                failures.append(error)
+        raise self._broken(failures[0])
 
     def _render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str:
         parts, length = [], 0
