@@ -142,6 +142,7 @@ class Picker(App[Entry]):
     def on_mount(self) -> None:
         """A signal that ends the program leaves the terminal as it was."""
         loop = asyncio.get_running_loop()
+        # Windows has no such handlers, and only the main thread may set them.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self.action_leave)
