@@ -148,7 +148,8 @@ import sys, llama_cpp
 from ggufbench.chat.model import ChatLlamaCpp
 before = set(sys.modules)
 ChatLlamaCpp(model_path=sys.argv[1], n_ctx=256, n_gpu_layers=0, n_threads=1)
-print(*sorted(name for name in set(sys.modules) - before if name.partition(".")[0] not in ("llama_cpp", "encodings")))
+new = set(sys.modules) - before
+print(*sorted(name for name in new if name.partition(".")[0] not in ("llama_cpp", "encodings")))
 """
 
 

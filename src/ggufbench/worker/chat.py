@@ -115,7 +115,8 @@ class Chat:
 
         Raises ProviderError where the answer came in one piece.
         """
-        question = self._asked(self._questions.endless(number))
+        question = self._questions.endless(number)
+        self._forget()
         self._watch.start()
         with closing(self._chunks(question)) as chunks:
             answered = list(chunks)
@@ -142,7 +143,8 @@ class Chat:
     def digest(self) -> str:
         """Hash of the first 32 tokens of the answer to a fixed message."""
         text = ""
-        with closing(self._chunks(self._asked(questions.FIXED))) as chunks:
+        self._forget()
+        with closing(self._chunks(questions.FIXED)) as chunks:
             for _, chunk in chunks:
                 more = _text(chunk)
                 text += more
@@ -161,22 +163,21 @@ class Chat:
 
     def _until_first(self, message: str) -> float:
         """Seconds from the question to the first text; the watch has been started, and runs on."""
-        question = self._asked(message)
+        self._forget()
         self._watch.start()
         start = perf_counter_ns()
-        with closing(self._chunks(question)) as chunks:
+        with closing(self._chunks(message)) as chunks:
             stop = next((stamp for stamp, chunk in chunks if _text(chunk)), None)
         if stop is None:
             raise self._silent()
         return (stop - start) / 1e9
 
-    def _asked(self, message: str) -> str:
-        """The message, when nothing is left of earlier questions where the chat model can forget them."""
+    def _forget(self) -> None:
+        """Leave nothing of earlier questions, where the chat model can forget them."""
         if callable(reset := getattr(self._model, "reset", None)):
             with self._explained("was reset"):
                 reset()
         self._clock.clear()
-        return message
 
     def _chunks(self, message: str) -> Generator[tuple[int, Any]]:
         """Every chunk of the answer and when it came. Closed early, it closes the provider's own stream.
