@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from ggufbench.launcher import Interpreter, launch
-from ggufbench.records.schema import Outcome
+from ggufbench.records.runs import read_run
+from ggufbench.records.samples import summaries
+from ggufbench.records.schema import MemoryMark, Outcome
 from ggufbench.worker.channel import GO
 from ggufbench.worker.job import Job, Setting, Workload
 
+RESULTS = Path(__file__).parents[1] / "results"
 CUDA_ERROR = Path(__file__).parent / "workers" / "cuda_error.py"
 MIB = 2**20
 
@@ -121,3 +124,23 @@ def test_any_other_refusal_is_a_failure(make_job, tmp_path):
     cut.write_bytes(Path(job["model_path"]).read_bytes()[:1000])
     ended = launch({**job, "model_path": str(cut)}, lambda _phase: 60)
     assert (ended.outcome, ended.phase) == (Outcome.FAILED, "load")
+
+
+@pytest.mark.parametrize(
+    ("free", "used"),
+    [
+        ({"load": 70, "prompt": 45, "digest": 46, "exit": 100}, 55),
+        ({"import": 100, "load": 70, "prompt": 45, "digest": 45}, 55),
+        ({"load": 70, "prompt": 45}, None),
+        ({"load": 70, "prompt": 70, "exit": 70}, None),
+    ],
+    ids=["after the exit", "a document before 4", "it died before the exit", "a device that does not say"],
+)
+def test_memory_of_a_device_is_counted_from_what_is_free_without_the_model(free, used):
+    launch = next(record for record in read_run(RESULTS, "first").records if record.summary).launches[-1]
+    marks = [
+        MemoryMark(after=after, figures={}, device_free_bytes={"A": bytes_free, "B": 5})
+        for after, bytes_free in free.items()
+    ]
+    found = summaries([launch.model_copy(update={"marks": marks})], 1).get("device_used_bytes")
+    assert (found and found.median) == used

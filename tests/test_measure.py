@@ -164,7 +164,7 @@ def test_each_phase_has_a_peak_of_its_own(llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder, launches=1)
     (launch,) = measure_case(prepared.cases[0], make_bench(prepared)).launches
     marks = {mark.after: mark.figures for mark in launch.marks}
-    assert list(marks) == ["import", "load", "first_decode", "prompt", "decode", "digest"]
+    assert list(marks) == ["import", "load", "first_decode", "prompt", "decode", "digest", "exit"]
     assert marks["import"]["peak_rss_bytes"] < marks["load"]["peak_rss_bytes"]
     assert all(figures["pss_bytes"] <= figures["rss_bytes"] for figures in marks.values())
     assert all(figures["rss_bytes"] <= figures["peak_rss_bytes"] for figures in marks.values())
@@ -294,6 +294,10 @@ def test_the_rpc_scenario_runs_on_the_rpc_device_alone(model_folder, plan_cases,
         assert set(effective.layers) == {"RPC0"}
         assert f"RPC0[{with_rpc}]" in effective.buffers["model"]
         assert record.summary["device_bytes"].median > 0
+        free = {mark.after: mark.device_free_bytes for mark in record.launches[0].marks}
+        assert free["import"] == {}, "to ask a GPU before the load would start its driver outside of it"
+        assert all(list(found) == ["RPC0"] for after, found in free.items() if after != "import")
+        assert all(device.memory_free_bytes is None for device in record.provider.devices)
 
 
 @pytest.mark.gpu

@@ -144,6 +144,14 @@ def test_the_remedy_depends_on_the_device():
     assert plain.free_bytes("cuda") is None and plain.gpu_names() == []
 
 
+def test_a_build_that_says_what_is_wrong_is_quoted_instead_of_a_remedy():
+    cpu = Device(name="CPU", description="x", type="cpu", memory_free_bytes=0, memory_total_bytes=0)
+    said = "ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected"
+    found = Environment({}, "", supports_rpc=False, devices=[cpu], errors=said)
+    assert found.lacks("cuda") == f"no cuda device: this llama.cpp sees CPU ({said})"
+    assert "-DGGML_VULKAN=on" in found.lacks("vulkan"), "what CUDA lacks says nothing of Vulkan"
+
+
 def test_memory_of_several_devices_adds_up():
     devices = [
         Device(name=f"CUDA{n}", description="x", type="gpu", memory_free_bytes=5, memory_total_bytes=9)

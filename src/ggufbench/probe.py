@@ -32,6 +32,8 @@ class Environment:
     devices: list[Device]
     problem: str | None = None
     library: str = "llama.cpp"
+    errors: str = ""
+    """What the library said was wrong when it looked for devices."""
     missing_packages: dict[str, str] = field(default_factory=dict)
     """Of each layer over llama.cpp that cannot be measured here, by the provider's name."""
 
@@ -46,8 +48,9 @@ class Environment:
                 "this llama.cpp was built without RPC; rebuild llama-cpp-python with CMAKE_ARGS=-DGGML_RPC=ON"
             )
         seen = ", ".join(found.name for found in self.devices)
-        remedy = f" ({_REMEDY[device]})" if device in _REMEDY else ""
-        return f"no {device} device: this {self.library} sees {seen}{remedy}"
+        # A build with that backend says itself what is wrong: to build it again would change nothing.
+        why = self.errors if device in self.errors.casefold() else _REMEDY.get(device)
+        return f"no {device} device: this {self.library} sees {seen}" + (f" ({why})" if why else "")
 
     def lacks_layer(self, provider: str) -> str | None:
         """Why a provider cannot be measured here, in one sentence; None where nothing of it is missing."""
@@ -58,7 +61,7 @@ class Environment:
 
     def free_bytes(self, device: str) -> int | None:
         """Free memory on the devices of that kind together; None where they do not say."""
-        return sum(found.memory_free_bytes for found in self._named(device)) or None
+        return sum(found.memory_free_bytes or 0 for found in self._named(device)) or None
 
     def gpu_names(self) -> list[str]:
         """Devices that are not the processor, with what they are."""
@@ -109,6 +112,7 @@ def _environment(answer: dict[str, Any], library: str = "llama.cpp") -> Environm
         system_info=answer["system_info"],
         supports_rpc=answer["supports_rpc"],
         devices=[Device(**device) for device in answer["devices"]],
+        errors=answer.get("errors", ""),
         missing_packages=answer.get("layers", {}),
     )
 

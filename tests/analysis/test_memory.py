@@ -29,6 +29,14 @@ def test_each_buffer_goes_to_its_part():
     assert found.duplicate_bytes == 290 * MIB
 
 
+def test_weights_in_the_order_of_a_processor_s_own_instructions_are_repacked():
+    """As a build with AMX said of a gpt-oss: one part of it in each of three buffers."""
+    model = {"AMX": 54_400_123, "CPU_Mapped": 197_247_631, "CPU_REPACK": 120_324_096}
+    found = break_down({"model": model}, 0, 500 * MIB)
+    assert (found.parts["weights"], found.parts["repacked"]) == (0, 54_400_123 + 120_324_096)
+    assert found.duplicate_bytes == found.parts["repacked"]
+
+
 def test_weights_that_were_read_into_memory_are_no_duplicate():
     buffers = {"model": {"CPU": 133 * MIB, "CPU_REPACK": 290 * MIB}, "RS": {"CPU": 5 * MIB}}
     found = break_down(buffers, 42 * MIB, 500 * MIB)

@@ -10,6 +10,9 @@ from ggufbench.analysis.native_log import is_host
 
 Part = Literal["interpreter", "mapped", "repacked", "weights", "kv", "compute", "other"]
 
+_REPACKED = ("CPU_REPACK", "AMX", "CPU_KLEIDIAI")
+"""Buffers of weights in an order for some instructions. The file holds the same weights in its own order."""
+
 PARTS: dict[Part, str] = {
     "interpreter": "Python and the library, before anything is loaded",
     "mapped": "weights in mapped pages of the file",
@@ -73,6 +76,6 @@ def _part(kind: str, buffer: str) -> Part:
     if kind == "model":
         if buffer.endswith("_Mapped"):
             return "mapped"
-        return "repacked" if buffer.endswith("_REPACK") else "weights"
+        return "repacked" if buffer.startswith(_REPACKED) else "weights"
     known: dict[str, Part] = {"KV": "kv", "RS": "kv", "compute": "compute"}
     return known.get(kind, "other")

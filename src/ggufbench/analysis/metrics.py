@@ -75,7 +75,7 @@ METRICS: dict[str, Metric] = {
         Metric("peak_anonymous_bytes", "bytes", "lower", "most memory not backed by a file, at any mark"),
         Metric("device_bytes", "bytes", "lower", "buffers that llama.cpp allocated on the GPU-type devices"),
         Metric(
-            "device_used_bytes", "bytes", "lower", "memory that the GPU-type devices lost since the import"
+            "device_used_bytes", "bytes", "lower", "free memory that the model took of the GPU-type devices"
         ),
         Metric("peak_to_file_ratio", "ratio", "lower", "peak_rss_bytes over the size of the file"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from ggufbench.machine import available_memory_bytes, resolve_threads
 
 _UBATCH = 512
 _NO_DEVICE = -1
+_NO_DEVICES = (ctypes.c_void_p * 1)(None)
+"""An empty list that ends in a null, as llama.cpp wants it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,9 @@ def _model_params(api: Any, settings: Settings) -> Any:
     # MLOCK is 2, and MMAP 1 beside it or alone.
     params.load_mode = 2 * settings.use_mlock + settings.use_mmap
     if settings.n_gpu_layers == 0:
-        # Without this a GPU still takes the large matrix products, and memory for them.
+        # Without this a GPU still takes the large matrix products, and memory for them. The list alone keeps
+        # CUDA from making a context, half a gigabyte on the GPU, that nothing would use.
+        params.devices = ctypes.cast(_NO_DEVICES, ctypes.c_void_p)
         params.split_mode, params.main_gpu = api.LLAMA_SPLIT_MODE_NONE, _NO_DEVICE
     return params
 

@@ -84,9 +84,13 @@ def _memory(launch: Launch, file_size_bytes: int) -> dict[str, list[float]]:
 
 
 def _device_used(launch: Launch) -> list[float]:
-    """The most that all devices together had less free at a mark than at the first one."""
-    free = [sum(mark.device_free_bytes.values()) for mark in launch.marks if mark.device_free_bytes]
-    return [free[0] - min(free)] if free and free[0] > min(free) else []
+    """The most that all devices together had less free at a mark than without the model.
+
+    That is after the exit; in documents before 4, after the import.
+    """
+    free = {m.after: sum(m.device_free_bytes.values()) for m in launch.marks if m.device_free_bytes}
+    without = free.get("exit", free.get("import", 0))
+    return [without - min(free.values())] if free and without > min(free.values()) else []
 
 
 def _counted(launch: Launch, phase: str) -> list[Sample]:

@@ -7,7 +7,8 @@ History of the format (`schema_version`):
    made of a setting. Documents of 1 are read as they are.
 3  the transformers baseline: `weights` and `dtype` in a setting, the original of a model. Documents of 2 are
    read as they are.
-4  what llama.cpp itself took of each token of a chat model. Documents of 3 are read as they are.
+4  what llama.cpp itself took of each token of a chat model; a mark after the exit; null for the memory of a
+   device that was not asked. Documents of 3 are read as they are.
 """
 
 from __future__ import annotations
@@ -95,8 +96,9 @@ class Device(Part):
     name: str
     description: str
     type: str
-    memory_free_bytes: Bytes
-    memory_total_bytes: Bytes
+    memory_free_bytes: Bytes | None
+    memory_total_bytes: Bytes | None
+    """None in a launch: to answer before the load, a GPU's driver would have to start in the process."""
 
 
 class ProviderFacts(Part):

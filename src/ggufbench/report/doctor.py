@@ -105,7 +105,7 @@ def _devices(devices: Sequence[Device]) -> Table | None:
         return None
     rows = table("Device", "Type", ">Memory", ">Free", "Description")
     for device in devices:
-        total, free = size(device.memory_total_bytes), size(device.memory_free_bytes)
+        total, free = size(device.memory_total_bytes or 0), size(device.memory_free_bytes or 0)
         rows.add_row(text(device.name), text(device.type), Text(total), Text(free), text(device.description))
     return rows
 

@@ -96,8 +96,12 @@ class Library:
         self.ggml = ggml_symbols(self.api)
         self.api.llama_backend_init()
 
-    def describe(self) -> dict[str, Any]:
-        """Versions, build flags and devices, as the record keeps them."""
+    def describe(self, *, with_memory: bool = False) -> dict[str, Any]:
+        """Versions, build flags and devices, as the record keeps them.
+
+        A launch does not ask devices for their memory before the load: to answer, CUDA makes a context in the
+        process, whose time and memory are the load's, or with a model on the processor nobody's.
+        """
         return {
             "versions": {
                 "python": platform.python_version(),
@@ -108,7 +112,7 @@ class Library:
             "system_info": _text(self.api.llama_print_system_info()).strip(),
             "supports_rpc": bool(self.api.llama_supports_rpc()),
             "supports_gpu_offload": bool(self.api.llama_supports_gpu_offload()),
-            "devices": [self.describe_device(device) for device in self.devices()],
+            "devices": [self._describe_device(device, with_memory) for device in self.devices()],
         }
 
     def _said_by(self, name: str) -> str:
@@ -118,9 +122,8 @@ class Library:
         """Handles of every device that the library knows now."""
         return [self.ggml.ggml_backend_dev_get(index) for index in range(self.ggml.ggml_backend_dev_count())]
 
-    def describe_device(self, device: int) -> dict[str, Any]:
-        """Name, kind and memory in bytes of one device."""
-        free, total = self.device_memory(device)
+    def _describe_device(self, device: int, with_memory: bool) -> dict[str, Any]:
+        free, total = self.device_memory(device) if with_memory else (None, None)
         return {
             "name": self.device_name(device),
             "description": _text(self.ggml.ggml_backend_dev_description(device)),

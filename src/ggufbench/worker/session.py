@@ -53,17 +53,18 @@ def _probe(values: dict[str, Any], channel: Channel) -> None:
     if values.get("provider", ENGINE) == TRANSFORMERS:
         from . import torch_library
 
-        facts = torch_library.describe()
+        facts = torch_library.describe(with_memory=True)
         _imported(facts, perf_counter() - start, [], channel)
         channel.send("probed", **facts)
         return
     library = Library()
+    errors = library.log.errors()
     _imported(library.describe(), perf_counter() - start, library.log.drain(), channel)
     servers = values.get("rpc_servers", "")
     if servers:
         channel.enter("connect")
         library.add_rpc_servers(servers)
-    channel.send("probed", **library.describe(), layers=layers.missing())
+    channel.send("probed", **library.describe(with_memory=True), errors=errors, layers=layers.missing())
 
 
 def _measure(values: dict[str, Any], channel: Channel) -> None:
@@ -118,7 +119,8 @@ class _Launch:
     channel: Channel
 
     def imported(self) -> None:
-        self._mark("import")
+        # No device is asked for its memory yet: see Library.describe.
+        self._mark("import", device_free_bytes={})
 
     def load(self) -> None:
         self._enter("load")
@@ -130,12 +132,12 @@ class _Launch:
             devices=list(self.provider.device_free_bytes()),
             log=self.provider.drain_log(),
         )
-        self._mark("load")
+        self._mark_loaded("load")
 
     def first_decode(self) -> None:
         self._enter("first_decode")
         self._send(self.provider.first_decode())
-        self._mark("first_decode")
+        self._mark_loaded("first_decode")
 
     def prompt(self) -> None:
         self._repeat("prompt", self.provider.prompt)
@@ -149,11 +151,14 @@ class _Launch:
     def digest(self) -> None:
         self._enter("digest")
         self.channel.send("digest", digest=self.provider.digest())
-        self._mark("digest")
+        self._mark_loaded("digest")
 
     def exit(self) -> None:
         self.channel.enter("exit")
         self.provider.close()
+        gc.collect()
+        # What a device has free without the model, which every mark before is compared with.
+        self._mark_loaded("exit")
         self.channel.send("done")
 
     def _repeat(self, phase: str, work: Callable[[int], Timing]) -> None:
@@ -162,7 +167,7 @@ class _Launch:
         for number in (WARMUP, *range(self.job.workload.repetitions)):
             while self._send(work(number), warmup=number == WARMUP) == AGAIN:
                 pass
-        self._mark(phase)
+        self._mark_loaded(phase)
 
     def _enter(self, phase: str) -> None:
         self.channel.enter(phase)
@@ -184,12 +189,15 @@ class _Launch:
         gc.collect()
         return answer
 
-    def _mark(self, after: str) -> None:
+    def _mark_loaded(self, after: str) -> None:
+        self._mark(after, self.provider.device_free_bytes())
+
+    def _mark(self, after: str, device_free_bytes: dict[str, int]) -> None:
         self.channel.send(
             "mark",
             after=after,
             memory=memory.mark(),
-            device_free_bytes=self.provider.device_free_bytes(),
+            device_free_bytes=device_free_bytes,
             log=self.provider.drain_log(),
         )
 

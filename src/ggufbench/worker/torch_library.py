@@ -31,26 +31,28 @@ def _refuse_pickle(*_: Any, **__: Any) -> None:
 # No argument of transformers shuts it off: an index may lead to any file.
 torch.load = _refuse_pickle
 
-__all__ = ["describe", "free_bytes", "synchronize", "torch", "transformers"]
+__all__ = ["describe", "free_bytes", "release", "synchronize", "torch", "transformers"]
 
+_NOT_ASKED = (None, None)
 _PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "gguf")
 
 
-def describe() -> dict[str, Any]:
-    """Versions, build flags and devices, as the record keeps them."""
+def describe(*, with_memory: bool = False) -> dict[str, Any]:
+    """Versions, build flags and devices, as the record keeps them. See `Library.describe` on memory."""
     versions = {name: installed_version(name) for name in _PACKAGES}
+    accelerators = _accelerators(with_memory=with_memory)
     return {
         "versions": {"python": platform.python_version(), **versions},
         "system_info": _system_info(),
         "supports_rpc": False,
-        "supports_gpu_offload": bool(_accelerators()),
-        "devices": [_processor(), *_accelerators()],
+        "supports_gpu_offload": bool(accelerators),
+        "devices": [_processor(), *accelerators],
     }
 
 
 def free_bytes(device: str) -> dict[str, int]:
     """Free bytes of the accelerator of that kind, by name; nothing for the processor."""
-    found = [entry for entry in _accelerators() if entry["name"].lower().startswith(device)]
+    found = [entry for entry in _accelerators(with_memory=True) if entry["name"].lower().startswith(device)]
     return {entry["name"]: entry["memory_free_bytes"] for entry in found}
 
 
@@ -60,6 +62,14 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
     elif device == "mps":
         torch.mps.synchronize()
+
+
+def release(device: str) -> None:
+    """Give back the memory that PyTorch keeps for the next model."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    elif device == "mps":
+        torch.mps.empty_cache()
 
 
 def _system_info() -> str:
@@ -74,24 +84,31 @@ def _system_info() -> str:
 
 
 def _processor() -> dict[str, Any]:
-    return _device("CPU", platform.processor() or platform.machine(), "cpu", 0, 0)
+    return _device("CPU", platform.processor() or platform.machine(), "cpu", (0, 0))
 
 
-def _accelerators() -> list[dict[str, Any]]:
-    """The GPUs, memory as the library tells it."""
+def _accelerators(*, with_memory: bool) -> list[dict[str, Any]]:
+    """The GPUs, their memory as the library tells it."""
     found = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        free, total = torch.cuda.mem_get_info(index)
-        found.append(_device(f"CUDA{index}", torch.cuda.get_device_name(index), "gpu", free, total))
+        memory = torch.cuda.mem_get_info(index) if with_memory else _NOT_ASKED
+        found.append(_device(f"CUDA{index}", torch.cuda.get_device_name(index), "gpu", memory))
     if torch.backends.mps.is_available():
-        # What the driver holds for this process, out of what Apple recommends for it.
-        total = int(torch.mps.recommended_max_memory())
-        free = max(0, total - int(torch.mps.driver_allocated_memory()))
-        found.append(_device("mps", "Apple GPU through PyTorch", "gpu", free, total))
+        memory = _memory_of_mps() if with_memory else _NOT_ASKED
+        found.append(_device("mps", "Apple GPU through PyTorch", "gpu", memory))
     return found
 
 
-def _device(name: str, description: str, kind: str, free: int, total: int) -> dict[str, Any]:
+def _memory_of_mps() -> tuple[int, int]:
+    """What Apple recommends for this process, and what of that the driver does not hold for it yet."""
+    total = int(torch.mps.recommended_max_memory())
+    return max(0, total - int(torch.mps.driver_allocated_memory())), total
+
+
+def _device(
+    name: str, description: str, kind: str, memory: tuple[int, int] | tuple[None, None]
+) -> dict[str, Any]:
+    free, total = memory
     return {
         "name": name,
         "description": description,

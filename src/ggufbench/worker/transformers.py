@@ -140,6 +140,7 @@ class Transformers:
         """Let the model go."""
         self._model = self._cache = None
         gc.collect()
+        torch_library.release(self._device)
 
     def _placement(self) -> Placement:
         """Where the weights are. Raises ProviderError where one is not on the device."""
