@@ -144,6 +144,12 @@ def test_the_remedy_depends_on_the_device():
     assert plain.free_bytes("cuda") is None and plain.gpu_names() == []
 
 
+def test_the_remedy_for_transformers_is_another_pytorch():
+    found = Environment({}, "", supports_rpc=False, devices=[], library="transformers")
+    assert "PyTorch for CUDA" in found.lacks("cuda") and "llama" not in found.lacks("cuda")
+    assert "torch" in found.lacks("mps")
+
+
 def test_a_build_that_says_what_is_wrong_is_quoted_instead_of_a_remedy():
     cpu = Device(name="CPU", description="x", type="cpu", memory_free_bytes=0, memory_total_bytes=0)
     said = "ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected"

@@ -21,6 +21,11 @@ _REMEDY = {
     "vulkan": f'with a Vulkan driver: CMAKE_ARGS="-DGGML_VULKAN=on" {_REBUILD}',
 }
 
+_REMEDY_OF_TORCH = {
+    "mps": "on a Mac with Apple Silicon: pip install --force-reinstall torch",
+    "cuda": "with an NVIDIA GPU and its driver: a PyTorch for CUDA, as pytorch.org/get-started says",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Environment:
@@ -49,7 +54,7 @@ class Environment:
             )
         seen = ", ".join(found.name for found in self.devices)
         # A build with that backend says itself what is wrong: to build it again would change nothing.
-        why = self.errors if device in self.errors.casefold() else _REMEDY.get(device)
+        why = self.errors if device in self.errors.casefold() else self._remedy(device)
         return f"no {device} device: this {self.library} sees {seen}" + (f" ({why})" if why else "")
 
     def lacks_layer(self, provider: str) -> str | None:
@@ -66,6 +71,11 @@ class Environment:
     def gpu_names(self) -> list[str]:
         """Devices that are not the processor, with what they are."""
         return [f"{found.name}: {found.description}" for found in self.devices if found.type != "cpu"]
+
+    def _remedy(self, device: str) -> str | None:
+        if self.library == TRANSFORMERS:
+            return _REMEDY_OF_TORCH.get(device)
+        return _REMEDY.get(device)
 
     def _named(self, device: str) -> list[Device]:
         prefixes = DEVICE_PREFIXES.get(device, ())
