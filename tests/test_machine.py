@@ -51,10 +51,11 @@ def cores(monkeypatch):
         (1, 1, 1, 1, 1),
         (2, 2, 1, 2, 1),
         (4, 4, 3, 4, 3),
-        (5, 5, 5, 5, 4),
+        (5, 5, 4, 5, 4),
+        (5, 10, 5, 5, 4),
         (8, 16, 8, 8, 7),
         (8, 2, 1, 2, 1),
-        (64, 6, 6, 6, 5),
+        (64, 6, 5, 6, 5),
     ],
 )
 def test_words_for_threads(cores, physical, usable, auto, all_physical, less_one):

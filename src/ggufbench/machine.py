@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
+_FEW_CORES = 4
 
 
 def read_machine(devices: Iterable[str] = ()) -> Machine:
@@ -78,13 +79,15 @@ def usable_cores() -> int:
 def resolve_threads(asked: int | str) -> int:
     """Threads for a setting: a number, `physical`, `physical-1`, or `auto`.
 
-    `auto` leaves one core free where there are four or fewer: llama.cpp's threads wait for each other at
-    every operation, so one busy neighbour on the last core stops them all.
+    `auto` leaves one core free where there are four or fewer, and where none would be left: llama.cpp's
+    threads wait for each other at every operation, so one busy neighbour on the last core stops them all.
     """
     if isinstance(asked, int):
         return asked
-    cores = min(physical_cores(), usable_cores())
-    if asked == "physical-1" or (asked == "auto" and cores <= 4):
+    usable = usable_cores()
+    cores = min(physical_cores(), usable)
+    leave_one = cores <= _FEW_CORES or cores == usable
+    if asked == "physical-1" or (asked == "auto" and leave_one):
         return max(1, cores - 1)
     return cores
 

@@ -18,7 +18,6 @@ from ggufbench.analysis.targets import evaluate_targets
 from ggufbench.attend import Attendant
 from ggufbench.conditions import BusyProcess, Conditions, busiest_processes, read_conditions
 from ggufbench.launcher import Ended, Event, Interpreter, compute_variables, launch
-from ggufbench.machine import usable_cores
 from ggufbench.plan import Case
 from ggufbench.processes import alone
 from ggufbench.records.build import Surroundings, build_launch, describe_environment, identify
@@ -238,7 +237,7 @@ def _launch(
             case.job(SEED, load_only=asked.load_only, hidden_work=asked.hidden_work).to_json(),
             Deadlines(case, bench.deadline_scale),
             interpreter=bench.interpreter,
-            env={**_worker_variables(case), **asked.variables},
+            env=asked.variables,
             answer=attendant,
         )
     except KeyboardInterrupt:
@@ -247,12 +246,6 @@ def _launch(
         reason = f"interrupted by Ctrl-C in {phase}"
         ended = Ended(Outcome.FAILED, attendant.events, elapsed, phase, reason)
     return ended, attendant, [before, read_conditions()]
-
-
-def _worker_variables(case: Case) -> dict[str, str]:
-    """Where every core has a thread, waiting threads give way: a neighbour then costs its share, not all."""
-    every_core = case.setting.n_threads >= usable_cores()
-    return {"OMP_WAIT_POLICY": "passive"} if every_core and "OMP_WAIT_POLICY" not in os.environ else {}
 
 
 @dataclass(slots=True)
@@ -316,7 +309,7 @@ def _provider_facts(case: Case, library: Event) -> ProviderFacts:
         versions=library.get("versions", {}),
         system_info=library.get("system_info", ""),
         devices=[Device(**device) for device in library.get("devices", [])],
-        environment={**compute_variables(os.environ), **_worker_variables(case)},
+        environment=compute_variables(os.environ),
     )
 
 
