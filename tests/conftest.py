@@ -48,6 +48,7 @@ def cache_folder(tmp_path_factory):
     """What is measured of this machine is kept for the tests, and not for the user who runs them."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["GGUFBENCH_CACHE"] = str(folder)
+    os.environ.pop("GGUFBENCH_RESULTS", None)
     yield folder
     del os.environ["GGUFBENCH_CACHE"]
 

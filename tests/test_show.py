@@ -1,9 +1,11 @@
 """`ggufbench show`, run as a user runs it, on the records of a real case."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +110,21 @@ def test_an_empty_folder_says_how_to_make_a_run(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert "holds no run; make one with `pytest bench --benchmark-only`" in done.stderr
+
+
+def test_a_variable_names_the_folder_of_runs_for_pytest_and_for_show(model_folder, tmp_path):
+    """A case that is skipped, which leaves a record too: no GPU of any kind is asked for here."""
+    variables = {**os.environ, "GGUFBENCH_RESULTS": str(tmp_path / "mine"), "COLUMNS": "160"}
+    run = functools.partial(
+        subprocess.run, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120, check=False
+    )
+    bench = Path(__file__).parents[1] / "bench"
+    options = ("--models", model_folder / "llama-tiny-Q8_0.gguf", "--scenario", "vulkan")
+    done = run(
+        [sys.executable, "-m", "pytest", bench, "--benchmark-only", "-p", "no:cacheprovider", *options]
+    )
+    assert done.returncode == 14, done.stdout + done.stderr
+    assert [file.name for file in (tmp_path / "mine").glob("*/*.json")] == ["llama-tiny-Q8_0-vulkan.json"]
+    shown = run([sys.executable, "-m", "ggufbench.cli", "show"])
+    assert shown.returncode == 0 and "no vulkan device" in shown.stdout, shown.stderr
+    assert not (tmp_path / "results").exists()

@@ -14,7 +14,7 @@ from ggufbench.cli_history import gate, history
 from ggufbench.cli_models import chat, convert, pull, quantize
 from ggufbench.cli_pick import pick
 from ggufbench.cli_report import report
-from ggufbench.console import USAGE, AsJson, Places, print_json, print_rich, refuse, tell
+from ggufbench.console import USAGE, AsJson, Places, Results, print_json, print_rich, refuse, tell
 from ggufbench.modelkit.spec import Architecture
 
 if TYPE_CHECKING:
@@ -70,9 +70,7 @@ def plan(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comman
     ] = None,
     scenario: Annotated[list[str] | None, typer.Option(help="Only this scenario (repeatable).")] = None,
     scenarios: Annotated[Path | None, typer.Option(help="Read scenarios from this folder.")] = None,
-    results: Annotated[Path, typer.Option(help="Where earlier records lie, for better estimates.")] = Path(
-        "results"
-    ),
+    results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
     """List the cases that would run, with the memory and the time that each needs; run nothing."""
@@ -235,7 +233,7 @@ def rpc_server(
 @app.command()
 def show(
     run: Annotated[str | None, typer.Argument(help="A run's name or folder; the newest if left out.")] = None,
-    results: Annotated[Path, typer.Option(help="Where the runs lie.")] = Path("results"),
+    results: Results = Path("results"),
     match: Annotated[
         list[str] | None, typer.Option(help="Only cases with this in their id (repeatable).")
     ] = None,

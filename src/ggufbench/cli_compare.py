@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ggufbench.console import AsJson, print_json, print_rich, refuse
+from ggufbench.console import AsJson, Results, print_json, print_rich, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def compare(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
     run: Annotated[str, typer.Argument(help="A run's name or folder.")],
     other: Annotated[str, typer.Argument(metavar="RUN", help="Another one, earlier or later.")],
-    results: Annotated[Path, typer.Option(help="Where the runs lie.")] = Path("results"),
+    results: Results = Path("results"),
     match: Annotated[
         list[str] | None, typer.Option(help="Only cases with this in their id (repeatable).")
     ] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from ggufbench.console import AsJson, Places, print_json, print_rich, refuse, tell
+from ggufbench.console import AsJson, Places, Results, print_json, print_rich, refuse, tell
 
 if TYPE_CHECKING:
     from ggufbench.gating.ab import Answer, Question
@@ -28,7 +28,6 @@ ScenarioNames = Annotated[
     list[str] | None, typer.Option("--scenario", help="Only this scenario (repeatable).")
 ]
 ScenarioFolder = Annotated[Path | None, typer.Option("--scenarios", help="Read scenarios from this folder.")]
-Results = Annotated[Path, typer.Option(help="Keep the blocks and comparisons here.")]
 Repository = Annotated[Path, typer.Option(help="Whose commits and whose provider are meant.")]
 Seed = Annotated[
     int | None, typer.Option(min=0, max=2**63 - 1, help="Of the order in each pair; drawn if not given.")

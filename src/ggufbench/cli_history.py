@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ggufbench.console import AsJson, print_json, print_rich, refuse
+from ggufbench.console import AsJson, Results, print_json, print_rich, refuse
 
-Results = Annotated[Path, typer.Option(help="Where the runs lie.")]
 Since = Annotated[
     str | None,
     typer.Option(metavar="RUN", help="Begin with this run: what was before it is accepted as gone."),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ggufbench.console import AsJson, print_json, refuse, tell
+from ggufbench.console import AsJson, Results, print_json, refuse, tell
 
 if TYPE_CHECKING:
     from ggufbench.report.content import Content
@@ -21,7 +21,7 @@ def report(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
             help="Names or folders of runs, the newest if left out; of several, each case's newest record.",
         ),
     ] = None,
-    results: Annotated[Path, typer.Option(help="Where the runs lie.")] = Path("results"),
+    results: Results = Path("results"),
     out: Annotated[
         Path | None,
         typer.Option(help="The page to write, or a folder for it (default: RESULTS/report.html)."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -21,6 +22,7 @@ Places = Annotated[
         help="Look in this file or folder instead of the known caches (repeatable; also GGUFBENCH_MODELS).",
     ),
 ]
+Results = Annotated[Path, typer.Option(envvar="GGUFBENCH_RESULTS", help="Where the runs lie.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

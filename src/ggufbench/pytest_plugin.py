@@ -5,6 +5,7 @@ A test that takes the fixture `gguf_case` gets a case; pytest-benchmark gets the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="start no case that would end after this time, for example 10m")  # fmt: skip
     add("--demo-models", default=None, metavar="FOLDER",
         help="where no model is found, make small synthetic ones here and measure those")  # fmt: skip
-    add("--results", default="results", metavar="FOLDER", help="write records here (default: results)")
+    add("--results", default=os.environ.get("GGUFBENCH_RESULTS") or "results", metavar="FOLDER",
+        help="write records here (default: GGUFBENCH_RESULTS, or results)")  # fmt: skip
     add("--report", nargs="?", const="", default=None, metavar="PATH",
         help="write the page of this run at its end, here or to --report=PATH (default: "
         "RESULTS/RUN/report.html)")  # fmt: skip

@@ -167,13 +167,14 @@ def duration(seconds: float) -> str:
 
 
 def seconds_text(value: float) -> str:
-    """A measured time for people: `1.20 s`, `41 ms`, `3.2 µs`."""
+    """A measured time for people, to two digits or more: `1.20 s`, `41 ms`, `3.2 µs`, `0.35 ms`."""
     amount = abs(value)
     if amount >= 0.1 or amount == 0:
         return f"{value:.2f} s"
     for unit, scale in (("ms", 1e3), ("µs", 1e6)):
-        if amount * scale >= 0.1:
-            return f"{value * scale:.0f} {unit}" if amount * scale >= 10 else f"{value * scale:.1f} {unit}"
+        if (scaled := amount * scale) >= 0.1:
+            decimals = 0 if scaled >= 10 else 1 if scaled >= 1 else 2
+            return f"{value * scale:.{decimals}f} {unit}"
     return f"{value * 1e9:.1f} ns"
 
 
