@@ -175,7 +175,7 @@ def test_a_hang_and_a_crash_are_results(run, llama, number, outcome):
         if moment is not None and moment.phase == "load":
             os.kill(moment.pid, number)
 
-    record = run(llama, "transformers-gguf", observer=strike, deadline_scale=0.05)
+    record = run(llama, "transformers-gguf", observer=strike, deadline_scale=0.1)
     assert (record.outcome, record.phase) == (outcome, "load")
     assert "load" in record.reason
 

@@ -19,6 +19,7 @@ from ggufbench.attend import Attendant
 from ggufbench.conditions import BusyProcess, Conditions, busiest_processes, read_conditions
 from ggufbench.launcher import Ended, Event, Interpreter, compute_variables, launch
 from ggufbench.plan import Case
+from ggufbench.probe import PYTORCH_IMPORT_SECONDS
 from ggufbench.processes import alone
 from ggufbench.records.build import Surroundings, build_launch, describe_environment, identify
 from ggufbench.records.samples import summaries
@@ -86,6 +87,7 @@ class Deadlines:
         reading = _slowest_load_seconds(self.case)
         computing = _PATIENCE * self.case.estimate.seconds
         extra = {
+            "import": PYTORCH_IMPORT_SECONDS if self.case.scenario.is_baseline else 0.0,
             "load": reading,
             "first_decode": reading,
             "prompt": computing,

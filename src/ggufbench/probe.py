@@ -12,7 +12,7 @@ from ggufbench.worker.job import DEVICE_PREFIXES, TRANSFORMERS
 
 _DEADLINE_SECONDS = 60.0
 _CONNECT_SECONDS = 2.0
-_IMPORT_SECONDS = 180.0
+PYTORCH_IMPORT_SECONDS = 180.0
 """Importing PyTorch from a cold disk takes a minute on some machines."""
 _REBUILD = "pip install --force-reinstall --no-cache-dir llama-cpp-python"
 _REMEDY = {
@@ -101,7 +101,9 @@ def probe(interpreter: Interpreter, rpc_servers: str = "") -> Environment:
 def probe_transformers(interpreter: Interpreter) -> Environment:
     """Ask a fresh worker which PyTorch and transformers are there. Never raises."""
     ended = launch(
-        {"task": "probe", "provider": TRANSFORMERS}, lambda _phase: _IMPORT_SECONDS, interpreter=interpreter
+        {"task": "probe", "provider": TRANSFORMERS},
+        lambda _phase: PYTORCH_IMPORT_SECONDS,
+        interpreter=interpreter,
     )
     answer = ended.find("probed")
     if ended.outcome is Outcome.MEASURED and answer is not None:
