@@ -51,7 +51,9 @@ def describe(*, with_memory: bool = False) -> dict[str, Any]:
 
 
 def free_bytes(device: str) -> dict[str, int]:
-    """Free bytes of the accelerator of that kind, by name; nothing for the processor."""
+    """Free bytes of the accelerator of that kind, by name; for the processor nothing, and no GPU is asked."""
+    if device == "cpu":
+        return {}
     found = [entry for entry in _accelerators(with_memory=True) if entry["name"].lower().startswith(device)]
     return {entry["name"]: entry["memory_free_bytes"] for entry in found}
 
