@@ -120,7 +120,7 @@ class _Launch:
 
     def imported(self) -> None:
         # No device is asked for its memory yet: see Library.describe.
-        self._mark("import", device_free_bytes={})
+        self._send_mark("import", device_free_bytes={})
 
     def load(self) -> None:
         self._enter("load")
@@ -132,12 +132,12 @@ class _Launch:
             devices=list(self.provider.device_free_bytes()),
             log=self.provider.drain_log(),
         )
-        self._mark_loaded("load")
+        self._mark("load")
 
     def first_decode(self) -> None:
         self._enter("first_decode")
         self._send(self.provider.first_decode())
-        self._mark_loaded("first_decode")
+        self._mark("first_decode")
 
     def prompt(self) -> None:
         self._repeat("prompt", self.provider.prompt)
@@ -151,14 +151,14 @@ class _Launch:
     def digest(self) -> None:
         self._enter("digest")
         self.channel.send("digest", digest=self.provider.digest())
-        self._mark_loaded("digest")
+        self._mark("digest")
 
     def exit(self) -> None:
         self.channel.enter("exit")
         self.provider.close()
         gc.collect()
         # What a device has free without the model, which every mark before is compared with.
-        self._mark_loaded("exit")
+        self._mark("exit")
         self.channel.send("done")
 
     def _repeat(self, phase: str, work: Callable[[int], Timing]) -> None:
@@ -167,7 +167,7 @@ class _Launch:
         for number in (WARMUP, *range(self.job.workload.repetitions)):
             while self._send(work(number), warmup=number == WARMUP) == AGAIN:
                 pass
-        self._mark_loaded(phase)
+        self._mark(phase)
 
     def _enter(self, phase: str) -> None:
         self.channel.enter(phase)
@@ -189,10 +189,10 @@ class _Launch:
         gc.collect()
         return answer
 
-    def _mark_loaded(self, after: str) -> None:
-        self._mark(after, self.provider.device_free_bytes())
+    def _mark(self, after: str) -> None:
+        self._send_mark(after, self.provider.device_free_bytes())
 
-    def _mark(self, after: str, device_free_bytes: dict[str, int]) -> None:
+    def _send_mark(self, after: str, device_free_bytes: dict[str, int]) -> None:
         self.channel.send(
             "mark",
             after=after,
