@@ -1,4 +1,4 @@
-"""What this checkout's own tests need; the plugin for users is `ggufbench.pytest_plugin`."""
+"""What this checkout's own tests need; the plugin for users is `ggufbench.pytest_plugin.hooks`."""
 
 import os
 from pathlib import Path

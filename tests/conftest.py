@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ggufbench.launcher import Interpreter
-from ggufbench.machine import source_state
-from ggufbench.measure import Bench
+from ggufbench.launching.launcher import Interpreter
+from ggufbench.machine.facts import source_state
+from ggufbench.measuring.case import Bench
+from ggufbench.measuring.preparation import Request, prepare
 from ggufbench.modelkit import SynthSpec, synthesize
 from ggufbench.records.store import new_run_id
-from ggufbench.run import Request, prepare
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

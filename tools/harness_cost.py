@@ -13,11 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-from ggufbench import measure
-from ggufbench.launcher import Interpreter, launch
-from ggufbench.machine import source_state
+from ggufbench.launching.launcher import Interpreter, launch
+from ggufbench.machine.facts import source_state
+from ggufbench.measuring import case as measure
+from ggufbench.measuring.preparation import Request, prepare
 from ggufbench.records.schema import Record
-from ggufbench.run import Request, prepare
 
 
 class Watch:

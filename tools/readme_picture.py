@@ -17,7 +17,7 @@ from ggufbench.records.runs import read_run
 from ggufbench.records.schema import Record
 from ggufbench.report.content import Content
 from ggufbench.report.figures import save_figures
-from ggufbench.report.terminal import results_table
+from ggufbench.report.text.terminal import results_table
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 IMAGES = CHECKOUT / "docs" / "images"

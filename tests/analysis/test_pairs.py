@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from ggufbench.analysis.disturbance import Disturbance
 from ggufbench.analysis.pairs import Pairs, best_sample, block_problem, pairs, second_over_first, worsening
 from ggufbench.analysis.verdicts import answers, changed_answer, changed_device, worst
+from ggufbench.checks.interference import Disturbance
 from ggufbench.records.comparison import Block, Verdict
 from ggufbench.records.schema import Effective, Launch, MemoryMark, Outcome, PageCache, Sample
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from ggufbench.discovery import discover
-from ggufbench.machine import read_machine
+from ggufbench.machine.facts import read_machine
+from ggufbench.measuring.record_builder import identify
 from ggufbench.modelkit import SynthSpec, synthesize
-from ggufbench.records.build import identify
 from ggufbench.records.schema import Outcome
 from ggufbench.records.store import new_run_id, read_record, write_record
 

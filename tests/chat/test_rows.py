@@ -8,7 +8,7 @@ from pydantic_core import to_jsonable_python
 
 from ggufbench.chat import LlamaCppModelConfig, find_gguf_in_cache, get_gguf_models_from_cache, rows
 from ggufbench.discovery import discover
-from ggufbench.measure import measure_case
+from ggufbench.measuring.case import measure_case
 from ggufbench.records.schema import Outcome
 from ggufbench.records.store import read_record, write_record
 

@@ -9,7 +9,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from ggufbench.cli_history import gate, history
+from ggufbench.cli.history import gate, history
 from ggufbench.records.comparison import Arm, Cell, Comparison, Verdict
 from ggufbench.records.comparisons import write_comparison
 from ggufbench.records.schema import Record

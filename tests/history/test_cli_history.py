@@ -280,7 +280,7 @@ def test_as_a_process_of_its_own(stored, command, code):
     nights(stored, 12)
     nights(stored, 2, 0.08, first=12)
     program = (
-        "import sys, typer; from ggufbench.cli_history import gate, history; app = typer.Typer(); "
+        "import sys, typer; from ggufbench.cli.history import gate, history; app = typer.Typer(); "
         "app.command()(gate); app.command()(history); app()"
     )
     done = subprocess.run(

@@ -11,9 +11,9 @@ import sys
 import duckdb
 import pytest
 
-from ggufbench.history import Question, history
-from ggufbench.records import index
-from ggufbench.records.index import INDEX_NAME, ask
+from ggufbench.history import index
+from ggufbench.history.index import INDEX_NAME, ask
+from ggufbench.history.series import Question, history
 from ggufbench.records.store import StoreError
 
 EVERYTHING = (

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from ggufbench.cli_models import _harmless
+from ggufbench.cli.models import _harmless
 
 
 def test_an_answer_goes_to_stdout_and_its_rate_to_stderr(make, ggufbench):

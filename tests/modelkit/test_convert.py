@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from ggufbench.discovery.header import read_header
-from ggufbench.modelkit import converter
-from ggufbench.modelkit.checkpoint import find_source, stage
+from ggufbench.modelkit import converter_environment
+from ggufbench.modelkit.safetensors import find_source, stage
 from ggufbench.modelkit.spec import ModelError
 
 CONFIG = {"model_type": "llama", "hidden_size": 256, "num_hidden_layers": 2}
@@ -92,16 +92,16 @@ def test_requests_that_cannot_be_met_are_one_sentence(refused, folder, tmp_path)
 
 
 def test_without_llama_cpp_the_remedy_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(converter, "_installed", lambda _: None)
+    monkeypatch.setattr(converter_environment, "_installed", lambda _: None)
     with pytest.raises(ModelError, match="none is here; install it with: pip install"):
-        converter.get_converter(tmp_path, print, {})
+        converter_environment.get_converter(tmp_path, print, {})
 
 
 def test_a_converter_that_cannot_be_fetched_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(converter, "_installed", lambda _: "99.99.99")
+    monkeypatch.setattr(converter_environment, "_installed", lambda _: "99.99.99")
     nowhere = {**os.environ, "PIP_INDEX_URL": (tmp_path / "empty").as_uri(), "PIP_EXTRA_INDEX_URL": ""}
     with pytest.raises(ModelError, match=r"llama-cpp-python==99\.99\.99 was not fetched: No matching dist"):
-        converter.get_converter(
+        converter_environment.get_converter(
             tmp_path / "cache", lambda _: None, {**nowhere, "PIP_CONFIG_FILE": os.devnull}
         )
     assert not list((tmp_path / "cache").rglob("convert_hf_to_gguf.py"))
@@ -165,7 +165,9 @@ def test_code_of_a_checkpoint_does_not_run(checkpoint, ggufbench, tmp_path, name
     (hub / "refs" / "main").write_text("1" * 40)
     shutil.copy(source / "tokenization_evil.py", hub / "snapshots" / ("1" * 40))
     env = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    found = converter.get_converter(Path(os.environ["GGUFBENCH_CACHE"]), lambda _: None, os.environ)
+    found = converter_environment.get_converter(
+        Path(os.environ["GGUFBENCH_CACHE"]), lambda _: None, os.environ
+    )
     bare = [found.python, found.script, source, "--outfile", tmp_path / "bare.gguf"]
     subprocess.run(bare, env={**os.environ, **env}, capture_output=True, timeout=300, check=False)
     assert marker.exists()  # the danger is real
@@ -198,7 +200,7 @@ def test_what_the_converter_cannot_do_is_one_sentence(checkpoint, refused, tmp_p
 
 def refused_last(refused, source: Path, target: Path) -> str:
     """The refusal; before it the first conversion of a session tells that it fetches the converter."""
-    from ggufbench.modelkit.converter import get_converter
+    from ggufbench.modelkit.converter_environment import get_converter
 
     get_converter(Path(os.environ["GGUFBENCH_CACHE"]), lambda _: None, os.environ)
     return refused("convert", source, target)
@@ -230,10 +232,10 @@ def converters_of(pid: int) -> list[psutil.Process]:
 @pytest.mark.slow
 def test_an_environment_of_its_own_is_made_once(checkpoint, tmp_path, monkeypatch):
     cache = Path(os.environ["GGUFBENCH_CACHE"])
-    monkeypatch.setattr(converter, "is_satisfied", lambda _: False)
+    monkeypatch.setattr(converter_environment, "is_satisfied", lambda _: False)
     told: list[str] = []
-    first = converter.get_converter(cache, told.append, os.environ)
+    first = converter_environment.get_converter(cache, told.append, os.environ)
     assert first.python.is_relative_to(cache / "environments") and first.python != Path(sys.executable)
     told.clear()
-    assert converter.get_converter(cache, told.append, os.environ) == first
+    assert converter_environment.get_converter(cache, told.append, os.environ) == first
     assert told == []

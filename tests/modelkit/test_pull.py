@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from ggufbench.modelkit import SynthSpec, synthesize
-from ggufbench.modelkit.offered import Offer, RemoteFile, choose, offers
+from ggufbench.modelkit.hub_files import Offer, RemoteFile, choose, offers
 from ggufbench.modelkit.spec import ModelError
 
 COMMIT = "a" * 40

@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 
 from ggufbench.chat.cache import CachedModel
-from ggufbench.chat.measured import Measured
+from ggufbench.chat.measurements import Measured
 from ggufbench.modelkit import SynthSpec, synthesize
 from ggufbench.picker.entries import Entry
 from ggufbench.records.runs import read_run

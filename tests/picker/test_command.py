@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ggufbench.chat import LlamaCppModelConfig, get_gguf_models_from_cache
-from ggufbench.machine import memory_limit_bytes
+from ggufbench.machine.facts import memory_limit_bytes
 from ggufbench.records.schema import Outcome
 from ggufbench.records.store import read_folder, run_folders, write_record
 
@@ -162,7 +162,7 @@ def test_a_wrong_command_line_exits_2(run, arguments):
 
 
 def test_without_textual_the_remedy_is_told_and_json_works(refused, run):
-    code = "import sys; sys.modules['textual'] = None; import ggufbench.cli; ggufbench.cli.main()"
+    code = "import sys; sys.modules['textual'] = None; import ggufbench.cli.app; ggufbench.cli.app.main()"
     command = (sys.executable, "-c", code, "pick")
     assert 'pip install "ggufbench[tui]"' in refused(command=command)
     assert len(json.loads(run("--json", command=command).stdout)["models"]) == 3
@@ -175,7 +175,7 @@ def test_help_tells_the_keys_and_the_exit_codes(run):
 
 
 def test_the_command_line_starts_without_it():
-    code = "import sys, ggufbench.cli_pick; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    code = "import sys, ggufbench.cli.pick; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"textual", "rich", "pydantic", "psutil", "asyncio"} & set(done.stdout.split())
 

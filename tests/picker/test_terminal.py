@@ -14,7 +14,7 @@ import pytest
 
 from ggufbench.chat import LlamaCppModelConfig
 
-PICK = f"{shlex.quote(sys.executable)} -m ggufbench.cli pick"
+PICK = f"{shlex.quote(sys.executable)} -m ggufbench.cli.app pick"
 LLAMA = "llama-tiny-Q8_0.gguf"
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ggufbench.analysis.limits import LimitResult
-from ggufbench.analysis.targets import evaluate_targets
+from ggufbench.checks.roofline import LimitResult
+from ggufbench.checks.targets import evaluate_targets
+from ggufbench.planning.scenario import Targets
 from ggufbench.records.runs import StoredRun, read_run
 from ggufbench.records.samples import summaries
 from ggufbench.records.schema import (
@@ -23,7 +24,6 @@ from ggufbench.records.schema import (
     Record,
     Sample,
 )
-from ggufbench.scenario import Targets
 from ggufbench.worker.job import ENGINE, TRANSFORMERS
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from ggufbench.records.store import write_record
-from ggufbench.report.baselines import answers, baselines_table, findings_list, migration_table
-from ggufbench.report.terminal import render, stack
+from ggufbench.report.text.baselines import answers, baselines_table, findings_list, migration_table
+from ggufbench.report.text.terminal import render, stack
 from ggufbench.worker.job import TRANSFORMERS
 
 RUN = "20260101T000000Z-aaaa"

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ggufbench.analysis.between import between
+from ggufbench.analysis.run_diff import between
 from ggufbench.records.store import write_record
 
 EARLIER, LATER = "20260101T000000Z-aaaa", "20260202T000000Z-bbbb"

@@ -10,16 +10,15 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from ggufbench.analysis.gate import Series as GateSeries
-from ggufbench.analysis.gate import judge as gate
-from ggufbench.analysis.history import judge
 from ggufbench.analysis.pairs import Pairs
 from ggufbench.analysis.verdicts import judged_cell
-from ggufbench.history import Level, Row
+from ggufbench.history.judgement import judge
+from ggufbench.history.queries import Series, Session
+from ggufbench.history.series import Level, Row
 from ggufbench.records.comparison import Arm, Comparison, Verdict
-from ggufbench.records.queries import Series, Session
 from ggufbench.report.content import Content
 from ggufbench.report.figures import draw_all, overview_png, save_figures
+from ggufbench.report.figures.captions import plain
 from ggufbench.report.figures.cases import Facts
 from ggufbench.report.figures.load import promise_of
 from ggufbench.report.figures.memory import parts_of
@@ -27,7 +26,8 @@ from ggufbench.report.figures.pareto import Point, front, point_of
 from ggufbench.report.figures.scatter import MOST_POINTS, thin
 from ggufbench.report.figures.style import COLORS, drawing, fit, theme_css, width_of
 from ggufbench.report.figures.tokens import line_of
-from ggufbench.report.figures.words import plain
+from ggufbench.stats.sequential_test import Series as GateSeries
+from ggufbench.stats.sequential_test import judge as gate
 
 SVG = "{http://www.w3.org/2000/svg}"
 PLAIN = ["load", "memory", "rate-prompt", "rate-decode", "pareto", "tokens"]
@@ -389,7 +389,7 @@ def test_comparisons_show_before_after_interval_and_verdict(make_record):
 
 
 def test_history_shows_suspects_and_changes_of_level(first_run):
-    from ggufbench.analysis.change_points import ChangePoint
+    from ggufbench.stats.change_points import ChangePoint
 
     values = [1 + 0.001 * (n % 5) for n in range(30)]
     level = Level(ChangePoint(20, 0.1133, 0.001), "run-20", ["llama.cpp b1 -> b2"])

@@ -12,7 +12,7 @@ import pytest
 
 from ggufbench.report.content import Content
 from ggufbench.report.page import ReportError, render, write_report
-from ggufbench.report.words import TIMES, harmless, prose, shell_command
+from ggufbench.report.text.phrases import TIMES, harmless, prose, shell_command
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 VOID = {"meta", "input", "br", "rect", "use", "image", "path", "stop", "line", "circle"}

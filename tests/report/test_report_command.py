@@ -12,7 +12,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from ggufbench.cli_report import report
+from ggufbench.cli.report import report
 from ggufbench.records.store import write_record
 
 CHECKOUT = Path(__file__).resolve().parents[2]

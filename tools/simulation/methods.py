@@ -12,7 +12,7 @@ from numpy.random import Generator, SeedSequence, default_rng
 from scipy.stats import mannwhitneyu
 from simulation.noise import MODELS, Noise, launch_length
 
-from ggufbench.analysis.gate import STANDARD, Judgement, Series, judge
+from ggufbench.stats.sequential_test import STANDARD, Judgement, Series, judge
 
 SEED = 4
 TOLERANCE = 0.05

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ggufbench.analysis.memory import Breakdown, break_down
-from ggufbench.conditions import unfit
+from ggufbench.checks.memory import Breakdown, break_down
+from ggufbench.machine.conditions import unfit
 from ggufbench.records.schema import Effective, Launch, Outcome, Record
 from ggufbench.worker.job import ENGINE
 

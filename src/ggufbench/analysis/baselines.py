@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ggufbench.analysis.metrics import METRICS, percentile
-from ggufbench.analysis.ratios import Ratio, ratio_of, usable
 from ggufbench.analysis.wording import ending
+from ggufbench.metrics import METRICS, percentile
 from ggufbench.records.schema import Launch, Outcome, Record
+from ggufbench.stats.ratios import Ratio, ratio_of, usable
 
 COMPARED = (
     "ready_seconds",

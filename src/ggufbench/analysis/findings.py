@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ggufbench.analysis.baselines import Versus, compare_with_baselines, has_numbers, memory_of, newest
-from ggufbench.analysis.metrics import METRICS
-from ggufbench.analysis.ratios import Ratio, advantage, ratio_of
 from ggufbench.analysis.wording import amount, count, ending, label, listed, times, verb
+from ggufbench.metrics import METRICS
 from ggufbench.records.comparison import Cell, Comparison, Verdict
 from ggufbench.records.schema import Outcome, Record
+from ggufbench.stats.ratios import Ratio, advantage, ratio_of
 
 Kind = Literal["bad", "warn", "good"]
 

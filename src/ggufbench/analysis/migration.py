@@ -8,9 +8,9 @@ from itertools import groupby
 from typing import Literal
 
 from ggufbench.analysis.baselines import Versus, compare_with_baselines, has_numbers, memory_of, newest
-from ggufbench.analysis.ratios import Ratio, advantage, ratio_of
 from ggufbench.analysis.wording import amount, count, ending, label, listed, spread, times, verb
 from ggufbench.records.schema import ModelIdentity, Outcome, Record
+from ggufbench.stats.ratios import Ratio, advantage, ratio_of
 from ggufbench.worker.job import ENGINE, LLAMACPP, TRANSFORMERS
 
 Question = Literal["stable", "faster", "smaller", "same interface"]

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ggufbench.analysis.disturbance import main_reason
-from ggufbench.analysis.metrics import METRICS
+from ggufbench.checks.interference import main_reason
+from ggufbench.metrics import METRICS
 from ggufbench.records.comparison import Block, Role
 from ggufbench.records.samples import metric_samples
 from ggufbench.records.schema import Launch, Outcome

@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from ggufbench.analysis.gate import Judgement
 from ggufbench.analysis.pairs import Pairs
 from ggufbench.records.comparison import Block, Cell, Role, Verdict
 from ggufbench.records.schema import Launch
+from ggufbench.stats.sequential_test import Judgement
 
 _WORST_FIRST = (
     Verdict.BROKEN,

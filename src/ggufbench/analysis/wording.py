@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ggufbench.analysis.metrics import METRICS
-from ggufbench.analysis.ratios import Ratio
+from ggufbench.metrics import METRICS
 from ggufbench.records.schema import Outcome, Record
+from ggufbench.stats.ratios import Ratio
 
 _MOST_REASON = 160
 _VERBS = {

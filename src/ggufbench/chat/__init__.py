@@ -16,20 +16,15 @@ if TYPE_CHECKING:
         get_gguf_models_from_cache,
         rows,
     )
-    from ggufbench.chat.config import (
-        LlamaCppModelConfig,
-        ModelConfigError,
-        Provider,
-        TransformersModelConfig,
-    )
-    from ggufbench.chat.measured import Measured
+    from ggufbench.chat.config import LlamaCppModelConfig, ModelConfigError, Provider, TransformersModelConfig
+    from ggufbench.chat.measurements import Measured
     from ggufbench.chat.providers import get_chat_model
 
 _HOMES = {
     "CachedModel": "cache",
     "GgufNotFoundError": "cache",
     "LlamaCppModelConfig": "config",
-    "Measured": "measured",
+    "Measured": "measurements",
     "ModelConfigError": "config",
     "Provider": "config",
     "TransformersModelConfig": "config",

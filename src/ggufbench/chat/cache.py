@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ggufbench.chat.measured import Measured, measured_here
+from ggufbench.chat.measurements import Measured, measured_here
 from ggufbench.discovery import PlaceNotFound, discover, hub
+from ggufbench.discovery.default_folders import class_of, place_of
 from ggufbench.discovery.header import printable
 from ggufbench.discovery.hub import Repository
 from ggufbench.discovery.model import Discovery, Model
 from ggufbench.discovery.names import portable_path
-from ggufbench.discovery.usual import class_of, place_of
 
 if TYPE_CHECKING:
     from ggufbench.chat.config import LlamaCppModelConfig

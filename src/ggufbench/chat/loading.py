@@ -16,7 +16,7 @@ from ggufbench.discovery.facts import Provenance, describe
 from ggufbench.discovery.header import HeaderError, read_header
 from ggufbench.discovery.shards import gather
 from ggufbench.discovery.tables import bytes_per_element, type_id
-from ggufbench.machine import available_memory_bytes, resolve_threads
+from ggufbench.machine.facts import available_memory_bytes, resolve_threads
 
 _UBATCH = 512
 _NO_DEVICE = -1

@@ -19,9 +19,9 @@ from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from ggufbench.chat import structured
-from ggufbench.chat.asking import Asker, chosen_tools
-from ggufbench.chat.bridge import in_thread
+from ggufbench.chat.async_stream import in_thread
 from ggufbench.chat.chunks import call_chunk, last_chunk, text_chunk, whole_message
+from ggufbench.chat.completion import Asker, chosen_tools
 from ggufbench.chat.engine import Engine, Tally
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.loading import Settings, load

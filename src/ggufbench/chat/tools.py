@@ -14,7 +14,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.json import parse_partial_json
 
 from ggufbench.chat.errors import ChatModelError, shown
-from ggufbench.chat.text import unfinished
+from ggufbench.chat.text_reader import unfinished
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufbench.modelkit.offered import Offer, RemoteFile, choose, gigabytes, offers
+from ggufbench.modelkit.hub_files import Offer, RemoteFile, choose, gigabytes, offers
 from ggufbench.modelkit.output import orderly_end
 from ggufbench.modelkit.spec import ModelError
 from ggufbench.processes import alone

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from ggufbench.modelkit import requantize
+from ggufbench.modelkit import llama_quantize
 from ggufbench.modelkit.blocks import tensor_bytes, tensor_data, tensor_type
 from ggufbench.modelkit.metadata import add_metadata
 from ggufbench.modelkit.output import check_space, check_target, part, settle
@@ -40,7 +40,7 @@ def synthesize(
     check_target(path, overwrite)
     free = check_space(path, needed)
     if written != spec.quantization:
-        requantize.check_available(spec.quantization)
+        llama_quantize.check_available(spec.quantization)
     report = progress or (lambda done, total: None)
     report(0, needed)
     try:
@@ -51,7 +51,7 @@ def synthesize(
             else:
                 with part(path, "q8_0.part") as source:
                     _write(source, spec, shape, written, lambda done: report(done, needed))
-                    requantize.run(
+                    llama_quantize.run(
                         source,
                         whole,
                         spec.quantization,

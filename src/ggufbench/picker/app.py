@@ -19,7 +19,7 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Label, Static
 
 from ggufbench.picker.entries import SORTS, Entry, Order, matching, ordered
-from ggufbench.picker.words import Column, cell, details, fitting, heading
+from ggufbench.picker.text import Column, cell, details, fitting, heading
 
 KEYS = (
     ("type", "narrow the list: each word must stand in the name, the repository or the quantization"),

@@ -71,7 +71,7 @@ def find_entries(places: Sequence[Path] | None, results: Path | None) -> list[En
     """
     from ggufbench.chat.cache import rows
     from ggufbench.discovery import discover
-    from ggufbench.machine import memory_limit_bytes
+    from ggufbench.machine.facts import memory_limit_bytes
 
     found = discover(places).models
     synthetic = {model.identity for model in found if model.synthetic}

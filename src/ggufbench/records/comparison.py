@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ggufbench.planning.scenario import Tolerance
 from ggufbench.records.schema import (
     Count,
     Launch,
@@ -24,7 +25,6 @@ from ggufbench.records.schema import (
     Seconds,
     SourceState,
 )
-from ggufbench.scenario import Tolerance
 from ggufbench.worker.job import Setting, Workload
 
 COMPARISON_VERSION: Literal[1] = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from ggufbench.analysis.metrics import METRICS, Summary, percentile, slope, summarize
+from ggufbench.metrics import METRICS, Summary, percentile, slope, summarize
 from ggufbench.records.schema import Launch, Sample
 
 

@@ -19,13 +19,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ggufbench.analysis.disturbance import Disturbance
-from ggufbench.analysis.limits import LimitResult
-from ggufbench.analysis.metrics import Summary
-from ggufbench.analysis.pagecache import CacheState
-from ggufbench.analysis.targets import TargetResult
-from ggufbench.conditions import BusyProcess, Conditions
-from ggufbench.scenario import Tolerance
+from ggufbench.checks.cache_state import CacheState
+from ggufbench.checks.interference import Disturbance
+from ggufbench.checks.roofline import LimitResult
+from ggufbench.checks.targets import TargetResult
+from ggufbench.machine.conditions import BusyProcess, Conditions
+from ggufbench.metrics import Summary
+from ggufbench.planning.scenario import Tolerance
 from ggufbench.worker.job import TRANSFORMERS, Setting, Workload
 
 SCHEMA_VERSION: Literal[4] = 4

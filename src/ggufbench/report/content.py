@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ggufbench.analysis.baselines import Versus, compare_with_baselines
-from ggufbench.history import Row
+from ggufbench.history.series import Row
 from ggufbench.records.comparison import Comparison
 from ggufbench.records.runs import StoredRun
 from ggufbench.records.schema import Record

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ggufbench.records.comparison import Cell, Comparison, Verdict
-from ggufbench.report.comparison import arms_line
+from ggufbench.report.figures.captions import plain
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import (
     AMBER,
@@ -23,9 +23,9 @@ from ggufbench.report.figures.style import (
     Color,
     fit,
 )  # fmt: skip
-from ggufbench.report.figures.words import plain
-from ggufbench.report.history import short
-from ggufbench.report.words import amount
+from ggufbench.report.text.comparison import arms_line
+from ggufbench.report.text.history import short
+from ggufbench.report.text.phrases import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

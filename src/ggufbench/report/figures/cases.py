@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ggufbench.analysis.baselines import Versus
-from ggufbench.analysis.metrics import Summary
+from ggufbench.metrics import Summary
 from ggufbench.records.schema import Outcome, Record
 from ggufbench.report.content import Content
-from ggufbench.report.figures.words import is_failed, plain
+from ggufbench.report.figures.captions import is_failed, plain
 
 _MOST_REAL = 1e16
 """Of any unit; more bytes, seconds or tokens are a damaged file."""

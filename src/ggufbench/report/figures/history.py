@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ggufbench.analysis.history import State
-from ggufbench.analysis.metrics import METRICS
-from ggufbench.history import ANCHORED, Level, Row
+from ggufbench.history.judgement import State
+from ggufbench.history.series import ANCHORED, Level, Row
+from ggufbench.metrics import METRICS
+from ggufbench.report.figures.captions import plain
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import (
     AMBER,
@@ -24,8 +25,7 @@ from ggufbench.report.figures.style import (
     Canvas,
     fit,
 )  # fmt: skip
-from ggufbench.report.figures.words import plain
-from ggufbench.report.history import amount, percent, short
+from ggufbench.report.text.history import amount, percent, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ggufbench.records.schema import Outcome, Record
+from ggufbench.report.figures.captions import beside, failure, failures, sentences, summary
 from ggufbench.report.figures.cases import Facts, Row, key_of
-from ggufbench.report.figures.place import Labels
+from ggufbench.report.figures.label_placement import Labels
 from ggufbench.report.figures.scatter import both_log, bytes_axis, log_axis, thin
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import BAND, BLUE, GREEN, MUTED, VERMILLION, WIDTH, Canvas, fit
-from ggufbench.report.figures.words import beside, failure, failures, sentences, summary
-from ggufbench.report.words import amount
+from ggufbench.report.text.phrases import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ggufbench.analysis.advice import breakdown_of
 from ggufbench.records.schema import Record
+from ggufbench.report.figures.captions import beside, failure, sentences, summary, times
 from ggufbench.report.figures.cases import Facts, Row
 from ggufbench.report.figures.rows import RowFigure, Words
 from ggufbench.report.figures.sketch import Sketch
@@ -21,8 +22,7 @@ from ggufbench.report.figures.style import (
     VERMILLION,
     Color,
 )  # fmt: skip
-from ggufbench.report.figures.words import beside, failure, sentences, summary, times
-from ggufbench.report.words import amount
+from ggufbench.report.text.phrases import amount
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

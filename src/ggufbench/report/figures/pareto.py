@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ggufbench.records.schema import Record
+from ggufbench.report.figures.captions import beside, gain, plain, sentences, summary, times
 from ggufbench.report.figures.cases import Facts, key_of
-from ggufbench.report.figures.place import Labels
+from ggufbench.report.figures.label_placement import Labels
 from ggufbench.report.figures.scatter import both_log, bytes_axis, log_axis, thin
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import (
@@ -25,8 +26,7 @@ from ggufbench.report.figures.style import (
     Color,
     fit,
 )  # fmt: skip
-from ggufbench.report.figures.words import beside, gain, plain, sentences, summary, times
-from ggufbench.report.words import amount
+from ggufbench.report.text.phrases import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

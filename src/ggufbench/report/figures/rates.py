@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from ggufbench.records.schema import Record
+from ggufbench.report.figures.captions import beside, failure, sentences, summary
 from ggufbench.report.figures.cases import Facts, Row
 from ggufbench.report.figures.rows import RowFigure, Words
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import BLUE, INK, PAPER, VERMILLION
-from ggufbench.report.figures.words import beside, failure, sentences, summary
-from ggufbench.report.words import amount
+from ggufbench.report.text.phrases import amount
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ggufbench.report.figures.cases import Block, Chosen, Row
-from ggufbench.report.figures.style import (
+from ggufbench.report.figures.style import (  # fmt: skip
     GRID,
     INK,
     MUTED,
@@ -17,7 +17,7 @@ from ggufbench.report.figures.style import (
     Canvas,
     fit,
     width_of,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

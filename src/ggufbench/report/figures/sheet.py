@@ -6,8 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ggufbench.report.figures.captions import plain
 from ggufbench.report.figures.style import INK, MUTED, PAPER, width_of
-from ggufbench.report.figures.words import plain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ggufbench.analysis.metrics import slope
+from ggufbench.metrics import slope
+from ggufbench.report.figures.captions import beside, sentences, summary
 from ggufbench.report.figures.cases import Facts, Row, key_of
 from ggufbench.report.figures.scatter import log_axis
 from ggufbench.report.figures.sketch import Sketch
@@ -27,8 +28,7 @@ from ggufbench.report.figures.style import (
     Color,
     fit,
 )
-from ggufbench.report.figures.words import beside, sentences, summary
-from ggufbench.report.terminal import seconds_text
+from ggufbench.report.text.terminal import seconds_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

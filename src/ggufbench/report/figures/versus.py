@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ggufbench.analysis.baselines import Versus
-from ggufbench.analysis.metrics import METRICS
+from ggufbench.metrics import METRICS
 from ggufbench.records.schema import Record
+from ggufbench.report.figures.captions import baseline_name, failure, gain, plain, times
 from ggufbench.report.figures.cases import Facts
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import BLUE, INK, PAPER, VERMILLION, WIDTH, Canvas, fit
-from ggufbench.report.figures.words import baseline_name, failure, gain, plain, times
-from ggufbench.report.words import amount
+from ggufbench.report.text.phrases import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

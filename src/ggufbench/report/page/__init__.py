@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ggufbench.records.brief import many_objects
-from ggufbench.report.choose import MOST_COMPLETE
+from ggufbench.records.record_summary import many_objects
 from ggufbench.report.content import Content
+from ggufbench.report.record_selection import MOST_COMPLETE
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -112,7 +112,7 @@ def _source(name: str) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from ggufbench.report.words import harmless, prose
+    from ggufbench.report.text.phrases import harmless, prose
 
     environment = Environment(
         loader=PackageLoader(__name__, "templates"),
@@ -145,7 +145,7 @@ def _refuse_to_replace(page: Path, picture: Path) -> None:
 
 def _facts_line(content: Content) -> str:
     from ggufbench.report.page.view import machine_facts
-    from ggufbench.report.words import harmless
+    from ggufbench.report.text.phrases import harmless
 
     return " · ".join(str(harmless(value)) for _, value in machine_facts(content))
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from ggufbench.analysis.advice import advise, breakdown_of
-from ggufbench.analysis.memory import PARTS
+from ggufbench.checks.memory import PARTS
 from ggufbench.records.schema import Effective, Outcome, Record
 from ggufbench.report.page.launches import Log, launch_line, logs_of, sample_line
-from ggufbench.report.terminal import duration, ended, size
-from ggufbench.report.words import amount, metric_name, repeat_command, show_command
+from ggufbench.report.text.phrases import amount, metric_name, repeat_command, show_command
+from ggufbench.report.text.terminal import duration, ended, size
 
 _MOST_SAMPLES = 40
 _CHOSEN = ("auto", -1)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ggufbench.records.schema import Record
 from ggufbench.report.page.case import kind_of
-from ggufbench.report.terminal import ended, rate, seconds_text, size
-from ggufbench.report.words import NOTHING, TIMES
+from ggufbench.report.text.phrases import NOTHING, TIMES
+from ggufbench.report.text.terminal import ended, rate, seconds_text, size
 
 COLUMNS = ("Load", "Cold load", "Peak memory", "Prompt", "Decode", "Size")
 """Headings of a line's figures."""

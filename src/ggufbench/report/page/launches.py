@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ggufbench.records.schema import Launch, Record, Sample
-from ggufbench.report.terminal import rate, seconds_text, size
-from ggufbench.report.words import NOTHING
+from ggufbench.report.text.phrases import NOTHING
+from ggufbench.report.text.terminal import rate, seconds_text, size
 
 _MOST_LINE = 400
 

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ggufbench.analysis.baselines import Versus
-from ggufbench.analysis.between import CaseChange, Change, between
-from ggufbench.analysis.metrics import METRICS
-from ggufbench.analysis.ratios import Ratio
+from ggufbench.analysis.run_diff import CaseChange, Change, between
 from ggufbench.analysis.wording import listed
+from ggufbench.metrics import METRICS
 from ggufbench.records.comparison import Comparison, Verdict
-from ggufbench.report import comparison as words_of
-from ggufbench.report.compare import differences
 from ggufbench.report.content import Content
-from ggufbench.report.terminal import ended
-from ggufbench.report.words import NOTHING, amount, metric_name, shell_command, times
+from ggufbench.report.text import comparison as words_of
+from ggufbench.report.text.phrases import NOTHING, amount, metric_name, shell_command, times
+from ggufbench.report.text.run_diff import differences
+from ggufbench.report.text.terminal import ended
+from ggufbench.stats.ratios import Ratio
 
 VERSUS_METRICS = (
     "ready_seconds",

@@ -11,12 +11,12 @@ from ggufbench.analysis.findings import Finding, findings
 from ggufbench.analysis.migration import Answer, Migration, migrations
 from ggufbench.records.comparison import Comparison
 from ggufbench.records.schema import Outcome, Record
-from ggufbench.report.choose import MOST_COMPLETE
 from ggufbench.report.content import Content
 from ggufbench.report.figures import Drawn
 from ggufbench.report.page import tables
 from ggufbench.report.page.case import CaseDetail, Room, case_detail
 from ggufbench.report.page.cases import COLUMNS, CaseRow, case_row, missed
+from ggufbench.report.record_selection import MOST_COMPLETE
 
 _MOST_BRIEF = 1000
 _LOG_CHARACTERS, _LOGS_CHARACTERS = 60_000, 3_000_000

@@ -1,0 +1,161 @@
+"""Two stored runs, case by case: how each metric changed, and what else did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from ggufbench.analysis.baselines import has_numbers
+from ggufbench.analysis.wording import ending
+from ggufbench.records.schema import Outcome, Record
+from ggufbench.stats.ratios import Ratio, ratio_of, usable
+
+SHOWN = (
+    "decode_tokens_per_second",
+    "prompt_tokens_per_second",
+    "ready_seconds",
+    "cold_ready_seconds",
+    "peak_rss_bytes",
+)
+"""Metrics that are compared where none is chosen."""
+
+SameWork = Literal["yes", "no", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One metric of one case."""
+
+    metric: str
+    earlier: float
+    later: float
+    """Medians, in the metric's unit."""
+    ratio: Ratio
+    """The later record over the earlier one, from the best sample of each launch."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseChange:
+    """One case that both runs hold."""
+
+    case_id: str
+    changes: Sequence[Change]
+    """Empty where `problem` says why."""
+    same_work: SameWork
+    """Whether both gave the same greedy tokens; unknown where a side has none, or several."""
+    versions: Mapping[str, tuple[str, str]]
+    """Of what was measured, those that are others now: name to earlier and later; absent ones are empty."""
+    notes: Sequence[str]
+    """What else is not the same: settings, threads, disturbance."""
+    problem: str | None = None
+    """Why nothing of it can be compared, in one clause."""
+    other_machine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Two runs."""
+
+    cases: Sequence[CaseChange]
+    only_earlier: Sequence[str]
+    only_later: Sequence[str]
+    """Ids of the cases that one run alone holds."""
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether there is one ratio."""
+        return any(case.changes for case in self.cases)
+
+    @property
+    def on_other_machine(self) -> bool:
+        """Whether the cases that both hold are all of two machines."""
+        return bool(self.cases) and all(case.other_machine for case in self.cases)
+
+
+def between(earlier: Sequence[Record], later: Sequence[Record], metrics: Sequence[str] = SHOWN) -> Between:
+    """Compare the cases of two runs by their ids; skipped cases count as not there."""
+    before, after = _by_case(earlier), _by_case(later)
+    shared = [case_id for case_id in after if case_id in before]
+    return Between(
+        cases=[_case(before[case_id], after[case_id], metrics) for case_id in shared],
+        only_earlier=[case_id for case_id in before if case_id not in after],
+        only_later=[case_id for case_id in after if case_id not in before],
+    )
+
+
+def _by_case(records: Sequence[Record]) -> dict[str, Record]:
+    return {record.case_id: record for record in records if record.outcome is not Outcome.SKIPPED}
+
+
+def _case(before: Record, after: Record, metrics: Sequence[str]) -> CaseChange:
+    other_machine = before.machine.fingerprint != after.machine.fingerprint
+    problem = _problem(before, after)
+    changes = [] if problem else [change for name in metrics if (change := _change(before, after, name))]
+    if problem is None and not changes:
+        problem = "neither run measured such a metric of it in both"
+    return CaseChange(
+        case_id=after.case_id,
+        changes=changes,
+        same_work=_same_work(before, after),
+        versions=_changed(before.provider.versions, after.provider.versions),
+        notes=_notes(before, after),
+        problem=problem,
+        other_machine=other_machine,
+    )
+
+
+def _problem(before: Record, after: Record) -> str | None:
+    """Why no number of the two means the same; None where all do."""
+    if before.machine.fingerprint != after.machine.fingerprint:
+        return "measured on two machines"
+    if before.model.identity != after.model.identity:
+        return "the file is another: it was quantized or written anew"
+    for name, record in (("earlier", before), ("later", after)):
+        if not has_numbers(record):
+            return f"the {name} one {ending(record)}"
+    work = {name: (getattr(before.workload, name), getattr(after.workload, name)) for name in _WORK}
+    changed = [f"{name} {old} -> {new}" for name, (old, new) in work.items() if old != new]
+    return f"the workload is another: {', '.join(changed)}" if changed else None
+
+
+_WORK = ("prompt_tokens", "generated_tokens", "depth")
+
+
+def _change(before: Record, after: Record, metric: str) -> Change | None:
+    old, new = before.summary.get(metric), after.summary.get(metric)
+    if old is None or new is None:
+        return None
+    reference, candidate = usable(old.per_launch), usable(new.per_launch)
+    if not reference or not candidate:
+        return None
+    return Change(metric, old.median, new.median, ratio_of(candidate, reference))
+
+
+def _same_work(before: Record, after: Record) -> SameWork:
+    answers = [{launch.digest for launch in one.launches if launch.digest} for one in (before, after)]
+    if any(len(found) != 1 for found in answers):
+        return "unknown"
+    return "yes" if answers[0] == answers[1] else "no"
+
+
+def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    names = dict.fromkeys([*before, *after])
+    both = {name: (before.get(name, ""), after.get(name, "")) for name in names}
+    return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+
+
+def _notes(before: Record, after: Record) -> list[str]:
+    notes = []
+    if before.provider.name != after.provider.name:
+        notes.append(f"provider {before.provider.name} -> {after.provider.name}")
+    for field in fields(before.setting):
+        old, new = getattr(before.setting, field.name), getattr(after.setting, field.name)
+        if old != new:
+            notes.append(f"{field.name} {old} -> {new}")
+    if before.provider.system_info != after.provider.system_info:
+        notes.append("the library was built with other instruction sets or options")
+    for name, record in (("earlier", before), ("later", after)):
+        if record.outcome is Outcome.ENVIRONMENT:
+            notes.append(f"the {name} one was disturbed")
+    return notes

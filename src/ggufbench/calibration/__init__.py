@@ -1,0 +1,1 @@
+"""What this machine and its libraries can do: devices, limits, the doctor."""

@@ -1,0 +1,193 @@
+"""Examines this machine: what it has, what it can do at most, and what makes it unfit for measuring."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ggufbench.calibration.limits import MachineLimits, cache_folder, machine_limits
+from ggufbench.calibration.probe import Environment, probe
+from ggufbench.launching.launcher import Interpreter
+from ggufbench.machine import page_cache as pagecache
+from ggufbench.machine.conditions import (
+    BusyProcess,
+    Conditions,
+    Problem,
+    busiest_processes,
+    read_conditions,
+    unfit,
+)
+from ggufbench.machine.facts import available_memory_bytes, cpu_flags, memory_limit_bytes, read_machine
+from ggufbench.records.schema import Machine
+
+_LOOK_SECONDS = 1.0
+_NOTABLE_STEAL = 0.02
+_LITTLE_MEMORY = 0.1
+_PROBE_BYTES = 2**20
+_ALL, _NONE = 0.99, 0.02
+
+_BUILD_FLAGS = {
+    "avx2": "AVX2", "fma": "FMA", "f16c": "F16C", "avx512f": "AVX512", "asimddp": "DOTPROD",
+    "i8mm": "MATMUL_INT8", "sve": "SVE",
+}  # fmt: skip
+"""The processor's name of an instruction set, and llama.cpp's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What else this machine did during a second."""
+
+    processes: list[BusyProcess]
+    steal_share: float | None
+    """Part of the time that a hypervisor gave to others; None where the system does not count it."""
+    swapped_bytes: int
+    """Moved between memory and swap space, both ways."""
+    available_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageCacheControl:
+    """Whether loads can be measured cold and warm here, and that be proved."""
+
+    residency_readable: bool
+    droppable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Everything the doctor found."""
+
+    machine: Machine
+    environment: Environment
+    limits: MachineLimits
+    page_cache: PageCacheControl
+    conditions: Conditions
+    load: Load
+    problems: list[Problem]
+    """What makes this machine unfit for measuring; empty where nothing does."""
+
+    def document(self) -> dict[str, Any]:
+        """The same for JSON."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**found, "problems": [problem._asdict() for problem in self.problems]}
+
+
+def examine(
+    interpreter: Interpreter, *, refresh: bool = False, tell: Callable[[str], None] = lambda _step: None
+) -> Diagnosis:
+    """Examine this machine; its limits are measured where they are not known, or with `refresh`.
+
+    `tell` hears what takes time. Works without llama-cpp-python, and then says so.
+    """
+    tell("asking llama.cpp for its devices")
+    environment = probe(interpreter)
+    machine = read_machine(environment.gpu_names())
+    conditions = read_conditions()
+    tell("looking at other processes")
+    load = _look_around()
+    limits = machine_limits(
+        machine, environment, interpreter, refresh=refresh, tell=lambda step: tell(f"measuring: {step}")
+    )
+    page_cache = page_cache_control(cache_folder())
+    problems = [
+        *unfit(conditions, load.processes),
+        *_of_load(load),
+        *_of_cores(machine),
+        *build_problems(environment.system_info, cpu_flags()),
+        *_of_limits(limits),
+    ]
+    return Diagnosis(machine, environment, limits, page_cache, conditions, load, problems)
+
+
+def page_cache_control(folder: Path) -> PageCacheControl:
+    """Try it on a small file in that folder; where none can be written there, both are False."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".pages-", suffix=".part") as file:
+            file.write(os.urandom(_PROBE_BYTES))
+            file.flush()
+            path = Path(file.name)
+            written = pagecache.resident_fraction([path])
+            pagecache.drop([path])
+            dropped = pagecache.resident_fraction([path])
+    except OSError:
+        return PageCacheControl(False, False)
+    readable = written is not None and written >= _ALL
+    return PageCacheControl(readable, readable and dropped is not None and dropped <= _NONE)
+
+
+def build_flags(system_info: str) -> list[str]:
+    """The names that llama.cpp's description of its build has switched on, in its order."""
+    return [name for name, value in re.findall(r"(\w+) = (\d+)", system_info) if value != "0"]
+
+
+def build_problems(system_info: str, processor: frozenset[str]) -> list[Problem]:
+    """What is wrong with a build of llama.cpp for a processor with these instruction sets."""
+    has = set(build_flags(system_info))
+    if not has:
+        return []
+    problems = []
+    missing = [name for flag, name in _BUILD_FLAGS.items() if flag in processor and name not in has]
+    if missing:
+        remedy = "build it here: pip install --force-reinstall --no-cache-dir llama-cpp-python"
+        problem = f"llama.cpp was built without {', '.join(missing)}, which this processor has"
+        problems.append(Problem(problem, remedy))
+    if "AMX_INT8" in has:
+        problem = "this llama.cpp uses AMX, and such builds can crash in the first prompt"
+        remedy = (
+            "if cases end with SIGSEGV in prompt, set repack = false or see docs/measuring.md for a build"
+        )
+        problems.append(Problem(problem, remedy))
+    return problems
+
+
+def _look_around() -> Load:
+    import psutil
+
+    times, swap = psutil.cpu_times(), psutil.swap_memory()
+    processes = busiest_processes(_LOOK_SECONDS)
+    times_after, swap_after = psutil.cpu_times(), psutil.swap_memory()
+    passed, stolen = sum(times_after) - sum(times), _stolen(times_after) - _stolen(times)
+    return Load(
+        processes=processes,
+        steal_share=max(0.0, stolen / passed) if hasattr(times, "steal") and passed > 0 else None,
+        swapped_bytes=max(0, swap_after.sin + swap_after.sout - swap.sin - swap.sout),
+        available_memory_bytes=available_memory_bytes(),
+    )
+
+
+def _stolen(times: Any) -> float:
+    return float(getattr(times, "steal", 0.0))
+
+
+def _of_load(load: Load) -> list[Problem]:
+    problems = []
+    if load.steal_share is not None and load.steal_share >= _NOTABLE_STEAL:
+        problem = f"the hypervisor gave {100 * load.steal_share:.0f} % of this machine's time to others"
+        problems.append(Problem(problem, "measure at another hour, or on a machine of its own"))
+    if load.swapped_bytes:
+        problems.append(Problem("memory is being swapped", "end programs that use much memory"))
+    elif load.available_memory_bytes < _LITTLE_MEMORY * memory_limit_bytes():
+        problem = f"only {load.available_memory_bytes >> 20} MiB of memory are available"
+        problems.append(Problem(problem, "end programs that use much memory"))
+    return problems
+
+
+def _of_cores(machine: Machine) -> list[Problem]:
+    if machine.usable_cores >= machine.physical_cores:
+        return []
+    problem = f"only {machine.usable_cores} of {machine.physical_cores} cores may be used"
+    remedy = "raise the limit of the container or the affinity, or compare only with runs that had the same"
+    return [Problem(problem, remedy)]
+
+
+def _of_limits(limits: MachineLimits) -> list[Problem]:
+    if limits.disturbance is None:
+        return []
+    remedy = "when that is over, run `ggufbench doctor --refresh`; until then no rate is judged by them"
+    return [Problem(f"the limits were measured when {limits.disturbance}", remedy)]

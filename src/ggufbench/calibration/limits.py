@@ -1,0 +1,191 @@
+"""What this machine can do at most: measured once for each machine and llama.cpp build, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ggufbench.calibration import measurement
+from ggufbench.calibration.probe import Environment
+from ggufbench.checks.roofline import CACHES_TO_JUDGE
+from ggufbench.launching.launcher import Interpreter
+from ggufbench.machine.conditions import ProcessWatch, read_conditions, unfit
+from ggufbench.machine.facts import available_memory_bytes
+from ggufbench.records.schema import Machine
+
+_FORMAT: Literal[1] = 1
+_SMALLEST_BUFFER_BYTES = 256 * 2**20
+_SHARE_OF_MEMORY = 4
+_CACHE_FILE_CAP = 2**20
+
+Threads = Annotated[int, Field(ge=1, le=2**16)]
+Rate = Annotated[float, Field(gt=0, lt=1e18)]
+Bytes = Annotated[int, Field(ge=0, lt=2**63)]
+T = TypeVar("T")
+Tell = Callable[[str], None]
+
+
+class MachineLimits(BaseModel):
+    """The measured limits of one machine with one build of llama.cpp."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    format: Literal[1] = _FORMAT
+    read_bytes_per_second: dict[Threads, Rate] = {}
+    """From memory, by the number of threads; empty where it could not be measured."""
+    flops_per_second: dict[Threads, Rate] = {}
+    """Of llama.cpp's matrix products, by the number of threads; empty where it could not be measured."""
+    flops_quantization: str | None = None
+    """The type of weights that was the fastest."""
+    disk_read_bytes_per_second: Rate | None = None
+    """Of the disk that holds the cache folder; None where it could not be measured."""
+    last_cache_bytes: Bytes
+    """All parts of the last level of cache together."""
+    buffer_bytes: Bytes
+    """Memory that was read for `read_bytes_per_second`."""
+    taken: str
+    """UTC, ISO 8601."""
+    seconds: Annotated[float, Field(ge=0)]
+    """How long measuring took."""
+    disturbance: str | None = None
+    """What was wrong with the machine meanwhile, in words: the limits may be too low."""
+    problems: list[str] = []
+    """What could not be measured, and why; a sentence each."""
+
+
+def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
+    """Where measured limits are kept: GGUFBENCH_CACHE, or `ggufbench` in the user's cache folder."""
+    if given := env.get("GGUFBENCH_CACHE"):
+        return Path(given).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "ggufbench"
+    base = env.get("XDG_CACHE_HOME", "")
+    # The specification says that a relative one is to be ignored.
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "ggufbench"
+
+
+def limits_path(machine: Machine, environment: Environment) -> Path:
+    """The file of this machine and this build; another commit or other build flags have another file."""
+    build = f"{environment.versions.get('llama.cpp', '')}\n{environment.system_info}"
+    digest = hashlib.sha256(build.encode()).hexdigest()[:12]
+    return cache_folder() / f"limits-{machine.fingerprint}-{digest}.json"
+
+
+def load_limits(machine: Machine, environment: Environment) -> MachineLimits | None:
+    """The limits measured earlier; None where there are none, or their file cannot be used. Never raises."""
+    path = limits_path(machine, environment)
+    try:
+        if not path.is_file() or path.stat().st_size > _CACHE_FILE_CAP:
+            return None
+        return MachineLimits.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError, RecursionError):
+        return None
+
+
+def measure_limits(
+    machine: Machine, environment: Environment, interpreter: Interpreter, tell: Tell = lambda _step: None
+) -> MachineLimits:
+    """Measure this machine, keep the result and return it. Takes 10 to 20 s on two cores.
+
+    `tell` hears what is measured next. What cannot be measured is left out and named in `problems`, also that
+    the result could not be kept.
+    """
+    started, problems = time.monotonic(), [environment.problem] if environment.problem else []
+    conditions, watch = read_conditions(), ProcessWatch()
+    threads, cache = measurement.thread_counts(machine.usable_cores), measurement.last_cache_bytes()
+    buffer = _buffer_bytes(cache, problems)
+    tell("memory bandwidth")
+    before = _attempt(lambda: measurement.read_rates(interpreter, threads, buffer), problems)
+    products = None
+    if environment.problem is None:
+        products = _attempt(lambda: measurement.multiply_rates(interpreter, threads, tell), problems)
+    tell("disk")
+    disk = _attempt(lambda: measurement.disk_read_rate(cache_folder()), problems)
+    after = None
+    if before is not None:
+        tell("memory bandwidth once more")
+        after = _attempt(lambda: measurement.read_rates(interpreter, threads, buffer), problems)
+    reads = [rates for rates in (before, after) if rates is not None]
+    troubles = [trouble.problem for trouble in unfit(conditions, watch.busiest())]
+    if (reads and not any(rates.calm for rates in reads)) or (products is not None and not products.calm):
+        troubles.append("other work had a part of the cores all the time")
+    limits = MachineLimits(
+        read_bytes_per_second=_highest(reads),
+        flops_per_second=products.by_threads if products else {},
+        flops_quantization=products.quantization if products else None,
+        disk_read_bytes_per_second=disk,
+        last_cache_bytes=cache,
+        buffer_bytes=buffer,
+        taken=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - started, 1),
+        disturbance=" and ".join(troubles) or None,
+        problems=problems,
+    )
+    return _keep(limits_path(machine, environment), limits)
+
+
+def machine_limits(
+    machine: Machine,
+    environment: Environment,
+    interpreter: Interpreter,
+    *,
+    refresh: bool = False,
+    tell: Tell = lambda _step: None,
+) -> MachineLimits:
+    """The limits measured earlier, or measured now where there are none or `refresh` asks for it."""
+    known = None if refresh else load_limits(machine, environment)
+    return known or measure_limits(machine, environment, interpreter, tell)
+
+
+def _buffer_bytes(cache: int, problems: list[str]) -> int:
+    """More than the caches can hold a useful part of, and at most a quarter of the memory that is free."""
+    wanted = max(_SMALLEST_BUFFER_BYTES, (CACHES_TO_JUDGE + 1) * cache)
+    buffer = min(wanted, available_memory_bytes() // _SHARE_OF_MEMORY)
+    if buffer <= CACHES_TO_JUDGE * cache:
+        problems.append(
+            f"memory bandwidth was measured over {buffer >> 20} MiB only, which is not more than "
+            f"{CACHES_TO_JUDGE} times the last cache of {cache >> 20} MiB, so it may be too high"
+        )
+    return buffer
+
+
+def _highest(measured: Sequence[measurement.MeasuredRates]) -> dict[int, float]:
+    """The better of two measurements, some seconds apart: a neighbour in memory shows in no counter."""
+    counts = sorted({count for rates in measured for count in rates.by_threads})
+    return {count: max(rates.by_threads.get(count, 0.0) for rates in measured) for count in counts}
+
+
+def _attempt(work: Callable[[], T], problems: list[str]) -> T | None:
+    try:
+        return work()
+    except measurement.CalibrationError as error:
+        problems.append(str(error))
+        return None
+
+
+def _keep(path: Path, limits: MachineLimits) -> MachineLimits:
+    """Write the file in one step; where that fails, the limits say so and are as good for this session."""
+    part = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False) as file:
+            part = Path(file.name)
+            file.write(limits.model_dump_json(indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        if part is not None:
+            part.unlink(missing_ok=True)
+        problem = f"the limits cannot be kept in {path.parent}: {error.strerror}; set GGUFBENCH_CACHE"
+        return limits.model_copy(update={"problems": [*limits.problems, problem]})
+    return limits

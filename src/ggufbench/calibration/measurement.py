@@ -1,0 +1,211 @@
+"""Measures what bounds every model on this machine: memory, multiplications by llama.cpp itself, the disk."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ggufbench.checks.roofline import prompt_flops
+from ggufbench.discovery import discover
+from ggufbench.discovery.model import Model
+from ggufbench.launching.launcher import Ended, Event, Interpreter, launch
+from ggufbench.machine import page_cache
+from ggufbench.machine.facts import linux_last_cache_bytes
+from ggufbench.modelkit import SynthError, SynthSpec, synthesize
+from ggufbench.records.schema import Outcome
+from ggufbench.worker.job import Job, Setting, Workload
+
+QUANTIZATIONS = ("Q4_K_M", "Q4_0", "F16", "Q8_0")
+"""llama.cpp has a multiplication of its own for each; which is the fastest depends on the processor."""
+
+_PARAMETERS, _VOCABULARY, _LAYERS = 90_000_000, 512, 2
+"""Rows of 2048, as a model of a billion parameters has, in two layers: nearly all time goes to products."""
+_PROMPT_TOKENS = 256
+"""Enough columns for the products; with more, attention takes a larger part of so few layers."""
+_ROUNDS, _REPETITIONS, _MOST_LAUNCHES = 15, 4, 3
+_CALM_SHARE = 0.95
+"""Of the cores' time that a calm prompt has."""
+_DEADLINE_SECONDS = 300.0
+
+_APPLE_SYSTEM_CACHE_BYTES = 96 * 2**20
+"""Of the largest of these chips; macOS does not tell the size of a cache that the whole chip shares."""
+_UNKNOWN_CACHE_BYTES = 32 * 2**20
+
+_DISK_BYTES, _DISK_BLOCK_BYTES, _DISK_PASSES = 256 * 2**20, 8 * 2**20, 2
+_COLD_AT_MOST = 0.02
+
+
+class CalibrationError(Exception):
+    """A limit could not be measured; the message says which and why in one sentence."""
+
+
+class MeasuredRates(NamedTuple):
+    """What was measured with each number of threads."""
+
+    by_threads: dict[int, float]
+    calm: bool
+    """False where other work had a part of the cores all the time, so that the rates may be too low."""
+    quantization: str | None = None
+    """The type of the weights that were multiplied."""
+
+
+class _Candidate(NamedTuple):
+    rate: float
+    quantization: str
+    model: Model
+
+
+def thread_counts(cores: int) -> list[int]:
+    """1, 2, 4 and so on, and the number of cores itself."""
+    powers = [1 << exponent for exponent in range(cores.bit_length()) if 1 << exponent < cores]
+    return [*powers, cores]
+
+
+def last_cache_bytes() -> int:
+    """Bytes of the last level of cache: of all its parts together, where groups of cores have one each.
+
+    A guess of 32 MiB where the system does not tell; on Apple's chips at least 96 MiB.
+    """
+    if platform.system() == "Darwin":
+        floor = _APPLE_SYSTEM_CACHE_BYTES if platform.machine() == "arm64" else 0
+        told = max(
+            _sysctl(name) for name in ("hw.l3cachesize", "hw.perflevel0.l2cachesize", "hw.l2cachesize")
+        )
+        return max(told, floor) or _UNKNOWN_CACHE_BYTES
+    return linux_last_cache_bytes() or _UNKNOWN_CACHE_BYTES
+
+
+def read_rates(interpreter: Interpreter, threads: Sequence[int], buffer_bytes: int) -> MeasuredRates:
+    """Bytes per second read from a buffer in memory. Raises CalibrationError."""
+    job = {"task": "bandwidth", "threads": list(threads), "bytes": buffer_bytes, "rounds": _ROUNDS}
+    ended = _run(job, interpreter, "the memory's speed")
+    found = [event for event in ended.events if event["event"] == "bandwidth"]
+    return MeasuredRates(
+        {event["threads"]: event["bytes_per_second"] for event in found},
+        calm=all(event["calm"] for event in found),
+    )
+
+
+def multiply_rates(
+    interpreter: Interpreter, threads: Sequence[int], tell: Callable[[str], None]
+) -> MeasuredRates:
+    """FLOP per second of llama.cpp's prompt evaluation, with the fastest type of weights.
+
+    Every type runs with the most threads, and only the fastest with fewer. Raises CalibrationError where none
+    ran.
+    """
+    with tempfile.TemporaryDirectory(prefix="ggufbench-") as folder:
+        fastest, calm = _fastest_type(Path(folder), threads[-1], interpreter, tell)
+        rates = {threads[-1]: fastest.rate}
+        for count in threads[:-1]:
+            tell(f"multiplications with {count} thread{'s' if count > 1 else ''}")
+            rates[count], calm_too = _flops(fastest.model, count, interpreter)
+            calm = calm and calm_too
+    return MeasuredRates(dict(sorted(rates.items())), calm, fastest.quantization)
+
+
+def _fastest_type(
+    folder: Path, threads: int, interpreter: Interpreter, tell: Callable[[str], None]
+) -> tuple[_Candidate, bool]:
+    reasons, found, all_calm = [], [], True
+    for quantization in QUANTIZATIONS:
+        tell(f"multiplications of {quantization}")
+        try:
+            model = _make_model(folder, quantization)
+            rate, calm = _flops(model, threads, interpreter)
+        except (CalibrationError, SynthError) as error:
+            reasons.append(str(error))
+            continue
+        found.append(_Candidate(rate, quantization, model))
+        all_calm = all_calm and calm
+    if not found:
+        raise CalibrationError(reasons[0])
+    return max(found, key=lambda candidate: candidate.rate), all_calm
+
+
+def disk_read_rate(folder: Path) -> float:
+    """Bytes per second of reading a fresh file of `folder` from its disk, in the better of two passes.
+
+    Raises CalibrationError where the file cannot be written or its pages stay in memory.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".disk-", suffix=".part") as file:
+            block = os.urandom(_DISK_BLOCK_BYTES)  # a file system that compresses has nothing to gain
+            for _ in range(_DISK_BYTES // _DISK_BLOCK_BYTES):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+            return max(_cold_read_rate(Path(file.name)) for _ in range(_DISK_PASSES))
+    except OSError as error:
+        raise CalibrationError(
+            f"the disk's speed was not measured: {_DISK_BYTES} bytes in {folder}: {error.strerror}"
+        ) from None
+
+
+def _cold_read_rate(path: Path) -> float:
+    page_cache.drop([path])
+    resident = page_cache.resident_fraction([path])
+    if resident is None or resident > _COLD_AT_MOST:
+        raise CalibrationError(
+            "the disk's speed was not measured: the pages of a file cannot be dropped from memory in "
+            f"{path.parent}; set GGUFBENCH_CACHE to a folder on a disk"
+        )
+    started = time.perf_counter()
+    page_cache.read_once([path])
+    return path.stat().st_size / (time.perf_counter() - started)
+
+
+def _make_model(folder: Path, quantization: str) -> Model:
+    spec = SynthSpec("llama", _PARAMETERS, quantization, vocabulary=_VOCABULARY, layers=_LAYERS)
+    path = synthesize(folder / f"calibration-{quantization}.gguf", spec)
+    return discover([path]).models[0]
+
+
+def _flops(model: Model, threads: int, interpreter: Interpreter) -> tuple[float, bool]:
+    """FLOP per second of the fastest prompt, and whether that had its cores to itself.
+
+    Where it had not, more launches follow. The warm-up counts too, as it is work all the same.
+    """
+    setting = Setting(
+        device="cpu", n_ctx=_PROMPT_TOKENS, n_threads=threads, n_threads_batch=threads, load_mode="none"
+    )
+    workload = Workload(prompt_tokens=_PROMPT_TOKENS, generated_tokens=1, repetitions=_REPETITIONS)
+    job = Job("engine", str(model.path), setting, workload)
+    best: Event = {"seconds": float("inf"), "evidence": {}}
+    for _ in range(_MOST_LAUNCHES):
+        ended = _run(job.to_json(), interpreter, "the multiplications' speed")
+        best = min([best, *filter(_is_prompt, ended.events)], key=lambda event: float(event["seconds"]))
+        if _is_calm(best["evidence"], threads):
+            return prompt_flops(model, workload) / best["seconds"], True
+    return prompt_flops(model, workload) / best["seconds"], False
+
+
+def _is_calm(evidence: Mapping[str, float], threads: int) -> bool:
+    busy, wall = evidence.get("cpu_seconds"), evidence.get("wall_seconds")
+    return busy is None or wall is None or busy >= _CALM_SHARE * threads * wall
+
+
+def _is_prompt(event: Event) -> bool:
+    return bool(event["event"] == "sample" and event["phase"] == "prompt")
+
+
+def _run(job: dict[str, object], interpreter: Interpreter, what: str) -> Ended:
+    ended = launch(job, lambda _phase: _DEADLINE_SECONDS, interpreter=interpreter)
+    if ended.outcome is not Outcome.MEASURED:
+        raise CalibrationError(f"{what} was not measured: {ended.reason}")
+    return ended
+
+
+def _sysctl(name: str) -> int:
+    try:
+        done = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False)
+        return int(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return 0

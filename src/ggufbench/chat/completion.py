@@ -1,0 +1,183 @@
+"""From a conversation to the parts of its answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+from ggufbench.chat.engine import Engine, Tally
+from ggufbench.chat.errors import ChatModelError, shown
+from ggufbench.chat.grammar import call_grammar, json_grammar
+from ggufbench.chat.messages import to_template, with_instruction
+from ggufbench.chat.options import Options
+from ggufbench.chat.sampling import Sampler
+from ggufbench.chat.template import CHATML, CHATML_END, Template
+from ggufbench.chat.text_reader import TextReader
+from ggufbench.chat.tools import Call, ToolReader, as_tool, describe
+
+Tool = Mapping[str, Any]
+Schema = Mapping[str, Any]
+
+_ANY_OBJECT: Schema = {"type": "object"}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What the answer shall be."""
+
+    tools: tuple[Tool, ...] = ()
+    """Those that may be called."""
+    forced: bool = False
+    """One of them must be called."""
+    strict: bool = True
+    told: Schema | None = None
+    """The model is told to write JSON of this schema."""
+    held_to: Schema | None = None
+    """It can write nothing but JSON of this schema."""
+
+
+class Asker:
+    """A model with its chat templates. Raises ChatModelError for a template that is none."""
+
+    def __init__(self, engine: Engine, chat_template: str | None) -> None:
+        self._engine = engine
+        own = engine.chat_template()
+        self._has_template = bool(chat_template or own)
+        if not self._has_template:
+            warnings.warn(
+                f"{engine.name} has no chat template, so ChatML is used; give its own with chat_template.",
+                stacklevel=2,
+            )
+        self._template = self._compile(chat_template or own or CHATML)
+        with_tools = None if chat_template else engine.chat_template("tool_use")
+        self._tool_template = self._compile(with_tools) if with_tools else self._template
+
+    def _compile(self, source: str) -> Template:
+        engine = self._engine
+        return Template(source, engine.special_text("bos"), engine.special_text("eos"), engine.name)
+
+    def parts(
+        self,
+        messages: Sequence[BaseMessage],
+        options: Options,
+        stops: Sequence[str],
+        tally: Tally,
+        cancelled: threading.Event | None = None,
+    ) -> Iterator[str | Call]:
+        """The answer's text and calls as they come. Raises ChatModelError, and CancelledError if so.
+
+        The model is had alone until the iterator ends or is closed.
+        """
+        with self._engine.turn(cancelled):
+            form = form_of(options)
+            template = self._tool_template if form.tools else self._template
+            prompt = self._engine.prompt_tokens(_prompt(template, messages, form))
+            if not self._has_template:
+                stops = [*stops, CHATML_END]
+            sampler = Sampler(self._engine, options.sampling, self._grammar(template, form))
+            try:
+                pieces = self._engine.answer(prompt, sampler, tally, options.max_tokens, cancelled)
+                texts = _texts(pieces, TextReader(stops, strip_space=self._engine.strips_space), tally)
+                yield from _with_calls(texts, form.tools, tally) if form.tools else texts
+            finally:
+                sampler.close()
+
+    def _grammar(self, template: Template, form: Form) -> str | None:
+        if form.held_to is None and not form.forced:
+            return None
+        if not self._engine.can_end:
+            raise ChatModelError(
+                f"{self._engine.name} has no token that ends an answer, so its form cannot be forced; "
+                'take another model, or tool_choice = "auto".'
+            )
+        if form.held_to is not None:
+            return json_grammar(form.held_to)
+        tagged = template.calls_by_tag or not template.takes_tools
+        return call_grammar(form.tools, tagged=tagged, strict=form.strict)
+
+
+def form_of(options: Options) -> Form:
+    """What the options ask for. Raises ChatModelError where they contradict each other."""
+    tools = tuple(as_tool(tool) for tool in options.tools)
+    chosen = chosen_tools(tools, options.tool_choice)
+    told, held_to = _schemas(options.response_format)
+    form = Form(chosen, options.tool_choice not in (None, "auto", "none"), options.strict is not False)
+    if held_to is None:
+        return form
+    if form.forced:
+        raise ChatModelError("An answer is either a call of a tool or JSON; leave out response_format.")
+    return replace(form, tools=(), told=told, held_to=held_to)
+
+
+def chosen_tools(tools: Sequence[Tool], choice: str | None) -> tuple[Tool, ...]:
+    """The tools that may be called. Raises ChatModelError for a choice that there is not."""
+    if choice is None or choice in ("auto", "any"):
+        if choice == "any" and not tools:
+            raise ChatModelError('tool_choice = "any" needs at least one tool; bind some.')
+        return tuple(tools)
+    if choice == "none":
+        return ()
+    named = tuple(tool for tool in tools if tool["function"]["name"] == choice)
+    if not named:
+        known = ", ".join(tool["function"]["name"] for tool in tools) or "there are none"
+        raise ChatModelError(f"tool_choice = {shown(repr(choice), 80)} names no tool; bound are: {known}.")
+    return named
+
+
+def _schemas(asked: Mapping[str, Any] | None) -> tuple[Schema | None, Schema | None]:
+    """The schema that the model is told, and the one that its answer is held to."""
+    kind = None if asked is None else asked.get("type")
+    if asked is None or kind == "text":
+        return None, None
+    if kind == "json_object":
+        return None, _ANY_OBJECT
+    schema = asked.get("schema", asked.get("json_schema"))
+    if kind != "json_schema" or not isinstance(schema, Mapping):
+        raise ChatModelError(
+            f"response_format = {shown(repr(asked), 80)} is not usable; "
+            'give {"type": "json_object"} or {"type": "json_schema", "schema": {...}}.'
+        )
+    inner = schema.get("schema")
+    told = inner if isinstance(inner, Mapping) else schema
+    return told, _ANY_OBJECT if asked.get("strict") is False else told
+
+
+def _prompt(template: Template, messages: Sequence[BaseMessage], form: Form) -> str:
+    plain = to_template(messages, knows_tools=template.takes_tools)
+    if form.tools and not template.takes_tools:
+        plain = with_instruction(plain, describe(form.tools))
+    if form.told is not None:
+        schema = json.dumps(form.told, ensure_ascii=False)
+        plain = with_instruction(plain, f"Answer with JSON of this schema and nothing else:\n{schema}")
+    return template.render(plain, form.tools if template.takes_tools else ())
+
+
+def _texts(pieces: Iterator[bytes], reader: TextReader, tally: Tally) -> Iterator[str]:
+    for piece in pieces:
+        if text := reader.feed(piece):
+            yield text
+        if reader.stopped:
+            tally.finish = "stop"
+            return
+    if text := reader.end():
+        yield text
+
+
+def _with_calls(texts: Iterator[str], tools: Sequence[Tool], tally: Tally) -> Iterator[str | Call]:
+    reader = ToolReader([tool["function"]["name"] for tool in tools])
+    called = False
+    for text in texts:
+        for part in reader.feed(text):
+            called |= isinstance(part, Call) and part.error is None
+            yield part
+    for part in reader.end():
+        called |= isinstance(part, Call) and part.error is None
+        yield part
+    if called and tally.finish == "stop":
+        tally.finish = "tool_calls"

@@ -1,0 +1,1 @@
+"""What judges one launch: interference, page cache, native log, memory, roofline, targets."""

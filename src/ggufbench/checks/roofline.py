@@ -1,0 +1,255 @@
+"""What a machine can do at most, and which part of it was measured: above all of it, the measuring is wrong.
+
+A token cannot be decoded without reading every weight that it is multiplied with, and a prompt cannot be
+evaluated without its multiplications. `docs/limits.md` has the formulas with an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ggufbench.discovery.model import AttentionShape, KvShape
+from ggufbench.discovery.tables import bytes_per_element
+from ggufbench.metrics import Summary
+from ggufbench.worker.job import Setting, Workload
+
+CACHES_TO_JUDGE = 4
+"""A token must read more than this many times the last cache for its rate to be judged: most of a smaller
+model can stay in the cache, which is several times as fast as the memory."""
+
+PROMPT_LIMIT = 1.25
+"""The multiply-add rate is one that llama.cpp reached, not a law of nature: another model may reach a little
+more. A prompt that was not computed at all is tens of times above it."""
+
+
+class Facts(Protocol):
+    """What the bounds need of a model: `discovery.model.Model` has it."""
+
+    @property
+    def file_size_bytes(self) -> int:
+        """Over all shards."""
+
+    @property
+    def decode_bytes_per_token(self) -> int:
+        """Weight bytes that decoding one token reads."""
+
+    @property
+    def prompt_parameters(self) -> int:
+        """Weights that every token of a prompt is multiplied with."""
+
+    @property
+    def sliding_window(self) -> int:
+        """Tokens; 0 where attention is full in every layer."""
+
+    @property
+    def kv(self) -> KvShape:
+        """Elements of the cache for each token."""
+
+    @property
+    def attention(self) -> AttentionShape:
+        """Elements that a query is multiplied with for each token it attends to."""
+
+
+class Rates(Protocol):
+    """What the bounds need of a machine: `limits.MachineLimits` has it."""
+
+    @property
+    def read_bytes_per_second(self) -> Mapping[int, float]:
+        """From memory, by the number of threads."""
+
+    @property
+    def flops_per_second(self) -> Mapping[int, float]:
+        """Of llama.cpp's matrix multiplications, by the number of threads."""
+
+    @property
+    def disk_read_bytes_per_second(self) -> float | None:
+        """None where it could not be measured."""
+
+    @property
+    def last_cache_bytes(self) -> int:
+        """Of the largest processor cache."""
+
+    @property
+    def disturbance(self) -> str | None:
+        """Why these rates may be too low, in words; None where nothing disturbed them."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitResult:
+    """One measured metric beside its physical bound."""
+
+    name: Literal["decode", "prompt", "load"]
+    metric: str
+    measured: float
+    """Median, in the metric's unit."""
+    bound: float
+    """In the metric's unit: the highest rate, or the shortest time."""
+    fraction: float
+    """The part of the bound that the median reached; 1 is all of it."""
+    highest_fraction: float
+    """The part that the fastest sample reached: this is what is judged."""
+    limit: float
+    """The fraction above which the measuring is wrong."""
+    judged: bool
+    """False where the bound is only for orientation; the sentence says why."""
+    sentence: str
+
+
+def attended_tokens(depth: int, tokens: int, window: int = 0) -> int:
+    """How many tokens are attended to in all by `tokens` new ones after `depth` old ones.
+
+    The i-th new token attends to d + i tokens, itself among them, or to the last w of those where attention
+    has a window: the sum of min(d + i, w) for i from 1 to n. A window of 0 is none.
+    """
+    growing = tokens if not window else max(0, min(tokens, window - depth))
+    return growing * depth + growing * (growing + 1) // 2 + (tokens - growing) * window
+
+
+def decode_bytes(facts: Facts, setting: Setting, workload: Workload) -> float:
+    """Bytes that decoding one token reads: the weights, and the KV cache at the mean of the depths.
+
+    For n generated tokens after d: W + (sum over layers of K and V elements x their bytes) x A(d, n) / n,
+    with A of `attended_tokens`.
+    """
+    k, v = bytes_per_element(setting.type_k), bytes_per_element(setting.type_v)
+    kv, depth, tokens = facts.kv, workload.depth, workload.generated_tokens
+    full = (kv.full_k * k + kv.full_v * v) * attended_tokens(depth, tokens)
+    sliding = (kv.sliding_k * k + kv.sliding_v * v) * attended_tokens(depth, tokens, facts.sliding_window)
+    return facts.decode_bytes_per_token + (full + sliding) / tokens
+
+
+def prompt_flops(facts: Facts, workload: Workload) -> float:
+    """Floating-point operations of the workload's prompt at its depth; a multiply-add counts as two.
+
+    2 x parameters x n, and for attention 2 x (sum over layers of heads x (key + value length)) x A(d, n),
+    with A of `attended_tokens`.
+    """
+    depth, tokens = workload.depth, workload.prompt_tokens
+    attention = facts.attention.full * attended_tokens(depth, tokens)
+    attention += facts.attention.sliding * attended_tokens(depth, tokens, facts.sliding_window)
+    return 2.0 * facts.prompt_parameters * tokens + 2.0 * attention
+
+
+def rate_at(rates: Mapping[int, float], threads: int) -> float | None:
+    """The most that this many threads can reach; None where nothing was measured.
+
+    Where that number was not measured, the next larger one stands for it (the bound is then too high, never
+    too low), and for more threads than were measured the largest.
+    """
+    if not rates:
+        return None
+    covering = min((count for count in rates if count >= threads), default=max(rates))
+    return max(rate for count, rate in rates.items() if count <= covering)
+
+
+def evaluate_limits(
+    facts: Facts, setting: Setting, workload: Workload, summary: Mapping[str, Summary], machine: Rates
+) -> list[LimitResult]:
+    """Hold what was measured against the machine's limits, which are those of its processor: `cpu` only."""
+    if setting.device != "cpu":
+        return []
+    results = (
+        _decode(facts, setting, workload, summary, machine),
+        _prompt(facts, setting, workload, summary, machine),
+        _load(facts, summary, machine),
+    )
+    return [result for result in results if result is not None]
+
+
+def measuring_error(results: Sequence[LimitResult]) -> str | None:
+    """Why the measuring must be wrong, in one sentence; None where everything measured is possible."""
+    for result in results:
+        if result.judged and result.highest_fraction > result.limit:
+            return (
+                f"measuring error: {result.name} reached {_percent(result.highest_fraction)} of what this "
+                f"machine can do ({result.bound:.4g} tokens/s), so not all of the work was done or timed; "
+                "run `ggufbench doctor --refresh` if the machine has changed"
+            )
+    return None
+
+
+def _decode(
+    facts: Facts, setting: Setting, workload: Workload, summary: Mapping[str, Summary], machine: Rates
+) -> LimitResult | None:
+    measured = summary.get("decode_tokens_per_second")
+    rate = rate_at(machine.read_bytes_per_second, setting.n_threads)
+    needed = decode_bytes(facts, setting, workload)
+    if measured is None or rate is None or needed <= 0:
+        return None
+    cache = machine.last_cache_bytes
+    fits = needed <= CACHES_TO_JUDGE * cache
+    reason = machine.disturbance
+    if fits:
+        reason = f"{_bytes(needed)} can come in part from the last cache of {_bytes(cache)}"
+    how = f"reading {_bytes(needed)} for each token at {_bytes(rate)}/s"
+    # What the cache still holds of the last token need not be read again.
+    limit = 1.0 if fits else needed / (needed - cache)
+    return _rate("decode", measured, rate / needed, how, limit, reason)
+
+
+def _prompt(
+    facts: Facts, setting: Setting, workload: Workload, summary: Mapping[str, Summary], machine: Rates
+) -> LimitResult | None:
+    measured = summary.get("prompt_tokens_per_second")
+    rate = rate_at(machine.flops_per_second, setting.n_threads_batch)
+    needed = prompt_flops(facts, workload) / workload.prompt_tokens
+    if measured is None or rate is None or facts.prompt_parameters <= 0:
+        return None
+    how = f"{needed / 1e9:.3g} GFLOP for each token at {rate / 1e9:.3g} GFLOP/s"
+    return _rate("prompt", measured, rate / needed, how, PROMPT_LIMIT, machine.disturbance)
+
+
+def _rate(  # noqa: PLR0913, PLR0917 (the parts of one result)
+    name: Literal["decode", "prompt"], measured: Summary, bound: float, how: str, limit: float,
+    reason: str | None,
+) -> LimitResult:  # fmt: skip
+    fraction = measured.median / bound
+    sentence = (
+        f"{name}: {measured.median:.4g} tokens/s is {_percent(fraction)} of {bound:.4g} tokens/s, from {how}"
+    )
+    if reason is not None:
+        sentence += f" (not judged: {reason})"
+    return LimitResult(
+        name=name,
+        metric=f"{name}_tokens_per_second",
+        measured=measured.median,
+        bound=bound,
+        fraction=fraction,
+        highest_fraction=measured.maximum / bound,
+        limit=limit,
+        judged=reason is None,
+        sentence=sentence,
+    )
+
+
+def _load(facts: Facts, summary: Mapping[str, Summary], machine: Rates) -> LimitResult | None:
+    measured, rate = summary.get("cold_load_seconds"), machine.disk_read_bytes_per_second
+    if measured is None or not rate or measured.minimum <= 0:
+        return None
+    bound = facts.file_size_bytes / rate
+    fraction = bound / measured.median
+    sentence = (
+        f"load: {measured.median:.3g} s from a cold file is {_percent(fraction)} of the speed of reading "
+        f"{_bytes(facts.file_size_bytes)} at {_bytes(rate)}/s (not judged: the model may lie on another disk)"
+    )
+    return LimitResult(
+        name="load",
+        metric="cold_load_seconds",
+        measured=measured.median,
+        bound=bound,
+        fraction=fraction,
+        highest_fraction=bound / measured.minimum,
+        limit=1.0,
+        judged=False,
+        sentence=sentence,
+    )
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %"
+
+
+def _bytes(value: float) -> str:
+    return f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB"

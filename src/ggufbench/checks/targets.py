@@ -1,0 +1,71 @@
+"""Whether what was promised was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ggufbench.metrics import Summary
+from ggufbench.planning.scenario import Targets
+
+Promise = Literal["load", "cold load", "memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetResult:
+    """One promise held against one record."""
+
+    name: Promise
+    status: Literal["met", "missed", "not applicable"]
+    metric: str
+    measured: float | None
+    limit: float
+    """In the metric's unit; more than this misses the target."""
+    promise: float | None
+    """The better end of what was promised, where there are two."""
+    sentence: str
+
+
+def evaluate_targets(
+    targets: Targets, file_size_bytes: int, summary: Mapping[str, Summary]
+) -> list[TargetResult]:
+    """Hold the medians of a record's summary against the targets."""
+    load, memory = targets.load, targets.memory
+    slowest = max(load.small_file_seconds, file_size_bytes / load.floor_bytes_per_second)
+    promised = max(load.small_file_seconds, file_size_bytes / load.promise_bytes_per_second)
+    most = memory.peak_to_file_ratio * file_size_bytes + memory.allowance_bytes
+    return [
+        _hold("load", summary.get(_METRIC["load"]), slowest, promised),
+        _hold("cold load", summary.get(_METRIC["cold load"]), slowest, promised),
+        _hold("memory", summary.get(_METRIC["memory"]), most, None),
+    ]
+
+
+# The first token belongs to the load: what is not read before it is read for it.
+_METRIC: dict[Promise, str] = {
+    "load": "ready_seconds",
+    "cold load": "cold_ready_seconds",
+    "memory": "peak_rss_bytes",
+}
+
+
+def _hold(name: Promise, measured: Summary | None, limit: float, promise: float | None) -> TargetResult:
+    metric = _METRIC[name]
+    if measured is None:
+        sentence = f"{name}: {metric} was not measured"
+        return TargetResult(name, "not applicable", metric, None, limit, promise, sentence)
+    value, show = measured.median, _seconds if measured.unit == "s" else _mebibytes
+    met = value <= limit
+    sentence = f"{name}: {show(value)}, {'within' if met else 'over'} the limit of {show(limit)}"
+    if promise is not None:
+        sentence += f" ({'and' if value <= promise else 'not'} within the promised {show(promise)})"
+    return TargetResult(name, "met" if met else "missed", metric, value, limit, promise, sentence)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s"
+
+
+def _mebibytes(value: float) -> str:
+    return f"{value / 2**20:.0f} MiB"

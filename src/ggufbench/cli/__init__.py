@@ -1,0 +1,1 @@
+"""Command-line interface: each command parses its options, calls the library and prints the result."""

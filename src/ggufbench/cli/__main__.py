@@ -1,0 +1,5 @@
+"""`python -m ggufbench.cli`."""
+
+from ggufbench.cli.app import main
+
+main()

@@ -1,0 +1,324 @@
+"""The door for the command line: each command parses, calls the room that does the work, and prints."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ggufbench.cli.compare import compare
+from ggufbench.cli.gating import ab, bisect, selftest
+from ggufbench.cli.history import gate, history
+from ggufbench.cli.models import chat, convert, pull, quantize
+from ggufbench.cli.options import USAGE, AsJson, Places, Results, print_json, print_rich, refuse, tell
+from ggufbench.cli.pick import pick
+from ggufbench.cli.report import report
+from ggufbench.modelkit.spec import Architecture
+
+if TYPE_CHECKING:
+    from ggufbench.measuring.preparation import Request
+
+app = typer.Typer(
+    name="ggufbench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Does this GGUF model load fast, fit and answer quickly on this machine?\n\n"
+    "To measure every model that is found: pytest bench --benchmark-only",
+)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+@app.command()
+def models(places: Places = None, as_json: AsJson = False) -> None:
+    """List every GGUF model on this machine, and the files that are none, with the reason."""
+    from ggufbench.discovery import PlaceNotFound, discover
+    from ggufbench.measuring.preparation import requested_places
+
+    try:
+        found = discover(requested_places(places or []) or None)
+    except PlaceNotFound as error:
+        refuse(error)
+    if as_json:
+        print_json({"models": found.models, "rejected": found.rejected})
+        return
+    from ggufbench.report.text.terminal import models_table
+
+    if not found.models and not found.rejected:
+        typer.echo(
+            "No GGUF file was found. Give a folder with --models, or make some with `ggufbench synth`."
+        )
+        return
+    print_rich(models_table(found))
+
+
+@app.command()
+def plan(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+    places: Places = None,
+    match: Annotated[
+        list[str] | None, typer.Option(help="Only models whose name or repository matches (repeatable).")
+    ] = None,
+    quant: Annotated[
+        list[str] | None, typer.Option(help="Only models of this quantization, such as Q4_K_M (repeatable).")
+    ] = None,
+    scenario: Annotated[list[str] | None, typer.Option(help="Only this scenario (repeatable).")] = None,
+    scenarios: Annotated[Path | None, typer.Option(help="Read scenarios from this folder.")] = None,
+    results: Results = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """List the cases that would run, with the memory and the time that each needs; run nothing."""
+    from ggufbench.launching.launcher import Interpreter
+    from ggufbench.measuring.preparation import USAGE_ERRORS, Request, prepare, requested_places
+    from ggufbench.planning.plan import Selection
+
+    request: Request = Request(
+        places=requested_places(places or []),
+        selection=Selection(match or [], quant or []),
+        scenarios=scenario or [],
+        scenario_folder=scenarios,
+        results=results,
+    )
+    try:
+        prepared = prepare(request, Interpreter())
+    except USAGE_ERRORS as error:
+        refuse(error)
+    if as_json:
+        print_json({"cases": [_planned(case) for case in prepared.cases]})
+        return
+    from ggufbench.report.text.terminal import plan_table
+
+    print_rich(plan_table(prepared.cases))
+
+
+@app.command()
+def synth(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+    out: Annotated[Path, typer.Argument(help="The file to write, or with --demo the folder.")],
+    architecture: Annotated[Architecture, typer.Option("--arch", help="Which shape.")] = "llama",
+    size: Annotated[str, typer.Option(help="Parameters, such as 20M or 1.1B.")] = "110M",
+    quant: Annotated[str, typer.Option(help="F16, Q8_0, Q4_0, MXFP4, Q4_K_M, IQ4_NL, ...")] = "Q8_0",
+    vocabulary: Annotated[int, typer.Option(help="Tokens in the vocabulary.")] = 32000,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same file.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Make the demo models that are missing.")] = False,
+) -> None:
+    """Write a GGUF with random weights: real shapes, types and tokenizer, and nothing to say."""
+    from ggufbench.modelkit import SynthError, SynthSpec, make_demo_models, parse_size, synthesize
+
+    try:
+        if demo:
+            made = make_demo_models(out, _demo_progress)
+        else:
+            spec = SynthSpec(
+                architecture=architecture,
+                parameters=parse_size(size),
+                quantization=quant,
+                vocabulary=vocabulary,
+                seed=seed,
+            )
+            made = [synthesize(out, spec, _progress, overwrite=overwrite)]
+    except (SynthError, ValueError) as error:
+        refuse(error)
+    for path in made:
+        typer.echo(f"{path} ({path.stat().st_size / 1e6:.0f} MB, synthetic)")
+
+
+@app.command()
+def verify(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+    llama_bench: Annotated[
+        Path, typer.Option("--llama-bench", metavar="PATH", help="The program to compare with.")
+    ],
+    places: Places = None,
+    match: Annotated[
+        list[str] | None, typer.Option(help="Only models whose name or repository matches (repeatable).")
+    ] = None,
+    scenario: Annotated[str, typer.Option(help="Whose setting both sides get.")] = "cpu",
+    scenarios: Annotated[Path | None, typer.Option(help="Read scenarios from this folder.")] = None,
+    pairs: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each side, for each model.")] = 10,
+    prompt: Annotated[int, typer.Option(min=1, max=2**20, help="Tokens of the prompt.")] = 512,
+    generate: Annotated[int, typer.Option(min=1, max=2**20, help="Generated tokens.")] = 64,
+    depth: Annotated[int, typer.Option(min=0, max=2**20, help="Tokens in the context before.")] = 0,
+    repetitions: Annotated[int, typer.Option(min=1, max=1000, help="Samples of each kind in a run.")] = 3,
+    tolerance: Annotated[
+        float, typer.Option(min=0, max=1, help="How far from 1 a median ratio may be.")
+    ] = 0.02,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63, help="Of the order in each pair; drawn if not given.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the rates measured here with those of llama-bench, in pairs on the same files.
+
+    Exits 0 where they agree, 10 where they differ, 11 where a side broke.
+    """
+    from ggufbench.comparing.fidelity import Work
+    from ggufbench.comparing.llama_bench import LlamaBenchError
+    from ggufbench.comparing.verify import Question
+    from ggufbench.comparing.verify import verify as answer
+    from ggufbench.measuring.preparation import USAGE_ERRORS, Request, requested_places
+    from ggufbench.planning.plan import Selection
+
+    request: Request = Request(
+        places=requested_places(places or []),
+        selection=Selection(match or []),
+        scenarios=[scenario],
+        scenario_folder=scenarios,
+    )
+    work = Work(prompt, generate, depth, repetitions)
+    try:
+        verification = answer(Question(request, llama_bench, work, pairs, tolerance, seed))
+    except (*USAGE_ERRORS, LlamaBenchError) as error:
+        refuse(error)
+    if verification.exit_code == USAGE:
+        refuse(verification.refusal)
+    if as_json:
+        print_json(verification.document())
+    else:
+        from ggufbench.report.text.agreement import agreement_report
+
+        print_rich(agreement_report(verification))
+    raise typer.Exit(verification.exit_code)
+
+
+@app.command()
+def doctor(
+    refresh: Annotated[bool, typer.Option("--refresh", help="Measure the limits again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what this machine can do at most, and what makes it unfit for measuring.
+
+    Its limits are measured once for each llama.cpp build, in about 20 seconds, and kept.
+    """
+    from ggufbench.calibration.doctor import examine
+    from ggufbench.launching.launcher import Interpreter
+
+    found = examine(Interpreter(), refresh=refresh, tell=tell)
+    if as_json:
+        print_json(found.document())
+        return
+    from ggufbench.report.text.doctor import doctor_report
+
+    print_rich(doctor_report(found))
+
+
+@app.command("rpc-server")
+def rpc_server(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 50052,
+    threads: Annotated[
+        int, typer.Option(help="Threads of the served processor; 0 for the usual number.")
+    ] = 0,
+) -> None:
+    """Serve this machine's devices to the `rpc` scenario, on loopback only, until Ctrl-C."""
+    from ggufbench.launching.rpc_server import serve
+    from ggufbench.machine.facts import resolve_threads
+    from ggufbench.worker.channel import ProviderError
+
+    def ready() -> None:
+        typer.echo(f"Serving on 127.0.0.1:{port}; Ctrl-C ends it.")
+
+    try:
+        serve(port, threads or resolve_threads("auto"), ready)
+    except ModuleNotFoundError:
+        refuse("llama-cpp-python is not installed here; install it with `pip install llama-cpp-python`")
+    except ProviderError as error:
+        refuse(error)
+
+
+@app.command()
+def show(
+    run: Annotated[str | None, typer.Argument(help="A run's name or folder; the newest if left out.")] = None,
+    results: Results = Path("results"),
+    match: Annotated[
+        list[str] | None, typer.Option(help="Only cases with this in their id (repeatable).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a run again, with everything behind its table: loads, memory by part, limits, advice.
+
+    Findings stand above it; below it llama.cpp beside transformers, and whether that may be removed.
+    """
+    from ggufbench.records.runs import read_run
+    from ggufbench.records.store import StoreError
+    from ggufbench.report.text.baselines import answers, baselines_table, findings_list, migration_table
+    from ggufbench.report.text.comparison import comparison_report
+    from ggufbench.report.text.record_details import details, documents
+    from ggufbench.report.text.terminal import results_table, stack, width_of
+
+    try:
+        found = read_run(results, run)
+    except StoreError as error:
+        refuse(error)
+    shown = found.only(match) if match else found
+    if not shown.case_ids:
+        ids = ", ".join(found.case_ids[:12])
+        refuse(f"{found.folder} has no case that matches {', '.join(match or [])}; it holds {ids}")
+    for problem in found.problems:
+        typer.echo(f"ggufbench: {problem}", err=True)
+    answered = answers(shown.records, shown.comparisons, found.records)
+    if as_json:
+        cases, comparisons = documents(shown.records), shown.comparisons
+        document = {"run": found.folder.name, "cases": cases, "comparisons": comparisons}
+        print_json({**document, **answered.document()})
+        return
+    parts = [findings_list(answered.findings)]
+    if shown.records:
+        parts += [results_table(shown.records, width=width_of()), details(shown.records)]
+        parts += [baselines_table(answered.versus), migration_table(answered.migrations)]
+    if shown.comparisons:
+        parts.append(comparison_report(shown.comparisons, [], width_of()))
+    print_rich(stack(*parts))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a record."""
+    from ggufbench.records.schema import json_schema
+
+    typer.echo(json_schema(), nl=False)
+
+
+for _command in (
+    quantize,
+    convert,
+    pull,
+    chat,
+    pick,
+    ab,
+    gate,
+    history,
+    selftest,
+    bisect,
+    report,
+    compare,
+):
+    app.command()(_command)
+
+
+def _planned(case: Any) -> dict[str, Any]:
+    return {
+        "case_id": case.id,
+        "model": case.model,
+        "scenario": case.scenario.name,
+        "setting": case.setting,
+        "workload": case.workload,
+        "estimate": case.estimate,
+        "skip": case.skip,
+    }
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if done >= total else ""
+        typer.echo(f"\r{100 * done // max(1, total):3d} % of {total / 1e6:.0f} MB{end}", err=True, nl=False)
+
+
+def _demo_progress(name: str, done: int, total: int) -> None:
+    if done == 0:
+        typer.echo(f"Making {name}", err=True)
+    _progress(done, total)

@@ -1,0 +1,225 @@
+"""The arms of a comparison: what the text means that names one, and the Python that its workers run in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ggufbench.launching.launcher import Interpreter
+from ggufbench.toolchain.builds import BuildError
+from ggufbench.toolchain.exports import exported
+from ggufbench.toolchain.interpreters import check_python
+from ggufbench.toolchain.repository import RepositoryError, folder_in_checkout, nearest_ref, resolve_commit
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+ArmKind = Literal["current", "interpreter", "requirement", "commit", "scenario"]
+
+_LONGEST_TEXT = 4096
+_PYTHONS = ("bin/python", "bin/python3", "Scripts/python.exe", "python.exe")
+_PACKAGES = (".whl", ".tar.gz", ".zip")
+
+
+class ArmError(ValueError):
+    """An arm cannot be used; the message is one sentence that names its text and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSpec:
+    """What the text of an arm means."""
+
+    name: str
+    """The text, as the user gave it."""
+    kind: ArmKind
+    path: Path | None = None
+    """The Python of an interpreter, or the file of a scenario."""
+    commit: str | None = None
+    """The full hash of a commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedArm:
+    """An arm whose environment is there."""
+
+    spec: ArmSpec
+    interpreter: Interpreter
+
+
+def parse_arm(text: str, repository: Path) -> ArmSpec:
+    """What a text means: `.`, a path, a requirement with its version, or a commit of the repository.
+
+    The first of these that fits, in this order. Only files and git are looked at. Raises ArmError.
+    """
+    _refuse_hostile(text)
+    if text == ".":
+        return ArmSpec(text, "current")
+    path = _existing(text)
+    if path is not None:
+        return _of_path(text, path, repository)
+    requirement = _requirement(text)
+    if requirement is not None and (requirement.specifier or requirement.url):
+        _refuse_unfit(text, requirement)
+        return ArmSpec(text, "requirement")
+    try:
+        commit = resolve_commit(repository, text)
+    except RepositoryError as error:
+        raise ArmError(f"{_nothing(text)} ({error}); {_remedy(text, repository, requirement)}") from None
+    if commit is None:
+        raise ArmError(f"{_nothing(text)} of {repository}; {_remedy(text, repository, requirement)}")
+    return ArmSpec(text, "commit", commit=commit)
+
+
+def prepare_arm(
+    spec: ArmSpec,
+    repository: Path,
+    tell: Callable[[str], None],
+    build_environment: Mapping[str, str] = os.environ,
+) -> PreparedArm:
+    """The Python of an arm, its environment built where it is missing. Raises ArmError.
+
+    `tell` hears about what takes time; compiling a release takes minutes, once. `build_environment` holds the
+    variables that a build sees: CMAKE_ARGS, compilers, those of pip.
+    """
+    with as_arm_errors():
+        return PreparedArm(spec, _interpreter(spec, repository, tell, build_environment))
+
+
+def import_path(folder: Path) -> tuple[Path, ...]:
+    """The folders that a checkout's code is imported from: `src`, where it has one, and itself."""
+    source = folder.absolute() / "src"
+    return (*([source] if source.is_dir() else []), folder.absolute())
+
+
+def _interpreter(
+    spec: ArmSpec, repository: Path, tell: Callable[[str], None], env: Mapping[str, str]
+) -> Interpreter:
+    from ggufbench.calibration.limits import cache_folder
+
+    if spec.kind == "interpreter" and spec.path is not None:
+        check_python(spec.path)
+        return Interpreter(python=spec.path)
+    if spec.kind == "commit" and spec.commit is not None:
+        tree = exported(repository, spec.commit, cache_folder(), tell)
+        folder = tree / folder_in_checkout(repository)
+        if not folder.is_dir():
+            below = folder_in_checkout(repository)
+            raise ArmError(f"{spec.name} has no folder {below}; run from a folder that it has")
+        return Interpreter(import_path=import_path(folder))
+    if spec.kind == "requirement":
+        from packaging.requirements import Requirement
+
+        from ggufbench.toolchain.environments import requirement_environment
+
+        return Interpreter(python=requirement_environment(Requirement(spec.name), cache_folder(), tell, env))
+    return Interpreter()
+
+
+def _refuse_hostile(text: str) -> None:
+    """What no path, package or commit is called, and what programs would take for an option."""
+    if not text.strip():
+        raise ArmError("an arm without a text; give `.` for this environment")
+    if len(text) > _LONGEST_TEXT:
+        raise ArmError(f"{text[:40]}... has {len(text)} letters; an arm has at most {_LONGEST_TEXT}")
+    if not text.isprintable():  # records and terminals get to see it
+        raise ArmError(f"{text!r} has a letter that cannot be shown; rename what it names")
+    if text.startswith("-"):
+        raise ArmError(f"{text} begins with a dash, as an option does; for a file, write ./{text}")
+
+
+def _existing(text: str) -> Path | None:
+    try:
+        path = Path(text).expanduser().absolute()
+        return path if path.exists() else None
+    except (OSError, RuntimeError):  # unreadable, too long, or the home of nobody
+        return None
+
+
+def _of_path(text: str, path: Path, repository: Path) -> ArmSpec:
+    if path.is_dir():
+        # Not resolved: a virtual environment is the folder that its link to a Python lies in.
+        python = next((path / name for name in _PYTHONS if _is_program(path / name)), None)
+        if python is not None:
+            return ArmSpec(text, "interpreter", python)
+    elif path.suffix == ".toml" and path.is_file():
+        return ArmSpec(text, "scenario", path)
+    elif _is_program(path):
+        return ArmSpec(text, "interpreter", path)
+    elif path.name.endswith(_PACKAGES):
+        raise ArmError(f"{text} is a package's file; to install it, write `NAME @ {path.as_uri()}`")
+    what = "a folder, but no virtual environment" if path.is_dir() else "neither a Python nor a scenario file"
+    branch = f"refs/heads/{text}"
+    also = f", or {branch} for the branch" if _is_commit(branch, repository) else ""
+    raise ArmError(
+        f"{text} is {what}; give a Python, the folder of a virtual environment or a scenario's .toml{also}"
+    )
+
+
+def _is_commit(name: str, repository: Path) -> bool:
+    try:
+        return resolve_commit(repository, name) is not None
+    except RepositoryError:
+        return False
+
+
+def _is_program(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+def _requirement(text: str) -> Requirement | None:
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        return Requirement(text)
+    except InvalidRequirement:
+        return None
+
+
+def _refuse_unfit(text: str, requirement: Requirement) -> None:
+    from urllib.parse import urlsplit
+
+    from ggufbench.toolchain.environments import local_file
+
+    if requirement.marker is not None:
+        raise ArmError(f"{text} has a condition after `;`, which may leave it out; give it without")
+    try:
+        address = urlsplit(requirement.url or "")
+    except ValueError as error:
+        raise ArmError(f"{text} has no valid address: {error}") from None
+    if address.password or (address.username and address.scheme.endswith(("http", "https"))):
+        # Without its text, which a log would keep.
+        raise ArmError(
+            f"the address of {requirement.name} holds credentials, which records would keep; "
+            "leave them to pip's configuration or to .netrc"
+        )
+    file = local_file(requirement)
+    if file is not None and not file.is_file():
+        raise ArmError(f"{text} names no file; give a wheel or a source archive, or a commit")
+
+
+def _nothing(text: str) -> str:
+    return f"{text} is no file here, no requirement with a version and no commit"
+
+
+def _remedy(text: str, repository: Path, requirement: Requirement | None) -> str:
+    near = nearest_ref(repository, text)
+    if near is not None:
+        return f"did you mean {near}?"
+    if text.endswith(".toml") or os.sep in text:
+        return "look at the path"
+    if requirement is not None:
+        return f"for a package, name its version: {text}==VERSION"
+    return "give `.`, a path, NAME==VERSION or a commit"
+
+
+@contextmanager
+def as_arm_errors() -> Iterator[None]:
+    """What goes wrong in git or in a build is an ArmError."""
+    try:
+        yield
+    except (BuildError, RepositoryError) as error:
+        raise ArmError(str(error)) from None

@@ -1,0 +1,325 @@
+"""Which release or commit made it slower: a binary search whose every step is a comparison with the good end.
+
+The steps are stored comparisons like any other, and a search that was ended finds them again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from pydantic import ValidationError
+
+from ggufbench.comparing.ab import Answer, Planned, Question, measure, plan
+from ggufbench.comparing.arms import ArmError, ArmSpec, parse_arm
+from ggufbench.comparing.conclusion import (
+    BROKEN,
+    INCONCLUSIVE,
+    INTERRUPTED,
+    NO_BASELINE,
+    NOTHING_MEASURED,
+    PASS,
+)
+from ggufbench.comparing.side_by_side import Entry
+from ggufbench.comparing.versions import commits_between, releases_between
+from ggufbench.planning.plan import Case, PlanError
+from ggufbench.planning.scenario import GateSpec, MetricTolerance
+from ggufbench.records.comparison import Cell, Comparison, Verdict
+from ggufbench.records.comparisons import read_all_comparisons
+
+_MORE_PAIRS = 2
+"""An inconclusive step is measured again with so many times the pairs, once."""
+_ENDS_DIFFER_AT_LEAST = 0.01
+
+Side = Literal["good", "bad", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One comparison of the search."""
+
+    baseline: str
+    candidate: str
+    side: Side
+    comparison: Comparison | None
+    """None where the candidate could not even be installed."""
+    reason: str | None = None
+    """Why it was skipped."""
+    resumed: bool = False
+    """Found among the stored comparisons."""
+
+    @property
+    def launches(self) -> int:
+        """What it cost, in this search or the one that it resumes."""
+        return self.comparison.launches if self.comparison else 0
+
+
+@dataclass(slots=True)
+class Bisection:
+    """The search, complete or not."""
+
+    candidates: list[str]
+    """From good to bad, both included."""
+    steps: list[Step] = field(default_factory=list)
+    metric: str | None = None
+    first_bad: str | None = None
+    suspects: list[str] = field(default_factory=list)
+    """Where the search could not tell further: the first bad one is one of these."""
+    confirmation: Comparison | None = None
+    """The first bad one against the one before it."""
+    exit_code: int = PASS
+    sentence: str = ""
+    case_id: str | None = None
+
+    @property
+    def launches(self) -> int:
+        """Of all steps."""
+        return sum(step.launches for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Hunt:
+    """What a search needs to know."""
+
+    question: Question
+    """Its baseline is the good end, its candidate the bad one."""
+    metric: str | None = None
+    """Judge by this metric only; the one that regressed most where it is None."""
+    on_step: Callable[[str, int], None] = lambda _candidate, _left: None
+    """Told which candidate is measured next, and how many could still be the first bad one."""
+
+
+def bisect(hunt: Hunt) -> Bisection:
+    """Search. Raises ArmError and run.USAGE_ERRORS before anything is measured."""
+    good, bad = (parse_arm(text, hunt.question.repository) for text in _ends(hunt.question))
+    candidates = _candidates(good, bad, hunt.question)
+    found = Bisection(candidates)
+    try:
+        _search(hunt, found)
+    except KeyboardInterrupt:  # what its step had measured is kept
+        found.exit_code = INTERRUPTED
+        found.sentence = "interrupted; the same command goes on where it ended"
+    return found
+
+
+def _ends(question: Question) -> tuple[str, str]:
+    return question.baseline, question.candidate
+
+
+def _candidates(good: ArmSpec, bad: ArmSpec, question: Question) -> list[str]:
+    if good.kind != bad.kind or good.kind not in ("requirement", "commit"):
+        raise ArmError(
+            f"{good.name} is a {good.kind} and {bad.name} a {bad.kind}; give two releases of one package, "
+            "such as llama-cpp-python==0.3.20, or two commits of --repository"
+        )
+    if good.kind == "requirement":
+        return releases_between(good, bad)
+    return commits_between(question.repository, good.commit or good.name, bad.commit or bad.name)
+
+
+def _search(hunt: Hunt, found: Bisection) -> None:
+    last = len(found.candidates) - 1
+    hunt.on_step(found.candidates[last], last)
+    gate = _only_metric(hunt.metric) if hunt.metric else None
+    ends = _compare(hunt, found, 0, last, gate)
+    cell = _difference(ends, found)
+    if cell is None:
+        return
+    found.metric = cell.metric
+    gate = _halfway(cell)
+    low, high = _narrow(hunt, found, last, gate)
+    if high - low > 1:
+        found.suspects = found.candidates[low + 1 : high + 1]
+        found.exit_code = INCONCLUSIVE
+        found.sentence = "the first bad one is one of these; the others could not be judged"
+        return
+    _confirm(hunt, found, low, high, gate)
+
+
+def _only_metric(name: str) -> GateSpec:
+    """Raises PlanError for what is no metric that can be gated."""
+    try:
+        return GateSpec(metrics=[name])
+    except ValidationError as error:
+        raise PlanError(str(error.errors()[0]["ctx"]["error"])) from None
+
+
+def _difference(ends: Step, found: Bisection) -> Cell | None:
+    """The metric that regressed most between the ends; None, with the sentence said, where none did."""
+    comparison = ends.comparison
+    if comparison is None:
+        found.exit_code, found.sentence = BROKEN, f"the bad end cannot be measured: {ends.reason}"
+        return None
+    found.case_id = comparison.case_id
+    regressed = [
+        cell
+        for cell in comparison.cells
+        if cell.against == "baseline" and cell.verdict is Verdict.REGRESSION and cell.change
+    ]
+    if regressed:
+        return max(regressed, key=lambda cell: math.log1p(cell.change or 0) / (cell.tolerance or 1))
+    if comparison.lacking == "baseline":
+        found.exit_code = NO_BASELINE
+    elif comparison.verdict in (Verdict.BROKEN, Verdict.MISSING):
+        found.exit_code = BROKEN
+    elif comparison.verdict is Verdict.INCONCLUSIVE:
+        pairs = any(cell.pairs for cell in comparison.cells)
+        found.exit_code = INCONCLUSIVE if pairs else NOTHING_MEASURED
+    found.sentence = (
+        f"there is nothing to search: the ends were compared, and the verdict is {comparison.verdict}"
+        + (f" ({comparison.reason})" if comparison.reason else "")
+    )
+    return None
+
+
+def _halfway(cell: Cell) -> GateSpec:
+    """Every candidate is as the good end or as the bad one, so the tolerance that tells them lies between.
+
+    Half of the logarithm of the change: both mistakes are then equally far away.
+    """
+    relative = max(_ENDS_DIFFER_AT_LEAST, math.sqrt(1 + (cell.change or 0)) - 1)
+    return GateSpec(metrics=[cell.metric], tolerance={cell.metric: MetricTolerance(relative=relative)})
+
+
+def _narrow(hunt: Hunt, found: Bisection, last: int, gate: GateSpec) -> tuple[int, int]:
+    """The last good and the first bad candidate, as close as could be judged."""
+    low, high, skipped = 0, last, set[int]()
+    while True:
+        open_ones = [n for n in range(low + 1, high) if n not in skipped]
+        if not open_ones:
+            return low, high
+        middle = min(open_ones, key=lambda n: (abs(2 * n - low - high), n))
+        hunt.on_step(found.candidates[middle], high - low)
+        step = _compare(hunt, found, 0, middle, gate)
+        if step.side == "skipped":
+            skipped.add(middle)
+        elif step.side == "bad":
+            high = middle
+        else:
+            low = middle
+
+
+def _confirm(hunt: Hunt, found: Bisection, low: int, high: int, gate: GateSpec) -> None:
+    """Compare the first bad one with the one before it: what it changed, and that it did."""
+    hunt.on_step(found.candidates[high], 1)
+    step = _compare(hunt, found, low, high, gate)
+    if step.side == "bad":
+        found.first_bad, found.confirmation = found.candidates[high], step.comparison
+        return
+    found.suspects, found.exit_code = [found.candidates[high]], INCONCLUSIVE
+    found.sentence = (
+        f"the search ended at {found.candidates[high]}, but beside the one before it the verdict is "
+        f"{step.comparison.verdict if step.comparison else step.reason}: the change may have several causes"
+    )
+
+
+def _compare(hunt: Hunt, found: Bisection, low: int, high: int, gate: GateSpec | None) -> Step:
+    """One comparison, with more pairs where the usual number did not tell; stored ones are not repeated."""
+    baseline, candidate = found.candidates[low], found.candidates[high]
+    question = replace(hunt.question, baseline=baseline, candidate=candidate, gate=gate, purpose="bisect")
+    try:
+        planned = _single(plan(question))
+    except ArmError as error:
+        step = Step(baseline, candidate, "skipped", None, str(error))
+        found.steps.append(step)
+        return step
+    step = _measured(question, planned)
+    if step.comparison and _wants_more(step.comparison):
+        found.steps.append(step)
+        design = question.design.extended(_MORE_PAIRS)
+        step = _measured(replace(question, design=design), planned)
+    found.steps.append(step)
+    return step
+
+
+def _measured(question: Question, planned: Planned) -> Step:
+    stored = _stored(question, planned)
+    if stored is not None:
+        return _step(question, stored, resumed=True)
+    answer = measure(question, planned)
+    comparison = _only(answer)
+    if answer.interrupted or comparison is None:
+        raise KeyboardInterrupt
+    return _step(question, comparison)
+
+
+def _step(question: Question, comparison: Comparison, *, resumed: bool = False) -> Step:
+    side: Side = "skipped"
+    if comparison.verdict is Verdict.REGRESSION:
+        side = "bad"
+    elif comparison.verdict in (Verdict.NO_REGRESSION, Verdict.IMPROVEMENT):
+        side = "good"
+    reason = None
+    if side == "skipped":
+        reason = comparison.reason or f"{comparison.verdict} after {_pairs(comparison)} pairs"
+    return Step(question.baseline, question.candidate, side, comparison, reason, resumed)
+
+
+def _wants_more(comparison: Comparison) -> bool:
+    return comparison.verdict is Verdict.INCONCLUSIVE and comparison.reason is None
+
+
+def _pairs(comparison: Comparison) -> int:
+    return max((cell.pairs for cell in comparison.cells), default=0)
+
+
+def _only(answer: Answer) -> Comparison | None:
+    return answer.comparisons[0] if answer.comparisons else None
+
+
+def _single(planned: Planned) -> Planned:
+    """A search follows one case. Raises PlanError where there are several, or none."""
+    entries = planned.entries
+    if len(entries) == 1:
+        return planned
+    if not entries:
+        skipped = planned.skipped[0][1] if planned.skipped else "no model was found; give one with --models"
+        raise PlanError(f"there is no case to bisect: {skipped}")
+    ids = ", ".join(entry.id for entry in entries[:6])
+    raise PlanError(
+        f"{len(entries)} cases match, and bisect follows one; choose by --match or --scenario: {ids}"
+    )
+
+
+def _stored(question: Question, planned: Planned) -> Comparison | None:
+    """The same step of an earlier search on this machine, if it came to an end."""
+    entry = planned.entries[0]
+    for comparison in reversed(read_all_comparisons(question.request.results)):
+        if _is_same(comparison, question, planned, entry) and _is_finished(comparison, question):
+            return comparison
+    return None
+
+
+def _is_same(comparison: Comparison, question: Question, planned: Planned, entry: Entry) -> bool:
+    case: Case = entry.cases["candidate"]
+    names = {arm.role: (arm.name, arm.commit, arm.setting) for arm in comparison.arms}
+    wanted = {
+        role: (arm.spec.name, arm.spec.commit, entry.cases[role].setting)
+        for role, arm in planned.arms.items()
+    }
+    return (
+        comparison.purpose == question.purpose
+        and comparison.case_id == entry.id
+        and comparison.machine.fingerprint == planned.machine.fingerprint
+        and comparison.model.identity == case.model.identity
+        and comparison.workload == case.workload
+        and names == wanted
+        and _same_gate(comparison, case.scenario.gate)
+    )
+
+
+def _same_gate(comparison: Comparison, gate: GateSpec) -> bool:
+    """Whether the same metrics were judged by the tolerances that this search has set."""
+    judged = {cell.metric: cell.tolerance for cell in comparison.cells if cell.against == "baseline"}
+    return set(judged) == set(gate.metrics) and all(
+        math.isclose(judged[metric] or 0.0, asked.relative) for metric, asked in gate.tolerance.items()
+    )
+
+
+def _is_finished(comparison: Comparison, question: Question) -> bool:
+    if comparison.reason is not None:
+        return False
+    told = comparison.verdict is not Verdict.INCONCLUSIVE
+    return told or _pairs(comparison) >= question.design.looks[-1]

@@ -1,0 +1,156 @@
+"""The end of a comparison: from what was measured side by side to the documents, and to the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from ggufbench.analysis.pairs import second_over_first
+from ggufbench.analysis.verdicts import answers, judged_cell, worst
+from ggufbench.comparing.side_by_side import Key, Ongoing, Session, judgements
+from ggufbench.measuring.record_builder import identify
+from ggufbench.records.comparison import Arm, Cell, Comparison, Role, Verdict
+from ggufbench.records.schema import ProviderFacts
+from ggufbench.stats.sequential_test import Judgement, order_effect
+
+PASS, REGRESSION, BROKEN, NO_BASELINE, INCONCLUSIVE, NOTHING_MEASURED, INTERRUPTED = (
+    0,
+    10,
+    11,
+    12,
+    13,
+    14,
+    130,
+)
+
+
+def conclude(ongoing: Sequence[Ongoing], session: Session) -> list[Comparison]:
+    """One document for each case."""
+    gated = judgements(ongoing, session.design)
+    if session.anchored_by is None:
+        return [_document(one, session, _cells(one, gated, "baseline")) for one in ongoing]
+    anchored = judgements(ongoing, session.design, session.anchored_by)
+    return [
+        _document(
+            one,
+            session,
+            [*_cells(one, gated, "baseline"), *_cells(one, anchored, "anchor", session.anchored_by)],
+        )
+        for one in ongoing
+    ]
+
+
+def exit_code(comparisons: Sequence[Comparison], *, strict: bool) -> int:
+    """What a program that asked should do: the worst case decides.
+
+    14 where not one pair counted and nothing broke; 11 before 10, 10 before 12; 13 only where `strict`.
+    """
+    found = {comparison.verdict for comparison in comparisons}
+    lacking = {comparison.lacking for comparison in comparisons}
+    if Verdict.BROKEN in found or "candidate" in lacking:
+        return BROKEN
+    if Verdict.REGRESSION in found:
+        return REGRESSION
+    if "baseline" in lacking:
+        return NO_BASELINE
+    if not any(cell.pairs for comparison in comparisons for cell in comparison.cells):
+        return NOTHING_MEASURED
+    return INCONCLUSIVE if strict and Verdict.INCONCLUSIVE in found else PASS
+
+
+def _document(one: Ongoing, session: Session, cells: list[Cell]) -> Comparison:
+    case, bench = one.entry.cases["candidate"], session.bench
+    gated = [cell for cell in cells if cell.against == "baseline"]
+    verdict = one.override[0] if one.override else worst(cell.verdict for cell in gated)
+    measured = [block for block in one.blocks if block.number]
+    return Comparison(
+        purpose=session.purpose,
+        run_id=bench.run_id,
+        case_id=one.entry.id,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        wall_seconds=one.wall_seconds,
+        verdict=verdict,
+        reason=_reason(one, verdict),
+        lacking=one.lacking,
+        model=identify(case.model),
+        workload=case.workload,
+        tolerance=case.scenario.tolerance,
+        machine=bench.machine,
+        source=bench.source,
+        seed=session.seed,
+        arms=_arms(one, session),
+        blocks=len(measured),
+        disturbed_blocks=one.disturbed,
+        launches=sum(len(block.launches) for block in one.blocks),
+        order_effect_p=_order_effect(one),
+        answers=answers(one.blocks),
+        cells=cells,
+    )
+
+
+def _arms(one: Ongoing, session: Session) -> list[Arm]:
+    arms = [_arm(one, session, role) for role in session.arms]
+    if session.anchored_by != "baseline":
+        return arms
+    return [*arms, *(arm.model_copy(update={"role": "anchor"}) for arm in arms if arm.role == "baseline")]
+
+
+def _arm(one: Ongoing, session: Session, role: Role) -> Arm:
+    spec, case = session.arms[role].spec, one.entry.cases[role]
+    return Arm(
+        role=role,
+        name=spec.name,
+        kind=spec.kind,
+        commit=spec.commit,
+        scenario=case.scenario.name,
+        setting=case.setting,
+        provider=one.providers.get(role) or ProviderFacts(name=case.scenario.provider),
+    )
+
+
+def _cells(
+    one: Ongoing,
+    found: dict[Key, Judgement],
+    against: Literal["baseline", "anchor"],
+    measured_as: Role = "baseline",
+) -> list[Cell]:
+    return [
+        judged_cell(
+            metric, against, one.pairs(metric, measured_as), found[one.entry.id, metric], _override(one)
+        )
+        for metric in one.entry.metrics
+        if (one.entry.id, metric) in found
+    ]
+
+
+def _override(one: Ongoing) -> tuple[Verdict, str] | None:
+    if one.override is not None:
+        return one.override
+    if one.mostly_disturbed:
+        return Verdict.INCONCLUSIVE, _environment_sentence(one)
+    return None
+
+
+def _reason(one: Ongoing, verdict: Verdict) -> str | None:
+    override = _override(one)
+    if override is not None:
+        return override[1]
+    return one.note if verdict is Verdict.INCONCLUSIVE else None
+
+
+def _environment_sentence(one: Ongoing) -> str:
+    problems = [block.disturbed for block in one.blocks if block.disturbed]
+    who = [f"{process.name} had {100 * process.core_share:.0f} % of a core" for process in one.processes[:2]]
+    named = f" ({', '.join(who)})" if who else ""
+    counted = len(one.counted) + one.disturbed
+    return (
+        f"{one.disturbed} of {counted} blocks were disturbed: {problems[-1]}{named}; "
+        "end other work and measure again"
+    )
+
+
+def _order_effect(one: Ongoing) -> float | None:
+    size = one.entry.cases["candidate"].model.file_size_bytes
+    found = second_over_first(one.counted, one.entry.metrics[0], size)
+    return order_effect(found) if found else None

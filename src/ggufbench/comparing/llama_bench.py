@@ -1,0 +1,209 @@
+"""Run llama-bench with a case's settings, and read what it measured.
+
+Its defaults are not those of a scenario, so every setting is given; what it cannot be given is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ggufbench.calibration.probe import Environment
+from ggufbench.planning.plan import Case
+from ggufbench.processes import end_group
+from ggufbench.worker.job import DEVICE_PREFIXES, Setting, Workload
+
+_KV_TYPES = ("f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl")
+
+
+class LlamaBenchError(Exception):
+    """llama-bench cannot be used, or broke; the message is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaBenchRun:
+    """What one process of llama-bench said."""
+
+    build_commit: str
+    build_number: int
+    prompt_seconds: list[float]
+    """Of each repetition: the whole prompt."""
+    decode_seconds: list[float]
+    """Of each repetition: all generated tokens."""
+    wall_seconds: float
+
+
+def check_program(path: Path) -> Path:
+    """The absolute path of a llama-bench that can be started; raises LlamaBenchError."""
+    if not path.is_file():
+        remedy = "build one with tools/build_llama_bench.sh"
+        raise LlamaBenchError(f"there is no llama-bench at {path}; {remedy}")
+    if not os.access(path, os.X_OK):
+        raise LlamaBenchError(f"{path} is not executable; give the program llama-bench itself")
+    return path.resolve()
+
+
+def bench_arguments(case: Case, environment: Environment) -> list[str]:
+    """The command line, without the program, that makes llama-bench measure this case.
+
+    `environment` is the probed library, which names the devices. Raises LlamaBenchError for a setting that
+    llama-bench cannot be given.
+    """
+    _refuse_what_it_lacks(case)
+    setting, workload = case.setting, case.workload
+    return [
+        *(["-rpc", setting.rpc_servers] if setting.rpc_servers else []),  # known before devices are named
+        *("-m", str(case.model.path)),
+        *("-p", str(workload.prompt_tokens)),
+        *("-n", str(workload.generated_tokens)),
+        *("-d", str(workload.depth)),
+        *("-r", str(workload.repetitions)),
+        *("-b", str(setting.n_batch)),
+        *("-ub", str(setting.n_ubatch)),
+        *("-t", str(setting.n_threads)),
+        *("-ctk", setting.type_k),
+        *("-ctv", setting.type_v),
+        *("-fa", setting.flash_attn),
+        *("-lm", setting.load_mode),
+        *("--repack", str(int(setting.repack))),
+        *("-nkvo", str(int(not setting.offload_kqv))),
+        *_placement(setting, environment),
+        *("-o", "json"),
+    ]
+
+
+def _placement(setting: Setting, environment: Environment) -> list[str]:
+    """Which devices it may use. Without any, how to split over them means nothing, and 0 is always valid."""
+    if setting.device == "cpu":
+        return ["-dev", "none", "-ngl", "0", "-sm", "layer", "-mg", "0"]
+    prefixes = DEVICE_PREFIXES[setting.device]
+    names = [device.name for device in environment.devices if device.name.startswith(prefixes)]
+    return [
+        *("-dev", "/".join(names)),
+        *("-ngl", str(setting.n_gpu_layers)),
+        *("-sm", setting.split_mode),
+        *("-mg", str(setting.main_gpu)),
+    ]
+
+
+def _refuse_what_it_lacks(case: Case) -> None:
+    setting, name = case.setting, case.scenario.name
+    if setting.n_threads != setting.n_threads_batch:
+        raise LlamaBenchError(
+            f"{name}: llama-bench has one number for n_threads = {setting.n_threads} "
+            f"and n_threads_batch = {setting.n_threads_batch}; make them equal"
+        )
+    for key, value in (("type_k", setting.type_k), ("type_v", setting.type_v)):
+        if value not in _KV_TYPES:
+            known = ", ".join(_KV_TYPES)
+            raise LlamaBenchError(f'{name}: llama-bench cannot take {key} = "{value}"; it knows {known}')
+    if "," in str(case.model.path):
+        raise LlamaBenchError(f"llama-bench splits a path at its commas; rename {case.model.path}")
+
+
+def run_llama_bench(
+    program: Path,
+    arguments: Sequence[str],
+    workload: Workload,
+    env: Mapping[str, str],
+    deadline_seconds: float,
+) -> LlamaBenchRun:
+    """Run it once, in a process group of its own, and return its samples.
+
+    Raises LlamaBenchError where it cannot be started, ends badly, is silent for `deadline_seconds`, or says
+    anything but what was asked. Whatever happens here, Ctrl-C included, no process of the group is left.
+    """
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as stderr:
+        try:
+            process = subprocess.Popen(
+                [str(program), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=dict(env),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise LlamaBenchError(f"{program} cannot be started: {error.strerror}") from None
+        try:
+            output, _ = process.communicate(timeout=deadline_seconds)
+        except subprocess.TimeoutExpired:
+            raise LlamaBenchError(f"llama-bench did not end within {deadline_seconds:.0f} s") from None
+        finally:
+            end_group(process)
+            if process.stdout is not None:
+                process.stdout.close()
+        if process.returncode != 0:
+            raise LlamaBenchError(_how_it_ended(process.returncode, stderr))
+    return parse_output(output, workload, time.monotonic() - started)
+
+
+def parse_output(output: bytes, workload: Workload, wall_seconds: float) -> LlamaBenchRun:
+    """Read the JSON of llama-bench: a test of the prompt, and one of the generated tokens.
+
+    Raises LlamaBenchError for anything else, and for other work than was asked.
+    """
+    prompt = _test(rows := _rows(output), workload, workload.prompt_tokens, 0)
+    decode = _test(rows, workload, 0, workload.generated_tokens)
+    return LlamaBenchRun(
+        build_commit=str(prompt.get("build_commit", "unknown")),
+        build_number=_whole(prompt.get("build_number", 0)),
+        prompt_seconds=_seconds(prompt, workload),
+        decode_seconds=_seconds(decode, workload),
+        wall_seconds=wall_seconds,
+    )
+
+
+def _rows(output: bytes) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(output)
+    except (ValueError, RecursionError):
+        shown = output[:60].decode("utf-8", errors="replace")
+        said = f"{shown!r}" if output.strip() else "nothing"
+        raise LlamaBenchError(f"llama-bench printed {said} in place of JSON") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise LlamaBenchError("llama-bench printed JSON that is not a list of tests")
+    return rows
+
+
+def _test(rows: list[dict[str, Any]], workload: Workload, prompt: int, generated: int) -> dict[str, Any]:
+    wanted = {"n_prompt": prompt, "n_gen": generated, "n_depth": workload.depth}
+    found = [row for row in rows if all(row.get(key, 0) == value for key, value in wanted.items())]
+    if len(found) != 1:
+        asked = ", ".join(f"{key} = {value}" for key, value in wanted.items())
+        raise LlamaBenchError(
+            f"llama-bench reported {len(found)} tests with {asked}, where one was asked for"
+        )
+    return found[0]
+
+
+def _seconds(row: dict[str, Any], workload: Workload) -> list[float]:
+    samples = row.get("samples_ns")
+    usable = isinstance(samples, list) and len(samples) == workload.repetitions
+    if not usable or not all(_whole(sample) > 0 for sample in samples or []):
+        raise LlamaBenchError(f"llama-bench reported no samples_ns of {workload.repetitions} repetitions")
+    return [_whole(sample) / 1e9 for sample in samples or []]
+
+
+def _whole(value: Any) -> int:
+    """The value, where it is a whole number of 63 bits; else 0."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else 0
+
+
+def _how_it_ended(code: int, stderr: BinaryIO) -> str:
+    stderr.seek(0)
+    lines = [line.strip() for line in stderr.read().decode("utf-8", errors="replace").splitlines()]
+    words = next((f": {line}" for line in reversed(lines) if line), "")
+    if code < 0:
+        known = {number.value: number.name for number in signal.Signals}
+        return f"llama-bench crashed ({known.get(-code, f'signal {-code}')}){words}"
+    return f"llama-bench ended with exit code {code}{words}"

@@ -1,0 +1,129 @@
+"""Does the gate keep its word on this machine: A against A must not alarm, a slower worker must be found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ggufbench.comparing.ab import Answer, Planned, Question, measure, plan
+from ggufbench.comparing.conclusion import BROKEN, INTERRUPTED, NOTHING_MEASURED, PASS, REGRESSION
+from ggufbench.records.comparison import Comparison, Purpose, Verdict
+from ggufbench.records.comparisons import read_all_comparisons
+from ggufbench.stats.binomial import lower_bound, upper_bound
+
+HIDDEN_WORK = 0.10
+"""Of the positive control: its worker does so much more than it reports."""
+
+NULL: Purpose = "a/a selftest"
+CONTROL: Purpose = "positive control"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """All sessions of one kind on this machine."""
+
+    kind: Literal["a/a selftest", "positive control"]
+    sessions: int
+    """Those that were decided by the gate: not ended early, not by a disturbed machine."""
+    regressions: int
+    launches: int
+
+    @property
+    def bound(self) -> float:
+        """Of the true rate, at 95 %: false alarms are below it, findings of the control are above it."""
+        bound = upper_bound if self.kind == NULL else lower_bound
+        return bound(self.regressions, self.sessions)
+
+    @property
+    def mean_launches(self) -> float | None:
+        """What a session cost."""
+        return self.launches / self.sessions if self.sessions else None
+
+
+@dataclass(frozen=True, slots=True)
+class Selftest:
+    """This run's sessions, and the tally with those before."""
+
+    answers: list[Answer]
+    tallies: list[Tally]
+    case_id: str | None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+        return any(answer.interrupted for answer in self.answers)
+
+    @property
+    def exit_code(self) -> int:
+        """10 where A against A alarmed, 11 where the control was not found or a launch broke, 14 for none."""
+        found = [comparison for answer in self.answers for comparison in answer.comparisons]
+        if self.interrupted:
+            return INTERRUPTED
+        if any(one.purpose == NULL and one.verdict is Verdict.REGRESSION for one in found):
+            return REGRESSION
+        if any(one.verdict in (Verdict.BROKEN, Verdict.MISSING) for one in found):
+            return BROKEN
+        decided = [one for one in found if is_decided(one)]
+        if not decided:
+            return NOTHING_MEASURED
+        missed = any(one.purpose == CONTROL and one.verdict is not Verdict.REGRESSION for one in decided)
+        return BROKEN if missed else PASS
+
+
+def selftest(
+    question: Question, sessions: int, controls: int, on_session: Callable[[int, Purpose], None]
+) -> Selftest:
+    """Run so many sessions of A against A, and so many of the control, on the smallest model that runs.
+
+    Raises what `ab.ask` raises.
+    """
+    planned = _smallest(plan(question))
+    answers: list[Answer] = []
+    for number, purpose in _order(sessions, controls):
+        if not planned.entries or any(answer.interrupted for answer in answers):
+            break
+        on_session(number, purpose)
+        seed = None if question.seed is None else question.seed + number
+        hidden = HIDDEN_WORK if purpose == CONTROL else 0.0
+        asked = replace(question, purpose=purpose, hidden_work=hidden, seed=seed, run_id=None)
+        answers.append(measure(asked, planned))
+    case_id = planned.entries[0].id if planned.entries else None
+    stored = read_all_comparisons(question.request.results)
+    fingerprint = planned.machine.fingerprint
+    return Selftest(answers, tallies(stored, fingerprint, case_id), case_id)
+
+
+def _order(sessions: int, controls: int) -> list[tuple[int, Purpose]]:
+    """Both kinds by turns, as long as there are any of both: a loud hour hits both."""
+    kinds = ((sessions, NULL), (controls, CONTROL))
+    numbers = range(1, max(sessions, controls) + 1)
+    return [(number, purpose) for number in numbers for count, purpose in kinds if number <= count]
+
+
+def tallies(stored: Sequence[Comparison], fingerprint: str, case_id: str | None) -> list[Tally]:
+    """What was found so far, in this machine's decided sessions with that case."""
+    mine = [
+        one
+        for one in stored
+        if one.machine.fingerprint == fingerprint and one.case_id == case_id and is_decided(one)
+    ]
+    kinds: tuple[Literal["a/a selftest", "positive control"], ...] = ("a/a selftest", "positive control")
+    return [_tally(kind, [one for one in mine if one.purpose == kind]) for kind in kinds]
+
+
+def is_decided(comparison: Comparison) -> bool:
+    """Whether the gate had its say: the session was not ended early, and the machine was quiet enough."""
+    return comparison.reason is None and any(cell.pairs for cell in comparison.cells)
+
+
+def _tally(kind: Literal["a/a selftest", "positive control"], found: Sequence[Comparison]) -> Tally:
+    alarms = sum(1 for one in found if one.verdict is Verdict.REGRESSION)
+    return Tally(kind, len(found), alarms, sum(one.launches for one in found))
+
+
+def _smallest(planned: Planned) -> Planned:
+    """One case is enough: the smallest file ends soonest, and is the noisiest."""
+    runnable = [entry for entry in planned.entries if entry.cases["candidate"].skip is None]
+    chosen = sorted(runnable, key=lambda entry: entry.cases["candidate"].model.file_size_bytes)[:1]
+    return replace(planned, entries=chosen)

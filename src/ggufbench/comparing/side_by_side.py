@@ -1,0 +1,302 @@
+"""Measure arms side by side: blocks of one launch each, in an order drawn by coin, until the gate can tell.
+
+The gate looks at the planned numbers of pairs only, so that ending early costs no certainty. Disturbed blocks
+are measured again, whichever arm the disturbance hit.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ggufbench.analysis.pairs import Pairs, block_problem, pairs
+from ggufbench.analysis.verdicts import answers, changed_answer, changed_device
+from ggufbench.comparing.arms import PreparedArm
+from ggufbench.machine.conditions import BusyProcess
+from ggufbench.measuring.case import Bench, measure_launch
+from ggufbench.planning.plan import Case
+from ggufbench.records.comparison import Block, Purpose, Role, Verdict
+from ggufbench.records.schema import Launch, Outcome, ProviderFacts
+from ggufbench.stats.sequential_test import Design, Judgement, Series, judge
+
+MOST_DISTURBED_BLOCKS = 8
+_PADDING_BYTES = 4096
+
+Key = tuple[str, str]
+"""A gated cell: the case's id and the metric."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One case as it was planned in each arm; an arm that cannot run it says why in its case."""
+
+    id: str
+    cases: Mapping[Role, Case]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those that decide, by the candidate's scenario."""
+        return self.cases["candidate"].scenario.gate.metrics
+
+    def tolerance(self, metric: str, found: Pairs) -> float:
+        """The relative change from which a regression of this metric matters."""
+        asked = self.cases["candidate"].scenario.gate.tolerance_of(metric)
+        return found.tolerance(asked.relative, asked.absolute)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a session is: what a line of progress needs."""
+
+    case_id: str
+    role: Role
+    pairs: int
+    """That count, so far."""
+    most_pairs: int
+    disturbed: int
+    seconds_left: float | None
+    """At most, of all cases; None before the first block has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Everything that is the same for all cases of a comparison."""
+
+    arms: Mapping[Role, PreparedArm]
+    bench: Bench
+    seed: int
+    """Of the coin."""
+    design: Design = field(default_factory=Design)
+    purpose: Purpose = "ab"
+    hidden_work: float = 0.0
+    """The share of work that the candidate's worker does and does not report: for the positive control."""
+    allow_other_answers: bool = False
+    time_budget_seconds: float | None = None
+    anchored_by: Role | None = None
+    """The arm that history is a ratio to: `anchor`, or `baseline` where that is the same release."""
+    keep: Callable[[Block], None] = lambda _block: None
+    """Called with each block when its launches have ended."""
+    on_step: Callable[[Step], None] = lambda _step: None
+
+
+@dataclass(slots=True)
+class Ongoing:
+    """One case while it is compared, and after."""
+
+    entry: Entry
+    blocks: list[Block] = field(default_factory=list)
+    providers: dict[Role, ProviderFacts] = field(default_factory=dict)
+    processes: list[BusyProcess] = field(default_factory=list)
+    """The busiest other ones when a sample was first disturbed."""
+    override: tuple[Verdict, str] | None = None
+    """What takes the place of the gate's verdicts."""
+    lacking: Role | None = None
+    """The arm that has nothing to compare."""
+    note: str | None = None
+    """Why it ended before the gate could tell."""
+    done: bool = False
+    wall_seconds: float = 0.0
+
+    @property
+    def counted(self) -> list[Block]:
+        """The blocks that count."""
+        return [block for block in self.blocks if block.number and block.disturbed is None]
+
+    @property
+    def disturbed(self) -> int:
+        """The number of those that do not, the warming one aside."""
+        return sum(1 for block in self.blocks if block.number and block.disturbed is not None)
+
+    @property
+    def mostly_disturbed(self) -> bool:
+        """Whether what was measured says more of the machine than of the arms."""
+        return self.disturbed > len(self.counted)
+
+    def pairs(self, metric: str, reference: Role = "baseline") -> Pairs:
+        """Of the blocks that count."""
+        size = self.entry.cases["candidate"].model.file_size_bytes
+        return pairs(self.counted, metric, reference, size)
+
+
+def measure_side_by_side(entries: Sequence[Entry], session: Session) -> tuple[list[Ongoing], bool]:
+    """Compare every case, their blocks taking turns; and say whether Ctrl-C ended it."""
+    ongoing = [_begin(entry) for entry in entries]
+    clock = _Clock(session, time.monotonic())
+    try:
+        while left := [one for one in ongoing if not one.done]:
+            for one in left:
+                if clock.is_over(one):
+                    _end(one, f"the time budget ended after {len(one.counted)} pairs")
+                    continue
+                started = time.monotonic()
+                _measure_block(one, session, clock.seconds_left(ongoing))
+                one.wall_seconds += time.monotonic() - started
+                _look(one, ongoing, session)
+    except KeyboardInterrupt:
+        for one in ongoing:
+            if not one.done:
+                _end(one, f"interrupted by Ctrl-C after {len(one.counted)} pairs")
+        return ongoing, True
+    return ongoing, False
+
+
+def judgements(
+    ongoing: Sequence[Ongoing], design: Design, reference: Role = "baseline"
+) -> dict[Key, Judgement]:
+    """The gate over all cells of all cases: the more there are, the less a chance finding counts in each."""
+    family: dict[Key, Series] = {}
+    for one in ongoing:
+        if one.lacking is not None or reference not in one.entry.cases:
+            continue
+        for metric in one.entry.metrics:
+            found = one.pairs(metric, reference)
+            family[one.entry.id, metric] = Series(found.log_ratios, one.entry.tolerance(metric, found))
+    return judge(family, design)
+
+
+def _begin(entry: Entry) -> Ongoing:
+    """A case that an arm cannot run is decided before anything is measured."""
+    one = Ongoing(entry)
+    for role in ("baseline", "candidate"):
+        skip = entry.cases[role].skip
+        if skip is not None:
+            _lacks(one, role, f"the {role} cannot run it: {skip}")
+            break
+    return one
+
+
+def _measure_block(one: Ongoing, session: Session, seconds_left: float | None) -> None:
+    number = len(one.blocks)
+    coin = random.Random(f"{session.seed} {one.entry.id} {number}")  # noqa: S311 (to be drawn again, no secret)
+    order = [role for role in session.arms if _takes_part(one, role)]
+    coin.shuffle(order)
+    launches: dict[Role, Launch] = {}
+    for role in order:
+        most = session.design.looks[-1]
+        session.on_step(Step(one.entry.id, role, len(one.counted), most, one.disturbed, seconds_left))
+        launches[role] = _measure_arm(one, role, session, coin)
+    problem = _problem(one.entry, launches)
+    bench = session.bench
+    block = Block(
+        run_id=bench.run_id,
+        case_id=one.entry.id,
+        number=number,
+        order=order,
+        disturbed=problem,
+        launches=launches,
+    )
+    one.blocks.append(block)
+    session.keep(block)
+    _refuse_broken(one, launches, session)
+
+
+def _takes_part(one: Ongoing, role: Role) -> bool:
+    """An anchor that failed once is left out: the gate does without it."""
+    launches = [block.launches[role] for block in one.blocks if role in block.launches]
+    failed = any(launch.outcome is not Outcome.MEASURED for launch in launches)
+    return one.entry.cases[role].skip is None and not failed
+
+
+def _measure_arm(one: Ongoing, role: Role, session: Session, coin: random.Random) -> Launch:
+    # Where the stack begins depends on the length of the environment, and speed a little on that: it is drawn
+    # anew for each launch, so that the arms' different paths do not pass for a difference.
+    padding = {"GGUFBENCH_PADDING": "x" * coin.randrange(_PADDING_BYTES)}
+    measured = measure_launch(
+        one.entry.cases[role],
+        replace(session.bench, interpreter=session.arms[role].interpreter),
+        padding,
+        session.hidden_work if role == "candidate" else 0.0,
+    )
+    one.providers.setdefault(role, measured.provider)
+    one.processes = one.processes or measured.processes
+    keep_log = not any(role in block.launches for block in one.blocks)
+    return measured.launch if keep_log else measured.launch.model_copy(update={"log": []})
+
+
+def _problem(entry: Entry, launches: Mapping[Role, Launch]) -> str | None:
+    size = entry.cases["candidate"].model.file_size_bytes
+    return block_problem(list(launches.values()), entry.metrics, size)
+
+
+def _refuse_broken(one: Ongoing, launches: Mapping[Role, Launch], session: Session) -> None:
+    """A launch that failed ends its case; another answer or place only takes the verdict's place."""
+    for role in ("baseline", "candidate"):
+        launch = launches.get(role)
+        if launch is not None and launch.outcome is not Outcome.MEASURED:
+            reason = f"the {role} {_ended(launch)}"
+            if role == "baseline":
+                _lacks(one, role, reason)
+            else:
+                one.override, one.done = (Verdict.BROKEN, reason), True
+            return
+    other = _other_work(one, session)
+    one.override = (Verdict.BROKEN, other) if other is not None else None
+
+
+def _other_work(one: Ongoing, session: Session) -> str | None:
+    """Why the candidate did not do the baseline's work, in all blocks so far; None where it did."""
+    changed = None if session.allow_other_answers else changed_answer(answers(one.blocks))
+    if changed is None and _same_device(one.entry):
+        both = ((block.launches["baseline"], block.launches["candidate"]) for block in one.blocks)
+        changed = next(filter(None, (changed_device(old, new) for old, new in both)), None)
+    return changed
+
+
+def _ended(launch: Launch) -> str:
+    how = {Outcome.FAILED: "failed", Outcome.HUNG: "hung", Outcome.OUT_OF_MEMORY: "ran out of memory"}
+    return f"{how.get(launch.outcome, str(launch.outcome))}: {launch.reason}"
+
+
+def _same_device(entry: Entry) -> bool:
+    settings = [entry.cases[role].setting for role in ("baseline", "candidate")]
+    return len({(setting.device, setting.n_gpu_layers) for setting in settings}) == 1
+
+
+def _look(one: Ongoing, ongoing: Sequence[Ongoing], session: Session) -> None:
+    """End a case that the gate can tell, or that this machine does not let it tell."""
+    if one.done:
+        return
+    if one.disturbed > MOST_DISTURBED_BLOCKS:
+        _end(one, f"{one.disturbed} blocks were disturbed")
+    if len(one.counted) not in session.design.looks:
+        return
+    found = judgements(ongoing, session.design)
+    cells = [found[one.entry.id, metric] for metric in one.entry.metrics]
+    one.done = one.done or all(cell.decided for cell in cells)
+    one.done = one.done or any(cell.verdict == "regression" for cell in cells)
+
+
+def _lacks(one: Ongoing, role: Role, reason: str) -> None:
+    one.lacking, one.override, one.done = role, (Verdict.MISSING, reason), True
+
+
+def _end(one: Ongoing, note: str) -> None:
+    one.note, one.done = note, True
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """What a session has taken and will take."""
+
+    session: Session
+    started: float
+
+    def is_over(self, one: Ongoing) -> bool:
+        """Whether another block of this case would end after the time budget."""
+        budget = self.session.time_budget_seconds
+        return budget is not None and time.monotonic() - self.started + _block_seconds(one) > budget
+
+    def seconds_left(self, ongoing: Sequence[Ongoing]) -> float | None:
+        """At most; None before a block has ended."""
+        if not any(one.blocks for one in ongoing):
+            return None
+        most = self.session.design.looks[-1]
+        return sum(_block_seconds(one) * (most - len(one.counted)) for one in ongoing if not one.done)
+
+
+def _block_seconds(one: Ongoing) -> float:
+    if one.blocks:
+        return one.wall_seconds / len(one.blocks)
+    return sum(case.estimate.seconds for case in one.entry.cases.values())

@@ -1,0 +1,182 @@
+"""What lies between a good version and a bad one: releases of a package, or commits of a repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ggufbench.comparing.arms import ArmError, ArmSpec, as_arm_errors
+from ggufbench.toolchain.repository import RepositoryError, commit_message, first_parents, resolve_commit
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+_INDEX_SECONDS = 300.0
+"""With pip's own tries: five, where the index does not answer."""
+_USAGE = 2
+"""Pip's exit code for an option that it does not know."""
+_LONGEST_SUBJECT = 200
+
+
+def releases_between(good: ArmSpec, bad: ArmSpec) -> list[str]:
+    """The releases of a package from `good` to `bad`, both included, as requirements.
+
+    Which there are says the index that pip is configured for. Pre-releases and yanked releases are left out,
+    unless they are an end. Where `good` is the newer one, the list goes down. Raises ArmError.
+    """
+    first, last = _release(good), _release(bad)
+    if _package(first) != _package(last):
+        raise ArmError(f"{good.name} and {bad.name} are not the same package; give two releases of one")
+    ends = {_version(first): good.name, _version(last): bad.name}
+    if len(ends) == 1:
+        raise ArmError(f"{good.name} and {bad.name} are the same release; nothing lies between them")
+    low, high = sorted(ends)
+    names = {version: f"{_package(first)}=={version}" for version in _known(first) if low < version < high}
+    return [name for _, name in sorted({**names, **ends}.items(), reverse=_version(first) == high)]
+
+
+def commits_between(repository: Path, good: str, bad: str) -> list[str]:
+    """The full hashes from `good` to `bad` along the first parents of `bad`, both included.
+
+    Raises ArmError where `good` is not an ancestor of `bad`.
+    """
+    with as_arm_errors():
+        ends = [_commit(repository, name) for name in (good, bad)]
+        if ends[0] == ends[1]:
+            raise ArmError(f"{good} and {bad} are the same commit; nothing lies between them")
+        return first_parents(repository, *ends)
+
+
+def commit_subject(repository: Path, commit: str) -> str:
+    """The first line of a commit's message, made safe for a terminal. Raises ArmError."""
+    with as_arm_errors():
+        message = commit_message(repository, _commit(repository, commit))
+    line = next(iter(message.strip().splitlines()), "")
+    return "".join(letter if letter.isprintable() else " " for letter in line)[:_LONGEST_SUBJECT].strip()
+
+
+def _commit(repository: Path, name: str) -> str:
+    commit = resolve_commit(repository, name)
+    if commit is None:
+        raise RepositoryError(f"{name} is no commit of {repository}; `git log` lists them")
+    return commit
+
+
+def _release(spec: ArmSpec) -> Requirement:
+    """The requirement of an arm that is one release. Raises ArmError."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    from ggufbench.toolchain.environments import is_exact
+
+    try:
+        requirement = Requirement(spec.name)
+        if requirement.url is None and is_exact(requirement):
+            _version(requirement)
+            return requirement
+    except (InvalidRequirement, ValueError):
+        pass
+    raise ArmError(f"{spec.name} is not one release of a package; write NAME==VERSION")
+
+
+def _version(release: Requirement) -> Version:
+    from packaging.version import Version
+
+    return Version(next(iter(release.specifier)).version)
+
+
+def _package(release: Requirement) -> str:
+    from packaging.utils import canonicalize_name
+
+    extras = f"[{','.join(sorted(release.extras))}]" if release.extras else ""
+    return canonicalize_name(release.name) + extras
+
+
+def _known(release: Requirement) -> list[Version]:
+    """The releases that pip would install here: it leaves out what is yanked or needs another Python."""
+    from packaging.utils import canonicalize_name
+
+    package = canonicalize_name(release.name)  # pip finds no file of a folder under another spelling
+    done = _ask_pip(package, "--json")
+    if done.returncode == 0:
+        return _versions(_from_json(done.stdout))
+    if done.returncode == _USAGE:  # a pip before 25.1
+        done = _ask_pip(package)
+        if done.returncode == 0:
+            return _versions(_from_text(done.stdout))
+    if "No module named pip" in done.stderr:
+        raise ArmError(f"{sys.executable} has no pip, which lists releases; run it with -m ensurepip")
+    raise ArmError(
+        f"pip cannot list the releases of {release.name}: {_reason(done)}; look at the network and "
+        "`pip config list`"
+    )
+
+
+def _ask_pip(package: str, *options: str) -> subprocess.CompletedProcess[str]:
+    from ggufbench.toolchain.environments import build_environment
+
+    command = [sys.executable, "-m", "pip", "index", "versions", *options]
+    always = ["--no-input", "--disable-pip-version-check", "--no-cache-dir"]
+    try:
+        return subprocess.run(
+            [*command, *always, "--", package],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=build_environment(os.environ),
+            timeout=_INDEX_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ArmError(
+            f"pip did not list the releases of {package} within {_INDEX_SECONDS:.0f} s; look at the network"
+        ) from None
+    except OSError as error:
+        raise ArmError(f"pip cannot be started by {sys.executable}: {error.strerror}") from None
+
+
+def _from_json(output: str) -> Iterable[Any]:
+    try:
+        answer = json.loads(output)
+    except (ValueError, RecursionError):
+        answer = None
+    versions = answer.get("versions") if isinstance(answer, dict) else None
+    return versions if isinstance(versions, list) else []
+
+
+def _from_text(output: str) -> Iterable[Any]:
+    """From the line `Available versions: 1.1, 1.0`."""
+    lines = (line.partition("Available versions:") for line in output.splitlines())
+    return next((found.split(",") for _, mark, found in lines if mark), [])
+
+
+def _versions(texts: Iterable[Any]) -> list[Version]:
+    from packaging.version import InvalidVersion, Version
+
+    versions = []
+    for text in texts:
+        try:
+            version = Version(str(text))
+        except InvalidVersion:
+            continue
+        if not version.is_prerelease:  # PIP_PRE may have brought some
+            versions.append(version)
+    return versions
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    """Pip's last word. A connection that fails is only a warning to it: then the package is not found."""
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    broken = [line for line in lines if line.startswith("WARNING: Retrying") and "connection broken" in line]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    telling = (
+        "the index does not answer" if broken else next(reversed(errors or lines), "it does not say why")
+    )
+    return "".join(letter for letter in telling if letter.isprintable())[:300]

@@ -1,0 +1,1 @@
+"""Series over stored sessions, and their gate."""

@@ -1,0 +1,270 @@
+"""`ggufbench gate`: a run that was measured, judged by the sessions stored before it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ggufbench.comparing.conclusion import (
+    BROKEN,
+    INCONCLUSIVE,
+    NO_BASELINE,
+    NOTHING_MEASURED,
+    PASS,
+    REGRESSION,
+)
+from ggufbench.history import queries
+from ggufbench.history.index import ask
+from ggufbench.history.judgement import State, other_host
+from ggufbench.history.queries import Document, Run, Series, Wanted
+from ggufbench.history.series import (
+    ABSOLUTE,
+    ANCHORED,
+    LOOK_BACK,
+    OtherMachine,
+    Row,
+    judged_row,
+    other_machines,
+    since_moment,
+)
+from ggufbench.metrics import METRICS
+from ggufbench.planning.scenario import GateSpec
+from ggufbench.records.store import RUN_NAME, StoreError
+
+if TYPE_CHECKING:
+    import duckdb
+
+_EXPECTING_RUNS = 5
+"""Earlier runs whose cases are looked for in this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which run shall be judged."""
+
+    results: Path
+    run: str | None = None
+    """By name or folder; None for the newest."""
+    since: str | None = None
+    """A run, with which history begins: what was before it is accepted as gone."""
+    rebuild: bool = False
+    progress: Callable[[int, int], None] = lambda _done, _total: None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A case that history measured and the run did not."""
+
+    case_id: str
+    broken: bool
+    """Whether it crashed, hung or failed; else it is missing."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the history says of a run."""
+
+    run: str
+    created: int | None
+    """Microseconds since 1970; None where the run holds nothing."""
+    fingerprint: str
+    rows: list[Row]
+    """Of the anchored series: they decide."""
+    advisory: list[Row]
+    """Of the absolute ones."""
+    lost: list[Lost]
+    undecided: list[str]
+    """Cases with an anchor whose session gave no figure (disturbed, or too short), and unreadable files."""
+    measured: bool
+    others: list[OtherMachine]
+    """Other machines, where this one has no earlier session."""
+    anchors: list[str]
+    """Of earlier sessions, where none has the anchor of this one."""
+    other_host: float | None = None
+    """How much slower the anchor was than ever before, as a logarithm, if it was so in every figure."""
+    unreadable: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def compared(self) -> bool:
+        """Whether there is an earlier session to compare with, of the kind that decides here."""
+        return any(row.judged[-1].before for row in self.rows or self.advisory)
+
+    def exit_code(self, *, strict: bool) -> int:
+        """11 where a case broke, 14 where nothing was measured, 11 where one is missing, then 10, 12, 13, 0.
+
+        A run whose cases all crashed measured nothing because it is broken, and says so.
+        """
+        if any(case.broken for case in self.lost):
+            return BROKEN
+        if not self.measured:
+            return NOTHING_MEASURED
+        if self.lost:
+            return BROKEN
+        if any(row.state is State.REGRESSION for row in self.rows):
+            return REGRESSION
+        if not self.compared:
+            return NO_BASELINE
+        return INCONCLUSIVE if strict and not self.decided else PASS
+
+    @property
+    def decided(self) -> bool:
+        """Whether every case was judged by an anchor and enough sessions, and none waits for a second one."""
+        states = {row.state for row in self.rows}
+        return bool(states) and not self.undecided and not states & {State.TOO_FEW, State.SUSPECT}
+
+
+def gate(question: Question) -> Answer:
+    """Judge a run. Raises StoreError, in one sentence, where there is no such run."""
+    return ask(
+        question.results,
+        lambda connection: _gate(connection, question),
+        rebuild=question.rebuild,
+        progress=question.progress,
+    )
+
+
+def _gate(connection: duckdb.DuckDBPyConnection, question: Question) -> Answer:
+    run = _find(connection, question)
+    unreadable, problems = queries.problems(connection, question.results, 10)
+    if not run.documents:
+        return Answer(
+            run.name, None, "", [], [], [], [], False, [], [], unreadable=unreadable, problems=problems
+        )
+    unread = queries.unreadable_in(connection, run)
+    since = since_moment(connection, question.results, question.since) if question.since else None
+    rows = _rows(connection, run, ANCHORED, since)
+    advisory = _rows(connection, run, ABSOLUTE, since)
+    host = other_host(_anchors(rows))
+    if host is not None:
+        rows = [_held_back(row) for row in rows]
+    seen = queries.machines(connection)
+    here = next(one for one in seen if one.fingerprint == run.fingerprint)
+    return Answer(
+        run=run.name,
+        created=run.created,
+        fingerprint=run.fingerprint,
+        rows=rows,
+        advisory=advisory,
+        lost=_lost(connection, run, {kind for kind, _ in unread}),
+        undecided=[
+            *(one.case_id for one in run.documents if one.kind == ANCHORED and one.outcome == "environment"),
+            *(name for _, name in unread),
+        ],
+        measured=any(one.outcome == "measured" for one in run.documents),
+        others=other_machines(here, seen) if here.runs == 1 else [],
+        anchors=_earlier_anchors(connection, run, rows),
+        other_host=host,
+        unreadable=unreadable,
+        problems=problems,
+    )
+
+
+def _find(connection: duckdb.DuckDBPyConnection, question: Question) -> Run:
+    """The run; one without documents where the newest folder holds none: no older run passes for it."""
+    run = queries.find_run(connection, question.run)
+    if question.run is not None:
+        if run is None:
+            known = ", ".join(queries.run_names(connection)[-5:]) or "none"
+            raise StoreError(f"{question.results} holds no run {question.run!r}; its newest runs are {known}")
+        return run
+    barren = [name for name in queries.barren_folders(connection) if RUN_NAME.fullmatch(name)]
+    newest = max(barren, default="")
+    if run is None or (RUN_NAME.fullmatch(run.name) and newest > run.name):
+        return Run(newest, "", 0, [])
+    return run
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, run: Run, kind: str, since: int | None) -> list[Row]:
+    """The series of that kind in which the run has a session, up to it."""
+    documents = [one for one in run.documents if one.kind == kind]
+    if not documents:
+        return []
+    wanted = Wanted(
+        run.fingerprint,
+        kind,
+        LOOK_BACK[kind],
+        since,
+        max(one.created for one in documents),
+        None if kind == ANCHORED else GateSpec().metrics,
+        [one.subject for one in documents],
+    )
+    found = (_up_to(one, run.name) for one in queries.series(connection, wanted))
+    return [judged_row(one) for one in found if one is not None]
+
+
+def _up_to(series: Series, run: str) -> Series | None:
+    """The series with the run's session as its last; None where it has none."""
+    places = [place for place, session in enumerate(series.sessions) if session.run == run]
+    return replace(series, sessions=series.sessions[: places[-1] + 1]) if places else None
+
+
+def _anchors(rows: Iterable[Row]) -> dict[str, list[float]]:
+    """The anchor's own times and rates, session by session, as logarithms."""
+    import math
+
+    found = {}
+    for row in rows:
+        metric = METRICS[row.series.metric]
+        values = [session.reference for session in row.series.sessions]
+        if metric.unit in ("s", "tokens/s") and values[-1]:
+            sign = 1 if metric.better == "lower" else -1
+            found[f"{row.series.subject} {metric.name}"] = [
+                sign * math.log(value) for value in values if value is not None and value > 0
+            ]
+    return found
+
+
+def _held_back(row: Row) -> Row:
+    """A regression takes two sessions on the machine that history knows."""
+    newest = row.judged[-1]
+    if newest.state is not State.REGRESSION:
+        return row
+    return replace(row, judged=[*row.judged[:-1], replace(newest, state=State.SUSPECT)])
+
+
+def _lost(connection: duckdb.DuckDBPyConnection, run: Run, unread: set[str]) -> list[Lost]:
+    """Cases that broke though an earlier run measured them, and those that this run lacks."""
+    measured = queries.measured_before(connection, run)
+    lost = [
+        Lost(one.case_id, one.outcome not in ("missing", "skipped"), one.reason or f"ended as {one.outcome}")
+        for one in run.documents
+        if one.outcome not in ("measured", "environment") and _known(one, measured)
+    ]
+    for kind in sorted({one.kind for one in run.documents} | unread):
+        present = {key for one in run.documents if one.kind == kind for key in (one.work, one.case_id)}
+        expected = _expected(queries.runs_before(connection, run, kind, _EXPECTING_RUNS))
+        lost += [
+            Lost(one.case_id, False, "runs before this one measured it")
+            for one in expected
+            if _known(one, measured) and not {one.work, one.case_id} & present
+        ]
+    return lost
+
+
+def _expected(runs: Sequence[Sequence[Document]]) -> list[Document]:
+    """The cases of at least two of these runs, or of the only one: what was tried once is not missed."""
+    newest: dict[int, Document] = {}
+    counts: Counter[int] = Counter()
+    for documents in runs:
+        for one in documents:
+            if one.outcome != "skipped":
+                newest.setdefault(one.work, one)
+                counts[one.work] += 1
+    return [one for work, one in newest.items() if counts[work] >= min(2, len(runs))]
+
+
+def _known(document: Document, measured: set[tuple[str, int | str]]) -> bool:
+    return bool({(document.kind, document.work), (document.kind, document.case_id)} & measured)
+
+
+def _earlier_anchors(connection: duckdb.DuckDBPyConnection, run: Run, rows: Sequence[Row]) -> list[str]:
+    """The anchors of earlier sessions of these cases, where this run has another one in all of them."""
+    if not rows or any(row.judged[-1].before for row in rows):
+        return []
+    works = [one.work for one in run.documents if one.kind == ANCHORED]
+    return queries.anchors_before(connection, works, run)

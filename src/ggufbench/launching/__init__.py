@@ -1,0 +1,1 @@
+"""Start a worker process, enforce its timeouts and report how it ended."""

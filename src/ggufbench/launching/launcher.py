@@ -1,0 +1,281 @@
+"""Start a worker, bound it, and say how it ended.
+
+The parent starts the process, answers its events and otherwise sleeps: while the worker's clocks run, nothing
+of the harness does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+from ggufbench.processes import end_group
+from ggufbench.records.schema import Outcome
+from ggufbench.worker.channel import GO
+
+WORKER_ENTRY = Path(__file__).resolve().parents[1] / "worker" / "__main__.py"
+
+Event = dict[str, Any]
+
+_KEPT_VARIABLES = (
+    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "APPDATA",
+    "LOCALAPPDATA", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH",
+)  # fmt: skip
+_COMPUTE_PREFIXES = ("GGML_", "LLAMA_", "OMP_", "CUDA_", "VK_", "MTL_", "METAL_", "HIP_", "ROCR_")
+_STDERR_KEPT_BYTES = 16 * 1024
+_EXIT_GRACE_SECONDS = 10.0
+_NO_MEMORY = re.compile(
+    r"\b(?:(?:unable|failed) to allocate|can't allocate memory|out of memory|MemoryError|bad_alloc)\b",
+    re.IGNORECASE,
+)
+"""How llama.cpp, CUDA, PyTorch and Python say that the system or a device refused a buffer."""
+_TELLING = ("GGML_ASSERT", "GGML_ABORT", "Error: ", "CUDA error: ", "ROCm error: ", "what(): ")
+"""What stands in the line that explains a crash; the last is an exception that nothing in C++ caught."""
+
+
+Answering = Callable[[Event, int], str]
+"""Takes an event and the worker's process id; returns the answer that lets the worker go on."""
+
+
+class LaunchRefusedError(Exception):
+    """What a worker did is not what was asked, or its work cannot go on; the message becomes the reason."""
+
+
+class Deadlines(Protocol):
+    """How long the next event of a phase may take."""
+
+    def __call__(self, phase: str) -> float:
+        """Seconds until a worker in this phase counts as hung."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """Which Python runs the worker, and the file it runs; another environment's Python measures that one."""
+
+    python: Path = field(default_factory=lambda: Path(sys.executable))
+    entry: Path = field(default_factory=lambda: WORKER_ENTRY)
+    import_path: tuple[Path, ...] = ()
+    """Folders that the worker's Python imports from before its own: a checkout whose provider is measured."""
+
+    def variables(self) -> dict[str, str]:
+        """What the environment of its process needs."""
+        folders = os.pathsep.join(map(str, self.import_path))
+        return {"PYTHONPATH": folders, "PYTHONDONTWRITEBYTECODE": "1"} if folders else {}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one worker ended, and everything it had said by then."""
+
+    outcome: Outcome
+    events: list[Event]
+    wall_seconds: float
+    phase: str | None = None
+    reason: str | None = None
+    signal: str | None = None
+    stderr: str = ""
+
+    def find(self, event: str) -> Event | None:
+        """The first event of that name."""
+        return next((found for found in self.events if found["event"] == event), None)
+
+
+def worker_environment(extra: Mapping[str, str], env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The clean environment of a worker: what a process needs, what steers the library, and `extra`."""
+    kept = {key: env[key] for key in _KEPT_VARIABLES if key in env}
+    return {**kept, **compute_variables(env), "GGML_NO_BACKTRACE": "1", **extra}
+
+
+def compute_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """The variables that change how the library computes; the record keeps them."""
+    return {key: value for key, value in env.items() if key.startswith(_COMPUTE_PREFIXES)}
+
+
+def launch(
+    job: Mapping[str, Any],
+    deadlines: Deadlines,
+    *,
+    interpreter: Interpreter | None = None,
+    env: Mapping[str, str] | None = None,
+    answer: Answering = lambda _event, _pid: GO,
+) -> Ended:
+    """Run one job in a fresh process group and wait for its end.
+
+    `answer(event, pid)` is called for each event, and the worker waits for what it returns; a
+    LaunchRefusedError of it ends the worker as `failed`. Whatever happens here, Ctrl-C included, no process
+    of the group is left.
+    """
+    chosen = interpreter or Interpreter()
+    with tempfile.TemporaryFile() as stderr:
+        try:
+            worker = _Worker(chosen, worker_environment({**chosen.variables(), **(env or {})}), stderr)
+        except OSError as error:
+            reason = f"{chosen.python} cannot be started: {error.strerror}"
+            return Ended(Outcome.FAILED, [], 0.0, "start", reason)
+        try:
+            return worker.converse(job, deadlines, answer)
+        finally:
+            worker.end()
+
+
+class _Worker:
+    """One running worker process."""
+
+    def __init__(self, interpreter: Interpreter, env: Mapping[str, str], stderr: BinaryIO) -> None:
+        self._stderr = stderr
+        self._started = time.monotonic()
+        self._oom_kills = _oom_kills()
+        self._events: list[Event] = []
+        self._phase = "start"
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._process = subprocess.Popen(
+            [str(interpreter.python), str(interpreter.entry)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=dict(env),
+            start_new_session=True,
+        )
+        self._stdin = cast("BinaryIO", self._process.stdin)
+        self._stdout = cast("BinaryIO", self._process.stdout)
+        # Only a thread can wait for a pipe with a deadline on every system; it sleeps in the read.
+        threading.Thread(target=self._read_lines, daemon=True).start()
+
+    def converse(self, job: Mapping[str, Any], deadlines: Deadlines, answer: Answering) -> Ended:
+        self._say(json.dumps(job))
+        while True:
+            try:
+                line = self._lines.get(timeout=deadlines(self._phase))
+            except queue.Empty:
+                return self._hung(deadlines(self._phase))
+            if not line:
+                return self._ended()
+            if not line.endswith(b"\n"):
+                continue  # it died while it wrote; the end of the pipe follows
+            event = _event(line)
+            if event is None:
+                return self._result(Outcome.FAILED, reason=f"it printed {line[:80]!r} in place of an event")
+            self._events.append(event)
+            self._phase = event["phase"] if event["event"] == "phase" else self._phase
+            try:
+                self._say(answer(event, self._process.pid))
+            except LaunchRefusedError as refusal:
+                return self._result(Outcome.FAILED, reason=str(refusal))
+
+    def end(self) -> None:
+        """End the whole process group, and collect the process."""
+        end_group(self._process)
+
+    def _read_lines(self) -> None:
+        for line in self._stdout:
+            self._lines.put(line)
+        self._lines.put(b"")
+
+    def _say(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # it ended meanwhile; the reader will say so
+            self._stdin.write(line.encode() + b"\n")
+            self._stdin.flush()
+
+    def _hung(self, seconds: float) -> Ended:
+        reason = f"no answer in {self._phase} for {seconds:.0f} s"
+        return self._result(Outcome.HUNG, reason=reason)
+
+    def _ended(self) -> Ended:
+        """The worker closed its pipe: after its last event, or because it died."""
+        try:
+            code = self._process.wait(_EXIT_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return self._hung(_EXIT_GRACE_SECONDS)
+        error = next((event for event in self._events if event["event"] == "error"), None)
+        if error is not None:
+            return self._result(_outcome(error["message"], Outcome.FAILED), reason=error["message"])
+        if code < 0:
+            return self._killed(-code)
+        if code > 0 or not self._is_complete():
+            reason = self._last_words() or f"it ended in {self._phase} with exit code {code}"
+            return self._result(Outcome.FAILED, reason=reason)
+        return self._result(Outcome.MEASURED)
+
+    def _is_complete(self) -> bool:
+        return bool(self._events) and self._events[-1]["event"] in ("done", "probed")
+
+    def _killed(self, number: int) -> Ended:
+        name = _signal_name(number)
+        if name == "SIGKILL" and _oom_kills() > self._oom_kills:
+            reason = f"the kernel ended it in {self._phase}, because memory had run out"
+            return self._result(Outcome.OUT_OF_MEMORY, reason=reason, signal_name=name)
+        reason = f"crashed ({name}) in {self._phase}"
+        if words := self._last_words():
+            reason += f": {words}"
+        return self._result(_outcome(words, Outcome.CRASHED), reason=reason, signal_name=name)
+
+    def _result(
+        self,
+        outcome: Outcome,
+        *,
+        reason: str | None = None,
+        signal_name: str | None = None,
+    ) -> Ended:
+        return Ended(
+            outcome=outcome,
+            events=self._events,
+            wall_seconds=time.monotonic() - self._started,
+            phase=None if outcome is Outcome.MEASURED else self._phase,
+            reason=reason,
+            signal=signal_name,
+            stderr=self._stderr_tail(),
+        )
+
+    def _stderr_tail(self) -> str:
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - _STDERR_KEPT_BYTES))
+        return self._stderr.read().decode("utf-8", errors="replace")
+
+    def _last_words(self) -> str:
+        """The line that says why, where the library or Python printed one."""
+        lines = [line.strip() for line in self._stderr_tail().splitlines() if line.strip()]
+        telling = [line for line in lines if any(mark in line for mark in _TELLING)]
+        return telling[-1] if telling else ""
+
+
+def _outcome(words: str, otherwise: Outcome) -> Outcome:
+    """What ended a worker by its own words: a device that is full is no other failure than a full machine."""
+    return Outcome.OUT_OF_MEMORY if _NO_MEMORY.search(words) else otherwise
+
+
+def _event(line: bytes) -> Event | None:
+    """An event of the worker; None for what something else in its process printed."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel of this machine has ended for want of memory; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

@@ -1,0 +1,1 @@
+"""Facts and conditions of this machine, and control of its page cache."""

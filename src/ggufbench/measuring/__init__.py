@@ -1,0 +1,1 @@
+"""A run, a case, supervision of a launch, and building its record."""

@@ -1,0 +1,159 @@
+"""One run, prepared: what pytest and the command line both need before anything is measured."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ggufbench.calibration.probe import Environment, probe, probe_transformers
+from ggufbench.discovery import PlaceNotFound, discover
+from ggufbench.discovery.model import Discovery, Model
+from ggufbench.discovery.names import portable_path
+from ggufbench.launching.launcher import Interpreter
+from ggufbench.machine.facts import available_memory_bytes, read_machine
+from ggufbench.planning.plan import Case, Host, PlanError, Selection, environment_key, make_plan
+from ggufbench.planning.scenario import Scenario, ScenarioError, load_scenarios, scenario_folder
+from ggufbench.records.schema import Machine, Outcome, Record
+from ggufbench.records.store import read_records
+from ggufbench.worker.job import TRANSFORMERS
+
+_RUNS_LOOKED_AT = 20
+
+USAGE_ERRORS = (PlaceNotFound, PlanError, ScenarioError)
+"""What is wrong with the request, not with the program; each says so in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for, from either door."""
+
+    places: Sequence[Path] = ()
+    """Files and folders to look in instead of the known caches."""
+    selection: Selection = field(default_factory=Selection)
+    scenarios: Sequence[str] = ()
+    """Names; empty means every scenario of the folder."""
+    scenario_folder: Path | None = None
+    demo_folder: Path | None = None
+    """Where no model is found, make the synthetic demo models here and take those."""
+    launches: int | None = None
+    cold_launches: int | None = None
+    repetitions: int | None = None
+    results: Path = Path("results")
+    deadline_scale: float = 1.0
+    """Multiplies every deadline after which a silent worker counts as hung."""
+    time_budget_seconds: float | None = None
+    """A case that would end after this time is not started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything found and planned."""
+
+    discovery: Discovery
+    cases: list[Case]
+    environments: Mapping[str, Environment]
+    machine: Machine
+    earlier: Mapping[tuple[str, str], Record]
+    """The last record of each case on this machine, by model identity and scenario."""
+
+
+def requested_places(given: Sequence[str], env: Mapping[str, str] = os.environ) -> list[Path]:
+    """The places of `--models`, or of GGUFBENCH_MODELS (separated as PATH is) where none is given."""
+    texts = given or [text for text in env.get("GGUFBENCH_MODELS", "").split(os.pathsep) if text]
+    return [Path(text).expanduser() for text in texts]
+
+
+def prepare(
+    request: Request, interpreter: Interpreter, tell: Callable[[str], None] = lambda _sentence: None
+) -> Prepared:
+    """Find the models, read the scenarios, ask llama.cpp for its devices and plan. Raises USAGE_ERRORS.
+
+    `tell` hears about what takes time.
+    """
+    scenarios = read_scenarios(request)
+    found, models = find_models(request, tell)
+    environments = probe_for(scenarios, interpreter)
+    machine = read_machine(environments[""].gpu_names())
+    earlier = earlier_records(request.results, machine.fingerprint)
+    cases = plan_cases(models, scenarios, environments, earlier)
+    return Prepared(found, cases, environments, machine, earlier)
+
+
+def read_scenarios(request: Request) -> list[Scenario]:
+    """The scenarios asked for. Raises ScenarioError."""
+    folder = scenario_folder(request.scenario_folder)
+    return [_adjust(scenario, request) for scenario in load_scenarios(folder, request.scenarios)]
+
+
+def find_models(request: Request, tell: Callable[[str], None]) -> tuple[Discovery, list[Model]]:
+    """Everything that was found, and the models wanted of it. Raises PlaceNotFound and PlanError."""
+    found = _discover(request, tell)
+    return found, request.selection.choose(found.models)
+
+
+def probe_for(scenarios: Sequence[Scenario], interpreter: Interpreter) -> dict[str, Environment]:
+    """What an environment's libraries see, by `environment_key`: llama.cpp alone (`""`) is always asked."""
+    asked = {"", *map(environment_key, scenarios)}
+    return {
+        key: probe_transformers(interpreter) if key == TRANSFORMERS else probe(interpreter, key)
+        for key in sorted(asked)
+    }
+
+
+def plan_cases(
+    models: Sequence[Model],
+    scenarios: Sequence[Scenario],
+    environments: Mapping[str, Environment],
+    earlier: Mapping[tuple[str, str], Record],
+) -> list[Case]:
+    """Every model under every scenario in that environment."""
+    past_seconds = {key: record.wall_seconds for key, record in earlier.items()}
+    return make_plan(models, scenarios, Host(environments, available_memory_bytes(), past_seconds))
+
+
+def earlier_records(results: Path, fingerprint: str) -> dict[tuple[str, str], Record]:
+    """The last record of each case that was measured on this machine, by model identity and scenario.
+
+    Looks at the newest runs only: they serve estimates and hints, which must not take longer than the run.
+    """
+    return {
+        (record.model.identity, record.scenario): record
+        for record in read_records(results, newest=_RUNS_LOOKED_AT)
+        if isinstance(record, Record) and _counts(record, fingerprint)
+    }
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `10m` or `1.5h`. Raises ValueError with a sentence."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration; write for example 90s, 10m or 1.5h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _discover(request: Request, tell: Callable[[str], None]) -> Discovery:
+    """The models of this machine; where there is none and a folder is given, the demo models instead."""
+    found = discover(request.places or None)
+    if found.models or request.demo_folder is None:
+        return found
+    from ggufbench.modelkit import make_demo_models
+
+    tell(f"no GGUF model was found, so synthetic ones in {portable_path(request.demo_folder)} are measured")
+    make_demo_models(
+        request.demo_folder, lambda name, done, _total: tell(f"making {name}") if not done else None
+    )
+    demos = discover([request.demo_folder])
+    return replace(demos, rejected=(*found.rejected, *demos.rejected))
+
+
+def _counts(record: Record, fingerprint: str) -> bool:
+    return record.outcome is Outcome.MEASURED and record.machine.fingerprint == fingerprint
+
+
+def _adjust(scenario: Scenario, request: Request) -> Scenario:
+    asked = {name: getattr(request, name) for name in ("launches", "cold_launches", "repetitions")}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    return scenario.model_copy(update={"workload": scenario.workload.model_copy(update=changes)})

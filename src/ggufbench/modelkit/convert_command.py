@@ -1,0 +1,192 @@
+"""`ggufbench convert`: a safetensors checkpoint as a GGUF, by llama.cpp's own converter."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufbench.calibration.limits import cache_folder
+from ggufbench.modelkit.converter_environment import Converter, get_converter
+from ggufbench.modelkit.output import check_space, check_target, orderly_end, part, settle
+from ggufbench.modelkit.safetensors import Source, find_source, stage
+from ggufbench.modelkit.spec import ModelError
+from ggufbench.toolchain.builds import Tell, log_tail, run_logged, shown
+
+TYPES = ("auto", "bf16", "f16", "f32", "q8_0")
+
+_KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+_MINIMUM_SECONDS = 1800.0
+_SLOWEST_BYTES_PER_SECOND = 5e6
+_LOOK_SECONDS = 0.3
+_PERCENT = re.compile(r"Writing: +(\d{1,3})%")
+_ERROR_LINE = re.compile(r"(?:ERROR:[\w-]+:(?P<logged>.+)|(?P<raised>(?:\w+\.)*\w*(?:Error|Exception)\b.*))")
+_KILLED = 128 + 9
+
+Progress = Callable[[float, int], None]
+"""Told the share written, 0 to 1, and about how many bytes the file will have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A file that was made."""
+
+    path: Path
+    type: str
+    source: str
+    """As the user named it."""
+    source_bytes: int
+    file_size_bytes: int
+    converter: str
+    """The llama-cpp-python that it belongs to."""
+    seconds: float
+    notes: tuple[str, ...]
+    """What the user should know of it, a sentence each."""
+
+
+def convert(  # noqa: PLR0913 (one parameter for each option of the command)
+    text: str,
+    out: Path | None,
+    kind: str,
+    tell: Tell = lambda _sentence: None,
+    progress: Progress = lambda _share, _total: None,
+    *,
+    overwrite: bool = False,
+    env: Mapping[str, str] = os.environ,
+) -> Converted:
+    """Write the checkpoint `text` (a folder, or `owner/name` in the Hugging Face cache) as a GGUF.
+
+    `out` is the file, a folder, or None for this folder. Raises `ModelError` where it cannot be made; then,
+    and on any interruption, nothing is left.
+    """
+    if kind.lower() not in TYPES:
+        raise ModelError(
+            f"There is no type {kind!r} to convert to; known are {', '.join(TYPES)}, and `ggufbench "
+            "quantize` makes the others of them."
+        )
+    source = find_source(text)
+    chosen = source.automatic_type() if kind.lower() == "auto" else kind.lower()
+    target = _target(out, source, chosen)
+    check_target(target, overwrite)
+    needed = source.estimated_bytes(chosen)
+    free = check_space(target, needed)
+    started = time.monotonic()
+    with orderly_end():
+        converter = get_converter(cache_folder(env), tell, env)
+        try:
+            _write(source, target, chosen, converter, lambda share: progress(share, needed))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ModelError(
+                f"Cannot write {target} (about {needed} bytes needed, {free} were free): {reason}."
+            ) from error
+    return Converted(
+        path=target,
+        type=chosen.upper(),
+        source=text,
+        source_bytes=source.checkpoint.file_size_bytes,
+        file_size_bytes=target.stat().st_size,
+        converter=converter.version,
+        seconds=time.monotonic() - started,
+        notes=tuple(_notes(source)),
+    )
+
+
+def _target(out: Path | None, source: Source, kind: str) -> Path:
+    if out is not None and not out.is_dir():
+        return out
+    return (out or Path()) / f"{source.name}-{kind.upper()}.gguf"
+
+
+def _write(
+    source: Source, target: Path, kind: str, converter: Converter, report: Callable[[float], None]
+) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A name of our own: the converter formats what stands in braces.
+    with part(target.with_name("ggufbench-convert.gguf")) as whole:
+        with tempfile.TemporaryDirectory(prefix="ggufbench-") as folder:
+            _run(source, whole, kind, converter, Path(folder), report)
+        if not whole.is_file():
+            raise ModelError("llama.cpp's converter ended well and wrote nothing.")
+        settle(whole)
+        whole.replace(target)
+
+
+def _run(  # noqa: PLR0913, PLR0917 (what one run consists of)
+    source: Source,
+    whole: Path,
+    kind: str,
+    converter: Converter,
+    folder: Path,
+    report: Callable[[float], None],
+) -> None:
+    staged, log = stage(source, folder), folder / "log"
+    command = [str(converter.python), "-s", str(converter.script), str(staged)]
+    command += ["--outfile", str(whole.absolute()), "--outtype", kind]
+    seconds = _MINIMUM_SECONDS + source.checkpoint.file_size_bytes / _SLOWEST_BYTES_PER_SECOND
+    log.touch()
+    try:
+        with _watched(log, report):
+            code = run_logged(command, _variables(folder), log, seconds)
+    except subprocess.TimeoutExpired:
+        raise ModelError(f"llama.cpp's converter did not end within {seconds / 60:.0f} minutes.") from None
+    if code != 0:
+        raise ModelError(_failure(source, code, log_tail(log), converter))
+
+
+def _variables(folder: Path, env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Of the converter's process: no network, no cache with others' code, no token."""
+    kept = {key: env[key] for key in _KEPT_VARIABLES if key in env}
+    own = dict.fromkeys(("HOME", "HF_HOME", "HF_MODULES_CACHE", "TMPDIR", "XDG_CACHE_HOME"), str(folder))
+    offline = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"), "1")
+    return {**kept, **own, **offline, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+
+
+@contextmanager
+def _watched(log: Path, report: Callable[[float], None]) -> Iterator[None]:
+    """Meanwhile the share that the log tells is reported, by a thread that ends with it."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_LOOK_SECONDS):
+            found = _PERCENT.findall(log_tail(log))
+            if found:
+                report(min(100, int(found[-1])) / 100)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _failure(source: Source, code: int, output: str, converter: Converter) -> str:
+    if "BPE pre-tokenizer was not recognized" in output:
+        return (
+            f"{source.name} cannot be converted: llama-cpp-python {converter.version} does not know how its "
+            "tokenizer splits text (its BPE pre-tokenizer), and would do it wrongly; upgrade that."
+        )
+    lines = [shown(line) for line in re.split(r"[\r\n]+", output) if line.strip()]
+    found = [match for line in lines if (match := _ERROR_LINE.fullmatch(line))]
+    if found:
+        said = (found[-1]["logged"] or found[-1]["raised"]).strip().rstrip(".")
+    elif code == _KILLED:
+        said = "it was killed, which a machine does that has no memory left"
+    else:
+        said = lines[-1] if lines else f"it ended with exit code {code} and said nothing"
+    return f"llama.cpp's converter could not convert {source.name}: {said}."
+
+
+def _notes(source: Source) -> list[str]:
+    if source.sees:
+        return ["only the language model was converted: what sees or hears (the mmproj) was not"]
+    return []

@@ -1,0 +1,58 @@
+"""Does a new GGUF load here? One worker loads it on the CPU, decodes one token and ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ggufbench.discovery import Model, discover
+from ggufbench.launching.launcher import launch
+from ggufbench.machine.facts import resolve_threads
+from ggufbench.records.schema import Outcome
+from ggufbench.worker.job import ENGINE, Job, Setting, Workload
+
+FAILED = 11
+"""The exit code of a file that was made and does not load."""
+_CONTEXT = 64
+_SLOWEST_LOAD_BYTES_PER_SECOND = 20e6
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTest:
+    """How it went. The numbers are 0 where the file is no model that can be loaded."""
+
+    path: Path
+    problem: str | None
+    """Why it cannot be used, in one sentence; None where it loaded and decoded."""
+    seconds: float = 0.0
+    """From the call that loads the file to the first token."""
+    layers: int = 0
+    file_size_bytes: int = 0
+    label: str = ""
+    """Name and quantization, as `--match` finds them."""
+
+
+def load_test(path: Path) -> LoadTest:
+    """Load the model of a file (of shards, the first). Never raises, except for Ctrl-C."""
+    found = discover([path])
+    if not found.models:
+        reason = found.rejected[0].reason if found.rejected else "it holds no model"
+        return LoadTest(path, f"it is no model to run: {reason}")
+    model = found.models[0]
+    result = LoadTest(path, None, 0.0, model.layers, model.file_size_bytes, model.label)
+    seconds = 60 + model.file_size_bytes / _SLOWEST_LOAD_BYTES_PER_SECOND
+    ended = launch(_job(model).to_json(), lambda _phase: seconds)
+    loaded, sample = ended.find("loaded"), ended.find("sample")
+    if ended.outcome is not Outcome.MEASURED or loaded is None or sample is None:
+        return replace(result, problem=ended.reason or "the worker said nothing")
+    loading = loaded["model_seconds"] + (loaded["context_seconds"] or 0)
+    return replace(result, seconds=loading + sample["seconds"])
+
+
+def _job(model: Model) -> Job:
+    threads = resolve_threads("auto")
+    setting = Setting(
+        "cpu", n_ctx=_CONTEXT, n_batch=_CONTEXT, n_ubatch=_CONTEXT, n_threads=threads, n_threads_batch=threads
+    )
+    workload = Workload(prompt_tokens=1, generated_tokens=1, repetitions=1)
+    return Job(ENGINE, str(model.path), setting, workload, load_only=True)

@@ -1,0 +1,190 @@
+"""`ggufbench quantize`: a GGUF in another type, by llama.cpp's own quantizer."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggufbench.discovery import Model, PlaceNotFound, discover
+from ggufbench.modelkit import llama_quantize
+from ggufbench.modelkit.output import check_space, check_target, orderly_end, part, settle
+from ggufbench.modelkit.spec import IMATRIX_TYPES, ModelError
+
+FLOAT_TYPES = ("F32", "F16", "BF16")
+TERNARY_TYPES = ("TQ1_0", "TQ2_0")
+TYPES = (
+    *FLOAT_TYPES, "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
+    "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "Q2_K", "Q2_0", "Q1_0",
+    *TERNARY_TYPES, "MXFP4_MOE",
+)  # fmt: skip
+"""What can be made without an importance matrix."""
+ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4": "MXFP4_MOE"}
+"""Short names, as llama.cpp's own tool reads them."""
+
+_HEADER_ROOM_BYTES = 1 << 20
+
+Progress = Callable[[float, int], None]
+"""Told the share of tensors done, 0 to 1, and the size of the finished file in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """A file that was made."""
+
+    path: Path
+    type: str
+    source_type: str
+    source_bytes: int
+    file_size_bytes: int
+    tensors: int
+    fallbacks: int
+    """Tensors that got another type, because the blocks of the one asked for do not divide their rows."""
+    seconds: float
+    notes: tuple[str, ...]
+    """What the user should know of it, a sentence each."""
+
+
+def quantize(  # noqa: PLR0913 (one parameter for each option of the command)
+    source: Path,
+    out: Path,
+    kind: str,
+    progress: Progress = lambda _share, _total: None,
+    *,
+    threads: int | None = None,
+    imatrix: Path | None = None,
+    overwrite: bool = False,
+) -> Quantized:
+    """Write the model `source` (of shards, the first) in the type `kind` to the file or folder `out`.
+
+    Raises `ModelError` where it cannot be made; then, and on any interruption, nothing is left.
+    """
+    name = check_type(kind, with_imatrix=imatrix is not None)
+    llama_quantize.check_available(name)
+    model = read_model(source)
+    _check_mixture(name, model)
+    target = out / f"{model.name}-{name}.gguf" if out.is_dir() else out
+    _check_not_source(target, model)
+    check_target(target, overwrite)
+    if imatrix is not None:
+        check_imatrix(imatrix)
+    started = time.monotonic()
+    facts = llama_quantize.run(
+        model.path, target, name, lambda _share: None, threads=threads, imatrix=imatrix, dry_run=True
+    )
+    if facts.needs_imatrix and imatrix is None:
+        raise ModelError(f"{name} of this model needs an importance matrix; give one with --imatrix.")
+    needed = facts.size_bytes + model.file_size_bytes - model.tensor_bytes + _HEADER_ROOM_BYTES
+    free = check_space(target, needed)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with orderly_end(), part(target) as whole:
+            llama_quantize.run(
+                model.path,
+                whole,
+                name,
+                lambda share: progress(share, facts.size_bytes),
+                threads=threads,
+                imatrix=imatrix,
+            )
+            settle(whole)
+            whole.replace(target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ModelError(
+            f"Cannot write {target} ({needed} bytes needed, {free} were free): {reason}."
+        ) from error
+    return Quantized(
+        path=target,
+        type=name,
+        source_type=model.quantization,
+        source_bytes=model.file_size_bytes,
+        file_size_bytes=target.stat().st_size,
+        tensors=facts.tensors,
+        fallbacks=facts.fallbacks,
+        seconds=time.monotonic() - started,
+        notes=tuple(_notes(name, model, facts)),
+    )
+
+
+def check_type(kind: str, *, with_imatrix: bool) -> str:
+    """The type's name in capitals. `ModelError` where llama.cpp does not make it."""
+    text = kind.strip().upper().replace("-", "_")
+    name = ALIASES.get(text, text)
+    if name in IMATRIX_TYPES and not with_imatrix:
+        raise ModelError(
+            f"{name} has so few bits that llama.cpp makes it only with an importance matrix; give one with "
+            "--imatrix, or ask for Q2_K, the smallest type without."
+        )
+    if name == "NVFP4":
+        raise ModelError(
+            "llama.cpp reads NVFP4 and does not make it; ask for Q4_K_M, or convert an NVFP4 checkpoint."
+        )
+    known = (*TYPES, *IMATRIX_TYPES)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}."
+        raise ModelError(f"There is no type {kind!r}; {hint}")
+    return name
+
+
+def read_model(source: Path) -> Model:
+    """The facts of the model in a file. `ModelError` where it is none, or a folder."""
+    if source.is_dir():
+        raise ModelError(f"{source} is a folder; name the GGUF file, or `ggufbench convert` a checkpoint.")
+    try:
+        found = discover([source])
+    except PlaceNotFound as error:
+        raise ModelError(f"{error}.") from None
+    if not found.models:
+        reason = found.rejected[0].reason if found.rejected else "it holds no model"
+        raise ModelError(f"{source} cannot be used: {reason}.")
+    return found.models[0]
+
+
+def check_imatrix(path: Path) -> None:
+    """`ModelError` where a file is no importance matrix."""
+    from ggufbench.discovery.header import HeaderError, read_header
+
+    try:
+        kind = read_header(path).text("general.type")
+    except HeaderError as error:
+        raise ModelError(
+            f"{path} is no importance matrix: {error}; make one with a llama-imatrix that writes GGUF."
+        ) from None
+    if kind != "imatrix":
+        raise ModelError(f"{path} is no importance matrix: its general.type is {kind!r}.")
+
+
+def _check_mixture(name: str, model: Model) -> None:
+    if name == "MXFP4_MOE" and not model.experts:
+        raise ModelError(
+            f"MXFP4_MOE is for mixtures of experts and {model.name} has none: llama.cpp would make Q8_0 and "
+            "not say so; ask for Q4_K_M or Q8_0."
+        )
+
+
+def _check_not_source(target: Path, model: Model) -> None:
+    if any(target.exists() and target.samefile(shard) for shard in model.shards):
+        raise ModelError(f"{target} is the file that is read; name another one to write.")
+
+
+def _notes(name: str, model: Model, facts: llama_quantize.Facts) -> list[str]:
+    notes = []
+    if model.quantization not in FLOAT_TYPES:
+        notes.append(
+            f"the source was {model.quantization} already: what that lost is lost here too, so {name} made "
+            "of the F16 or BF16 is better"
+        )
+    if facts.fallbacks:
+        notes.append(
+            f"{facts.fallbacks} of {facts.tensors} tensors have rows that {name}'s blocks do not divide, and "
+            "got a larger type"
+        )
+    if name in TERNARY_TYPES:
+        notes.append(f"{name} is for models that were trained with ternary weights; it spoils all others")
+    if len(model.shards) > 1:
+        notes.append(f"{len(model.shards)} parts were read, and one file was written")
+    return notes

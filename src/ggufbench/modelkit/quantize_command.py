@@ -1,0 +1,153 @@
+"""Quantize one GGUF: `python -m ggufbench.modelkit.quantize_command IN OUT TYPE THREADS`.
+
+Writes lines to stdout: `tensors done/tensors`, at the end `size BYTES` of all tensors and `fallbacks N`, and
+in a `--dry-run`, which writes no file, `imatrix` where the type needs one. llama.cpp's errors go to stderr;
+exits with 0 or 1. Nothing imports this module: llama_cpp stays out of the program's own process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_ERROR, _CONTINUED = 4, 5
+_TENSOR_LINE = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
+_SIZE_LINE = re.compile(r".*quant size += +([\d.]+) MiB")
+_FALLBACK_LINE = re.compile(r".*WARNING: (\d+) of \d+ tensor\(s\) required fallback")
+_IMATRIX_LINE = re.compile(r".*will require an imatrix")
+
+
+class NativeLog:
+    """Takes llama.cpp's lines; the numbers of the levels are ggml's (llama-cpp-python's own are one off)."""
+
+    def __init__(self, target: Path) -> None:
+        self._level = 0
+        self._target = target
+        self.errors: list[str] = []
+
+    def take(self, level: int, text: str) -> None:
+        """One piece of a line: an error is kept, what the program wants to know goes to stdout."""
+        self._level = self._level if level == _CONTINUED else level
+        if self._level == _ERROR:
+            self.errors.append(text)
+        if match := _TENSOR_LINE.match(text):
+            self._say(f"{match[1]}/{match[2]}")
+        elif match := _SIZE_LINE.match(text):
+            self._say(f"size {int(float(match[1]) * 2**20)}")
+        elif match := _FALLBACK_LINE.match(text):
+            self._say(f"fallbacks {match[1]}")
+        elif _IMATRIX_LINE.match(text):
+            self._say("imatrix")
+
+    def _say(self, line: str) -> None:
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            # Whoever asked is gone, and an exception would be dropped at the border to native code.
+            self._target.unlink(missing_ok=True)
+            os._exit(1)
+
+
+def main(arguments: list[str]) -> int:
+    """Quantize; 0 when the file is complete."""
+    asked = _parse(arguments)
+    # Imported here, so that a failure is told in one line.
+    try:
+        from llama_cpp import llama_cpp as native
+    except (ImportError, OSError, RuntimeError) as error:
+        print(f"llama-cpp-python cannot be imported: {error}", file=sys.stderr)
+        return 1
+    log = NativeLog(asked.target)
+    callback = _set_log(native, log.take)
+    parameters = native.llama_model_quantize_default_params()
+    if "dry_run" not in dict(parameters._fields_):  # ctypes would take the unknown name and apply nothing
+        print("this llama-cpp-python is too old to say a size beforehand; upgrade it", file=sys.stderr)
+        return 1
+    parameters.ftype = _file_type(native, asked.type)
+    parameters.nthread = asked.threads
+    parameters.allow_requantize = True
+    parameters.dry_run = asked.dry_run
+    if asked.imatrix is not None:
+        try:
+            importance = read_imatrix(asked.imatrix)
+        except Exception as error:  # whatever a broken file makes its reader raise
+            print(f"{asked.imatrix} is no importance matrix that can be read: {error}", file=sys.stderr)
+            return 1
+        entries = _native_entries(native, importance)
+        parameters.imatrix = entries
+    source, target = os.fsencode(asked.source), os.fsencode(asked.target)
+    status = native.llama_model_quantize(source, target, ctypes.byref(parameters))
+    del callback
+    if status != 0:
+        print("".join(log.errors).strip() or f"llama_model_quantize returned {status}", file=sys.stderr)
+    return 1 if status != 0 else 0
+
+
+def read_imatrix(path: Path) -> dict[str, Any]:
+    """The mean square of each tensor's inputs: a row of float32 for each expert, laid end to end.
+
+    An expert that no token reached has ones, as in llama.cpp's own tool. ValueError for what is none.
+    """
+    import numpy as np
+    from gguf import GGUFReader
+
+    found = {tensor.name: tensor.data for tensor in GGUFReader(path).tensors}
+    importance = {}
+    for name, sums in found.items():
+        if not name.endswith(".in_sum2"):
+            continue
+        tensor = name.removesuffix(".in_sum2")
+        counts = np.asarray(found[f"{tensor}.counts"], np.float32).reshape(-1, 1)
+        rows = np.asarray(sums, np.float32).reshape(len(counts), -1)
+        means = np.where(counts > 0, rows / np.maximum(counts, 1), 1)
+        importance[tensor] = np.ascontiguousarray(means, np.float32).ravel()
+    if not importance:
+        raise ValueError("it has no tensor that ends in .in_sum2")
+    return importance
+
+
+def _native_entries(native: Any, importance: dict[str, Any]) -> Any:
+    """The array of the C interface, which a nameless entry ends; it and all values must outlive the call."""
+    entries = (native.llama_model_imatrix_data * (len(importance) + 1))()
+    for entry, (name, values) in zip(entries, importance.items(), strict=False):
+        entry.name = name.encode()
+        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        entry.size = len(values)
+    return entries
+
+
+def _file_type(native: Any, name: str) -> int:
+    prefix = "LLAMA_FTYPE_ALL_" if name == "F32" else "LLAMA_FTYPE_MOSTLY_"
+    return int(getattr(native, prefix + name))
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("type")
+    parser.add_argument("threads", type=int)
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--imatrix", type=Path)
+    return parser.parse_args(arguments)
+
+
+def _set_log(native: Any, take: Callable[[int, str], None]) -> object:
+    """Route the native log to `take`; the result must be kept alive as long as native code runs."""
+
+    def receive(level: int, text: bytes, _: object) -> None:
+        take(level, text.decode("utf-8", "replace"))
+
+    callback: object = native.llama_log_callback(receive)
+    native.llama_log_set(callback, None)
+    return callback
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,164 @@
+"""What the picker says of a model: a cell for each column, and the lines below the table.
+
+Names come from files: `text` shows what could steer a terminal as its escape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ggufbench.discovery.names import portable_path
+from ggufbench.picker.entries import LARGEST_FIRST, Entry, Order, SortBy
+from ggufbench.report.text.phrases import shell_command
+from ggufbench.report.text.terminal import rate, seconds_text, size, text
+
+NOTHING = "-"
+_ARROW = 2
+"""Cells of a heading that are kept free for the arrow of the order."""
+_PADDING = 2
+_NAME_AT_LEAST, _NAME_WANTED = 12, 24
+_MOST = 16
+"""Cells of any column but the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table."""
+
+    heading: str
+    by: SortBy | None
+    """None where sorting by it says nothing."""
+    cell: Callable[[Entry], str]
+    right: bool = True
+
+
+def heading(column: Column, order: Order) -> Text:
+    """A column's heading, with an arrow where the table is sorted by it."""
+    arrow = ""
+    if column.by == order.by:
+        arrow = " ↓" if (order.by in LARGEST_FIRST) != order.reverse else " ↑"
+    return Text(column.heading + arrow, justify="right" if column.right else "left", no_wrap=True)
+
+
+def cell(column: Column, entry: Entry, width: int) -> Text:
+    """A cell of at most `width` characters' room; what is longer ends with an ellipsis."""
+    shown = text(column.cell(entry))
+    shown.truncate(width, overflow="ellipsis")
+    shown.no_wrap, shown.justify = True, "right" if column.right else "left"
+    return shown
+
+
+def details(entry: Entry | None, nothing: str = "") -> RenderableType:
+    """Everything about one model, a line for each fact; `nothing` where there is none."""
+    if entry is None:
+        return text(nothing)
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(no_wrap=True, min_width=10)
+    facts.add_column(overflow="fold")
+    for name, value in _facts(entry):
+        facts.add_row(name, text(value))
+    return Group(text(_first_line(entry), style="bold"), facts)
+
+
+def _facts(entry: Entry) -> Iterator[tuple[str, str]]:
+    row = entry.row
+    yield ("! Measured" if entry.broke else "Measured"), _measured(entry)
+    if row.measured is None or entry.broke:
+        command = ["pytest", "bench", "--benchmark-only", "--models", portable_path(row.path)]
+        yield "To measure", shell_command(command)
+    if entry.larger_than_memory:
+        yield "! Memory", "the file is larger than the memory of this machine"
+    template = "" if row.chat_template else ", no chat template"
+    parameters = f"{row.parameters / 1e9:.1f} B" if row.parameters >= 1e9 else f"{row.parameters / 1e6:.0f} M"
+    yield "Kind", f"{row.architecture}, {parameters} parameters, {size(row.file_size_bytes)}{template}"
+    yield "Context", f"trained for {row.trained_context} tokens"
+    yield "From", f"{row.repository} ({row.source})" if row.repository else row.source
+    yield "Path", portable_path(row.path)
+
+
+def _measured(entry: Entry) -> str:
+    """`decode 41.0 t/s, prompt 310 t/s, load 0.41 s, peak memory 5.0 GiB (cpu, 2026-11-24)`."""
+    measured = entry.row.measured
+    if measured is None:
+        return "never on this machine"
+    when = f"({measured.scenario}, {measured.created[:10]})"
+    if measured.broke:
+        return f"{_ended(measured.outcome)} {when}"
+    figures = (
+        ("decode", measured.decode_tokens_per_second, rate),
+        ("prompt", measured.prompt_tokens_per_second, rate),
+        ("load", measured.load_seconds, seconds_text),
+        ("peak memory", measured.peak_rss_bytes, size),
+    )
+    known = [f"{name} {show(value)}" for name, value, show in figures if value is not None]
+    other = ", while something else had the machine" if measured.outcome == "environment" else ""
+    return f"{', '.join(known) or 'nothing'} {when}{other}"
+
+
+def _ended(outcome: str) -> str:
+    return "ran out of memory" if outcome == "out of memory" else outcome
+
+
+def _first_line(entry: Entry) -> str:
+    return entry.row.label + (" ~ synthetic: random weights" if entry.synthetic else "")
+
+
+def _marked(entry: Entry) -> str:
+    """The name: `!` before it where the lines below the table warn, `~` behind it where it is synthetic."""
+    warning = "! " if entry.broke or entry.larger_than_memory else ""
+    return warning + entry.row.name + (" ~" if entry.synthetic else "")
+
+
+def _speed(entry: Entry) -> str:
+    """The rate of decoding, or how it ended where it gave none."""
+    if entry.broke and entry.row.measured:
+        return str(entry.row.measured.outcome)
+    return _shown(entry, "decode_tokens_per_second", rate)
+
+
+def _shown(entry: Entry, figure: str, show: Callable[[float], str]) -> str:
+    value = entry.figure(figure)
+    return NOTHING if value is None else show(value)
+
+
+def _tokens(count: int) -> str:
+    return f"{count // 1024}k" if count >= 1024 else str(count)
+
+
+MODEL = Column("Model", "name", _marked, right=False)
+
+# In the order of the screen; on a narrow one the last of `_DISPENSABLE` goes first.
+_QUANT = Column("Quant", "quantization", lambda entry: entry.row.quantization, right=False)
+_SIZE = Column("Size", "size", lambda entry: size(entry.row.file_size_bytes))
+_CONTEXT = Column("Context", "context", lambda entry: _tokens(entry.row.trained_context))
+_COST = Column("Cost", None, lambda entry: entry.row.cost, right=False)
+_SPEED = Column("Speed", "speed", _speed)
+_MEMORY = Column("Memory", "memory", lambda entry: _shown(entry, "peak_rss_bytes", size))
+_LOAD = Column("Load", "load", lambda entry: _shown(entry, "load_seconds", seconds_text))
+_OTHERS = (_QUANT, _SIZE, _CONTEXT, _COST, _SPEED, _MEMORY, _LOAD)
+_DISPENSABLE = (_SPEED, _MEMORY, _CONTEXT, _LOAD, _COST)
+
+
+def fitting(entries: Sequence[Entry], width: int) -> list[tuple[Column, int]]:
+    """The columns that `width` cells have room for, each with its width; the model's takes what is left."""
+    widths = {column.heading: _width(column, entries) for column in (MODEL, *_OTHERS)}
+    kept, dispensable = list(_OTHERS), list(_DISPENSABLE)
+    wanted = min(_NAME_WANTED, widths["Model"])
+    while (left := width - _PADDING - sum(widths[c.heading] + _PADDING for c in kept)) < wanted:
+        if not dispensable:
+            break
+        kept.remove(dispensable.pop())
+    first = (MODEL, max(_NAME_AT_LEAST, min(left, widths["Model"])))
+    return [first, *((column, widths[column.heading]) for column in kept)]
+
+
+def _width(column: Column, entries: Sequence[Entry]) -> int:
+    longest = max((cell_len(text(column.cell(entry)).plain) for entry in entries), default=0)
+    needed = max(longest, len(column.heading) + (_ARROW if column.by else 0))
+    return needed if column is MODEL else min(needed, _MOST)

@@ -1,0 +1,1 @@
+"""Scenarios, and the plan: which model runs under which scenario."""

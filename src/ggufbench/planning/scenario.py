@@ -1,0 +1,444 @@
+"""Scenarios: how a model is loaded, what is asked of it, and what was promised.
+
+One TOML file each. A list in `[setting]` or `[workload]` makes a matrix: one scenario for each combination,
+named after the file and the keys that vary (`cpu-n_threads4-depth1024`).
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import itertools
+import math
+import os
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ggufbench.metrics import METRICS
+from ggufbench.worker.job import ENGINE, SHIPPED, TRANSFORMERS, provider_problem
+
+TARGETS_FILE = "targets.toml"
+
+_MOST_COMBINATIONS = 1000
+"""Of the lists of one file: more is a slip, and would be planned for hours."""
+
+# llama.cpp keeps these in 32 bits, and would take a larger number for a small one.
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Share = Annotated[float, Field(ge=0, le=1)]
+KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
+Threads = Positive | Literal["auto", "physical", "physical-1"]
+
+
+class ScenarioError(ValueError):
+    """A scenario file is not usable; the message names the file, the key and the remedy."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class SettingSpec(_Table):
+    """`[setting]` as written: names as in llama.cpp, threads possibly as a word."""
+
+    device: Literal["cpu", "metal", "cuda", "vulkan", "rpc", "mps"]
+    n_ctx: Positive = 4096
+    n_gpu_layers: Annotated[int, Field(ge=-1, lt=2**31)] = -1
+    n_batch: Positive = 512
+    n_ubatch: Positive = 512
+    n_threads: Threads = "auto"
+    n_threads_batch: Threads | None = None
+    """As `n_threads` where it is not given."""
+    load_mode: Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"] | None = None
+    use_mmap: bool | None = None
+    """With `use_mlock`, the older way to say `load_mode`; not both."""
+    use_mlock: bool | None = None
+    flash_attn: Literal["auto", "on", "off"] = "auto"
+    type_k: KvType = "f16"
+    type_v: KvType = "f16"
+    offload_kqv: bool = True
+    split_mode: Literal["none", "layer", "row"] = "layer"
+    main_gpu: Count = 0
+    repack: bool = True
+    rpc_servers: str = ""
+    weights: Literal["gguf", "safetensors"] = "gguf"
+    dtype: Literal["", "float32", "bfloat16"] = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SettingSpec:
+        if self.load_mode is not None and not (self.use_mmap is None and self.use_mlock is None):
+            raise ValueError("load_mode says how the file is read; leave out use_mmap and use_mlock")
+        if self.n_ubatch > self.n_batch:
+            raise ValueError(f"n_ubatch = {self.n_ubatch} is more than n_batch = {self.n_batch}; lower it")
+        if (self.device == "rpc") != bool(self.rpc_servers):
+            raise ValueError('rpc_servers = "host:port" goes with device = "rpc", and is needed there')
+        if self.type_v not in ("f32", "f16", "bf16") and self.flash_attn == "off":
+            raise ValueError(f'type_v = "{self.type_v}" needs flash attention; set flash_attn = "auto"')
+        return self
+
+    @property
+    def effective_load_mode(self) -> str:
+        """`load_mode`, or what `use_mmap` and `use_mlock` mean together."""
+        if self.load_mode is not None:
+            return self.load_mode
+        if self.use_mmap is None and self.use_mlock is None:
+            return "auto"
+        parts = [word for word, on in (("mmap", self.use_mmap is not False), ("mlock", self.use_mlock)) if on]
+        return "+".join(parts) or "none"
+
+
+class WorkloadSpec(_Table):
+    """`[workload]`: tokens asked for, and how often."""
+
+    prompt_tokens: Positive = 512
+    generated_tokens: Positive = 128
+    depth: Count = 0
+    repetitions: Positive = 3
+    launches: Positive = 3
+    cold_launches: Count = 1
+    """Launches that only load, after the pages of the file were dropped."""
+
+
+class LoadTarget(_Table):
+    """What was promised about loading, in bytes of the file per second."""
+
+    floor_bytes_per_second: Annotated[float, Field(ge=1)]
+    promise_bytes_per_second: Annotated[float, Field(ge=1)]
+    small_file_seconds: Annotated[float, Field(ge=0, lt=1e9)]
+
+
+class MemoryTarget(_Table):
+    """What was promised about memory: at most `ratio * file + allowance`."""
+
+    peak_to_file_ratio: Annotated[float, Field(gt=0, lt=1e6)]
+    allowance_bytes: Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Targets(_Table):
+    """Every promise that a record is held against."""
+
+    load: LoadTarget
+    memory: MemoryTarget
+
+
+class Tolerance(_Table):
+    """`[tolerance]`: how much of something else a sample may bear and still count."""
+
+    most_waiting: Share = 0.03
+    """Of the sample's time: what its threads may have waited for a processor. Quiet machines show 0.005."""
+    most_other_work: Share = 0.10
+    """Of all cores' time: what other processes may have used. Quiet machines show up to 0.03."""
+    most_stolen: Share = 0.05
+    """Of all cores' time: what the hypervisor may have given to others."""
+    most_disk_reads: Count = 10
+    """Major page faults in one prompt or decode sample; each waits for the disk."""
+
+
+class MetricTolerance(_Table):
+    """How much worse a metric must be before it matters: by this share and by this much, both."""
+
+    relative: Annotated[float, Field(gt=0, lt=10)]
+    absolute: Annotated[float, Field(ge=0, lt=2**63)] = 0.0
+    """In the metric's unit: seconds, bytes or tokens per second."""
+
+
+def default_tolerance(metric: str) -> MetricTolerance:
+    """What matters where a scenario does not say otherwise. Raises KeyError for what is no metric.
+
+    A load of tens of milliseconds varies by a third and nobody notices; memory varies by a thousandth. Some
+    microseconds beside a token are lost in the token's own time.
+    """
+    if METRICS[metric].unit in ("bytes", "ratio"):
+        absolute = 4 * 2**20 if METRICS[metric].unit == "bytes" else 0.0
+        return MetricTolerance(relative=0.02, absolute=absolute)
+    if metric in ("load_seconds", "ready_seconds"):
+        return MetricTolerance(relative=0.20, absolute=0.05)
+    if metric == "token_overhead_seconds":
+        return MetricTolerance(relative=0.10, absolute=5e-6)
+    return MetricTolerance(relative=0.05)
+
+
+def _gateable(metric: str) -> bool:
+    """Each launch of a comparison has one, and it is above zero: its logarithm is compared."""
+    return not metric.startswith("cold_") and not metric.endswith("_slope_seconds")
+
+
+class GateSpec(_Table):
+    """`[gate]`: which metrics decide whether a change is let through, and what is too much."""
+
+    metrics: list[str] = [
+        "decode_tokens_per_second",
+        "prompt_tokens_per_second",
+        "ready_seconds",
+        "peak_rss_bytes",
+    ]
+    """Each one more costs all of them some sharpness: with many, a false alarm must be rarer in each."""
+    tolerance: dict[str, MetricTolerance] = {}
+
+    @model_validator(mode="after")
+    def _known_metrics(self) -> GateSpec:
+        known = [name for name in METRICS if _gateable(name)]
+        for name in (*self.metrics, *self.tolerance):
+            if name not in known:
+                hint = _nearest(name, known) or f"; known: {', '.join(known)}"
+                raise ValueError(f"gate: {_short(repr(name))} is no metric that can be gated{hint}")
+        if not self.metrics:
+            raise ValueError("gate.metrics is empty; name a metric, such as decode_tokens_per_second")
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError("gate.metrics names a metric twice; leave one out")
+        return self
+
+    def tolerance_of(self, metric: str) -> MetricTolerance:
+        """What is too much of this metric."""
+        return self.tolerance.get(metric) or default_tolerance(metric)
+
+
+def _provider(text: str) -> str:
+    own = re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*", text, re.ASCII)
+    if own or text in SHIPPED:
+        return text
+    near, known = _nearest(text, SHIPPED), f"{', '.join(map(repr, SHIPPED))} or 'package.module:callable'"
+    raise ValueError(f"provider = {_short(repr(text))} is not usable{near}; known: {known}")
+
+
+class Scenario(_Table):
+    """One combination of one file's settings and workloads."""
+
+    name: str
+    description: str = ""
+    on_request: bool = False
+    """True for a question that is not asked every time: it runs only where `--scenario` names it."""
+    provider: Annotated[str, AfterValidator(_provider)] = ENGINE
+    """`engine`, `transformers`, a layer over llama.cpp (`llamacpp`, `langchain`, `langchain-community`), or a
+    `package.module:callable` of the user's own that makes a chat model."""
+    setting: SettingSpec
+    workload: WorkloadSpec = WorkloadSpec()
+    targets: Targets
+    tolerance: Tolerance = Tolerance()
+    gate: GateSpec = GateSpec()
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it measures what llama.cpp is compared with."""
+        return self.provider == TRANSFORMERS
+
+    @property
+    def is_chat_model(self) -> bool:
+        """Whether it asks questions of a chat model."""
+        return self.provider not in (ENGINE, TRANSFORMERS)
+
+    @model_validator(mode="after")
+    def _suits_its_provider(self) -> Scenario:
+        problem = provider_problem(self.provider, self.setting, self.workload)
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_context(self) -> Scenario:
+        workload = self.workload
+        needed = workload.depth + max(workload.prompt_tokens, workload.generated_tokens)
+        if needed > self.setting.n_ctx and not self.is_baseline:  # its cache grows as it is used
+            raise ValueError(f"n_ctx = {self.setting.n_ctx} has no room for {needed} tokens; raise it")
+        return self
+
+
+def scenario_folder(given: Path | None = None) -> Path:
+    """Where scenarios are read from: the folder given, `scenarios/` here, or those that ggufbench ships."""
+    package = Path(__file__).resolve().parents[1]
+    if given is not None:
+        if not given.is_dir():
+            raise ScenarioError(f"{given} is not a folder; give one that holds scenario files (*.toml)")
+        return given
+    candidates = (Path.cwd() / "scenarios", package / "scenarios", package.parent.parent / "scenarios")
+    for folder in candidates:
+        if (folder / TARGETS_FILE).is_file():
+            return folder
+    raise ScenarioError(f"no scenarios/{TARGETS_FILE} under {Path.cwd()}; give a folder with --scenarios")
+
+
+def load_scenarios(
+    folder: Path, names: Sequence[str] = (), env: Mapping[str, str] = os.environ
+) -> list[Scenario]:
+    """Read the named scenarios (file stems), all of them where none is named. Raises ScenarioError."""
+    files = {path.stem: path for path in sorted(folder.glob("*.toml")) if path.name != TARGETS_FILE}
+    if not files:
+        raise ScenarioError(f"{folder} holds no scenario; copy one of those that ggufbench ships")
+    for name in names:
+        if name not in files:
+            known = ", ".join(files)
+            raise ScenarioError(f"{folder} has no scenario {name!r}{_nearest(name, files)}; known: {known}")
+    targets = _read_targets(folder / TARGETS_FILE)
+    chosen = dict.fromkeys(names or files)
+    expanded = [scenario for name in chosen for scenario in _expand(files[name], targets, env)]
+    scenarios = [scenario for scenario in expanded if names or not scenario.on_request]
+    twice = [name for name, count in Counter(scenario.name for scenario in scenarios).items() if count > 1]
+    if twice:
+        raise ScenarioError(f"{folder} has two scenarios called {twice[0]}; rename a file or change a value")
+    return scenarios
+
+
+def load_scenario_file(path: Path, env: Mapping[str, str] = os.environ) -> Scenario:
+    """One scenario by its file, wherever it lies. Raises ScenarioError.
+
+    Its targets are those beside it, or of the scenarios in use where there are none.
+    """
+    beside = path.parent / TARGETS_FILE
+    targets = _read_targets(beside if beside.is_file() else scenario_folder() / TARGETS_FILE)
+    found = list(_expand(path, targets, env))
+    if len(found) > 1:
+        raise ScenarioError(f"{path} makes {len(found)} scenarios; give each of its lists one value")
+    return found[0]
+
+
+def _read_targets(path: Path) -> dict[str, Any]:
+    content = _read(path)
+    _validate(Targets, path, content)
+    return content
+
+
+def _expand(path: Path, targets: dict[str, Any], env: Mapping[str, str]) -> Iterable[Scenario]:
+    content = _read(path)
+    if "name" in content:
+        raise ScenarioError(f"{path}: unknown key name; a scenario is called as its file, so leave it out")
+    _apply_environment(content, env)
+    content["targets"] = _merge(targets, content.get("targets", {}))
+    axes = _axes(path, content)
+    for combination in itertools.product(*(values for _, _, values in axes)):
+        chosen: dict[str, Any] = copy.deepcopy(content)
+        name = path.stem
+        for (table, key, _), value in zip(axes, combination, strict=True):
+            chosen[table][key] = value
+            name += f"-{key}{value}"
+        yield _validate(Scenario, path, {"name": re.sub(r"[^A-Za-z0-9._+-]+", "_", name), **chosen})
+
+
+def _axes(path: Path, content: dict[str, Any]) -> list[tuple[str, str, list[Any]]]:
+    """The lists of a file, each with its table and key: the axes of its matrix."""
+    axes = [
+        (table, key, value)
+        for table in ("setting", "workload")
+        if isinstance(content.get(table), dict)
+        for key, value in content[table].items()
+        if isinstance(value, list)
+    ]
+    for table, key, values in axes:
+        if not values:
+            raise ScenarioError(f"{path}: {table}.{_shown(key)} is an empty list; give it a value")
+    count = math.prod(len(values) for _, _, values in axes)
+    if count > _MOST_COMBINATIONS:
+        raise ScenarioError(
+            f"{path}: its lists make {count} scenarios, and {_MOST_COMBINATIONS} is the most; shorten them"
+        )
+    return axes
+
+
+def _apply_environment(content: dict[str, Any], env: Mapping[str, str]) -> None:
+    """`GGUFBENCH_RPC` names the servers of this machine's network; the file only knows the usual port."""
+    setting = content.get("setting")
+    if isinstance(setting, dict) and setting.get("device") == "rpc" and env.get("GGUFBENCH_RPC"):
+        setting["rpc_servers"] = env["GGUFBENCH_RPC"]
+
+
+def _merge(base: dict[str, Any], over: Any) -> Any:
+    if not isinstance(over, dict):
+        return over
+    merged = dict(base)
+    for key, value in over.items():
+        both_tables = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = {**base[key], **value} if both_tables else value
+    return merged
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        remedy = "; copy the one that ggufbench ships" if path.name == TARGETS_FILE else ""
+        raise ScenarioError(f"{path} cannot be read: {error.strerror}{remedy}") from None
+    except UnicodeDecodeError as error:
+        raise ScenarioError(f"{path} is not TOML: not UTF-8 at byte {error.start}; save it as that") from None
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
+        raise ScenarioError(f"{path} is not TOML: {error}") from None
+    except RecursionError:
+        raise ScenarioError(f"{path} is not usable: it is nested too deeply") from None
+
+
+def _validate(table: type[_T], path: Path, values: dict[str, Any]) -> _T:
+    try:
+        return table.model_validate(values)
+    except ValidationError as error:
+        raise ScenarioError(f"{path}: {_sentence(error, table)}") from None
+
+
+def _sentence(error: ValidationError, table: type[BaseModel]) -> str:
+    """The most telling complaint of pydantic, as one sentence that names the key and the remedy.
+
+    An unknown key goes first: it is often why another one is missing.
+    """
+    complaints = error.errors(include_url=False)
+    first = next((found for found in complaints if found["type"] == "extra_forbidden"), complaints[0])
+    # Where a key may have one of several types, pydantic adds the type it tried to the key's place.
+    where = [str(part) for part in first["loc"] if part in _all_keys() or first["type"] == "extra_forbidden"]
+    key = ".".join(_shown(part) for part in where)
+    if first["type"] == "extra_forbidden":
+        inside = ("targets", *where[:-1]) if table is Targets else where[:-1]
+        known = [name for name in _known_keys(inside) if name != "name"]
+        return f"unknown key {key}{_nearest(where[-1], known) or '; known here: ' + ', '.join(known)}"
+    if first["type"] in ("model_type", "model_attributes_type"):
+        return f"{key} is not a table; write it as [{key}] with its keys below"
+    if first["type"] == "missing":
+        return f"{key} is missing; add it"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    same_key = [found for found in complaints if found["loc"][: len(where)] == first["loc"][: len(where)]]
+    reasons = dict.fromkeys(found["msg"].lower() for found in same_key)
+    return f"{key} = {_short(repr(first['input']))} is not usable: {' or '.join(reasons)}"
+
+
+def _shown(key: str) -> str:
+    """A key for one line of a terminal: short, and without characters that steer it."""
+    return _short(key if key and key.isprintable() else repr(key))
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+_T = TypeVar("_T", bound=BaseModel)
+
+_TABLES: dict[tuple[str, ...], type[BaseModel]] = {
+    (): Scenario,
+    ("setting",): SettingSpec,
+    ("workload",): WorkloadSpec,
+    ("tolerance",): Tolerance,
+    ("gate",): GateSpec,
+    ("targets",): Targets,
+    ("targets", "load"): LoadTarget,
+    ("targets", "memory"): MemoryTarget,
+}
+
+
+def _known_keys(where: Sequence[str]) -> Iterable[str]:
+    table = _TABLES.get(tuple(where))
+    if tuple(where[:2]) == ("gate", "tolerance"):
+        table = MetricTolerance
+    return table.model_fields if table else ()
+
+
+def _all_keys() -> set[str]:
+    tables: list[type[BaseModel]] = [*_TABLES.values(), MetricTolerance]
+    return {key for table in tables for key in table.model_fields}
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    names = list(known)
+    beginning = [name for name in names if len(word) > 2 and name.startswith(word)]
+    close = beginning or difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""

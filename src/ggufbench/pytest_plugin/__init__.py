@@ -1,0 +1,1 @@
+"""pytest plugin: `pytest bench --benchmark-only`, its options, its report and its gate."""

@@ -1,0 +1,137 @@
+"""The gate in a pytest session: all selected cases compared once, when a test first asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ggufbench.comparing.ab import Answer, Planned, Question
+    from ggufbench.comparing.side_by_side import Step
+    from ggufbench.measuring.preparation import Request
+    from ggufbench.records.comparison import Cell, Comparison
+
+
+class Gate:
+    """What `--gate-baseline` asks for. Tests only read its answer, so that their order does not matter."""
+
+    def __init__(self, config: pytest.Config, request: Request) -> None:
+        self._config = config
+        self._request = request
+        self._planned: Planned | None = None
+        self._answer: Answer | None = None
+        self._wanted: set[str] = set()
+        self.say: Callable[[str], None] = lambda _sentence: None
+        """The session's line of progress."""
+
+    def plan(self, tell: Callable[[str], None]) -> None:
+        """Prepare the arms and plan. Raises UsageError."""
+        from ggufbench.comparing.ab import plan
+        from ggufbench.comparing.arms import ArmError
+        from ggufbench.measuring.preparation import USAGE_ERRORS
+
+        try:
+            self._planned = plan(replace(self._question(), tell=tell))
+        except (*USAGE_ERRORS, ArmError) as error:
+            raise pytest.UsageError(f"ggufbench: {error}") from None
+
+    def select(self, items: Iterable[pytest.Item]) -> None:
+        """Only the cases of tests that will run are measured."""
+        for item in items:
+            callspec = getattr(item, "callspec", None)
+            if callspec is not None and "gguf_case" in callspec.params:
+                self._wanted.add(callspec.params["gguf_case"])
+
+    def cell(self, case_id: str, metric: str) -> tuple[Comparison, Cell]:
+        """What the gate says of a metric; skips the test where it was not asked."""
+        comparison = next((one for one in self._ask().comparisons if one.case_id == case_id), None)
+        if comparison is None:
+            reason = dict(self._ask().skipped).get(case_id, "it was not compared")
+            pytest.skip(f"{case_id}: {reason}")
+        for cell in comparison.cells:
+            if cell.against == "baseline" and cell.metric == metric:
+                return comparison, cell
+        if comparison.lacking is not None or not comparison.cells:
+            pytest.fail(f"{case_id}: {comparison.verdict}: {comparison.reason}", pytrace=False)
+        pytest.skip(f"{case_id}: {metric} is not among the gated metrics of its scenario")
+
+    def check(self, comparison: Comparison, cell: Cell) -> None:
+        """Fail the test where the gate does not let it through."""
+        from ggufbench.records.comparison import Verdict
+        from ggufbench.report.text.comparison import sentence
+
+        failing = {Verdict.REGRESSION, Verdict.BROKEN, Verdict.MISSING}
+        if self._strict:
+            failing.add(Verdict.INCONCLUSIVE)
+        if cell.verdict in failing:
+            pytest.fail(f"{comparison.case_id}: {sentence(comparison, cell)}", pytrace=False)
+
+    @property
+    def answer(self) -> Answer | None:
+        """What was measured; None before a test asked for it."""
+        return self._answer
+
+    def exit_code(self, status: int) -> int:
+        """The gate's code in place of pytest's, unless the session ended in another way."""
+        from ggufbench.comparing.conclusion import NOTHING_MEASURED
+
+        if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            return status
+        if self._answer is None:
+            return NOTHING_MEASURED if status == pytest.ExitCode.OK else status
+        return self._answer.exit_code(strict=self._strict) or status
+
+    def summarize(self, reporter: pytest.TerminalReporter) -> None:
+        """Print the table, and write the summary for GitHub where it asks for one."""
+        if self._answer is None:
+            return
+        from ggufbench.cli.gating import write_summary
+        from ggufbench.report.text.comparison import comparison_report
+        from ggufbench.report.text.terminal import render
+
+        width, color = reporter._tw.fullwidth, bool(reporter._tw.hasmarkup)
+        report = comparison_report(self._answer.comparisons, self._answer.skipped, width)
+        reporter.section("ggufbench gate")
+        reporter.write(render(report, width, color))
+        for problem in self._answer.problems:
+            reporter.write(f"measured, but not kept: {problem}\n")
+        write_summary(self._answer)
+
+    @property
+    def _strict(self) -> bool:
+        return bool(self._config.getoption("gate_strict"))
+
+    def _ask(self) -> Answer:
+        if self._answer is None:
+            from ggufbench.comparing.ab import measure
+
+            assert self._planned is not None  # noqa: S101 (planned while collecting)
+            entries = [entry for entry in self._planned.entries if entry.id in self._wanted]
+            self._answer = measure(self._question(), replace(self._planned, entries=entries))
+            self.say("")
+            if self._answer.interrupted:
+                raise KeyboardInterrupt
+        return self._answer
+
+    def _question(self) -> Question:
+        from ggufbench.comparing.ab import Question
+
+        option: Callable[[str], Any] = self._config.getoption
+        return Question(
+            self._request,
+            option("gate_baseline"),
+            anchor=option("gate_anchor"),
+            repository=self._config.rootpath,
+            seed=option("gate_seed"),
+            allow_other_answers=option("gate_allow_other_answers"),
+            on_step=self._show,
+            tell=self.say,
+        )
+
+    def _show(self, step: Step) -> None:
+        from ggufbench.report.text.comparison import step_sentence
+
+        self.say(step_sentence(step))

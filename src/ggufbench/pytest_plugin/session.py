@@ -1,0 +1,395 @@
+"""A pytest session's run: planned when first asked for, measured case by case, shown at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ggufbench.analysis.answer_changes import ChangedWork
+    from ggufbench.calibration.limits import MachineLimits
+    from ggufbench.measuring.case import Bench, Moment
+    from ggufbench.measuring.preparation import Prepared, Request
+    from ggufbench.planning.plan import Case
+    from ggufbench.pytest_plugin.gate import Gate
+    from ggufbench.records.schema import Record
+
+
+class Run:
+    """The session's run: prepared when first asked for, records kept as they come."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self._prepared: Prepared | None = None
+        self._bench: Bench | None = None
+        self._cases: dict[str, Case] = {}
+        self._records: dict[str, Record] = {}
+        self._started = time.monotonic()
+        self._usage_error: str | None = None
+        self._known_limits: MachineLimits | None = None
+        self._gate: Gate | None = None
+
+    @property
+    def gate(self) -> Gate | None:
+        """The comparison with `--gate-baseline`; None where it was not given."""
+        return self._gate
+
+    def case_ids(self, *, chat_models: bool = False) -> list[str]:
+        """The ids of all planned cases, or of those of chat models; none where the plan could not be made."""
+        try:
+            return [id_ for id_, case in self.cases.items() if case.scenario.is_chat_model or not chat_models]
+        except pytest.UsageError:
+            return []
+
+    def raise_usage_error(self) -> None:
+        """Raise what was wrong with the options, if the plan could not be made."""
+        if self._usage_error is not None:
+            raise pytest.UsageError(self._usage_error)
+
+    @property
+    def cases(self) -> dict[str, Case]:
+        """The planned cases by id. Raises UsageError for a wrong option."""
+        return self._cases or self._plan_cases()
+
+    def _plan_cases(self) -> dict[str, Case]:
+        self._cases = {case.id: case for case in self._plan().cases}
+        if self.config.getoption("gate_baseline") is not None:
+            self._plan_gate()
+        return self._cases
+
+    def _plan_gate(self) -> None:
+        from ggufbench.pytest_plugin.gate import Gate
+
+        self._gate = Gate(self.config, self._request())
+        try:
+            self._gate.plan(self._tell)
+        except pytest.UsageError as error:
+            self._usage_error = str(error)
+            raise
+        self._gate.say = ProgressLine(self.config, []).say
+
+    def _plan(self) -> Prepared:
+        if hasattr(self.config, "workerinput"):
+            self._usage_error = "ggufbench: one case is measured at a time; leave out -n"
+            raise pytest.UsageError(self._usage_error)
+        if self._prepared is None:
+            from ggufbench.launching.launcher import Interpreter
+            from ggufbench.measuring.preparation import USAGE_ERRORS, prepare
+
+            try:
+                self._prepared = prepare(self._request(), Interpreter(), tell=self._tell)
+            except (*USAGE_ERRORS, ValueError) as error:
+                self._usage_error = f"ggufbench: {error}"
+                raise pytest.UsageError(self._usage_error) from None
+        return self._prepared
+
+    def record(self, case: Case) -> Record:
+        """The case's record; measured, or skipped, on the first call."""
+        from ggufbench.records.schema import Outcome
+
+        if case.id not in self._records:
+            self._records[case.id] = self._measure(case)
+        record = self._records[case.id]
+        if record.outcome is Outcome.SKIPPED:
+            pytest.skip(f"{case.scenario.name}: {record.reason}")
+        if record.outcome is Outcome.ENVIRONMENT and not self._is_trial:
+            pytest.skip(f"environment: {record.reason}")
+        return record
+
+    def samples(self, record: Record, metric: str) -> list[float]:
+        """All undisturbed samples of a metric, launch by launch."""
+        from ggufbench.records.samples import metric_samples
+
+        size = record.loaded_bytes
+        return [value for launch in record.launches for value in metric_samples(launch, size).get(metric, [])]
+
+    def measured_nothing(self) -> bool:
+        """True where benchmarks were asked for and not one case was measured."""
+        from ggufbench.records.schema import Outcome
+
+        if (
+            self._prepared is None
+            or self.config.getoption("collectonly")
+            or self.config.getoption("benchmark_skip")
+        ):
+            return False
+        return not any(record.outcome is Outcome.MEASURED for record in self._records.values())
+
+    def announcement(self) -> list[str]:
+        """One line about the plan, and one about where models were looked for if there are none."""
+        if self._prepared is None:
+            return []
+        from ggufbench.report.text.terminal import duration
+
+        cases = self._cases.values()
+        run = [case for case in cases if case.skip is None]
+        found = self._prepared.discovery
+        versions = self._prepared.environments[""].versions
+        library = f"llama-cpp-python {versions['llama-cpp-python']}, " if versions else ""
+        total = duration(sum(case.estimate.seconds for case in run))
+        models = len({case.model.identity for case in cases})
+        lines = [
+            f"ggufbench: {library}{models} models, {len(run)} of {len(cases)} cases can run, about {total}"
+        ]
+        if not found.models:
+            lines.append(
+                "ggufbench: no GGUF model found; give a folder with --models, or make some: ggufbench synth"
+            )
+        return lines
+
+    def summarize(self, reporter: pytest.TerminalReporter) -> None:
+        """Print the results table."""
+        if self._prepared is None or self.config.getoption("collectonly"):
+            return
+        from ggufbench.report.text.record_details import summary_notes
+        from ggufbench.report.text.terminal import render, results_table, stack
+
+        width, color = reporter._tw.fullwidth, bool(reporter._tw.hasmarkup)
+        if self._gate is not None:
+            self._gate.summarize(reporter)
+            self._write_report(reporter)
+            return
+        records = list(self._records.values())
+        table = results_table(records, self._prepared.discovery.rejected, width)
+        notes = summary_notes(records, self._changed_work())
+        text = render(stack(table, notes), width, color).rstrip("\n")
+        if text:
+            reporter.section("ggufbench")
+            reporter.write(text + "\n")
+        if self._records and not self._is_trial:
+            run = self._run_bench().run_id
+            reporter.write(f"records: {self._results / run}; more of them: ggufbench show {run}\n")
+        self._write_report(reporter)
+
+    def _write_report(self, reporter: pytest.TerminalReporter) -> None:
+        run = self._stored_run()
+        if self.config.getoption("report") is not None and run is not None:
+            from ggufbench.pytest_plugin import report
+
+            report.write(reporter, self._results, run)
+
+    def _stored_run(self) -> str | None:
+        """The name of this session's run, where it has measured or tried to measure something."""
+        from ggufbench.records.schema import Outcome
+
+        if self._is_trial:
+            return None
+        if self._gate is not None:
+            answer = self._gate.answer
+            return answer.run_id if answer is not None and answer.comparisons else None
+        tried = any(record.outcome is not Outcome.SKIPPED for record in self._records.values())
+        return self._run_bench().run_id if tried else None
+
+    def _changed_work(self) -> list[ChangedWork]:
+        """Cases whose model no longer gives the answer of their last record."""
+        from ggufbench.analysis.answer_changes import changed_work
+
+        earlier = self._plan().earlier
+        found = [
+            changed_work(record, earlier.get((record.model.identity, record.scenario)))
+            for record in self._records.values()
+        ]
+        return [change for change in found if change is not None]
+
+    def _tell(self, sentence: str) -> None:
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            with _uncaptured(self.config):
+                reporter.ensure_newline()
+                reporter.write_line(f"ggufbench: {sentence}")
+
+    def _folder(self, option: str) -> Path | None:
+        given = self.config.getoption(option)
+        return self.config.invocation_params.dir / str(given) if given else None
+
+    @property
+    def _is_trial(self) -> bool:
+        """`--benchmark-disable`: run everything once to see that it works; keep no numbers."""
+        return bool(self.config.getoption("benchmark_disable"))
+
+    @property
+    def _results(self) -> Path:
+        return self.config.invocation_params.dir / str(self.config.getoption("results"))
+
+    def _request(self) -> Request:
+        from ggufbench.measuring.preparation import Request, parse_duration, requested_places
+        from ggufbench.planning.plan import Selection
+        from ggufbench.pytest_plugin.report import check_option
+
+        option = self.config.getoption
+        check_option(option("report"))
+        folder, budget = option("scenarios"), option("time_budget")
+        return Request(
+            places=requested_places(option("models")),
+            selection=Selection(option("match"), option("quant")),
+            scenarios=option("scenario"),
+            scenario_folder=Path(folder) if folder else None,
+            launches=1 if self._is_trial else _positive(option("launches"), "--launches"),
+            cold_launches=0 if self._is_trial else _not_negative(option("cold_launches"), "--cold-launches"),
+            repetitions=1 if self._is_trial else _positive(option("repetitions"), "--repetitions"),
+            demo_folder=self._folder("demo_models"),
+            results=self._results,
+            deadline_scale=_more_than_zero(option("deadline_scale"), "--deadline-scale"),
+            time_budget_seconds=parse_duration(budget) if budget else None,
+        )
+
+    def _run_bench(self) -> Bench:
+        if self._bench is None:
+            from ggufbench.machine.facts import source_state
+            from ggufbench.measuring.case import Bench
+            from ggufbench.records.store import new_run_id
+
+            self._bench = Bench(
+                run_id=new_run_id(),
+                machine=self._plan().machine,
+                source=source_state(self.config.rootpath),
+                deadline_scale=self._request().deadline_scale,
+                observer=ProgressLine(self.config, list(self._cases.values())),
+            )
+        return self._bench
+
+    def _limits(self) -> MachineLimits | None:
+        """What this machine can do at most: known, or measured now. Asked for while the machine is held."""
+        from ggufbench.calibration.limits import load_limits, measure_limits
+        from ggufbench.launching.launcher import Interpreter
+
+        prepared = self._plan()
+        needed = any(case.skip is None and case.setting.device == "cpu" for case in prepared.cases)
+        if self._known_limits is None and needed and not self._is_trial:
+            environment = prepared.environments[""]
+            self._known_limits = load_limits(prepared.machine, environment)
+            if self._known_limits is None:
+                self._tell("measuring once what this machine can do at most, which takes about 20 s")
+                self._known_limits = measure_limits(prepared.machine, environment, Interpreter())
+        return self._known_limits
+
+    def _measure(self, case: Case) -> Record:
+        from ggufbench.measuring.case import Interrupted, measure_case, one_at_a_time, skipped_record
+
+        reason = case.skip or self._over_budget(case)
+        if reason:
+            return self._store(skipped_record(case, self._run_bench(), reason))
+        try:
+            with one_at_a_time(lambda: self._tell("another run is measuring; waiting for it")):
+                bench = replace(self._run_bench(), limits=self._limits())
+                return self._store(measure_case(case, bench))
+        except Interrupted as interrupt:
+            self._records[case.id] = self._store(interrupt.record)
+            raise
+        finally:
+            self._run_bench().observer(None)  # clears the line of progress
+
+    def _over_budget(self, case: Case) -> str | None:
+        budget = self._request().time_budget_seconds
+        if budget is None:
+            return None
+        from ggufbench.report.text.terminal import duration
+
+        left = budget - (time.monotonic() - self._started)
+        if case.estimate.seconds <= left:
+            return None
+        needed, remaining = duration(case.estimate.seconds), duration(max(0.0, left))
+        return f"needs about {needed}, and {remaining} of the time budget is left"
+
+    def _store(self, record: Record) -> Record:
+        from ggufbench.records.store import StoreError, write_record
+
+        if not self._is_trial:
+            try:
+                write_record(self._results, record)
+            except StoreError as error:
+                self._records[record.case_id] = record
+                pytest.fail(f"measured, but not kept: {error}", pytrace=False)
+        return record
+
+
+class ProgressLine:
+    """One line that says which case runs, in which phase, and how long it will take.
+
+    It changes when a phase begins, never while a clock runs.
+    """
+
+    def __init__(self, config: pytest.Config, cases: Sequence[Case]) -> None:
+        self._reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+        self._config = config
+        self._order = [case.id for case in cases if case.skip is None]
+        self._total = sum(case.estimate.seconds for case in cases if case.skip is None)
+        self._started = time.monotonic()
+        self._shown = ""
+
+    def __call__(self, moment: Moment | None) -> None:
+        """Show where the run is; None clears the line."""
+        if self._reporter is None:
+            return
+        with _uncaptured(self._config):
+            self._show(moment)
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence on a terminal; the empty one clears the line."""
+        if self._reporter is not None and self._reporter._tw.hasmarkup:
+            with _uncaptured(self._config):
+                self._redraw(sentence) if sentence else self._clear()
+
+    def _show(self, moment: Moment | None) -> None:
+        if moment is None:
+            self._clear()
+        elif self._reporter._tw.hasmarkup:
+            self._redraw(self._sentence(moment))
+        elif self._shown != moment.case.id:
+            self._reporter.ensure_newline()
+            self._reporter.write_line(self._sentence(moment))
+            self._shown = moment.case.id
+
+    def _sentence(self, moment: Moment) -> str:
+        from ggufbench.report.text.terminal import duration
+
+        case, workload = moment.case, moment.case.scenario.workload
+        number, launches = self._order.index(case.id) + 1, workload.launches + workload.cold_launches
+        elapsed = duration(time.monotonic() - self._started)
+        disturbed = f", {moment.disturbed} samples disturbed" if moment.disturbed else ""
+        return (
+            f"[{number}/{len(self._order)}, {elapsed} of about {duration(self._total)}] "
+            f"{case.id}: {moment.phase}, launch {moment.launch} of {max(launches, moment.launch)}{disturbed}"
+        )
+
+    def _redraw(self, sentence: str) -> None:
+        if not self._shown:
+            self._reporter.ensure_newline()
+        width = self._reporter._tw.fullwidth - 1
+        self._reporter._tw.write(f"\r\x1b[K{sentence[:width]}", flush=True)
+        self._shown = sentence
+
+    def _clear(self) -> None:
+        if self._shown and self._reporter._tw.hasmarkup:
+            self._reporter._tw.write("\r\x1b[K", flush=True)
+            self._shown = ""
+
+
+def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:
+    """While a test runs, its output is captured, and the reporter's with it."""
+    manager: Any = config.pluginmanager.get_plugin("capturemanager")
+    return manager.global_and_fixture_disabled() if manager is not None else nullcontext()
+
+
+def _positive(value: int | None, option: str) -> int | None:
+    if value is not None and value < 1:
+        raise ValueError(f"{option} {value} measures nothing; give 1 or more")
+    return value
+
+
+def _not_negative(value: int | None, option: str) -> int | None:
+    if value is not None and value < 0:
+        raise ValueError(f"{option} {value} is less than none; give 0 or more")
+    return value
+
+
+def _more_than_zero(value: float, option: str) -> float:
+    if not value > 0:
+        raise ValueError(f"{option} {value:g} gives nothing any time; give more than 0")
+    return value

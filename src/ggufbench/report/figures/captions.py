@@ -1,0 +1,94 @@
+"""What figures say in words: names from files, amounts, ratios to transformers, and how a case ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ggufbench.analysis.baselines import Versus
+from ggufbench.analysis.wording import ending
+from ggufbench.metrics import METRICS
+from ggufbench.records.schema import Outcome, Record
+from ggufbench.report.text.terminal import text
+
+_MOST_CHARACTERS = 200
+_CUT = 400
+
+
+def plain(words: str) -> str:
+    """A name from a file: what could steer a display is shown as its escape; a long one loses its middle."""
+    if len(words) > _CUT:
+        words = words[: _CUT // 2] + "…" + words[-_CUT // 2 :]
+    shown = text(words).plain
+    if len(shown) > _MOST_CHARACTERS:
+        shown = shown[: _MOST_CHARACTERS // 2] + "…" + shown[-_MOST_CHARACTERS // 2 :]
+    return shown
+
+
+def times(ratio: float) -> str:
+    """A ratio for people: `0.33x`, `3.2x`, `140x`."""
+    if ratio >= 1000:
+        return f"{ratio:,.3g}x" if ratio >= 1e6 else f"{ratio:,.0f}x"
+    if ratio >= 9.95:
+        return f"{ratio:.0f}x"
+    return f"{ratio:.1f}x" if ratio >= 0.995 else f"{ratio:.2g}x"
+
+
+def gain(versus: Versus, metric: str) -> float | None:
+    """How many times as fast llama.cpp is as transformers; for memory, which part of it it takes."""
+    found = versus.ratios.get(metric)
+    if found is None or found.value <= 0:
+        return None
+    return 1 / found.value if METRICS[metric].unit == "s" else found.value
+
+
+def baseline_name(record: Record) -> str:
+    """A short name of a transformers scenario: `bf16` for `transformers-bf16`."""
+    return plain(record.scenario.removeprefix("transformers-") or record.scenario)
+
+
+def beside(pairs: Sequence[Versus], metric: str) -> str:
+    """The ratios of one case to its baselines: `3.2x bf16, 4.1x gguf`; empty where there is none."""
+    said = []
+    for versus in pairs:
+        found = gain(versus, metric)
+        if found is not None:
+            said.append(f"{times(found)} {baseline_name(versus.baseline)}")
+    return ", ".join(said)
+
+
+def summary(pairs: Sequence[Versus], metric: str, verb: str) -> str:
+    """The ratios of all cases in one sentence; where there is none, what transformers did instead."""
+    gains = sorted(found for versus in pairs if (found := gain(versus, metric)) is not None)
+    if not gains:
+        return failures(pairs) or "No transformers baseline has this figure."
+    low, high = times(gains[0]), times(gains[-1])
+    span = low if low == high else f"{low.rstrip('x')} to {high}"
+    last = "the memory of" if METRICS[metric].unit == "bytes" else "as fast as"
+    how_many = f" over {len(gains):,} comparisons" if len(gains) > 1 else ""
+    return f"llama.cpp {verb} {span} {last} transformers{how_many}."
+
+
+def sentences(*parts: str) -> str:
+    """The sentences that there are, each once."""
+    return " ".join(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def failures(pairs: Sequence[Versus]) -> str:
+    """What transformers did where it gave no number, in one sentence; empty where it always did."""
+    ended = {key: end for v in pairs if (end := failure(v.baseline)) for key in [id(v.baseline)]}
+    if not ended:
+        return ""
+    ends = list(dict.fromkeys(ended.values()))
+    more = f"; and {len(ends) - 2} more" if len(ends) > 2 else ""
+    cases = "one case" if len(ended) == 1 else f"{len(ended):,} cases"
+    return f"Transformers gave no number in {cases}: {'; '.join(ends[:2])}{more}."
+
+
+def failure(record: Record) -> str | None:
+    """How a case ended that was not measured: `hung in load (no answer for 60 s)`; None for one that was."""
+    return plain(ending(record)) if is_failed(record) else None
+
+
+def is_failed(record: Record) -> bool:
+    """Whether it ended without what was asked of it."""
+    return record.outcome not in (Outcome.MEASURED, Outcome.ENVIRONMENT, Outcome.SKIPPED)

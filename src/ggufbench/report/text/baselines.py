@@ -1,0 +1,178 @@
+"""What `ggufbench show` says beside its tables: findings, llama.cpp beside transformers, migration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from ggufbench.analysis.baselines import COMPARED, Versus, compare_with_baselines
+from ggufbench.analysis.findings import Finding, Kind, findings
+from ggufbench.analysis.migration import Migration, Reply, migrations
+from ggufbench.analysis.wording import times
+from ggufbench.records.comparison import Comparison
+from ggufbench.records.schema import Record
+from ggufbench.report.text.terminal import table, text
+from ggufbench.stats.ratios import Ratio, advantage
+
+_KIND_STYLE: dict[Kind, str] = {"bad": "red", "warn": "yellow", "good": "green"}
+_KIND_WORD: dict[Kind, str] = {"bad": "Bad", "warn": "Note", "good": "Good"}
+_REPLY_STYLE: dict[Reply, str] = {"yes": "green", "no": "red", "not measured": "yellow"}
+
+_HEADINGS = {
+    "ready_seconds": "Load",
+    "cold_ready_seconds": "Cold",
+    "prompt_tokens_per_second": "Prompt",
+    "decode_tokens_per_second": "Decode",
+}
+"""Metrics of which a higher factor is better for llama.cpp."""
+
+_MOST_ROWS = 200
+"""Of a table in the terminal; `--match` shows the others."""
+
+
+def findings_list(found: Sequence[Finding]) -> RenderableType | None:
+    """The sentences that open a report, one below the other; the word says what the colour does."""
+    if not found:
+        return None
+    shown = table("", "Findings", first_column=4)
+    for finding in found:
+        style = _KIND_STYLE[finding.kind]
+        shown.add_row(Text(_KIND_WORD[finding.kind], style=style), text(finding.sentence))
+    return shown
+
+
+def baselines_table(pairs: Sequence[Versus]) -> RenderableType | None:
+    """How many times as fast llama.cpp is as each baseline, and which part of its memory it takes."""
+    if not pairs:
+        return None
+    headings = [f">{heading}" for heading in _HEADINGS.values()]
+    shown = table("llama.cpp", "Beside transformers", *headings, ">Memory")
+    levels = set()
+    for one in pairs[:_MOST_ROWS]:
+        cells = [*(_factor(one, metric) for metric in _HEADINGS), _share(one.ratios.get("peak_rss_bytes"))]
+        shown.add_row(text(one.record.case_id), text(one.baseline.case_id), *cells)
+        levels |= {ratio.level for ratio in one.ratios.values() if ratio.level is not None}
+    return Group(shown, *_notes(pairs), *_more(len(pairs)), Text(_legend(levels), style="dim"))
+
+
+def migration_table(rows: Sequence[Migration]) -> RenderableType | None:
+    """May transformers be removed: the four answers of each model, then the sentences."""
+    if not rows:
+        return None
+    questions = [answer.question for answer in rows[0].answers]
+    shown = table("Without transformers", "Verdict", *(question.capitalize() for question in questions))
+    for row in rows[:_MOST_ROWS]:
+        replies = [row.verdict, *(answer.answer for answer in row.answers)]
+        cells = [Text(reply, style=_REPLY_STYLE[reply]) for reply in replies]
+        shown.add_row(text(row.case_id), *cells)
+    sentences = [text(row.sentence) for row in rows if row.verdict != "not measured"][:_MOST_ROWS]
+    return Group(shown, *_more(len(rows)), *sentences, *_open_questions(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the records of a run say about llama.cpp and transformers."""
+
+    findings: Sequence[Finding]
+    versus: Sequence[Versus]
+    migrations: Sequence[Migration]
+
+    def document(self) -> dict[str, Any]:
+        """The same for programs. A record is named by its case and run, and stands elsewhere."""
+        return {
+            "findings": self.findings,
+            "baselines": [_document(one) for one in self.versus],
+            "migrations": self.migrations,
+        }
+
+
+def answers(
+    records: Sequence[Record], comparisons: Sequence[Comparison], everything: Sequence[Record]
+) -> Answers:
+    """The answers about `records`, whose baselines may lie among `everything` that their run holds."""
+    shown = {record.case_id for record in records}
+    versus = compare_with_baselines(everything)
+    chosen = [one for one in versus if one.record.case_id in shown]
+    rows = [row for row in migrations(everything, versus) if row.case_id in shown]
+    return Answers(findings(records, comparisons, chosen), chosen, rows)
+
+
+def _document(one: Versus) -> dict[str, Any]:
+    return {
+        "case_id": one.record.case_id,
+        "run_id": one.record.run_id,
+        "baseline_case_id": one.baseline.case_id,
+        "baseline_run_id": one.baseline.run_id,
+        "baseline_outcome": one.baseline.outcome,
+        "ratios": {metric: one.ratios[metric] for metric in COMPARED if metric in one.ratios},
+        "notes": list(one.notes),
+    }
+
+
+def _factor(one: Versus, metric: str) -> Text:
+    """`12 x (11-13)`: of times the inverse ratio, so that more is faster everywhere."""
+    ratio = one.ratios.get(metric)
+    if ratio is None:
+        return Text("-")
+    factor = advantage(ratio, metric)
+    interval = ""
+    if factor.low is not None and factor.high is not None:
+        interval = f" ({times(factor.low)}-{times(factor.high)})"
+    return Text(f"{times(factor.value)}x{interval}", style="" if factor.value > 1 else "red")
+
+
+def _share(ratio: Ratio | None) -> Text:
+    if ratio is None:
+        return Text("-")
+    interval = ""
+    if ratio.low is not None and ratio.high is not None and f"{ratio.low:.2f}" != f"{ratio.high:.2f}":
+        interval = f" ({ratio.low:.2f}-{ratio.high:.2f})"
+    return Text(f"{ratio.value:.2f}x{interval}", style="" if ratio.value < 1 else "red")
+
+
+def _notes(pairs: Sequence[Versus]) -> list[Text]:
+    """Each note once, with the cases it is about."""
+    about: dict[str, list[str]] = {}
+    for one in pairs:
+        for note in one.notes:
+            about.setdefault(note, []).append(one.record.case_id)
+    lines = [
+        f"{cases[0] if len(cases) == 1 else f'{len(cases)} pairs'}: {note}." for note, cases in about.items()
+    ]
+    left = len(lines) - _MOST_NOTES
+    shown = lines[:_MOST_NOTES] + ([f"and {left} more notes; see --json"] if left > 0 else [])
+    return [text(line) for line in shown]
+
+
+_MOST_NOTES = 20
+
+
+def _more(count: int) -> list[Text]:
+    left = count - _MOST_ROWS
+    return [Text(f"and {left} more; choose some with --match, or see --json")] if left > 0 else []
+
+
+def _legend(levels: set[float]) -> str:
+    legend = "Times as fast as transformers, and the part of its memory: Hodges-Lehmann over the launches"
+    if levels:
+        low, high = f"{100 * min(levels):.0f}", f"{100 * max(levels):.0f}"
+        legend += f", with exact intervals of {low if low == high else f'{low} to {high}'} %"
+    return f"{legend}; launches of one run share their hour."
+
+
+def _open_questions(rows: Sequence[Migration]) -> list[Text]:
+    """What was not measured, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        for answer in row.answers:
+            if answer.answer == "not measured":
+                reasons.setdefault(f"{answer.question}: {answer.sentence}", []).append(row.case_id)
+    lines = [
+        f"Not measured for {cases[0] if len(cases) == 1 else f'{len(cases)} cases'}, {reason}."
+        for reason, cases in reasons.items()
+    ]
+    return [text(line) for line in lines[:_MOST_NOTES]]

@@ -1,0 +1,294 @@
+"""Comparisons for people: a table for the terminal, the same in Markdown, and one sentence for each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ggufbench.metrics import METRICS
+from ggufbench.records.comparison import Cell, Comparison, Verdict
+from ggufbench.report.text.terminal import duration, seconds_text, size, stack, table, text
+
+if TYPE_CHECKING:
+    from ggufbench.comparing.side_by_side import Step
+
+_STYLE = {
+    Verdict.REGRESSION: "red",
+    Verdict.BROKEN: "red",
+    Verdict.MISSING: "red",
+    Verdict.INCONCLUSIVE: "yellow",
+    Verdict.NO_REGRESSION: "green",
+    Verdict.IMPROVEMENT: "green",
+}
+_MANY_CELLS = 8
+
+SHORT = {
+    "decode_tokens_per_second": "decode",
+    "prompt_tokens_per_second": "prompt",
+    "ready_seconds": "load+first token",
+    "load_seconds": "load",
+    "time_to_first_token_seconds": "first token",
+    "token_overhead_seconds": "added to a token",
+    "peak_rss_bytes": "peak memory",
+}
+"""Names for a narrow column; other metrics keep their own."""
+
+_HEADINGS = ("Metric", ">Baseline", ">Candidate", ">Change", ">Interval", ">Finds from", ">Pairs", "Verdict")
+
+_NARROW_HEADINGS = (*_HEADINGS[:5], _HEADINGS[-1])
+_WIDE, _TABLE = 100, 80
+"""Columns of a terminal that shows every figure in a column of its own, and of one that shows a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One cell in words."""
+
+    metric: str
+    baseline: str
+    candidate: str
+    change: str
+    interval: str
+    detectable: str
+    pairs: str
+    verdict: Verdict
+
+
+def comparison_report(
+    comparisons: Sequence[Comparison], skipped: Sequence[tuple[str, str]], width: int = 100
+) -> RenderableType:
+    """Each case with its cells and what is to be said of them; then how to read the figures.
+
+    On a narrow terminal two of the columns become a line below the table, on a very narrow one all of it.
+    """
+    parts: list[RenderableType] = [Group(*_case(comparison, width)) for comparison in comparisons]
+    parts += [text(line) for line in skipped_lines(skipped)]
+    if comparisons:
+        parts.append(text(headline(comparisons), style="bold"))
+    if any(comparison.launches for comparison in comparisons):
+        parts.append(Text(legend(comparisons), style="dim"))
+    if not comparisons and not skipped:
+        parts.append(Text("No model was found; give a file or a folder with --models."))
+    return stack(*parts)
+
+
+def markdown(comparisons: Sequence[Comparison], skipped: Sequence[tuple[str, str]]) -> str:
+    """The same for the summary of a pull request."""
+    lines = [
+        f"### ggufbench: {_plain(headline(comparisons))}"
+        if comparisons
+        else "### ggufbench: nothing compared"
+    ]
+    for comparison in comparisons:
+        lines += [
+            "",
+            f"**{_plain(comparison.case_id)}**: {comparison.verdict} ({_plain(arms_line(comparison))})",
+            "",
+        ]
+        lines.append("| " + " | ".join(name.removeprefix(">") for name in _HEADINGS) + " |")
+        lines.append("|" + "|".join("---:" if name.startswith(">") else "---" for name in _HEADINGS) + "|")
+        for row in rows(comparison):
+            figures = (row.baseline, row.candidate, row.change, row.interval, row.detectable, row.pairs)
+            shown = f"**{row.verdict}**" if row.verdict is not Verdict.NO_REGRESSION else str(row.verdict)
+            lines.append("| " + " | ".join(map(_plain, (row.metric, *figures))) + f" | {shown} |")
+        lines += ["", *(f"- {_plain(note)}" for note in notes(comparison))]
+    lines += [f"- {_plain(line)}" for line in skipped_lines(skipped)]
+    if comparisons:
+        lines += ["", f"<sub>{_plain(legend(comparisons))}</sub>"]
+    return "\n".join(lines) + "\n"
+
+
+def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
+    """What no arm can run, a line for each reason."""
+    cases: dict[str, list[str]] = {}
+    for case_id, reason in skipped:
+        cases.setdefault(reason, []).append(case_id)
+    return [f"Skipped, {reason}: {', '.join(ids)}" for reason, ids in cases.items()]
+
+
+def headline(comparisons: Sequence[Comparison]) -> str:
+    """How the session ended, in a few words."""
+    counts = [
+        (verdict, sum(1 for comparison in comparisons if comparison.verdict is verdict)) for verdict in _STYLE
+    ]
+    return ", ".join(
+        f"{verdict} in {count} of {len(comparisons)} cases" for verdict, count in counts if count
+    )
+
+
+def rows(comparison: Comparison) -> list[Row]:
+    """The cells against the baseline."""
+    return [_row(cell) for cell in comparison.cells if cell.against == "baseline"]
+
+
+def sentence(comparison: Comparison, cell: Cell) -> str:
+    """The verdict on one metric, with everything that it rests on."""
+    if cell.change is None or cell.verdict in (Verdict.BROKEN, Verdict.MISSING):
+        return f"{cell.metric}: {cell.verdict}: {cell.reason or comparison.reason or 'nothing was measured'}"
+    parts = [
+        f"{cell.metric}: {cell.verdict}: {_words(cell)} than the baseline "
+        f"({_interval_words(cell)}), tolerance {_percent(cell.tolerance)}, "
+        f"p = {_probability(cell.p_regression)}, {cell.pairs} pairs"
+    ]
+    if cell.reason:
+        parts.append(cell.reason)
+    return "; ".join(parts)
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What the figures do not say by themselves."""
+    found = [comparison.reason] if comparison.reason else []
+    for cell in comparison.cells:
+        if cell.against == "baseline" and cell.reason and cell.reason not in found:
+            found.append(f"{_name(cell)}: {cell.reason}")
+        if cell.against == "baseline" and cell.pairs_needed and cell.verdict is Verdict.INCONCLUSIVE:
+            found.append(f"{_name(cell)}: about {cell.pairs_needed} pairs would tell")
+    if comparison.order_effect_p is not None and comparison.order_effect_p < 0.01:
+        found.append(
+            "the second launch of a pair differs from the first; the coin keeps that out of the verdict"
+        )
+    found += [_anchor_note(cell, comparison) for cell in comparison.cells if cell.against == "anchor"]
+    return found
+
+
+def step_sentence(step: Step) -> str:
+    """Where a session is, for a line of progress."""
+    left = f", at most {duration(step.seconds_left)} left" if step.seconds_left is not None else ""
+    disturbed = f", {step.disturbed} disturbed" if step.disturbed else ""
+    pair = f"pair {step.pairs + 1} of at most {step.most_pairs}"
+    return f"{step.case_id}: {pair}, {step.role}{disturbed}{left}"
+
+
+def arms_line(comparison: Comparison) -> str:
+    """Which arms were compared: `0.3.35 (baseline) and . (candidate)`."""
+    return ", ".join(f"{arm.role} {arm.name}{_version(arm.provider.versions)}" for arm in comparison.arms)
+
+
+def legend(comparisons: Sequence[Comparison]) -> str:
+    """How to read the table."""
+    launches = sum(comparison.launches for comparison in comparisons)
+    seeds = ", ".join(sorted({str(comparison.seed) for comparison in comparisons}))
+    gated = sum(len(rows(comparison)) for comparison in comparisons)
+    shown = (
+        "Medians of each launch's best sample. Change is the Hodges-Lehmann estimate over the pairs, above "
+        "zero is worse, with its exact interval of about 90 %; 'finds from' is the smallest change that this "
+        f"run would have found four times of five. {launches} launches, order by coin, seed {seeds}."
+    )
+    if gated > _MANY_CELLS:
+        shown += (
+            f" {gated} cells were gated together, so that each must show more; gate fewer for more power."
+        )
+    return shown
+
+
+def _case(comparison: Comparison, width: int) -> list[RenderableType]:
+    title = text(f"{comparison.case_id}: {comparison.verdict}", style="bold")
+    found = rows(comparison)
+    lines: list[RenderableType] = [text(arms_line(comparison))]
+    if found and width >= _TABLE:
+        lines.append(_table(found, wide=width >= _WIDE))
+    elif found:
+        lines += [text(f"{row.metric}: {row.verdict}, {row.change} ({row.interval})") for row in found]
+    if width < _WIDE and any(row.pairs != "0" for row in found):
+        pairs = ", ".join(dict.fromkeys(row.pairs for row in found))
+        powers = ", ".join(f"{row.metric} {row.detectable}" for row in found)
+        lines.append(text(f"{pairs} pairs; finds from: {powers}."))
+    return [title, *lines, *(text(f"{note}.") for note in notes(comparison))]
+
+
+def _table(found: Sequence[Row], *, wide: bool) -> Table:
+    shown = table(*(_HEADINGS if wide else _NARROW_HEADINGS), first_column=16)
+    for row in found:
+        power = (row.detectable, row.pairs) if wide else ()
+        figures = (row.metric, row.baseline, row.candidate, row.change, row.interval, *power)
+        shown.add_row(*map(Text, figures), Text(str(row.verdict), style=_STYLE[row.verdict]))
+    return shown
+
+
+def _row(cell: Cell) -> Row:
+    return Row(
+        metric=_name(cell),
+        baseline=_value(cell.metric, cell.reference_median),
+        candidate=_value(cell.metric, cell.candidate_median),
+        change=_signed(cell.change),
+        interval=_interval(cell),
+        detectable=_percent(cell.smallest_detectable),
+        pairs=str(cell.pairs),
+        verdict=cell.verdict,
+    )
+
+
+def _name(cell: Cell) -> str:
+    return SHORT.get(cell.metric, cell.metric)
+
+
+def _anchor_note(cell: Cell, comparison: Comparison) -> str:
+    anchor = next((arm.name for arm in comparison.arms if arm.role == "anchor"), "the anchor")
+    if cell.change is None or cell.low is None:
+        return f"{_name(cell)}: {anchor} has nothing to compare with"
+    return f"{_name(cell)}: {_words(cell)} than {anchor} ({_interval_words(cell)})"
+
+
+def _words(cell: Cell) -> str:
+    """`8.1 % slower`, `0.4 % smaller`."""
+    worse, better = (
+        ("larger", "smaller") if METRICS[cell.metric].unit in ("bytes", "ratio") else ("slower", "faster")
+    )
+    change = cell.change or 0.0
+    return f"{100 * abs(change):.1f} % {worse if change >= 0 else better}"
+
+
+def _interval(cell: Cell) -> str:
+    """`-0.6 to +1.8 %`."""
+    if cell.low is None or cell.high is None:
+        return "-"
+    return f"{100 * cell.low:+.1f} to {100 * cell.high:+.1f} %"
+
+
+def _interval_words(cell: Cell) -> str:
+    level = f"{100 * cell.level:.0f} %" if cell.level is not None else "its"
+    return f"{level} interval {_interval(cell)}"
+
+
+def _value(metric: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    match METRICS[metric].unit:
+        case "tokens/s":
+            return f"{value:.0f} t/s" if value >= 100 else f"{value:.1f} t/s"
+        case "s":
+            return seconds_text(value)
+        case "bytes":
+            return size(round(value))
+        case _:
+            return f"{value:.2f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.1f} %"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.3g} %"
+
+
+def _probability(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
+
+
+def _version(versions: dict[str, str]) -> str:
+    found = versions.get("llama-cpp-python")
+    return f" (llama-cpp-python {found})" if found else ""
+
+
+def _plain(words: str) -> str:
+    """Text for Markdown: nothing in it becomes markup, a link or a column."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in words)
+    for letter, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        printable = printable.replace(letter, shown)
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|~#!@" else letter for letter in printable)

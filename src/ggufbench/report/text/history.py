@@ -1,0 +1,266 @@
+"""The history for people and for programs: its series, drawn where they are few, and what the gate says."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from ggufbench.history.judgement import LEAST, State
+from ggufbench.history.queries import SeenMachine, moment
+from ggufbench.history.series import ANCHORED, History, Level, OtherMachine, Row
+from ggufbench.metrics import METRICS
+from ggufbench.report.text.chart import LEGEND, Drawing, chart
+from ggufbench.report.text.comparison import SHORT
+from ggufbench.report.text.terminal import seconds_text, size, stack, table, text
+
+ADVISORY = (
+    "Absolute series are advisory: they move with the machine as much as with the code, and fail nothing. "
+    "`ggufbench ab --anchor` measures a pinned release beside, against which history is a ratio."
+)
+
+_MOST_ROWS = 60
+_ORDER = (State.REGRESSION, State.SUSPECT, State.OK, State.TOO_FEW)
+_STYLES = {State.OK: "green", State.SUSPECT: "yellow", State.REGRESSION: "bold red", State.TOO_FEW: "dim"}
+
+_LEAST_DRAWN = 3
+
+
+def history_report(found: History, width: int) -> RenderableType:
+    """Every series, the worst first; what was left out, and why."""
+    drawn = [row for row in found.rows if found.drawn and len(row.series.sessions) >= _LEAST_DRAWN]
+    return stack(
+        _machine_line(found.machine),
+        series_table(found.rows),
+        *[_drawn(row, width) for row in drawn],
+        Text(LEGEND, style="dim") if drawn else None,
+        _crept(found.rows),
+        _advisory(found.rows),
+        _others(found.others),
+        problems_note(found.unreadable, found.problems),
+    )
+
+
+def series_table(rows: Sequence[Row]) -> RenderableType | None:
+    """One line for each series, the worst first; those of one anchor together."""
+    if not rows:
+        return None
+    ordered = sorted(rows, key=lambda row: (_ORDER.index(row.state), -row.newest.created))
+    shown: dict[str, list[Row]] = {}
+    for row in ordered[:_MOST_ROWS]:
+        shown.setdefault(row.series.anchor, []).append(row)
+    tables = [_one_table(anchor, found) for anchor, found in sorted(shown.items(), reverse=True)]
+    return stack(*tables, _left_out(ordered[_MOST_ROWS:]))
+
+
+def _one_table(anchor: str, rows: Sequence[Row]) -> RenderableType:
+    shown = table("Case", "Metric", ">Seen", ">Last", ">Before", ">Worse", ">State")
+    for row in rows:
+        shown.add_row(
+            text(row.series.case_id),
+            Text(short(row.series.metric)),
+            Text(str(row.series.count)),
+            Text(amount(row, row.newest.value)),
+            Text("-" if row.before is None else amount(row, row.before)),
+            Text("-" if row.change is None else percent(row.change)),
+            Text(row.state.value, style=_STYLES[row.state]),
+        )
+    title = f"Against {anchor}" if anchor else "Absolute"
+    return Group(text(title, style="italic"), shown)
+
+
+def history_document(found: History) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "machine": _machine_document(found.machine),
+        "series": [row_document(row, sessions=found.drawn) for row in found.rows],
+        "other_machines": [other_document(other) for other in found.others],
+        "unreadable": found.unreadable,
+        "problems": found.problems,
+    }
+
+
+def row_document(row: Row, *, sessions: bool) -> dict[str, Any]:
+    """One series; `sessions` adds each of them, and the change points."""
+    newest = row.judged[-1]
+    document: dict[str, Any] = {
+        "case_id": row.series.case_id,
+        "model": row.series.model,
+        "scenario": row.series.scenario,
+        "metric": row.series.metric,
+        "kind": row.series.kind,
+        "anchor": row.series.anchor or None,
+        "series": f"{row.series.subject:016x}",
+        "sessions": row.series.count,
+        "state": row.state,
+        "run_id": row.newest.run,
+        "value": row.newest.value,
+        "median_before": row.before,
+        "sessions_before": newest.before,
+        "worse_by": row.change,
+        "crept_by": row.crept,
+        "limit": None if newest.limit is None else math.expm1(newest.limit),
+    }
+    if sessions:
+        document["values"] = [
+            {"run_id": one.run, "created": moment(one.created), "value": one.value, "state": judged.state}
+            for one, judged in zip(row.series.sessions, row.judged, strict=True)
+        ]
+        document["change_points"] = [_level_document(level) for level in row.levels]
+    return document
+
+
+def other_document(other: OtherMachine) -> dict[str, Any]:
+    """A machine that was left out."""
+    differing = [{"key": key, "here": here, "there": there} for key, here, there in other.differing]
+    return {"fingerprint": other.fingerprint, "documents": other.documents, "differing": differing}
+
+
+def other_sentence(other: OtherMachine) -> str:
+    """The same in words."""
+    keys = [f"{key} {_fact(there)} (here {_fact(here)})" for key, here, there in other.differing]
+    differ = ", ".join(keys) or "its fingerprint alone, which another version of ggufbench made"
+    documents = f"{other.documents} document{'s' if other.documents != 1 else ''}"
+    return f"{other.fingerprint}: {documents}, differs in {differ}"
+
+
+def problems_note(count: int, problems: Sequence[str]) -> RenderableType | None:
+    """How many files could not be used, and why the newest of them."""
+    if not count:
+        return None
+    shown = table("Not counted", first_column=11)
+    for problem in problems[:3]:
+        shown.add_row(text(problem))
+    if count > 3:
+        shown.add_row(Text(f"and {count - 3} more files (--json names the newest ten)"))
+    return shown
+
+
+def creep_sentence(row: Row) -> str:
+    """A series that became worse in steps too small for any session to show."""
+    return (
+        f"{row.series.case_id}, {short(row.series.metric)}: the last 10 sessions are "
+        f"{percent(row.crept or 0.0).lstrip('+')} worse than the first 20 of {len(row.series.sessions)}; "
+        "it crept there, or a slow-down was left as it is."
+    )
+
+
+def amount(row: Row, value: float) -> str:
+    """A value of a series in words: a share of the anchor, or with its unit."""
+    if row.series.kind == ANCHORED:
+        return percent(value)
+    unit = METRICS[row.series.metric].unit
+    if unit == "s":
+        return seconds_text(value)
+    if unit == "bytes":
+        return size(value)
+    return f"{value:.3f}" if unit == "ratio" else f"{value:.0f} t/s" if value >= 100 else f"{value:.1f} t/s"
+
+
+def percent(share: float) -> str:
+    """A relative change: `+8.0 %`."""
+    return f"{100 * share:+.1f} %" if abs(share) < 100 else f"{100 * share:+.1e} %"
+
+
+def short(metric: str) -> str:
+    """A metric's name for a narrow column."""
+    return SHORT.get(metric, metric)
+
+
+def _machine_line(machine: SeenMachine) -> Text:
+    facts = machine.facts
+    about = f"{facts.get('cpu')}, {facts.get('usable_cores')} cores, {facts.get('operating_system')}"
+    return text(f"Machine {machine.fingerprint}: {about}; {machine.runs} runs, {machine.documents} documents")
+
+
+def _machine_document(machine: SeenMachine) -> dict[str, Any]:
+    return {
+        "fingerprint": machine.fingerprint,
+        **machine.facts,
+        "runs": machine.runs,
+        "documents": machine.documents,
+    }
+
+
+def _left_out(rows: Sequence[Row]) -> Text | None:
+    if not rows:
+        return None
+    counts = Counter(row.state for row in rows)
+    said = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
+    return Text(f"{len(rows)} more series ({said}); --match and --metric choose, --json has all.")
+
+
+def _drawn(row: Row, width: int) -> RenderableType:
+    """A series as a picture, with what happened in it below."""
+    sessions = row.series.sessions
+    bad = [judged.state in (State.SUSPECT, State.REGRESSION) for judged in row.judged]
+    drawing = Drawing(
+        [session.value for session in sessions],
+        bad,
+        [level.point.index for level in row.levels],
+        lambda value: amount(row, value),
+        (sessions[0].day, sessions[-1].day),
+    )
+    title = text(f"{row.series.case_id}  {short(row.series.metric)}  {_direction(row)}", style="bold")
+    lines = [text(_level_sentence(row, level), style="yellow") for level in row.levels]
+    return stack(Text("\n").join([title, chart(drawing, width - 1), *lines]))
+
+
+def _direction(row: Row) -> str:
+    if row.series.kind == ANCHORED:
+        return f"against {row.series.anchor.split(' (build')[0]}, up is worse"
+    return f"absolute, up is {'worse' if METRICS[row.series.metric].better == 'lower' else 'better'}"
+
+
+def _level_sentence(row: Row, level: Level) -> str:
+    change = math.expm1(level.point.shift)
+    way = "worse" if change > 0 else "better"
+    since = f"{percent(abs(change)).lstrip('+')} {way} since {level.run}"
+    day = row.series.sessions[level.point.index].day
+    beside = f": {', '.join(level.changes)}" if level.changes else ": no version changed there"
+    return f"{since} ({day}){beside}"
+
+
+def _level_document(level: Level) -> dict[str, Any]:
+    return {
+        "run_id": level.run,
+        "index": level.point.index,
+        "worse_by": math.expm1(level.point.shift),
+        "p": level.point.p,
+        "changes": level.changes,
+    }
+
+
+def _advisory(rows: Iterable[Row]) -> Text | None:
+    kinds = {row.series.kind for row in rows}
+    states = {row.state for row in rows}
+    few = f"A state needs {LEAST} earlier sessions." if State.TOO_FEW in states else ""
+    said = " ".join(part for part in (few, ADVISORY if kinds - {ANCHORED} else "") if part)
+    return Text(said, style="dim") if said else None
+
+
+def _crept(rows: Iterable[Row]) -> Text | None:
+    found = [
+        row for row in rows if row.series.kind == ANCHORED and row.crept is not None and row.state is State.OK
+    ]
+    return Text("\n").join(text(creep_sentence(row), style="yellow") for row in found[:5]) if found else None
+
+
+def _others(others: Sequence[OtherMachine]) -> RenderableType | None:
+    """Documents of other machines never count here, and are not scaled to it."""
+    if not others:
+        return None
+    shown = table("Left out: another machine", first_column=40)
+    for other in others[:5]:
+        shown.add_row(text(other_sentence(other)))
+    if len(others) > 5:
+        shown.add_row(Text(f"and {len(others) - 5} more machines (--json names all)"))
+    return shown
+
+
+def _fact(value: object) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

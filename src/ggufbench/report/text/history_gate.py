@@ -1,0 +1,205 @@
+"""What the history says of a run, for people and for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from ggufbench.comparing.conclusion import (
+    BROKEN,
+    INCONCLUSIVE,
+    NO_BASELINE,
+    NOTHING_MEASURED,
+    PASS,
+    REGRESSION,
+)
+from ggufbench.history.gate import Answer
+from ggufbench.history.judgement import LEAST, State
+from ggufbench.history.queries import moment
+from ggufbench.history.series import Row
+from ggufbench.report.text.history import (
+    ADVISORY,
+    creep_sentence,
+    other_document,
+    other_sentence,
+    percent,
+    problems_note,
+    row_document,
+    series_table,
+    short,
+)
+from ggufbench.report.text.terminal import stack, table, text
+
+_WORDS = {
+    PASS: "no regression",
+    REGRESSION: "regression",
+    BROKEN: "broken",
+    NO_BASELINE: "no comparable baseline",
+    INCONCLUSIVE: "inconclusive",
+    NOTHING_MEASURED: "nothing measured",
+}
+_STYLES = {PASS: "green", REGRESSION: "bold red", BROKEN: "bold red", NOTHING_MEASURED: "bold red"}
+
+
+def gate_report(answer: Answer, *, strict: bool) -> RenderableType:
+    """The series that decide, those that do not, what was lost, and the verdict with its reasons."""
+    code = answer.exit_code(strict=strict)
+    return stack(
+        series_table(answer.rows),
+        stack(series_table(answer.advisory), Text(ADVISORY, style="dim")) if answer.advisory else None,
+        _lost(answer),
+        problems_note(answer.unreadable, answer.problems),
+        Text("\n").join(
+            [
+                text(headline(answer, code), style=_STYLES.get(code, "yellow")),
+                *map(text, reasons(answer)),
+            ]
+        ),
+    )
+
+
+def gate_document(answer: Answer, *, strict: bool) -> dict[str, Any]:
+    """The same for programs."""
+    code = answer.exit_code(strict=strict)
+    return {
+        "run": answer.run,
+        "created": None if answer.created is None else moment(answer.created),
+        "machine": answer.fingerprint,
+        "verdict": _WORDS[code],
+        "exit_code": code,
+        "reasons": reasons(answer),
+        "series": [row_document(row, sessions=False) for row in answer.rows],
+        "advisory": [row_document(row, sessions=False) for row in answer.advisory],
+        "lost": answer.lost,
+        "undecided": answer.undecided,
+        "other_machines": [other_document(other) for other in answer.others],
+        "earlier_anchors": answer.anchors,
+        "anchor_slower_by": None if answer.other_host is None else math.expm1(answer.other_host),
+        "unreadable": answer.unreadable,
+        "problems": answer.problems,
+    }
+
+
+def headline(answer: Answer, code: int) -> str:
+    """The verdict in one line."""
+    when = f" of {moment(answer.created)[:16]}" if answer.created is not None else ""
+    which = f"Run {answer.run}{when}" if answer.run else "No run"
+    return f"{which}: {_WORDS[code]}"
+
+
+def reasons(answer: Answer) -> list[str]:
+    """What decided, and what to do next, a sentence each."""
+    return [
+        *_nothing(answer),
+        *(_worse(row) for row in answer.rows if row.state is State.REGRESSION),
+        *(_suspect(row) for row in answer.rows if row.state is State.SUSPECT),
+        *(creep_sentence(row) for row in answer.rows if row.crept is not None and row.state is State.OK),
+        *_other_host(answer),
+        *_no_baseline(answer),
+        *_undecided(answer),
+    ]
+
+
+def _nothing(answer: Answer) -> list[str]:
+    if answer.measured:
+        return []
+    if answer.created is None and answer.run:
+        return [f"The newest run, {answer.run}, holds not one readable document; measure again."]
+    if answer.created is None:
+        return [
+            "There is no stored session that history counts: measure with `pytest bench --benchmark-only`, "
+            "or with `ggufbench ab --anchor`; a comparison without an anchor stands for itself."
+        ]
+    return ["Not one case of the run was measured."]
+
+
+def _worse(row: Row) -> str:
+    return (
+        f"{_compared(row)}, and so was the session before; mend it, or accept it as the new level with "
+        f"--since {row.newest.run}."
+    )
+
+
+def _suspect(row: Row) -> str:
+    return f"{_compared(row)}: one session may be bad by chance; measure again, a second one decides."
+
+
+def _compared(row: Row) -> str:
+    newest = row.judged[-1]
+    worse = percent(row.change or 0.0).lstrip("+")
+    limit = percent(math.expm1(newest.limit or 0.0)).lstrip("+")
+    return (
+        f"{row.series.case_id}, {short(row.series.metric)}: {worse} worse than the median of the "
+        f"{newest.before} sessions before, limit {limit}"
+    )
+
+
+def _other_host(answer: Answer) -> list[str]:
+    if answer.other_host is None:
+        return []
+    change = math.expm1(answer.other_host)
+    way = "slower" if change > 0 else "faster"
+    return [
+        f"The anchor itself is {100 * abs(change):.0f} % {way} than in its history, in every figure: another "
+        "host answers to the same fingerprint, or something slows this one throughout; nothing counts as a "
+        "regression until the anchor is back."
+    ]
+
+
+def _no_baseline(answer: Answer) -> list[str]:
+    if answer.compared or not answer.measured:
+        return []
+    if answer.others:
+        return [
+            f"There is no earlier session of this machine ({answer.fingerprint}), and others do not compare:",
+            *(other_sentence(other) for other in answer.others[:5]),
+        ]
+    if answer.anchors:
+        now = ", ".join(sorted({row.series.anchor for row in answer.rows}))
+        return [
+            f"The anchor is {now}, and earlier sessions had {', '.join(answer.anchors)}: a new series begins."
+        ]
+    return [
+        "No earlier session on this machine measured the same models with the same settings; "
+        f"after {LEAST} more of them, history can tell."
+    ]
+
+
+def _undecided(answer: Answer) -> list[str]:
+    if not answer.compared:
+        return []
+    found = []
+    few = [row for row in answer.rows if row.state is State.TOO_FEW]
+    if few:
+        least = min(row.judged[-1].before for row in few)
+        found.append(
+            f"{_count(few, 'series has', 'series have')} fewer than {LEAST} earlier sessions (the shortest "
+            f"{least}) and cannot be judged yet; --strict says inconclusive."
+        )
+    if answer.undecided:
+        cases = ", ".join(answer.undecided[:5])
+        found.append(f"Nothing of {cases} counts: disturbed, too few pairs, or unreadable; measure again.")
+    if not answer.rows:
+        found.append(
+            "No session of this run has an anchor, so nothing here could fail; --strict says inconclusive."
+        )
+    return found
+
+
+def _count(found: Iterable[object], one: str, several: str) -> str:
+    number = len(list(found))
+    return f"{number} {one if number == 1 else several}"
+
+
+def _lost(answer: Answer) -> RenderableType | None:
+    if not answer.lost:
+        return None
+    shown = table("Measured before", "Now", "Why")
+    for case in answer.lost:
+        now = Text("broken" if case.broken else "missing", style="red")
+        shown.add_row(text(case.case_id), now, text(case.reason))
+    return shown

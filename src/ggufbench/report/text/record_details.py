@@ -1,0 +1,203 @@
+"""What stands behind the table: memory by part, limits, disturbance, changed work and advice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from ggufbench.analysis.advice import advise, breakdown_of
+from ggufbench.analysis.answer_changes import ChangedWork
+from ggufbench.checks.memory import Breakdown
+from ggufbench.metrics import METRICS
+from ggufbench.records.schema import Launch, Outcome, Record, Sample
+from ggufbench.report.text.terminal import seconds_text, size, stack, table, text
+
+_PART_NAMES = {
+    "interpreter": "interpreter",
+    "mapped": "mapped weights",
+    "repacked": "repacked weights",
+    "weights": "weights in memory",
+    "kv": "KV cache",
+    "compute": "compute buffers",
+    "other": "other",
+}
+
+
+def summary_notes(records: Sequence[Record], changes: Sequence[ChangedWork]) -> RenderableType:
+    """What must not be overlooked after a run: disturbance, changed work, advice."""
+    return stack(_environment(records), _changes(changes), _advice(records))
+
+
+def details(records: Sequence[Record]) -> RenderableType:
+    """Everything that a record tells beside the results table."""
+    return stack(
+        _loads(records), _memory(records), _limits(records), _tokens(records), _layers(records),
+        _environment(records), _advice(records),
+    )  # fmt: skip
+
+
+def documents(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The same for other programs: each record with its advice and its memory by part."""
+    return [
+        {"record": record, "advice": advise(record), "memory": _memory_document(breakdown_of(record))}
+        for record in records
+    ]
+
+
+def _memory_document(found: Breakdown | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "parts_bytes": found.parts,
+        "expected_bytes": found.expected_bytes,
+        "measured_bytes": found.measured_bytes,
+        "explained": found.explained,
+    }
+
+
+def _loads(records: Iterable[Record]) -> RenderableType | None:
+    """Each launch's load, with what the page cache held of the file."""
+    shown = table("Loads", "In memory", ">Load", ">Token", ">Sum", "Notes")
+    for record in records:
+        for launch in record.launches:
+            row = _load_row(launch)
+            if row:
+                shown.add_row(text(record.case_id), *row)
+    return shown if shown.rows else None
+
+
+def _load_row(launch: Launch) -> list[Text]:
+    phases = {sample.phase: sample for sample in launch.samples if sample.phase in ("load", "first_decode")}
+    load, first = phases.get("load"), phases.get("first_decode")
+    if load is None or launch.page_cache is None:
+        return []
+    share = launch.page_cache.resident_fraction
+    held = launch.page_cache.state if share is None else f"{100 * share:.0f} % {launch.page_cache.state}"
+    reasons = [*load.disturbed, *(first.disturbed if first else [])]
+    return [
+        Text(held),
+        Text(seconds_text(load.seconds)),
+        Text(seconds_text(first.seconds) if first else "-"),
+        Text(seconds_text(load.seconds + first.seconds) if first else "-"),
+        Text(", ".join([*_faults(load), *dict.fromkeys(reason.kind for reason in reasons)])),
+    ]
+
+
+def _faults(load: Sample) -> list[str]:
+    major, minor = load.evidence.get("major_faults"), load.evidence.get("minor_faults")
+    if major is None or minor is None:
+        return []
+    return [f"{minor:.0f} page faults" + (f", {major:.0f} from the disk" if major else "")]
+
+
+def _memory(records: Iterable[Record]) -> RenderableType | None:
+    """Expected against measured, part by part."""
+    shown = table("Peak memory", ">Measured", ">Expected", ">Off by", "Expected of")
+    for record in records:
+        found = breakdown_of(record)
+        if found is not None:
+            shown.add_row(
+                text(record.case_id),
+                Text(size(found.measured_bytes)),
+                Text(size(found.expected_bytes)),
+                Text(f"{100 * found.difference_bytes / found.measured_bytes:+.1f} %"),
+                Text(_parts(found)),
+            )
+    return shown if shown.rows else None
+
+
+def _parts(found: Breakdown) -> str:
+    parts = [f"{size(amount)} {_PART_NAMES[name]}" for name, amount in found.parts.items() if amount]
+    return ", ".join(parts)
+
+
+def _limits(records: Iterable[Record]) -> RenderableType | None:
+    shown = table("Limits", ">Of bound", "What it means")
+    for record in records:
+        for limit in record.limits:
+            shown.add_row(text(record.case_id), Text(f"{100 * limit.fraction:.0f} %"), text(limit.sentence))
+    return shown if shown.rows else None
+
+
+def _tokens(records: Iterable[Record]) -> RenderableType | None:
+    """How long one token takes, whether later ones take longer, and what the measuring costs."""
+    shown = table("One token", ">Median", ">95 %", ">99 %", ">Slope", ">Our loop")
+    for record in records:
+        if "token_p50_seconds" in record.summary:
+            shown.add_row(
+                text(record.case_id),
+                *(_metric(record, f"token_p{percent}_seconds") for percent in (50, 95, 99)),
+                _metric(record, "token_slope_seconds", "/token"),
+                Text(_overhead(record)),
+            )
+    return shown if shown.rows else None
+
+
+def _layers(records: Iterable[Record]) -> RenderableType | None:
+    """What a chat model adds to llama.cpp's own work, and whether it adds more to later tokens."""
+    shown = table("Chat model", ">First text", ">Adds to a token", ">Of its time", ">Slope")
+    for record in records:
+        added, whole = (record.summary.get(f"token_{name}_seconds") for name in ("overhead", "p50"))
+        if added is not None and whole is not None:
+            shown.add_row(
+                text(record.case_id),
+                _metric(record, "time_to_first_token_seconds"),
+                _metric(record, "token_overhead_seconds"),
+                Text(f"{100 * added.median / whole.median:.1f} %"),
+                _metric(record, "overhead_slope_seconds", "/token"),
+            )
+    return shown if shown.rows else None
+
+
+def _overhead(record: Record) -> str:
+    overheads = [launch.loop_overhead_seconds for launch in record.launches if launch.loop_overhead_seconds]
+    if not overheads:
+        return "-"
+    share = min(overheads) / record.summary["token_p50_seconds"].median
+    return f"{min(overheads) * 1e6:.2f} µs ({100 * share:.2f} %)"
+
+
+def _metric(record: Record, name: str, unit: str = "") -> Text:
+    summary = record.summary.get(name)
+    return Text("-" if summary is None else f"{seconds_text(summary.median)}{unit}")
+
+
+def _environment(records: Iterable[Record]) -> RenderableType | None:
+    """Cases that were disturbed; those of whose samples most were have that as their outcome."""
+    shown = table("Disturbed", "By what, and what to do")
+    for record in records:
+        if record.environment is not None:
+            style = "yellow" if record.outcome is Outcome.ENVIRONMENT else ""
+            shown.add_row(text(record.case_id), text(record.environment.sentence, style=style))
+    return shown if shown.rows else None
+
+
+def _changes(changes: Sequence[ChangedWork]) -> RenderableType | None:
+    shown = table("Answers changed", "Since run", "Digest", "Speed, with other work done")
+    for change in changes:
+        speeds = [
+            f"{METRICS[name].name.removesuffix('_tokens_per_second').removesuffix('_seconds')} x{ratio:.2f}"
+            for name, ratio in change.ratios.items()
+        ]
+        shown.add_row(
+            text(change.case_id),
+            text(change.earlier_run_id),
+            text(f"{change.earlier_digest} -> {change.digest}"),
+            Text(", ".join(speeds)),
+        )
+    return shown if shown.rows else None
+
+
+def _advice(records: Iterable[Record]) -> RenderableType | None:
+    """One line for each sentence, however many cases it holds for."""
+    by_sentence: dict[str, list[str]] = {}
+    for record in records:
+        for sentence in advise(record):
+            by_sentence.setdefault(sentence, []).append(record.case_id)
+    shown = table("Advice for", "What could be done")
+    for sentence, cases in by_sentence.items():
+        shown.add_row(text(cases[0] if len(cases) == 1 else f"{len(cases)} cases"), text(sentence))
+    return shown if shown.rows else None

@@ -1,0 +1,176 @@
+"""The table of `ggufbench compare`: two stored runs, case by case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ggufbench.analysis.run_diff import Between, CaseChange, Change
+from ggufbench.analysis.wording import amount, listed
+from ggufbench.report.text.comparison import SHORT
+from ggufbench.report.text.terminal import stack, table, text
+from ggufbench.stats.ratios import advantage
+
+NOT_COMPARABLE = 12
+
+_NAMES = {**SHORT, "cold_ready_seconds": "cold load"}
+
+_WIDE, _TABLE = 110, 72
+"""Columns of a terminal that shows the case beside each metric, and of one that shows a table at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two runs by name, the earlier one first, and what was found."""
+
+    earlier: str
+    later: str
+    earlier_created: str
+    later_created: str
+    machines: tuple[str, str]
+    """In words, of the newest record of each."""
+    found: Between
+
+    @property
+    def exit_code(self) -> int:
+        """12 where there is no ratio, else 0: a table is no gate."""
+        return 0 if self.found.is_comparable else NOT_COMPARABLE
+
+    @property
+    def sentence(self) -> str:
+        """What the table says, or why there is none."""
+        if self.found.on_other_machine:
+            return (
+                f"{self.earlier} was measured on {self.machines[0]} and {self.later} on {self.machines[1]}: "
+                "two machines have no ratio; measure both runs on one"
+            )
+        if not self.found.cases:
+            return f"{self.earlier} and {self.later} have no case in common, so there is nothing to compare"
+        if not self.found.is_comparable:
+            return f"no case of {self.earlier} and {self.later} can be compared; why stands beside each"
+        return (
+            "Later over earlier: Hodges-Lehmann over the launches of each run, with its exact interval. "
+            "Stored runs also differ by their hour, which no interval here covers: `ggufbench ab` decides"
+        )
+
+
+def compare_report(compared: Compared, width: int) -> RenderableType:
+    """The runs, the ratios, what is not the same, the cases in one run only, and how to read it."""
+    found = compared.found
+    heads = [
+        f"earlier: {compared.earlier} ({compared.earlier_created})",
+        f"later: {compared.later} ({compared.later_created})",
+    ]
+    return stack(
+        Group(*(text(line) for line in heads)),
+        _tables([case for case in found.cases if case.changes], width),
+        _problems(found.cases),
+        _lines(found),
+        text(f"{compared.sentence}.", style="dim" if found.is_comparable else "yellow"),
+    )
+
+
+def compare_document(compared: Compared) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "earlier": {"run": compared.earlier, "created": compared.earlier_created},
+        "later": {"run": compared.later, "created": compared.later_created},
+        "cases": compared.found.cases,
+        "only_earlier": compared.found.only_earlier,
+        "only_later": compared.found.only_later,
+        "sentence": compared.sentence,
+        "exit_code": compared.exit_code,
+    }
+
+
+def _tables(cases: Sequence[CaseChange], width: int) -> RenderableType | None:
+    if not cases:
+        return None
+    headings = ("Metric", ">Earlier", ">Later", ">Ratio", ">Interval", ">Level", "Same work?")
+    if width >= _WIDE:
+        shown = table("Case", *headings)
+        for case in cases:
+            for number, change in enumerate(case.changes):
+                shown.add_row(text(case.case_id if number == 0 else ""), *_cells(case, change))
+        return shown
+    parts: list[RenderableType] = []
+    for case in cases:
+        parts.append(text(f"{case.case_id} (same work? {case.same_work})", style="bold"))
+        parts += [_narrow(case)] if width >= _TABLE else [_line(case, change) for change in case.changes]
+    return Group(*parts)
+
+
+def _narrow(case: CaseChange) -> Table:
+    shown = table("Metric", ">Earlier", ">Later", ">Ratio", ">Interval", first_column=11)
+    for change in case.changes:
+        shown.add_row(*_cells(case, change)[:5])
+    return shown
+
+
+def _line(case: CaseChange, change: Change) -> Text:
+    """`decode: 13.0 tokens/s -> 11.5 tokens/s, 0.887 (0.879-0.894)`."""
+    name, earlier, later, ratio, interval = (cell.plain for cell in _cells(case, change)[:5])
+    return Text(f"{name}: {earlier} -> {later}, {ratio}" + ("" if interval == "-" else f" ({interval})"))
+
+
+def _cells(case: CaseChange, change: Change) -> list[Text]:
+    ratio = change.ratio
+    interval = "-" if ratio.low is None or ratio.high is None else f"{ratio.low:.3f}-{ratio.high:.3f}"
+    return [
+        Text(_NAMES.get(change.metric, change.metric)),
+        Text(amount(change.metric, change.earlier)),
+        Text(amount(change.metric, change.later)),
+        Text(f"{ratio.value:.3f}", style=_style(change)),
+        Text(interval),
+        Text("-" if ratio.level is None else f"{100 * ratio.level:.1f} %"),
+        Text(case.same_work, style="red" if case.same_work == "no" else ""),
+    ]
+
+
+def _style(change: Change) -> str:
+    """Red and green only where the whole interval is on one side."""
+    factor = advantage(change.ratio, change.metric)
+    if factor.low is None or factor.high is None:
+        return ""
+    return "green" if factor.low > 1 else "red" if factor.high < 1 else ""
+
+
+def _problems(cases: Sequence[CaseChange]) -> RenderableType | None:
+    broken = [case for case in cases if case.problem and not case.other_machine]
+    if not broken:
+        return None
+    shown = table("Not compared", "Why")
+    for case in broken:
+        shown.add_row(text(case.case_id), text(case.problem or ""))
+    return shown
+
+
+def _lines(found: Between) -> RenderableType | None:
+    lines = differences(found)
+    return Group(*(text(line) for line in lines)) if lines else None
+
+
+def differences(found: Between) -> list[str]:
+    """What else differs, each sentence once, and the cases that one run alone holds."""
+    about: dict[str, list[str]] = {}
+    for case in found.cases:
+        if case.other_machine:
+            continue
+        for name, (old, new) in case.versions.items():
+            about.setdefault(f"{name} {old or '(absent)'} -> {new or '(absent)'}", []).append(case.case_id)
+        for note in case.notes:
+            about.setdefault(note, []).append(case.case_id)
+    comparable = sum(1 for case in found.cases if not case.other_machine)
+    lines = [
+        f"{change} ({'all cases' if len(cases) == comparable else listed(cases)})"
+        for change, cases in about.items()
+    ]
+    for where, cases in (("earlier", found.only_earlier), ("later", found.only_later)):
+        if cases:
+            lines.append(f"only in the {where} run: {listed(cases, 12)}")
+    return lines

@@ -1,0 +1,1 @@
+"""Environments, builds and exported commits."""

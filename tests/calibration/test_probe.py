@@ -1,0 +1,195 @@
+"""Asking an environment for its library and devices, whatever is wrong with it."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ggufbench.calibration import probe as probing
+from ggufbench.calibration.probe import Environment, probe
+from ggufbench.launching.launcher import Interpreter, compute_variables, launch, worker_environment
+from ggufbench.records.schema import Device, Outcome
+
+
+@pytest.fixture(scope="module")
+def here():
+    """The environment of these tests."""
+    return probe(Interpreter())
+
+
+@pytest.fixture
+def deaf_server():
+    """A server that takes connections and never answers. Returns `host:port`."""
+    held = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        ended = threading.Event()
+
+        def accept():
+            while not ended.is_set():
+                try:
+                    held.append(server.accept())
+                except OSError:
+                    continue
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        ended.set()
+        thread.join()
+    for connection, _address in held:
+        connection.close()
+
+
+@pytest.fixture
+def script(tmp_path):
+    """A function: an interpreter whose worker is this text."""
+
+    def make(text: str) -> Interpreter:
+        entry = tmp_path / "worker.py"
+        entry.write_text(text)
+        return Interpreter(entry=entry)
+
+    return make
+
+
+def test_this_environment_answers(here):
+    assert here.problem is None
+    assert {"python", "llama-cpp-python", "llama.cpp", "ggml"} <= set(here.versions)
+    assert here.system_info
+    assert "CPU" in [device.name for device in here.devices]
+    assert here.lacks("cpu") is None
+
+
+def test_an_rpc_server_s_device_is_seen_and_others_are_not(rpc_server):
+    found = probe(Interpreter(), rpc_server)
+    assert found.lacks("rpc") is None
+    assert found.free_bytes("rpc") > 0
+    assert [name for name in found.gpu_names() if name.startswith("RPC0: ")]
+
+
+def test_an_environment_without_the_library_says_how_to_get_it(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True, timeout=60)
+    python = tmp_path / "venv" / "bin" / "python"
+    found = probe(Interpreter(python=python))
+    assert found.problem == (
+        f"{python} has no llama-cpp-python; install it with `pip install llama-cpp-python`"
+    )
+    assert found.lacks("cpu") == found.lacks("metal") == found.problem
+
+
+def test_an_interpreter_that_is_not_there_is_a_sentence(tmp_path):
+    found = probe(Interpreter(python=tmp_path / "python"))
+    assert found.problem.endswith("python cannot be started: No such file or directory")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("raise SystemExit(3)", "it ended in start with exit code 3"),
+        ("", "it ended in start with exit code 0"),
+        ("print('Welcome!')", "it printed b'Welcome!\\n' in place of an event"),
+        ("print('[' * 100_000)", "it printed b'[["),
+        ("print('[]')", "it printed b'[]\\n'"),
+        ("import os; os.write(1, b'\\xff\\xfe\\n')", "it printed b'\\xff\\xfe\\n'"),
+        ("raise OSError('no such library')", "OSError: no such library"),
+        ("import os; os.abort()", "crashed (SIGABRT) in start"),
+    ],
+)
+def test_a_worker_that_goes_wrong_is_a_sentence(script, text, words):
+    found = probe(script(text))
+    assert found.problem.startswith("llama-cpp-python does not start: ")
+    assert words in found.problem
+
+
+def test_an_answer_that_stops_in_the_middle_is_an_end(script):
+    ended = launch({}, lambda _phase: 10, interpreter=script("print('{\"event\": \"pro', end='')"))
+    assert (ended.outcome, ended.reason) == (Outcome.FAILED, "it ended in start with exit code 0")
+
+
+def test_a_server_that_never_answers_ends_at_the_deadline(deaf_server, monkeypatch):
+    monkeypatch.setattr(probing, "_DEADLINE_SECONDS", 1.5)
+    start = time.monotonic()
+    found = probe(Interpreter(), deaf_server)
+    assert time.monotonic() - start < 10
+    where = f"llama-cpp-python does not start with the RPC server {deaf_server}: "
+    assert found.problem.startswith(where)
+    assert found.problem.endswith("for 2 s")
+    assert found.lacks("rpc") == found.problem
+    workers = [child for child in psutil.Process().children() if "worker" in " ".join(child.cmdline())]
+    assert not workers
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["127.0.0.1:1", "127.0.0.1:99999", "127.0.0.1:-1", "127.0.0.1", "127.0.0.1:", "a\0b:1", f"{'a' * 70}:1"],
+)
+def test_a_server_that_is_not_there_is_named(endpoint):
+    found = probe(Interpreter(), f"{endpoint},127.0.0.1:2")
+    assert found.problem == f"no RPC server answers at {endpoint}; start one with `ggufbench rpc-server`"
+
+
+def test_the_remedy_depends_on_the_device():
+    cpu = Device(name="CPU", description="x", type="cpu", memory_free_bytes=0, memory_total_bytes=0)
+    plain = Environment({}, "", supports_rpc=False, devices=[cpu])
+    cuda = "no cuda device: this llama.cpp sees CPU (with an NVIDIA GPU: CMAKE_ARGS"
+    assert plain.lacks("cuda").startswith(cuda)
+    assert "-DGGML_METAL=on" in plain.lacks("metal") and "-DGGML_VULKAN=on" in plain.lacks("vulkan")
+    assert "built without RPC" in plain.lacks("rpc")
+    assert plain.free_bytes("cuda") is None and plain.gpu_names() == []
+
+
+def test_the_remedy_for_transformers_is_another_pytorch():
+    found = Environment({}, "", supports_rpc=False, devices=[], library="transformers")
+    assert "PyTorch for CUDA" in found.lacks("cuda") and "llama" not in found.lacks("cuda")
+    assert "torch" in found.lacks("mps")
+
+
+def test_a_build_that_says_what_is_wrong_is_quoted_instead_of_a_remedy():
+    cpu = Device(name="CPU", description="x", type="cpu", memory_free_bytes=0, memory_total_bytes=0)
+    said = "ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected"
+    found = Environment({}, "", supports_rpc=False, devices=[cpu], errors=said)
+    assert found.lacks("cuda") == f"no cuda device: this llama.cpp sees CPU ({said})"
+    assert "-DGGML_VULKAN=on" in found.lacks("vulkan"), "what CUDA lacks says nothing of Vulkan"
+
+
+def test_memory_of_several_devices_adds_up():
+    devices = [
+        Device(name=f"CUDA{n}", description="x", type="gpu", memory_free_bytes=5, memory_total_bytes=9)
+        for n in (0, 1)
+    ]
+    assert Environment({}, "", False, devices).free_bytes("cuda") == 10
+
+
+def test_a_worker_s_environment_is_clean():
+    outside = {
+        "PATH": "/bin", "HOME": "/home/me", "LD_LIBRARY_PATH": "/lib", "OMP_NUM_THREADS": "3",
+        "GGML_METAL_NO_RESIDENCY": "1", "CUDA_VISIBLE_DEVICES": "0", "LLAMA_ATTN_ROT_DISABLE": "1",
+        "PYTHONPATH": "/evil", "PYTHONSTARTUP": "x", "VIRTUAL_ENV": "y", "PYTEST_CURRENT_TEST": "z",
+        "AWS_SECRET_ACCESS_KEY": "s", "GGUFBENCH_RPC": "r", "HF_TOKEN": "t",
+    }  # fmt: skip
+    inside = worker_environment({"OMP_WAIT_POLICY": "passive"}, outside)
+    dropped = {"PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "PYTEST_CURRENT_TEST", "AWS_SECRET_ACCESS_KEY",
+               "GGUFBENCH_RPC", "HF_TOKEN"}  # fmt: skip
+    assert set(inside) == set(outside) - dropped | {"GGML_NO_BACKTRACE", "OMP_WAIT_POLICY"}
+    assert set(compute_variables(outside)) == {
+        "OMP_NUM_THREADS", "GGML_METAL_NO_RESIDENCY", "CUDA_VISIBLE_DEVICES", "LLAMA_ATTN_ROT_DISABLE",
+    }  # fmt: skip
+    assert worker_environment({"OMP_NUM_THREADS": "1"}, outside)["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_worker_really_has_that_environment(script, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("GGML_SOMETHING", "1")
+    text = (
+        "import json, os; print(json.dumps({'event': 'done', 'env': dict(os.environ)}), flush=True); input()"
+    )
+    ended = launch({}, lambda _phase: 10, interpreter=script(text), env={"OMP_WAIT_POLICY": "passive"})
+    seen = ended.find("done")["env"]
+    assert "PYTHONPATH" not in seen
+    assert (seen["GGML_SOMETHING"], seen["OMP_WAIT_POLICY"]) == ("1", "passive")

@@ -1,0 +1,66 @@
+"""A peak by its parts."""
+
+import pytest
+
+from ggufbench.checks.memory import break_down
+
+MIB = 2**20
+Q4_0_MAPPED = {
+    "model": {"CPU_Mapped": 405 * MIB, "CPU_REPACK": 290 * MIB},
+    "KV": {"CPU": 48 * MIB},
+    "compute": {"CPU": 20 * MIB},
+    "output": {"CPU": 1 * MIB},
+}
+
+
+def test_each_buffer_goes_to_its_part():
+    found = break_down(Q4_0_MAPPED, 42 * MIB, 806 * MIB)
+    assert {name: size // MIB for name, size in found.parts.items()} == {
+        "interpreter": 42,
+        "mapped": 405,
+        "repacked": 290,
+        "weights": 0,
+        "kv": 48,
+        "compute": 20,
+        "other": 1,
+    }
+    assert found.expected_bytes == found.measured_bytes == 806 * MIB
+    assert (found.difference_bytes, found.explained) == (0, 1.0)
+    assert found.duplicate_bytes == 290 * MIB
+
+
+def test_weights_in_the_order_of_a_processor_s_own_instructions_are_repacked():
+    """As a build with AMX said of a gpt-oss: one part of it in each of three buffers."""
+    model = {"AMX": 54_400_123, "CPU_Mapped": 197_247_631, "CPU_REPACK": 120_324_096}
+    found = break_down({"model": model}, 0, 500 * MIB)
+    assert (found.parts["weights"], found.parts["repacked"]) == (0, 54_400_123 + 120_324_096)
+    assert found.duplicate_bytes == found.parts["repacked"]
+
+
+def test_weights_that_were_read_into_memory_are_no_duplicate():
+    buffers = {"model": {"CPU": 133 * MIB, "CPU_REPACK": 290 * MIB}, "RS": {"CPU": 5 * MIB}}
+    found = break_down(buffers, 42 * MIB, 500 * MIB)
+    assert (found.parts["weights"], found.parts["kv"]) == (133 * MIB, 5 * MIB)
+    assert found.duplicate_bytes == 0
+    assert found.difference_bytes == 30 * MIB
+    assert found.explained == pytest.approx(0.94)
+
+
+def test_what_lies_on_a_gpu_is_not_in_the_process():
+    buffers = {
+        "model": {"CUDA0": 4000 * MIB, "CPU_Mapped": 100 * MIB},
+        "compute": {"CUDA0": 300 * MIB, "CUDA_Host": 10 * MIB},
+    }
+    found = break_down(buffers, 40 * MIB, 150 * MIB)
+    assert found.expected_bytes == 150 * MIB
+
+
+def test_too_much_expected_is_as_bad_as_too_little():
+    assert break_down({}, 110, 100).explained == pytest.approx(break_down({}, 90, 100).explained) == 0.9
+    assert break_down({}, 1000, 100).explained == 0
+
+
+def test_a_file_that_is_mapped_while_its_weights_go_elsewhere_counts():
+    buffers = {"model": {"RPC0[127.0.0.1:50052]": 600 * MIB, "CPU_Mapped": 35 * MIB}}
+    assert break_down(buffers, 28 * MIB, 700 * MIB, 637 * MIB).parts["mapped"] == 637 * MIB
+    assert break_down(buffers, 28 * MIB, 700 * MIB).parts["mapped"] == 35 * MIB

@@ -1,0 +1,331 @@
+"""`ggufbench ab`, run as a user runs it: real models, real workers, each exit code of the gate."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ggufbench.comparing.ab import Question, measure, plan
+from ggufbench.comparing.arms import ArmSpec
+from ggufbench.launching.launcher import Interpreter
+from ggufbench.measuring.preparation import Request
+from ggufbench.records.comparison import Block, Comparison
+from ggufbench.records.comparisons import read_all_comparisons
+
+BREAKS = Path(__file__).parents[1] / "workers" / "breaks.py"
+
+
+@pytest.fixture
+def ab(tmp_path, gate_scenarios, llama_folder):
+    """A function: `ggufbench ab` on one tiny model; what it printed, with its JSON where it was asked for."""
+
+    def command(*arguments, models=llama_folder):
+        return [
+            sys.executable, "-m", "ggufbench.cli", "ab", "--models", str(models),
+            "--results", str(tmp_path / "results"), *map(str, arguments),
+        ]  # fmt: skip
+
+    def run(*arguments, models=llama_folder, env=None, scenarios=gate_scenarios):
+        folder = () if scenarios is None else ("--scenarios", scenarios)
+        done = subprocess.run(
+            command(*arguments, *folder, models=models),
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "160", **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        return done
+
+    run.results = tmp_path / "results"
+    run.command = command
+    return run
+
+
+def shown(run, *arguments) -> str:
+    """What `ggufbench show` says of the run."""
+    command = [sys.executable, "-m", "ggufbench.cli", "show", "--results", run.results, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def only_comparison(run) -> Comparison:
+    (found,) = read_all_comparisons(run.results)
+    return found
+
+
+def blocks_of(run) -> list[Block]:
+    return blocks_in(run.results)
+
+
+def blocks_in(results) -> list[Block]:
+    paths = sorted(results.glob("*/comparisons/*/block-*.json"))
+    return [Block.model_validate_json(path.read_bytes()) for path in paths]
+
+
+def test_the_same_environment_twice_is_no_regression_and_every_block_is_kept(ab, tmp_path):
+    summary = tmp_path / "summary.md"
+
+    done = ab("--baseline", ".", "--seed", 5, env={"GITHUB_STEP_SUMMARY": str(summary)})
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "llama-tiny-Q8_0-cpu: no regression" in done.stdout
+    assert "| decode |" in summary.read_text() and "no regression" in summary.read_text()
+    assert "llama-tiny-Q8_0-cpu: no regression" in shown(ab)
+    assert json.loads(shown(ab, "--json"))["comparisons"][0]["verdict"] == "no regression"
+    found, blocks = only_comparison(ab), blocks_of(ab)
+    assert [block.number for block in blocks] == list(range(len(blocks))) and len(blocks) == found.blocks + 1
+    assert found.seed == 5 and found.launches == 2 * len(blocks)
+    assert {tuple(block.order) for block in blocks} == {
+        ("baseline", "candidate"),
+        ("candidate", "baseline"),
+    }
+    assert all(cell.pairs >= 6 and len(cell.log_ratios) == found.blocks for cell in found.cells)
+    assert found.answers["baseline"] == found.answers["candidate"] != []
+
+
+def test_a_larger_context_is_a_regression_of_memory(ab, tmp_path, setting_file):
+    old, new = setting_file(tmp_path / "old.toml"), setting_file(tmp_path / "new.toml", n_ctx=8192)
+
+    done = ab("--baseline", old, "--candidate", new, "--json", scenarios=None)
+
+    assert done.returncode == 10, done.stdout + done.stderr
+    (comparison,) = json.loads(done.stdout)["comparisons"]
+    verdicts = {cell["metric"]: cell for cell in comparison["cells"]}
+    memory = verdicts["peak_rss_bytes"]
+    assert memory["verdict"] == comparison["verdict"] == "regression"
+    assert memory["pairs"] >= 10 and memory["low"] > memory["tolerance"] - 0.05
+    assert memory["p_regression"] <= 0.05 and memory["change"] > memory["tolerance"]
+
+
+def test_a_smaller_context_is_an_improvement(ab, tmp_path, setting_file):
+    old, new = setting_file(tmp_path / "old.toml", n_ctx=8192), setting_file(tmp_path / "new.toml")
+
+    done = ab("--baseline", old, "--candidate", new, scenarios=None)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {c.metric: c.verdict for c in only_comparison(ab).cells}["peak_rss_bytes"] == "improvement"
+
+
+def test_a_candidate_that_cannot_run_what_the_baseline_measured_is_no_pass(ab, tmp_path, setting_file):
+    old, new = setting_file(tmp_path / "old.toml"), setting_file(tmp_path / "new.toml", device='"vulkan"')
+
+    done = ab("--baseline", old, "--candidate", new, scenarios=None)
+
+    assert done.returncode == 11, done.stdout + done.stderr
+    assert "missing" in done.stdout and "the candidate cannot run it: no vulkan device" in done.stdout
+
+
+def test_without_a_baseline_there_is_no_pass_either(ab, tmp_path, setting_file):
+    old, new = setting_file(tmp_path / "old.toml", device='"vulkan"'), setting_file(tmp_path / "new.toml")
+
+    done = ab("--baseline", old, "--candidate", new, scenarios=None)
+
+    assert done.returncode == 12, done.stdout + done.stderr
+    assert "the baseline cannot run it: no vulkan device" in done.stdout
+
+
+def test_a_python_without_the_library_has_nothing_to_compare(ab, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+
+    done = ab("--baseline", tmp_path / "bare")
+
+    assert done.returncode == 12, done.stdout + done.stderr
+    assert "has no llama-cpp-python" in done.stdout
+
+
+def test_a_time_budget_leaves_it_inconclusive_which_strict_does_not_let_pass(ab):
+    lenient = ab("--baseline", ".", "--time-budget", "3s")
+    strict = ab("--baseline", ".", "--time-budget", "3s", "--strict")
+
+    assert (lenient.returncode, strict.returncode) == (0, 13), lenient.stdout + strict.stdout
+    assert "inconclusive" in strict.stdout and "the time budget ended after" in strict.stdout
+
+
+def test_no_model_is_no_pass(ab, tmp_path):
+    (tmp_path / "empty").mkdir()
+
+    done = ab("--baseline", ".", models=tmp_path / "empty")
+
+    assert done.returncode == 14
+    assert "No model was found" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "there is nothing to compare with"),
+        (("--baseline", "no-such-thing"), "no-such-thing"),
+        (("--baseline", ".", "--scenario", "cpuu"), "did you mean cpu"),
+        (("--baseline", ".", "--anchor", "."), "is no pinned release"),
+        (("--baseline", ".", "--match", "gemma"), "no model matches"),
+        (("--baseline", ".", "--time-budget", "soon"), "is not a duration"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_sentence_and_exit_2(ab, arguments, sentence):
+    done = ab(*arguments)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_scenario_file_compares_with_another_one_of_the_same_work_only(ab, tmp_path, setting_file):
+    old = setting_file(tmp_path / "old.toml")
+    other = tmp_path / "other.toml"
+    other.write_text(old.read_text().replace("generated_tokens = 16", "generated_tokens = 17"))
+
+    alone = ab("--baseline", old, scenarios=None)
+    unequal = ab("--baseline", old, "--candidate", other, scenarios=None)
+
+    assert (alone.returncode, unequal.returncode) == (2, 2)
+    assert "compares with another scenario file only" in alone.stderr
+    assert "ask for different work" in unequal.stderr
+
+
+def test_another_answer_is_broken_unless_it_was_accepted(ab, tmp_path, model_folder, setting_file):
+    """The cache of keys in 4 bits changes what a model answers."""
+    old, new = setting_file(tmp_path / "old.toml"), setting_file(tmp_path / "new.toml", type_k='"q4_0"')
+    models = tmp_path / "qwen"
+    models.mkdir()
+    shutil.copy(model_folder / "qwen3-tiny-Q4_0.gguf", models)
+    command = ("--baseline", old, "--candidate", new)
+
+    refused = ab(*command, models=models, scenarios=None)
+    accepted = ab(*command, "--allow-other-answers", models=models, scenarios=None)
+
+    assert refused.returncode == 11, refused.stdout + refused.stderr
+    assert "the 32 greedy tokens of the candidate are others" in refused.stdout
+    assert accepted.returncode == 0, accepted.stdout + accepted.stderr
+
+
+def test_ctrl_c_keeps_every_block_and_a_comparison(ab, tmp_path, gate_scenarios):
+    process = subprocess.Popen(
+        ab.command("--baseline", ".", "--scenarios", gate_scenarios),
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "160"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: len(list(ab.results.glob("*/comparisons/*/block-*.json"))) >= 2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "interrupted by Ctrl-C after" in output
+    assert only_comparison(ab).verdict == "inconclusive" and len(blocks_of(ab)) >= 2
+
+
+def test_a_full_disk_costs_no_verdict(ab, tmp_path):
+    ab.results.write_text("not a folder")
+
+    done = ab("--baseline", ".")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no regression" in done.stdout
+    assert "measured, but not kept" in done.stderr and str(ab.results) in done.stderr
+
+
+def wait_for(condition, seconds=60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("way", "words"), [("crash", "crashed"), ("hang", "hung"), ("fail", "failed")])
+def test_a_candidate_whose_worker_breaks_is_broken(broken_worker, way, words):
+    comparison = broken_worker("candidate", way)
+
+    assert (comparison.verdict, comparison.launches) == ("broken", 2), comparison.reason
+    assert comparison.reason.startswith(f"the candidate {words}: ")
+    assert all(cell.verdict == "broken" for cell in comparison.cells)
+
+
+def test_a_baseline_whose_worker_breaks_is_missing(broken_worker):
+    comparison = broken_worker("baseline", "crash")
+
+    assert (comparison.verdict, comparison.lacking) == ("missing", "baseline")
+    assert comparison.reason.startswith("the baseline crashed: ")
+
+
+@pytest.fixture
+def broken_worker(llama_folder, gate_scenarios, tmp_path, monkeypatch):
+    """A function: one arm's worker breaks that way at its first prompt, and the other's does not."""
+
+    def compare(role: str, way: str) -> Comparison:
+        monkeypatch.setenv("LLAMA_TEST_BREAKS", way)
+        request = Request(
+            [llama_folder], scenario_folder=gate_scenarios, results=tmp_path / "r", deadline_scale=0.05
+        )
+        question = Question(request, ".")
+        planned = plan(question)
+        breaking = replace(planned.arms[role], interpreter=Interpreter(entry=BREAKS))
+        arms = {**planned.arms, role: breaking}
+        answer = measure(question, replace(planned, arms=arms))
+        (comparison,) = answer.comparisons
+        return comparison
+
+    return compare
+
+
+def test_an_anchor_is_measured_in_each_block_and_history_finds_it(llama_folder, gate_scenarios, tmp_path):
+    """The anchor here is this environment, under a release's name: what counts is the third arm."""
+    request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path / "results")
+    question = Question(request, ".", anchor="llama-cpp-python==0.0.1", seed=1)
+    planned = plan(replace(question, anchor=None))
+    anchor = replace(planned.arms["baseline"], spec=ArmSpec("llama-cpp-python==0.0.1", "requirement"))
+    (entry,) = planned.entries
+    three = replace(entry, cases={**entry.cases, "anchor": entry.cases["baseline"]})
+    arms = {**planned.arms, "anchor": anchor}
+
+    (comparison,) = measure(question, replace(planned, arms=arms, entries=[three])).comparisons
+
+    orders = {tuple(block.order) for block in blocks_in(tmp_path / "results")}
+    assert all(sorted(order) == ["anchor", "baseline", "candidate"] for order in orders) and len(orders) > 2
+    anchored = [cell for cell in comparison.cells if cell.against == "anchor"]
+    assert len(anchored) == 4 and all(len(cell.log_ratios) >= 6 for cell in anchored)
+    done = subprocess.run(
+        [sys.executable, "-m", "ggufbench.cli", "history", "--results", tmp_path / "results", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "llama-cpp-python==0.0.1" in done.stdout and "llama-tiny-Q8_0-cpu" in done.stdout
+
+
+def test_a_baseline_that_is_the_anchor_is_measured_once(llama_folder, gate_scenarios, tmp_path):
+    request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path / "results")
+    question = Question(request, ".", seed=1)
+    planned = plan(question)
+    pinned = replace(planned.arms["baseline"], spec=ArmSpec("llama-cpp-python==0.0.1", "requirement"))
+    asked = replace(question, baseline=pinned.spec.name, anchor=pinned.spec.name)
+
+    answer = measure(asked, replace(planned, arms={**planned.arms, "baseline": pinned}))
+
+    (comparison,) = answer.comparisons
+    assert [arm.role for arm in comparison.arms] == ["baseline", "candidate", "anchor"]
+    assert comparison.launches == 2 * (comparison.blocks + 1)
+    both = {cell.against: cell for cell in comparison.cells if cell.metric == "peak_rss_bytes"}
+    assert both["anchor"].log_ratios == both["baseline"].log_ratios != []
+
+
+@pytest.mark.parametrize(("provider", "more"), [("transformers", 'dtype = "float32"\n'), ("langchain", "")])
+def test_what_is_compared_or_built_upon_is_gated_only_where_it_is_named(
+    provider, more, llama_folder, gate_scenarios, tmp_path
+):
+    """Beside llama.cpp's scenarios lie a baseline and a chat model, as in the ones that ggufbench ships."""
+    folder = shutil.copytree(gate_scenarios, tmp_path / "scenarios")
+    (folder / "other.toml").write_text(f'provider = "{provider}"\n[setting]\ndevice = "cpu"\n{more}')
+    request = Request([llama_folder], scenario_folder=folder, results=tmp_path / "results")
+    unnamed = plan(Question(request, ".")).entries
+    named = plan(Question(replace(request, scenarios=["other"]), ".")).entries
+    assert unnamed and all(entry.cases["candidate"].scenario.provider == "engine" for entry in unnamed)
+    assert [entry.cases["candidate"].scenario.provider for entry in named] == [provider]

@@ -1,0 +1,172 @@
+"""What llama-bench is given, what is refused, and how its output is read. The program is a fake here."""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ggufbench.calibration.probe import Environment
+from ggufbench.comparing.llama_bench import (
+    LlamaBenchError,
+    bench_arguments,
+    check_program,
+    parse_output,
+    run_llama_bench,
+)
+from ggufbench.records.schema import Device
+from ggufbench.worker.job import Workload
+
+WORK = Workload(prompt_tokens=512, generated_tokens=64, depth=0, repetitions=2)
+ROW = {
+    "build_commit": "0c1e570",
+    "build_number": 1,
+    "n_depth": 0,
+    "samples_ns": [2_000_000_000, 1_000_000_000],
+}
+PROMPT, DECODE = {**ROW, "n_prompt": 512, "n_gen": 0}, {**ROW, "n_prompt": 0, "n_gen": 64}
+NO_DEVICES = Environment({}, "", supports_rpc=False, devices=[])
+
+
+@pytest.fixture
+def case(llama_folder, plan_cases):
+    return plan_cases(llama_folder).cases[0]
+
+
+def options(case, environment=NO_DEVICES) -> dict[str, str]:
+    arguments = bench_arguments(case, environment)
+    return dict(zip(arguments[::2], arguments[1::2], strict=True))
+
+
+def test_every_setting_is_given(case):
+    setting = replace(
+        case.setting, flash_attn="on", type_k="q8_0", load_mode="none", repack=False, offload_kqv=False
+    )
+    given = options(replace(case, setting=setting))
+    assert given == {
+        "-m": str(case.model.path),
+        "-p": "100", "-n": "16", "-d": "0", "-r": "2",
+        "-b": "64", "-ub": "64", "-t": "1",
+        "-ctk": "q8_0", "-ctv": "f16", "-fa": "on",
+        "-lm": "none", "--repack": "0", "-nkvo": "1",
+        "-dev": "none", "-ngl": "0", "-sm": "layer", "-mg": "0",
+        "-o": "json",
+    }  # fmt: skip
+
+
+def test_devices_are_named_and_servers_come_before_them(case):
+    setting = replace(case.setting, device="rpc", rpc_servers="127.0.0.1:5", n_gpu_layers=3, main_gpu=1)
+    devices = [Device(name=n, description="", type="gpu", memory_free_bytes=1, memory_total_bytes=1)
+               for n in ("CPU", "RPC0", "RPC1", "CUDA0")]  # fmt: skip
+    found = Environment({}, "", supports_rpc=True, devices=devices)
+    arguments = bench_arguments(replace(case, setting=setting), found)
+    assert arguments[:2] == ["-rpc", "127.0.0.1:5"]
+    given = options(replace(case, setting=setting), found)
+    assert (given["-dev"], given["-ngl"], given["-sm"], given["-mg"]) == ("RPC0/RPC1", "3", "layer", "1")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n_threads_batch": 2}, "n_threads_batch = 2; make them equal"),
+        ({"type_k": "f32"}, 'cannot take type_k = "f32"; it knows f16, bf16'),
+        ({"type_v": "f32"}, 'cannot take type_v = "f32"'),
+    ],
+)
+def test_what_it_cannot_be_given_is_refused(case, change, words):
+    with pytest.raises(LlamaBenchError) as refused:
+        bench_arguments(replace(case, setting=replace(case.setting, **change)), NO_DEVICES)
+    assert words in str(refused.value)
+
+
+def test_a_path_with_a_comma_is_refused(case):
+    model = replace(case.model, path=Path("/models/a,b.gguf"))
+    with pytest.raises(LlamaBenchError, match=r"at its commas; rename /models/a,b\.gguf"):
+        bench_arguments(replace(case, model=model), NO_DEVICES)
+
+
+def test_its_samples_are_read():
+    run = parse_output(json.dumps([DECODE, PROMPT]).encode(), WORK, 3.5)
+    assert (run.build_commit, run.build_number, run.wall_seconds) == ("0c1e570", 1, 3.5)
+    assert run.prompt_seconds == run.decode_seconds == [2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        (b"", "printed nothing in place of JSON"),
+        (b"| model |", "printed '| model |' in place of JSON"),
+        (b"[" * 100_000, "in place of JSON"),
+        (b"{}", "not a list of tests"),
+        (b"[1]", "not a list of tests"),
+        (json.dumps([PROMPT]).encode(), "0 tests with n_prompt = 0, n_gen = 64, n_depth = 0"),
+        (json.dumps([PROMPT, PROMPT, DECODE]).encode(), "2 tests with n_prompt = 512"),
+        (json.dumps([PROMPT, {**DECODE, "n_depth": 5}]).encode(), "0 tests with n_prompt = 0"),
+        (json.dumps([PROMPT, {**DECODE, "samples_ns": [1]}]).encode(), "no samples_ns of 2 repetitions"),
+        (json.dumps([PROMPT, {**DECODE, "samples_ns": [1, 0]}]).encode(), "no samples_ns"),
+        (json.dumps([PROMPT, {**DECODE, "samples_ns": [1, "2"]}]).encode(), "no samples_ns"),
+        (json.dumps([PROMPT, {**DECODE, "samples_ns": [1, 1e400]}]).encode(), "no samples_ns"),
+        (json.dumps([PROMPT, {**DECODE, "samples_ns": None}]).encode(), "no samples_ns"),
+    ],
+)
+def test_anything_else_is_one_sentence(output, words):
+    with pytest.raises(LlamaBenchError) as refused:
+        parse_output(output, WORK, 1.0)
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_program_that_cannot_be_started_is_named(tmp_path):
+    with pytest.raises(LlamaBenchError, match=r"no llama-bench at .*missing; build one with tools/"):
+        check_program(tmp_path / "missing")
+    (tmp_path / "text").write_text("x")
+    with pytest.raises(LlamaBenchError, match="is not executable"):
+        check_program(tmp_path / "text")
+    (tmp_path / "text").chmod(0o755)
+    program = check_program(tmp_path / "text")
+    with pytest.raises(LlamaBenchError, match="cannot be started"):
+        run_llama_bench(program, [], WORK, {}, 10)
+
+
+@pytest.fixture
+def run_fake(fake_llama_bench, tmp_path):
+    """A function: one run of the fake in a mode."""
+
+    def run(mode: str, deadline_seconds: float = 30):
+        arguments = ["-p", "512", "-n", "64", "-d", "0", "-r", "2"]
+        env = {"LLAMA_FAKE_FOLDER": str(tmp_path), "PATH": os.environ["PATH"]}
+        return run_llama_bench(fake_llama_bench(mode), arguments, WORK, env, deadline_seconds)
+
+    return run
+
+
+def test_a_run_returns_the_samples(run_fake):
+    run = run_fake("fast")
+    assert (run.build_commit, run.build_number, run.prompt_seconds) == ("1234567", 42, [1e-6, 1e-6])
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("crashes", "llama-bench crashed (SIGABRT): fake: a last word"),
+        ("refuses", "llama-bench ended with exit code 1: error: invalid parameter for argument: -lm"),
+        ("text", "in place of JSON"),
+        ("silent", "printed nothing"),
+        ("other-work", "0 tests with n_prompt = 0"),
+    ],
+)
+def test_a_run_that_breaks_says_how(run_fake, mode, words):
+    with pytest.raises(LlamaBenchError) as broke:
+        run_fake(mode)
+    assert words in str(broke.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_run_that_hangs_is_ended(run_fake, tmp_path, wait_until):
+    with pytest.raises(LlamaBenchError, match="did not end within 2 s"):
+        run_fake("hangs", deadline_seconds=2)
+    pid = int((tmp_path / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, signal.SIG_DFL)

@@ -1,0 +1,107 @@
+"""The worker that does more than it reports: what a comparison must find out, and no scenario can ask for."""
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ggufbench.launching.launcher import launch
+from ggufbench.planning.scenario import ScenarioError, load_scenarios
+from ggufbench.records.schema import Outcome
+from ggufbench.worker.job import Workload
+from ggufbench.worker.steps import spread
+
+
+@pytest.fixture
+def run(llama_folder, plan_cases):
+    """A function that runs one launch with hidden work; the context holds 256 tokens."""
+    case = plan_cases(llama_folder, launches=1).cases[0]
+
+    def once(hidden_work, **workload):
+        chosen = dataclasses.replace(case, workload=Workload(repetitions=1, **workload))
+        job = chosen.job(1, hidden_work=hidden_work).to_json()
+        return launch(job, lambda _phase: 60)
+
+    return once
+
+
+def samples(ended, phase):
+    assert ended.outcome is Outcome.MEASURED, ended.reason
+    return [event for event in ended.events if event["event"] == "sample" and event["phase"] == phase]
+
+
+def test_it_reports_what_was_asked_with_the_time_of_all(run):
+    ended = run(0.1, prompt_tokens=30, generated_tokens=48)
+    warmup, decoded = samples(ended, "decode")
+    assert (decoded["tokens"], len(decoded["token_seconds"])) == (48, 48)
+    assert sum(decoded["token_seconds"]) == pytest.approx(decoded["seconds"])
+    assert all(seconds > 0 for seconds in decoded["token_seconds"])
+    assert warmup["tokens"] == len(warmup["token_seconds"]) == 8
+    assert [sample["tokens"] for sample in samples(ended, "prompt")] == [64, 30]
+    honest = run(0.0, prompt_tokens=30, generated_tokens=48)
+    assert honest.find("digest") == ended.find("digest"), "it answers as before"
+
+
+@pytest.mark.parametrize(
+    ("hidden_work", "really"), [(0.0, 48), (0.1, 53), (0.5, 72)], ids=["none", "a tenth", "half"]
+)
+def test_it_decodes_exactly_so_many_more(run, hidden_work, really):
+    """A context with room for that many is enough, and one token less is not."""
+    fits = run(hidden_work, prompt_tokens=1, generated_tokens=48, depth=256 - really)
+    assert samples(fits, "decode")[-1]["tokens"] == 48
+    too_deep = run(hidden_work, prompt_tokens=1, generated_tokens=48, depth=257 - really)
+    assert (too_deep.outcome, too_deep.phase) == (Outcome.FAILED, "decode")
+    assert "no room" in too_deep.reason
+
+
+def test_a_prompt_is_longer_by_the_same_share(run):
+    fits = run(0.1, prompt_tokens=100, generated_tokens=1, depth=256 - 110)
+    assert samples(fits, "prompt")[-1]["tokens"] == 100
+    too_deep = run(0.1, prompt_tokens=100, generated_tokens=1, depth=257 - 110)
+    assert (too_deep.outcome, too_deep.phase) == (Outcome.FAILED, "prompt")
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_that_is_none_is_refused(run, share):
+    assert "not a share from 0 to 1" in run(share).reason
+
+
+@pytest.mark.parametrize("table", ["", "[setting]", "[workload]", "[gate]", "[tolerance]"])
+def test_no_scenario_file_can_ask_for_it(scenario_folder, tmp_path, table):
+    (tmp_path / "targets.toml").write_text((scenario_folder / "targets.toml").read_text())
+    text = (scenario_folder / "cpu.toml").read_text()
+    line = "hidden_work = 0.1\n"
+    at = text.find(table) + len(table) + 1 if table in text else None
+    spoiled = f"{text}\n{table}\n{line}" if at is None else f"{text[:at]}\n{line}{text[at:]}"
+    (tmp_path / "cpu.toml").write_text(line + text if not table else spoiled)
+    with pytest.raises(ScenarioError, match=r"unknown key .*hidden_work"):
+        load_scenarios(tmp_path)
+
+
+times = st.lists(st.floats(1e-6, 10), min_size=1, max_size=60)
+
+
+@given(times, st.data())
+def test_spreading_keeps_the_time_and_the_order(seconds, data):
+    count = data.draw(st.integers(1, len(seconds)))
+    found = spread(seconds, count)
+    assert len(found) == count
+    assert sum(found) == pytest.approx(sum(seconds))
+    for index in range(count + 1):
+        passed = sum(found[:index])
+        whole = math.floor(len(seconds) * index / count)
+        assert sum(seconds[:whole]) <= passed + 1e-9
+        assert passed <= sum(seconds[: whole + 1]) + 1e-9
+
+
+@given(times)
+def test_as_many_tokens_keep_their_times(seconds):
+    assert spread(seconds, len(seconds)) == seconds
+
+
+@given(st.floats(1e-6, 1), st.integers(1, 60), st.integers(0, 60))
+def test_equal_times_stay_equal(second, count, more):
+    found = spread([second] * (count + more), count)
+    assert found == pytest.approx([second * (count + more) / count] * count)

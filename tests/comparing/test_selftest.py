@@ -1,0 +1,93 @@
+"""`ggufbench selftest`: its sessions, the tally of all of them, and the worker that hides work."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from ggufbench.comparing.ab import Question, measure, plan
+from ggufbench.comparing.selftest import CONTROL, NULL, Selftest, Tally, tallies
+from ggufbench.measuring.preparation import Request
+from ggufbench.records.comparison import Verdict
+from ggufbench.records.comparisons import read_all_comparisons
+
+
+@pytest.fixture
+def selftest(tmp_path, gate_scenarios, llama_folder):
+    """A function: `ggufbench selftest --json` on one tiny model."""
+
+    def run(*arguments):
+        return subprocess.run(
+            [
+                sys.executable, "-m", "ggufbench.cli", "selftest", "--models", str(llama_folder),
+                "--scenarios", str(gate_scenarios), "--results", str(tmp_path / "results"), "--json",
+                *arguments,
+            ],
+            env={**os.environ},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def test_sessions_of_a_against_a_add_up_over_runs(selftest):
+    first, second = (selftest("--sessions", "1", "--controls", "0") for _ in range(2))
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    null, control = json.loads(second.stdout)["tally"]
+    assert (null["kind"], null["sessions"], null["regressions"]) == (NULL, 2, 0)
+    assert null["bound"] == pytest.approx(1 - 0.05**0.5)
+    assert "0 alarms in 2 sessions" in null["sentence"]
+    assert (control["kind"], control["sessions"]) == (CONTROL, 0)
+
+
+def test_a_worker_that_does_twice_what_it_reports_is_found(llama_folder, gate_scenarios, tmp_path):
+    request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path)
+    question = Question(request, ".", purpose=CONTROL, hidden_work=1.0)
+
+    (comparison,) = measure(question, plan(question)).comparisons
+
+    cells = {cell.metric: cell for cell in comparison.cells}
+    assert comparison.verdict == cells["decode_tokens_per_second"].verdict == "regression"
+    assert 0.6 < cells["decode_tokens_per_second"].change < 2
+    assert cells["peak_rss_bytes"].verdict == "no regression"
+    (kept,) = read_all_comparisons(tmp_path)
+    null, control = tallies([kept], kept.machine.fingerprint, kept.case_id)
+    assert (null.sessions, control.sessions, control.regressions) == (0, 1, 1)
+    assert control.bound == pytest.approx(0.05)
+    assert [tally.sessions for tally in tallies([kept], "another machine", kept.case_id)] == [0, 0]
+    check_exit_codes(kept)
+
+
+def check_exit_codes(control) -> None:
+    """0 only where both kinds behave."""
+    null = control.model_copy(update={"purpose": NULL, "verdict": Verdict.NO_REGRESSION})
+    alarm = null.model_copy(update={"verdict": Verdict.REGRESSION})
+    missed = control.model_copy(update={"verdict": Verdict.NO_REGRESSION})
+    ended = null.model_copy(update={"reason": "9 of 9 blocks were disturbed"})
+    for found, code in (
+        ([null, control], 0), ([alarm, control], 10), ([null, missed], 11), ([ended], 14), ([], 14),
+    ):  # fmt: skip
+        assert Selftest([Answered(found)], [], "case").exit_code == code
+
+
+class Answered:
+    """An answer that holds these comparisons."""
+
+    interrupted = False
+
+    def __init__(self, comparisons):
+        self.comparisons = comparisons
+
+
+def test_a_tally_proves_what_its_counts_allow():
+    clean = Tally(NULL, 20, 0, 280)
+    assert clean.bound == pytest.approx(0.139, abs=5e-4) and clean.mean_launches == 14
+    assert replace(clean, kind=CONTROL, regressions=20).bound == pytest.approx(0.861, abs=5e-4)
+    assert Tally(NULL, 0, 0, 0).mean_launches is None

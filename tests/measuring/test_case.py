@@ -1,0 +1,485 @@
+"""Measuring real models in real worker processes, and every way in which that can end."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ggufbench.analysis.advice import advise
+from ggufbench.calibration.limits import machine_limits
+from ggufbench.checks.interference import Disturbance
+from ggufbench.launching.launcher import Interpreter, launch
+from ggufbench.measuring.case import Interrupted, _launches, _Progress, measure_case
+from ggufbench.modelkit import SynthSpec, synthesize
+from ggufbench.planning.scenario import Tolerance
+from ggufbench.records.samples import metric_samples
+from ggufbench.records.schema import Outcome
+from ggufbench.records.store import read_record, write_record
+
+PHASES = ["import", "load", "first_decode", "prompt", "decode", "digest", "exit"]
+
+
+def at_phase(phase, act):
+    """An observer that acts on the worker when a phase begins, and remembers which process it was."""
+
+    def observer(moment):
+        if moment.phase == phase:
+            observer.pid = moment.pid
+            act(moment.pid)
+
+    return observer
+
+
+def test_every_architecture_is_measured_on_the_cpu(model_folder, plan_cases, make_bench):
+    prepared = plan_cases(model_folder)
+    assert [case.id for case in prepared.cases] == [
+        "gpt-oss-tiny-MXFP4-cpu",
+        "llama-tiny-Q8_0-cpu",
+        "qwen3-tiny-Q4_0-cpu",
+    ]
+    for case in prepared.cases:
+        record = measure_case(case, make_bench(prepared))
+        assert record.outcome is Outcome.MEASURED, record.reason
+        assert [launch.outcome for launch in record.launches] == [Outcome.MEASURED] * 2
+        assert {"load_seconds", "ready_seconds", "prompt_tokens_per_second"} <= set(record.summary)
+        assert record.summary["prompt_tokens_per_second"].samples == 4
+        assert record.summary["load_seconds"].samples == 2
+        assert record.summary["peak_rss_bytes"].minimum > case.model.tensor_bytes
+        assert set(record.launches[0].effective.layers) == {"CPU"}
+        assert record.provider.devices[0].name == "CPU"
+        assert {target.name: target.status for target in record.targets} == {
+            "load": "met",
+            "cold load": "not applicable",
+            "memory": "met",
+        }
+
+
+def test_settings_are_read_back_from_the_library(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1)
+    case = prepared.cases[0]
+    setting = dataclasses.replace(
+        case.setting, load_mode="none", flash_attn="off", type_k="q8_0", n_threads=2, n_batch=32, n_ubatch=32
+    )
+    effective = (
+        measure_case(dataclasses.replace(case, setting=setting), make_bench(prepared)).launches[0].effective
+    )
+    assert effective.load_mode == "none"
+    assert effective.flash_attn == "off"
+    assert (effective.type_k, effective.type_v) == ("q8_0", "f16")
+    assert (effective.n_ctx, effective.n_batch, effective.n_ubatch, effective.n_threads) == (256, 32, 32, 2)
+
+
+def test_a_prompt_longer_than_a_batch_and_a_depth_are_measured(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1)
+    case = prepared.cases[0]
+    workload = dataclasses.replace(case.workload, prompt_tokens=150, depth=100)
+    record = measure_case(dataclasses.replace(case, workload=workload), make_bench(prepared))
+    assert record.outcome is Outcome.MEASURED, record.reason
+    assert all(sample.tokens == 150 for sample in record.launches[0].samples if sample.phase == "prompt")
+
+
+def test_each_launch_proves_that_it_did_the_same_work(model_folder, plan_cases, make_bench):
+    prepared = plan_cases(model_folder)
+    digests = [
+        {launch.digest for launch in measure_case(case, make_bench(prepared)).launches}
+        for case in prepared.cases
+    ]
+    assert [len(of_one_model) for of_one_model in digests] == [1, 1, 1]
+    assert len(set.union(*digests)) == 3, "other weights, other tokens"
+
+
+def test_each_sample_has_the_kernel_s_evidence(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1)
+    (launch,) = measure_case(prepared.cases[0], make_bench(prepared)).launches
+    for sample in launch.samples:
+        evidence = sample.evidence
+        assert {"cpu_seconds", "involuntary_switches", "major_faults", "machine_busy_seconds"} <= set(
+            evidence
+        )
+        assert sample.seconds <= evidence["wall_seconds"] < sample.seconds + 0.5
+        # No upper bound: a thread that spun idly after loading is only accounted when it goes to sleep.
+        assert evidence["cpu_seconds"] > 0
+
+
+def test_the_native_log_is_kept_once_and_names_no_folder_of_the_user(
+    llama_folder, plan_cases, make_bench, monkeypatch
+):
+    prepared = plan_cases(llama_folder)
+    monkeypatch.chdir(llama_folder.parent)
+    first, second = measure_case(prepared.cases[0], make_bench(prepared)).launches
+    assert any("from models/llama-tiny-Q8_0.gguf" in line for line in first.log)
+    assert not any(str(llama_folder) in line for line in first.log)
+    assert second.log == []
+
+
+def test_a_cold_load_is_measured_apart_from_warm_ones(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1, cold_launches=1)
+    cold, warm = measure_case(prepared.cases[0], make_bench(prepared)).launches
+    assert (cold.load_only, cold.page_cache.state) == (True, "cold")
+    assert cold.page_cache.resident_fraction <= 0.02
+    assert (warm.load_only, warm.page_cache.state) == (False, "warm")
+    assert warm.page_cache.resident_fraction >= 0.99
+    assert [sample.phase for sample in cold.samples] == ["load", "first_decode"]
+    assert cold.digest is None and warm.digest
+    size = prepared.cases[0].model.file_size_bytes
+    assert set(metric_samples(cold, size)) & {"cold_ready_seconds", "ready_seconds"} == {"cold_ready_seconds"}
+    assert "peak_rss_bytes" not in metric_samples(cold, size), "it has read no prompt"
+    assert {"major_faults", "minor_faults"} <= set(cold.samples[0].evidence)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a tmpfs is Linux's")
+def test_a_file_in_memory_is_never_cold(model_folder, plan_cases, make_bench):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        shutil.copy(model_folder / "llama-tiny-Q8_0.gguf", memory)
+        prepared = plan_cases(Path(memory), launches=1, cold_launches=1)
+        record = measure_case(prepared.cases[0], make_bench(prepared))
+    assert [launch.page_cache.asked for launch in record.launches] == ["cold", "warm"]
+    assert [launch.page_cache.state for launch in record.launches] == ["warm", "warm"]
+    assert "cold_load_seconds" not in record.summary
+    assert record.summary["load_seconds"].samples == 2
+    assert any("no cold load was measured, because 100 %" in sentence for sentence in advise(record))
+
+
+def test_a_large_parent_changes_no_peak(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1)
+
+    def peak():
+        return measure_case(prepared.cases[0], make_bench(prepared)).summary["peak_rss_bytes"].median
+
+    alone = peak()
+    ballast = bytearray(b"x") * 2**30
+    assert peak() == pytest.approx(alone, rel=0.01)
+    assert len(ballast) == 2**30, "it was there all the time"
+
+
+def test_each_phase_has_a_peak_of_its_own(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1)
+    (launch,) = measure_case(prepared.cases[0], make_bench(prepared)).launches
+    marks = {mark.after: mark.figures for mark in launch.marks}
+    assert list(marks) == ["import", "load", "first_decode", "prompt", "decode", "digest", "exit"]
+    assert marks["import"]["peak_rss_bytes"] < marks["load"]["peak_rss_bytes"]
+    assert all(figures["pss_bytes"] <= figures["rss_bytes"] for figures in marks.values())
+    assert all(figures["rss_bytes"] <= figures["peak_rss_bytes"] for figures in marks.values())
+
+
+def test_the_peak_is_read_after_a_whole_ubatch(llama_folder, plan_cases, make_bench):
+    """A short prompt alone would leave most of the compute buffers untouched."""
+    prepared = plan_cases(llama_folder, launches=1)
+    case = prepared.cases[0]
+    workload = dataclasses.replace(case.workload, prompt_tokens=2)
+    (launch,) = measure_case(dataclasses.replace(case, workload=workload), make_bench(prepared)).launches
+    tokens = [(s.warmup, s.tokens) for s in launch.samples if s.phase == "prompt"]
+    assert tokens == [(True, 64), (False, 2), (False, 2)]
+
+
+@pytest.fixture
+def busy_machine():
+    """Every core is taken by two processes that are not ours: their parent has ended. Returns their ids."""
+    hog = f"{sys.executable} -c 'while True: pass' >/dev/null 2>&1 & echo $!"
+    command = "; ".join([hog] * 2 * (psutil.cpu_count() or 1))
+    started = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
+    pids = [int(pid) for pid in started.stdout.split()]
+    yield pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_busy_machine_is_the_outcome_and_no_disturbed_sample_counts(
+    tmp_path, plan_cases, make_bench, busy_machine
+):
+    # Large enough for samples of a tenth of a second: the scheduler lets shorter ones pass undisturbed.
+    synthesize(tmp_path / "llama-20m-Q8_0.gguf", SynthSpec("llama", 20_000_000, "Q8_0", vocabulary=2048))
+    prepared = plan_cases(tmp_path, launches=1)
+    case = prepared.cases[0]
+    case = dataclasses.replace(
+        case,
+        scenario=case.scenario.model_copy(update={"tolerance": Tolerance()}),
+        workload=dataclasses.replace(case.workload, generated_tokens=250, prompt_tokens=250),
+    )
+    record = measure_case(case, make_bench(prepared))
+    assert record.outcome is Outcome.ENVIRONMENT, record.environment
+    assert "end other work" in record.reason
+    assert {process.pid for process in record.environment.processes} & set(busy_machine)
+    launch = record.launches[0]
+    samples = metric_samples(launch, case.model.file_size_bytes)
+    for phase in ("prompt", "decode"):
+        timed = [s for s in launch.samples if s.phase == phase and not s.warmup]
+        clean = [s for s in timed if not s.disturbed]
+        assert len(samples[f"{phase}_tokens_per_second"]) == len(clean)
+        assert len(timed) == min(4, 2 + len(timed) - len(clean)), "each disturbed sample is taken once more"
+
+
+def test_a_disturbed_load_is_measured_again_at_most_as_often_as_there_are_launches(
+    llama_folder, plan_cases, make_bench
+):
+    prepared = plan_cases(llama_folder, launches=1)
+    case = prepared.cases[0]
+    (clean,) = measure_case(case, make_bench(prepared)).launches
+    reason = Disturbance("waiting", 0.5)
+    samples = [
+        s.model_copy(update={"disturbed": [reason]}) if s.phase == "load" else s for s in clean.samples
+    ]
+    disturbed = clean.model_copy(update={"samples": samples})
+    assert asked_of_launches(case, clean) == [("warm", False)]
+    assert asked_of_launches(case, disturbed) == [("warm", False), ("warm", True)]
+
+
+def asked_of_launches(case, launch):
+    """What a case asks of its launches where each of them comes out like this one."""
+    progress = _Progress()
+    asked = []
+    for wanted in _launches(case, progress):
+        asked.append(wanted)
+        progress.launches.append(launch)
+    return asked
+
+
+def test_a_sample_is_taken_again_as_often_as_the_answer_says(llama_folder, plan_cases):
+    case = plan_cases(llama_folder, launches=1).cases[0]
+    answers = iter(["again", "again", "go", "go"])
+
+    def answer(event, _pid):
+        timed = event["event"] == "sample" and event["phase"] == "decode" and not event["warmup"]
+        return next(answers) if timed else "go"
+
+    ended = launch(case.job(1).to_json(), lambda _phase: 60, answer=answer)
+    assert ended.outcome is Outcome.MEASURED, ended.reason
+    decoded = [e for e in ended.events if e["event"] == "sample" and e["phase"] == "decode"]
+    assert [event["warmup"] for event in decoded] == [True, False, False, False, False]
+
+
+def test_the_loop_around_the_library_costs_little_and_is_measured(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1)
+    (launch,) = measure_case(prepared.cases[0], make_bench(prepared)).launches
+    assert 0 < launch.loop_overhead_seconds < 1e-3
+
+
+def test_warm_ups_are_recorded_and_left_out(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder, launches=1)
+    launch = measure_case(prepared.cases[0], make_bench(prepared)).launches[0]
+    warm = [sample for sample in launch.samples if sample.warmup]
+    assert [sample.phase for sample in warm] == ["prompt", "decode"]
+    samples = metric_samples(launch, prepared.cases[0].model.file_size_bytes)
+    assert len(samples["prompt_tokens_per_second"]) == len(samples["decode_tokens_per_second"]) == 2
+
+
+def test_the_peak_is_what_the_kernel_says_at_the_end(llama_folder, plan_cases, make_bench):
+    seen = {}
+
+    def look(pid):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                seen["peak"] = int(line.split()[1]) * 1024
+
+    prepared = plan_cases(llama_folder, launches=1)
+    record = measure_case(prepared.cases[0], make_bench(prepared, observer=at_phase("exit", look)))
+    assert record.summary["peak_rss_bytes"].maximum == pytest.approx(seen["peak"], rel=0.01)
+
+
+@pytest.mark.gpu
+def test_the_rpc_scenario_runs_on_the_rpc_device_alone(model_folder, plan_cases, make_bench, with_rpc):
+    prepared = plan_cases(model_folder, "rpc", launches=1)
+    for case in prepared.cases:
+        record = measure_case(case, make_bench(prepared))
+        assert record.outcome is Outcome.MEASURED, record.reason
+        effective = record.launches[0].effective
+        assert set(effective.layers) == {"RPC0"}
+        assert f"RPC0[{with_rpc}]" in effective.buffers["model"]
+        assert record.summary["device_bytes"].median > 0
+        free = {mark.after: mark.device_free_bytes for mark in record.launches[0].marks}
+        assert free["import"] == {}, "to ask a GPU before the load would start its driver outside of it"
+        assert all(list(found) == ["RPC0"] for after, found in free.items() if after != "import")
+        assert all(device.memory_free_bytes is None for device in record.provider.devices)
+
+
+@pytest.mark.gpu
+@pytest.mark.metal
+@pytest.mark.skipif(sys.platform != "darwin", reason="Metal is Apple's")
+def test_the_metal_scenario_runs_on_the_metal_device_alone(model_folder, plan_cases, make_bench):
+    prepared = plan_cases(model_folder, "metal", launches=1)
+    for case in prepared.cases:
+        record = measure_case(case, make_bench(prepared))
+        assert record.outcome is Outcome.MEASURED, record.reason
+        assert all(name.startswith(("MTL", "Metal")) for name in record.launches[0].effective.layers)
+        assert "peak_footprint_bytes" in record.launches[0].marks[-1].figures
+
+
+@pytest.mark.gpu
+def test_a_server_in_the_wrong_copy_of_the_library_is_no_gpu_run(
+    llama_folder, plan_cases, make_bench, with_rpc
+):
+    worker = Interpreter(entry=Path(__file__).parents[1] / "workers" / "wrong_library.py")
+    prepared = plan_cases(llama_folder, "rpc")
+    record = measure_case(prepared.cases[0], make_bench(prepared, interpreter=worker))
+    assert record.outcome is Outcome.FAILED
+    assert "0 of" in record.reason and "on CPU" in record.reason
+    assert "prompt_tokens_per_second" not in record.summary, "it must end before hours are spent on it"
+
+
+@pytest.mark.parametrize(
+    ("bug", "sentence"),
+    [
+        ("reuse", "measuring error: prompt reached"),
+        ("skip", "unequal work: the context holds 1 tokens where 100 were asked"),
+    ],
+)
+def test_a_prompt_from_the_cache_is_found_out(
+    llama_folder, plan_cases, make_bench, monkeypatch, bug, sentence
+):
+    prepared = plan_cases(llama_folder, launches=1)
+    limits = machine_limits(prepared.machine, prepared.environments[""], Interpreter())
+    limits = limits.model_copy(update={"disturbance": None})
+    monkeypatch.setenv("LLAMA_TEST_BUG", bug)
+    worker = Interpreter(entry=Path(__file__).parents[1] / "workers" / "cached_prompt.py")
+    honest = measure_case(prepared.cases[0], make_bench(prepared, limits=limits))
+    assert honest.outcome is Outcome.MEASURED, honest.reason
+    assert {limit.name for limit in honest.limits} == {"decode", "prompt"}
+    record = measure_case(prepared.cases[0], make_bench(prepared, limits=limits, interpreter=worker))
+    assert record.outcome is Outcome.FAILED
+    assert sentence in record.reason
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_segfault_is_an_outcome_with_its_phase(phase, llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder)
+    kill = at_phase(phase, lambda pid: os.kill(pid, signal.SIGSEGV))
+    record = measure_case(prepared.cases[0], make_bench(prepared, observer=kill))
+    assert (record.outcome, record.phase) == (Outcome.CRASHED, phase)
+    assert record.launches[-1].signal == "SIGSEGV"
+    assert f"crashed (SIGSEGV) in {phase}" in record.reason
+    assert len(record.launches) == 1, "the next launch would end alike"
+
+
+def test_a_segfault_in_the_middle_of_the_work_keeps_what_was_measured(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder)
+    case = prepared.cases[0]
+    long_decode = dataclasses.replace(case.workload, prompt_tokens=1, generated_tokens=150, repetitions=1000)
+    later = at_phase("decode", lambda pid: threading.Timer(0.5, os.kill, (pid, signal.SIGSEGV)).start())
+    record = measure_case(
+        dataclasses.replace(case, workload=long_decode), make_bench(prepared, observer=later)
+    )
+    assert (record.outcome, record.phase) == (Outcome.CRASHED, "decode")
+    assert record.summary["prompt_tokens_per_second"].samples == 1000
+    assert record.summary["decode_tokens_per_second"].samples > 0
+
+
+@pytest.mark.parametrize("phase", ["load", "decode"])
+def test_a_hang_ends_at_its_deadline_and_leaves_no_process(phase, llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder)
+    stop = at_phase(phase, lambda pid: os.kill(pid, signal.SIGSTOP))
+    bench = make_bench(prepared, observer=stop, deadline_scale=0.08)
+    record = measure_case(prepared.cases[0], bench)
+    assert (record.outcome, record.phase) == (Outcome.HUNG, phase)
+    assert not psutil.pid_exists(stop.pid)
+
+
+def test_a_kill_for_want_of_memory_is_told_from_a_crash(llama_folder, plan_cases, make_bench, memory_cage):
+    prepared = plan_cases(llama_folder)
+    case = prepared.cases[0]
+    roomy = dataclasses.replace(case.setting, n_ctx=100_000, type_k="f32", type_v="f32", flash_attn="off")
+    record = measure_case(
+        dataclasses.replace(case, setting=roomy), make_bench(prepared, observer=at_phase("load", memory_cage))
+    )
+    assert (record.outcome, record.phase) == (Outcome.OUT_OF_MEMORY, "load")
+
+
+def test_a_kill_from_outside_is_a_crash(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder)
+    kill = at_phase("prompt", lambda pid: os.kill(pid, signal.SIGKILL))
+    record = measure_case(prepared.cases[0], make_bench(prepared, observer=kill))
+    assert (record.outcome, record.launches[0].signal) == (Outcome.CRASHED, "SIGKILL")
+
+
+def test_ctrl_c_keeps_the_launches_that_were_measured(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder)
+
+    def observer(moment):
+        if (moment.launch, moment.phase) == (2, "decode"):
+            observer.pid = moment.pid
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as caught:
+        measure_case(prepared.cases[0], make_bench(prepared, observer=observer))
+    record = caught.value.record
+    assert [launch.outcome for launch in record.launches] == [Outcome.MEASURED, Outcome.FAILED]
+    assert record.reason == "interrupted by Ctrl-C in decode"
+    assert record.launches[1].wall_seconds > 0
+    assert record.summary["decode_tokens_per_second"].samples == 2
+    assert record.summary["prompt_tokens_per_second"].samples == 4
+    assert not psutil.pid_exists(observer.pid)
+
+
+def test_a_file_that_is_truncated_after_planning_fails_with_the_library_s_words(
+    llama_folder, plan_cases, make_bench
+):
+    prepared = plan_cases(llama_folder)
+    path = prepared.cases[0].model.path
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    record = measure_case(prepared.cases[0], make_bench(prepared))
+    assert (record.outcome, record.phase) == (Outcome.FAILED, "load")
+    assert "not within the file bounds" in record.reason
+
+
+def test_a_file_that_vanishes_after_planning_fails(llama_folder, plan_cases, make_bench):
+    prepared = plan_cases(llama_folder)
+    prepared.cases[0].model.path.unlink()
+    record = measure_case(prepared.cases[0], make_bench(prepared))
+    assert (record.outcome, record.phase) == (Outcome.FAILED, "load")
+
+
+def test_a_hostile_file_name_is_measured_and_recorded(llama_folder, plan_cases, make_bench, tmp_path):
+    (model,) = llama_folder.iterdir()
+    hostile = llama_folder / os.fsdecode(b"<b>\xff\x1b[31m%s [x]-Q8_0.gguf")
+    model.rename(hostile)
+    prepared = plan_cases(llama_folder, launches=1)
+    record = measure_case(prepared.cases[0], make_bench(prepared))
+    assert record.outcome is Outcome.MEASURED, record.reason
+    assert record.case_id == "b____31m_s__x_-Q8_0-cpu"
+    written = read_record(write_record(tmp_path / "results", record))
+    assert written == record
+    assert written.model.path.endswith("<b>\\xff\x1b[31m%s [x]-Q8_0.gguf")
+
+
+def test_a_name_that_no_setting_has_is_refused_by_the_worker(llama_folder, plan_cases):
+    job = plan_cases(llama_folder).cases[0].job(1).to_json()
+    job["setting"]["flash_atn"] = "on"
+    ended = launch(job, lambda _phase: 60)
+    assert ended.outcome is Outcome.FAILED
+    assert "flash_atn" in ended.reason
+
+
+def test_the_worker_imports_nothing_of_the_harness(llama_folder, plan_cases, tmp_path):
+    """Copied out of the package, the worker's folder alone measures a model."""
+    import shutil
+
+    import ggufbench.worker
+
+    shutil.copytree(Path(ggufbench.worker.__file__).parent, tmp_path / "elsewhere")
+    entry = Interpreter(entry=tmp_path / "elsewhere" / "__main__.py")
+    ended = launch(plan_cases(llama_folder).cases[0].job(1).to_json(), lambda _phase: 60, interpreter=entry)
+    assert ended.outcome is Outcome.MEASURED, ended.reason
+
+
+@pytest.fixture
+def memory_cage():
+    """A function that puts a process under a memory limit, past which the kernel ends it."""
+    base = Path("/sys/fs/cgroup")
+    version_1 = (base / "memory").is_dir()
+    cage = (base / "memory" if version_1 else base) / f"ggufbench-test-{os.getpid()}"
+    try:
+        cage.mkdir()
+        limit = "memory.limit_in_bytes" if version_1 else "memory.max"
+        (cage / limit).write_text(str(150 * 2**20))
+    except OSError as error:
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+    yield lambda pid: (cage / "cgroup.procs").write_text(str(pid))
+    cage.rmdir()

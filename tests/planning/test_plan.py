@@ -1,0 +1,274 @@
+"""The plan: stable ids, the selection, what a case needs, and why it is skipped."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ggufbench.calibration.probe import Environment
+from ggufbench.discovery import discover
+from ggufbench.launching.launcher import Interpreter, LaunchRefusedError, launch
+from ggufbench.measuring.case import measure_case
+from ggufbench.measuring.preparation import Request, prepare
+from ggufbench.planning.plan import Host, PlanError, Selection, kv_bytes, make_plan, resolve_setting
+from ggufbench.planning.scenario import load_scenarios
+from ggufbench.records.schema import Device, Outcome
+from ggufbench.records.store import write_record
+from ggufbench.worker.job import Job, Setting, Workload
+
+GIB = 2**30
+SIZES = """
+import json, sys
+import llama_cpp.llama_cpp as native
+native.llama_backend_init()
+params = native.llama_model_default_params()
+for path in sys.argv[1:]:
+    model = native.llama_model_load_from_file(path.encode(), params)
+    print(json.dumps([native.llama_model_size(model), native.llama_model_n_params(model)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def models(model_folder):
+    """The three tiny models by architecture."""
+    return {model.architecture: model for model in discover([model_folder]).models}
+
+
+@pytest.fixture(scope="module")
+def scenarios(scenario_folder):
+    """The cpu and the metal scenario."""
+    return load_scenarios(scenario_folder, ["cpu", "metal"], env={})
+
+
+@pytest.fixture(scope="module")
+def make_host():
+    """A function: a machine whose library sees these devices."""
+
+    def make(available=1000 * GIB, past=None, **devices):
+        seen = [
+            Device(name=name, description=name, type="gpu", memory_free_bytes=free, memory_total_bytes=free)
+            for name, free in {"CPU": 0, **devices}.items()
+        ]
+        return Host({"": Environment({}, "", False, seen)}, available, past or {})
+
+    return make
+
+
+@pytest.fixture
+def twins(model_folder, tmp_path):
+    """A function: two folders, each with a model of the same name (or the one in other letters)."""
+
+    def make(first="twin-Q8_0.gguf", second="twin-Q8_0.gguf"):
+        whole = bytearray((model_folder / "llama-tiny-Q8_0.gguf").read_bytes())
+        for number, name in enumerate((first, second)):
+            whole[-1] = number
+            (tmp_path / str(number)).mkdir()
+            (tmp_path / str(number) / name).write_bytes(whole)
+        return tmp_path
+
+    return make
+
+
+def ids(cases):
+    return [case.id for case in cases]
+
+
+def test_ids_are_made_of_name_quantization_and_scenario(models, scenarios, make_host):
+    cases = make_plan(list(models.values()), scenarios, make_host(MTL0=GIB))
+    assert ids(cases)[:2] == ["gpt-oss-tiny-MXFP4-cpu", "gpt-oss-tiny-MXFP4-metal"]
+    assert len(set(ids(cases))) == 6
+    assert not any(case.skip for case in cases)
+
+
+def test_an_id_does_not_depend_on_other_models(models, scenarios, make_host):
+    whole = make_plan(list(models.values()), scenarios, make_host())
+    alone = make_plan([models["qwen3"]], scenarios[1:], make_host())
+    assert ids(alone) == ["qwen3-tiny-Q4_0-metal"]
+    assert set(ids(alone)) < set(ids(whole))
+
+
+@pytest.mark.parametrize("second", ["twin-Q8_0.gguf", "TWIN-Q8_0.gguf"])
+def test_two_models_of_one_name_are_told_apart_by_what_they_are(twins, scenarios, make_host, second):
+    """Letters that differ only in case too: on a Mac their results would be one file."""
+    folder = twins(second=second)
+    found = discover([folder]).models
+    together = make_plan(found, scenarios, make_host())
+    assert len({id.lower() for id in ids(together)}) == 4
+    for case in together:
+        assert case.model.identity[:6] in case.id
+    again = make_plan(list(reversed(found)), scenarios, make_host())
+    assert sorted(ids(again)) == sorted(ids(together))
+    alone = make_plan(discover([folder / "0"]).models, scenarios[:1], make_host())
+    assert ids(alone) == ["twin-Q8_0-cpu"]
+
+
+def test_hostile_names_make_harmless_ids(model_folder, scenarios, make_host, tmp_path):
+    whole = bytearray((model_folder / "llama-tiny-Q8_0.gguf").read_bytes())
+    for number, name in enumerate(("..%2F..[x]::y.gguf", "模型.gguf", "型模.gguf", "a b\n$(id).gguf")):
+        whole[-1] = number
+        (tmp_path / name).write_bytes(whole)
+    cases = make_plan(discover([tmp_path]).models, scenarios, make_host())
+    assert len(set(ids(cases))) == 8
+    for id in ids(cases):
+        assert id.isascii() and id.isprintable() and not set(id) & set("/\\[]: ") and id[0] not in ".-"
+
+
+@pytest.mark.parametrize(
+    ("selection", "chosen"),
+    [
+        (Selection(), ["gpt-oss-tiny", "llama-tiny", "qwen3-tiny"]),
+        (Selection(match=["LLAMA"]), ["llama-tiny"]),
+        (Selection(match=["tiny-q4"]), ["qwen3-tiny"]),
+        (Selection(match=["*-tiny"]), ["gpt-oss-tiny", "llama-tiny", "qwen3-tiny"]),
+        (Selection(match=["q*-tiny"]), ["qwen3-tiny"]),
+        (Selection(match=["qwen3", "oss"]), ["gpt-oss-tiny", "qwen3-tiny"]),
+        (Selection(match=["Publisher/Repo"]), ["llama-tiny"]),
+        (Selection(quantizations=["q8_0", "MXFP4"]), ["gpt-oss-tiny", "llama-tiny"]),
+        (Selection(match=["qwen3"], quantizations=["Q8_0"]), []),
+    ],
+)
+def test_models_are_chosen_by_name_label_repository_and_quantization(models, selection, chosen):
+    known = [
+        dataclasses.replace(model, repository="publisher/repo-gguf")
+        if model.architecture == "llama"
+        else model
+        for model in models.values()
+    ]
+    assert [model.name for model in selection.choose(known)] == chosen
+
+
+@pytest.mark.parametrize(
+    ("selection", "sentence"),
+    [
+        (
+            Selection(match=["llma-tiny-Q8_0"]),
+            "no model matches 'llma-tiny-Q8_0'; did you mean llama-tiny-Q8_0?",
+        ),
+        (
+            Selection(match=["llama", "zzz"]),
+            "no model matches 'zzz'; found: gpt-oss-tiny-MXFP4, llama-tiny-Q8_0, qwen3-tiny-Q4_0",
+        ),
+        (
+            Selection(quantizations=["Q4_K_M"]),
+            "no model is 'Q4_K_M'; did you mean Q4_0?; found: MXFP4, Q4_0, Q8_0",
+        ),
+    ],
+)
+def test_a_selection_of_nothing_says_what_there_is(models, selection, sentence):
+    with pytest.raises(PlanError) as caught:
+        selection.choose(list(models.values()))
+    assert str(caught.value).startswith(sentence)
+
+
+def test_without_models_a_selection_is_no_mistake():
+    assert Selection(match=["x"], quantizations=["y"]).choose([]) == []
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt-oss"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_ctx": 4096},
+        {"n_ctx": 1000, "n_batch": 100, "n_ubatch": 300, "type_k": "q8_0", "type_v": "q5_1"},
+        {"n_ctx": 600, "n_batch": 2048, "n_ubatch": 2048},
+    ],
+    ids=["usual", "odd", "batch larger than the context"],
+)
+def test_the_cache_is_as_large_as_llama_cpp_says(models, architecture, changes):
+    model, setting = models[architecture], Setting("cpu", **changes)
+    job = Job("engine", str(model.path), setting, Workload(8, 2, 0, 1))
+    seen = {}
+
+    def stop_when_loaded(event, _pid):
+        if event["event"] != "loaded":
+            return "go"
+        seen["log"] = [text for _, text in event["log"] if "KV buffer size" in text]
+        raise LaunchRefusedError("enough")
+
+    assert launch(job.to_json(), lambda _phase: 60, answer=stop_when_loaded).reason == "enough"
+    logged = sum(float(line.split("=")[1].split()[0]) for line in seen["log"]) * 2**20
+    rounding = 0.005 * 2**20 * len(seen["log"])
+    assert kv_bytes(model, setting) == pytest.approx(logged, abs=rounding + 1)
+    assert len(seen["log"]) == (2 if architecture == "gpt-oss" else 1)
+
+
+def test_weights_are_as_large_as_llama_cpp_says(models):
+    paths = [str(model.path) for model in models.values()]
+    done = subprocess.run(
+        [sys.executable, "-c", SIZES, *paths], capture_output=True, text=True, timeout=60, check=True
+    )
+    sizes = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert [[model.tensor_bytes, model.parameters] for model in models.values()] == sizes
+
+
+def test_the_estimate_holds_for_a_real_run(models, plan_cases, make_bench, model_folder):
+    prepared = plan_cases(model_folder, launches=1)
+    for case in prepared.cases:
+        peak = measure_case(case, make_bench(prepared)).summary["peak_rss_bytes"].median
+        assert 0.4 * peak < case.estimate.host_bytes < 3 * peak
+
+
+def test_what_does_not_fit_is_skipped_with_the_numbers(models, scenarios, make_host):
+    needed = make_plan([models["llama"]], scenarios[:1], make_host())[0].estimate.host_bytes
+    (fits,) = make_plan([models["llama"]], scenarios[:1], make_host(available=needed))
+    assert fits.skip is None
+    (too_large,) = make_plan([models["llama"]], scenarios[:1], make_host(available=needed - 1))
+    size = f"{needed / GIB:.1f} GiB"
+    assert too_large.skip == f"does not fit: needs about {size} of memory, {size} is available"
+
+
+def test_what_does_not_fit_on_the_device_is_skipped_with_the_numbers(models, scenarios, make_host):
+    (case,) = make_plan([models["llama"]], scenarios[1:], make_host(MTL0=2**20))
+    assert case.skip == "does not fit: needs about 0.1 GiB on metal, 0.0 GiB is free there"
+    (silent,) = make_plan([models["llama"]], scenarios[1:], make_host(MTL0=0))
+    assert silent.skip is None, "a device that does not say how much it has is tried"
+
+
+def test_a_missing_device_is_a_reason_with_a_remedy(models, scenarios, make_host):
+    (case,) = make_plan([models["llama"]], scenarios[1:], make_host(CUDA0=GIB))
+    assert case.skip.startswith("no metal device: this llama.cpp sees CPU, CUDA0 (on a Mac: CMAKE_ARGS=")
+
+
+def test_layers_share_the_memory_between_host_and_device(models, scenarios, make_host):
+    def estimate(layers):
+        setting = scenarios[1].setting.model_copy(update={"n_gpu_layers": layers})
+        scenario = scenarios[1].model_copy(update={"setting": setting})
+        return make_plan([models["llama"]], [scenario], make_host(MTL0=GIB))[0].estimate
+
+    none, some, whole = estimate(0), estimate(2), estimate(-1)
+    assert none.device_bytes == 0 < some.device_bytes < whole.device_bytes
+    assert none.host_bytes > some.host_bytes > whole.host_bytes
+    assert estimate(999) == whole
+
+
+def test_the_time_of_an_earlier_record_is_the_estimate(
+    llama_folder, scenario_folder, plan_cases, make_bench, tmp_path
+):
+    prepared = plan_cases(llama_folder, launches=1)
+    (case,) = prepared.cases
+    assert not case.estimate.from_record
+    record = measure_case(case, make_bench(prepared))
+    assert record.outcome is Outcome.MEASURED
+    results = tmp_path / "results"
+    write_record(results, record)
+    foreign = record.machine.model_copy(update={"fingerprint": "another"})
+    slower = {"run_id": "z", "machine": foreign, "wall_seconds": 999.0}
+    write_record(results, record.model_copy(update=slower))
+    (results / "z" / "broken.json").write_text("{")
+
+    request = Request([llama_folder], scenarios=["cpu"], scenario_folder=scenario_folder, results=results)
+    (again,) = prepare(request, Interpreter()).cases
+    assert (again.estimate.seconds, again.estimate.from_record) == (record.wall_seconds, True)
+    renamed = shutil.move(llama_folder / "llama-tiny-Q8_0.gguf", llama_folder / "other-Q8_0.gguf")
+    (moved,) = prepare(request, Interpreter()).cases
+    assert moved.model.path == Path(renamed).resolve()
+    assert moved.estimate.from_record, "the model is known by what it holds, not by its name"
+
+
+def test_a_cpu_scenario_takes_no_layer_away(scenario_folder):
+    (cpu,) = load_scenarios(scenario_folder, ["cpu"])
+    assert resolve_setting(cpu).n_gpu_layers == 0

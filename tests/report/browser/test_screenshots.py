@@ -1,0 +1,43 @@
+"""The pictures in the documentation: of the page of the run that is kept in the repository.
+
+GGUFBENCH_UPDATE_SCREENSHOTS=1 writes them anew; without it they are taken to see that they can be.
+"""
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from ggufbench.report.page import write_report
+from ggufbench.report.record_selection import Choice, choose
+
+pytestmark = pytest.mark.browser
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+IMAGES = CHECKOUT / "docs" / "images"
+SIZES = {390: 1900, 1200: 2300, 1920: 2200}
+"""Pixels: width and height of what is shown, the first screens of the page."""
+MOST_BYTES = 400_000
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    return write_report(choose(Choice(CHECKOUT / "results", ["first"])), tmp_path_factory.mktemp("page"))[0]
+
+
+@pytest.mark.parametrize("width", SIZES)
+def test_a_picture_is_taken(reader, page, width, tmp_path):
+    folder = IMAGES if os.environ.get("GGUFBENCH_UPDATE_SCREENSHOTS") == "1" else tmp_path
+    reader.open(page, width=width, height=SIZES[width])
+    taken = reader.picture(folder / f"report-{width}.png")
+    assert size_of(taken) == (width, SIZES[width])
+    assert 20_000 < taken.stat().st_size < MOST_BYTES
+    assert size_of(IMAGES / taken.name) == (width, SIZES[width]), "the documentation has the same"
+
+
+def size_of(picture: Path) -> tuple[int, int]:
+    """Of a PNG, from its header."""
+    content = picture.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    return struct.unpack(">II", content[16:24])

@@ -1,0 +1,306 @@
+"""A provider of the user's own: measured as it is, and refused where a setting would not reach it."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ggufbench.launching.launcher import Interpreter, launch
+from ggufbench.measuring.case import measure_case
+from ggufbench.planning.scenario import ScenarioError, load_scenarios
+from ggufbench.records.schema import Outcome
+from ggufbench.records.store import read_record, write_record
+from ggufbench.worker.job import provider_problem
+
+WORKERS = Path(__file__).parents[1] / "workers"
+INTERPRETER = Interpreter(import_path=(WORKERS,))
+REAL = "chat_models:get_chat_model"
+
+
+@pytest.fixture
+def chat_case(llama_folder, plan_cases):
+    """A function: the case of the tiny llama with that provider."""
+
+    def make(provider=REAL, launches=1, **setting):
+        case = plan_cases(llama_folder, launches=launches).cases[0]
+        return dataclasses.replace(
+            case,
+            scenario=case.scenario.model_copy(update={"provider": provider}),
+            setting=dataclasses.replace(case.setting, **setting),
+        )
+
+    return make
+
+
+@pytest.fixture
+def run(chat_case):
+    """A function that runs one launch with that provider."""
+
+    def once(provider=REAL, *, interpreter=INTERPRETER, answer=lambda _event, _pid: "go", **setting):
+        job = chat_case(provider, **setting).job(1).to_json()
+        return launch(job, lambda _phase: 60, interpreter=interpreter, answer=answer)
+
+    return once
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """A function: what the provider was asked since it was last called, in order."""
+    path = tmp_path / "asked"
+    monkeypatch.setenv("LLAMA_TEST_ASKED", str(path))
+
+    def read():
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        path.unlink()
+        return lines
+
+    return read
+
+
+def samples(ended, phase):
+    assert ended.outcome is Outcome.MEASURED, ended.reason
+    return [e for e in ended.events if e["event"] == "sample" and e["phase"] == phase and not e["warmup"]]
+
+
+def test_a_case_is_measured_whole(chat_case, llama_folder, plan_cases, make_bench, tmp_path):
+    prepared = plan_cases(llama_folder, launches=1)
+    bench = make_bench(prepared, interpreter=INTERPRETER)
+    record = measure_case(chat_case(launches=2), bench)
+    engine = measure_case(prepared.cases[0], make_bench(prepared))
+    assert record.outcome is Outcome.MEASURED, record.reason
+    of_chat_models = {"token_overhead_seconds", "overhead_slope_seconds"}
+    assert set(record.summary) == set(engine.summary) | of_chat_models
+    assert record.summary["token_overhead_seconds"].minimum > 0
+    assert {target.name: target.status for target in record.targets}["load"] == "met"
+    assert record.provider.name == REAL
+    assert record.provider.versions == engine.provider.versions
+    assert record.provider.system_info == engine.provider.system_info
+    first = record.launches[0]
+    assert len({launch.digest for launch in record.launches} - {None}) == 1
+    assert len(record.launches) == 2
+    assert first.effective.layers == engine.launches[0].effective.layers
+    assert (first.effective.n_ctx, first.effective.n_batch, first.effective.load_mode) == (256, 64, "mmap")
+    assert (first.effective.n_threads, first.effective.description) == (None, None), "nobody says so"
+    assert [mark.after for mark in first.marks] == [mark.after for mark in engine.launches[0].marks]
+    assert (first.context_seconds, first.loop_overhead_seconds) == (None, None)
+    assert read_record(write_record(tmp_path / "results", record)) == record
+
+
+def test_each_sample_asks_something_of_the_length_that_was_asked(run, asked):
+    ended = run()
+    questions = asked()
+    prompts = [q for q in questions if "tell a story" in q["text"]]
+    decodes = [q for q in questions if "Count upwards" in q["text"]]
+    assert (len(prompts), len(decodes)) == (3, 3), "a warm-up and two samples"
+    assert [sample["tokens"] for sample in samples(ended, "prompt")] == [q["tokens"] for q in prompts[1:]]
+    assert all(90 <= q["tokens"] <= 100 for q in prompts)
+    beginnings = {q["text"][:12] for q in prompts} | {q["text"][:26] for q in decodes}
+    assert len(beginnings) == 6, "none of them begins like another, so no cache answers it"
+    assert [q["whole"] for q in prompts] == [False] * 3, "the answer to a long question is not waited for"
+    assert [q["whole"] for q in decodes] == [True] * 3
+    run()
+    assert asked() == questions, "both arms of a comparison are asked the same"
+
+
+def test_a_repeated_sample_asks_something_else(run, asked):
+    answers = {phase: iter(["go", "again", "go", "go"]) for phase in ("prompt", "decode")}
+
+    def answer(event, _pid):
+        return next(answers.get(event.get("phase"), iter(())), "go") if event["event"] == "sample" else "go"
+
+    ended = run(answer=answer)
+    assert [len(samples(ended, phase)) for phase in ("prompt", "decode")] == [3, 3]
+    texts = [question["text"] for question in asked()]
+    assert len(set(texts)) == len(texts)
+
+
+def test_an_answer_s_tokens_are_counted_by_the_provider_where_it_does(run):
+    counted = samples(run("chat_models:counting"), "decode")
+    thought = samples(run("chat_models:reasoning"), "decode")
+    assert [sample["tokens"] for sample in thought] == [sample["tokens"] for sample in counted]
+    assert all(8 <= sample["tokens"] <= 15 for sample in counted), "16 in all, less the first text"
+    for sample in counted:
+        assert sum(sample["token_seconds"]) == pytest.approx(sample["seconds"])
+        assert 1 < len(sample["token_seconds"]) <= 15
+
+
+def test_answers_that_end_early_count_as_what_they_are(run):
+    ended = run("chat_models:brief")
+    for sample in samples(ended, "decode"):
+        assert len(sample["token_seconds"]) == 2
+        assert sample["tokens"] > 1
+    assert ended.find("loaded")["effective"] == dict.fromkeys(
+        ("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "model")
+    )
+
+
+def test_what_it_prints_and_reads_is_not_the_harness_s(run):
+    assert samples(run("chat_models:talkative"), "decode")
+
+
+def test_a_log_that_the_provider_takes_for_itself_is_left_to_it(run):
+    ended = run("chat_models:with_its_own_log")
+    assert samples(ended, "decode")
+    assert ended.find("loaded")["effective"]["n_ctx"] is None
+    assert ended.find("loaded")["log"] == []
+
+
+@pytest.mark.parametrize(
+    ("provider", "phase", "sentence"),
+    [
+        ("no_such_module:x", "import", "there is no module no_such_module for the provider no_such_module:x"),
+        ("chat_models.inner:x", "import", "there is no module chat_models.inner for the provider"),
+        ("chat_broken:x", "import", "cannot be imported: ImportError: this one needs what is not there"),
+        ("chat_models:nothing", "import", "chat_models has no nothing"),
+        ("chat_models:NO_FUNCTION", "import", "is a str, which cannot be called"),
+        (
+            "chat_models:take",
+            "import",
+            "does not take n_gpu_layers, n_batch, n_threads, use_mmap, use_mlock,",
+        ),
+        ("chat_models:needing", "import", "needs api_key, which nothing gives it; let a small function"),
+        ("chat_models:failing", "load", "failed when it was called: RuntimeError: no such quantization"),
+        ("chat_models:leaving", "load", "it ended in load with exit code 0"),
+        ("chat_models:without_stream", "load", "returned a module that has no stream(text)"),
+        ("chat_models:swallowing", "load", "was given n_ctx = 256 and made a context of 512; pass it on"),
+        ("chat_models:silent", "first_decode", "answered without any text, so there is nothing to time"),
+        (
+            "chat_models:of_no_text",
+            "first_decode",
+            "a chunk of the answer is a Chunk whose content is no text",
+        ),
+        ("chat_models:in_one_piece", "decode", "gave no second piece of text, and a rate needs two"),
+        ("chat_models:breaking", "decode", "failed when it answered: OSError: the connection was lost"),
+        ("chat_models:unbounded", "decode", "tokens where max_tokens = 16 was given; pass it on"),
+        ("chat_models:endless", "decode", "chunks and no end where max_tokens = 16 was given; pass it on"),
+    ],
+)
+def test_a_fault_of_a_provider_is_told_in_a_sentence(run, provider, phase, sentence):
+    ended = run(provider)
+    assert (ended.outcome, ended.phase) == (Outcome.FAILED, phase)
+    assert sentence in ended.reason
+    assert "\n" not in ended.reason
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"flash_attn": "on"}, 'cannot be given flash_attn = "on"; leave it out, and set it in the callable'),
+        ({"type_k": "q8_0", "repack": False}, 'cannot be given type_k = "q8_0", repack = false'),
+        ({"load_mode": "dio"}, 'load_mode = "dio"'),
+        ({"n_ubatch": 32}, "n_ubatch = 32"),
+        ({"n_threads_batch": 2}, "n_threads_batch = 2"),
+        ({"n_ctx": 100}, "n_ctx = 100 has no room for question and answer of 116 tokens; raise it"),
+    ],
+)
+def test_a_setting_that_cannot_reach_it_has_its_sentence(chat_case, setting, sentence):
+    case = chat_case(**setting)
+    assert sentence in provider_problem("app:make", case.setting, case.workload)
+
+
+def test_the_worker_refuses_such_a_setting_too(run):
+    ended = run(flash_attn="on")
+    assert (ended.outcome, ended.phase) == (Outcome.FAILED, "import")
+    assert 'cannot be given flash_attn = "on"' in ended.reason
+
+
+def test_a_file_without_a_tokenizer_is_told(chat_case, tmp_path):
+    (tmp_path / "no.gguf").write_bytes(b"GGUF" + bytes(100))
+    job = {**chat_case("chat_models:brief").job(1).to_json(), "model_path": str(tmp_path / "no.gguf")}
+    ended = launch(job, lambda _phase: 60, interpreter=INTERPRETER)
+    assert (ended.outcome, ended.phase) == (Outcome.FAILED, "prompt")
+    assert "the model's tokenizer cannot be used" in ended.reason
+
+
+def test_hidden_work_is_the_engine_s_alone(chat_case):
+    job = chat_case().job(1, hidden_work=0.1).to_json()
+    ended = launch(job, lambda _phase: 60, interpreter=INTERPRETER)
+    assert "hidden_work is for the engine alone" in ended.reason
+
+
+@pytest.fixture
+def load_scenario(scenario_folder, tmp_path):
+    """A function that loads the cpu scenario with that provider and these lines."""
+
+    def load(provider, setting="", workload=""):
+        text = (scenario_folder / "cpu.toml").read_text()
+        text = text.replace("[setting]\n", f"[setting]\n{setting}\n").replace(
+            "[workload]\n", f"[workload]\n{workload}\n"
+        )
+        (tmp_path / "targets.toml").write_text((scenario_folder / "targets.toml").read_text())
+        (tmp_path / "cpu.toml").write_text(f"provider = {json.dumps(provider)}\n{text}")
+        return load_scenarios(tmp_path)[0]
+
+    return load
+
+
+@pytest.mark.parametrize("provider", ["engine", REAL, "package.module:Class.method"])
+def test_a_scenario_names_its_provider(load_scenario, provider):
+    assert load_scenario(provider).provider == provider
+
+
+@pytest.mark.parametrize(
+    "provider",
+    ["lama", "module:", ":callable", "a b:c", "os:system('x')", "../x:y", "m:c\n", "m:c:d", "x" * 5000],
+)
+def test_a_provider_that_names_no_callable_is_refused(load_scenario, provider):
+    with pytest.raises(ScenarioError) as refused:
+        load_scenario(provider)
+    assert "or 'package.module:callable'" in str(refused.value)
+    assert "'langchain'" in str(refused.value)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 400
+
+
+def test_a_provider_s_name_mistyped_is_told_the_nearest(load_scenario):
+    with pytest.raises(ScenarioError, match="did you mean langchain-community"):
+        load_scenario("langchain_community")
+
+
+@pytest.mark.parametrize(
+    ("setting", "workload", "sentence"),
+    [
+        ('type_v = "q8_0"', "", 'cannot be given type_v = "q8_0"; leave it out'),
+        ('load_mode = "dio"', "", 'load_mode = "dio"'),
+        ("n_threads_batch = 2", "", "n_threads_batch = 2"),
+        ("", "depth = 64", "cannot be given depth = 64"),
+    ],
+)
+def test_a_setting_that_cannot_reach_it_is_refused_at_once(load_scenario, setting, workload, sentence):
+    assert load_scenario("engine", setting, workload)
+    with pytest.raises(ScenarioError) as refused:
+        load_scenario(REAL, setting, workload)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("setting", ['load_mode = "mmap+mlock"', "use_mmap = false", "n_threads_batch = 1"])
+def test_settings_that_reach_it_are_not_refused(load_scenario, setting):
+    assert load_scenario(REAL, setting).provider == REAL
+
+
+@pytest.mark.gpu
+def test_a_device_is_proved_by_the_log_or_not_at_all(
+    llama_folder, plan_cases, make_bench, chat_case, with_rpc
+):
+    prepared = plan_cases(llama_folder, "rpc", launches=1)
+    bench = make_bench(prepared, interpreter=INTERPRETER)
+    records = [
+        measure_case(
+            dataclasses.replace(case, scenario=case.scenario.model_copy(update={"provider": provider})), bench
+        )
+        for case in prepared.cases
+        for provider in (REAL, "chat_models:with_its_own_log")
+    ]
+    there, unproved = records
+    assert there.outcome is Outcome.MEASURED, there.reason
+    assert set(there.launches[0].effective.layers) == {"RPC0"}
+    assert unproved.outcome is Outcome.FAILED
+    assert "nothing proves that rpc was used" in unproved.reason
+
+
+def test_the_module_comes_from_the_import_path_alone(run, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(WORKERS))
+    ended = run(interpreter=Interpreter(python=Path(sys.executable)))
+    assert "there is no module chat_models" in ended.reason

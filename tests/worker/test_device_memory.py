@@ -1,0 +1,146 @@
+"""A refused buffer is an end for want of memory, on a device as on the machine; a crash of CUDA says why."""
+
+import resource
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ggufbench.launching.launcher import Interpreter, launch
+from ggufbench.records.runs import read_run
+from ggufbench.records.samples import summaries
+from ggufbench.records.schema import MemoryMark, Outcome
+from ggufbench.worker.channel import GO
+from ggufbench.worker.job import Job, Setting, Workload
+
+RESULTS = Path(__file__).parents[2] / "results"
+CUDA_ERROR = Path(__file__).parents[1] / "workers" / "cuda_error.py"
+MIB = 2**20
+
+
+@pytest.fixture
+def make_job(model_folder):
+    """A function: a job with the small llama."""
+
+    def make(device="cpu", **setting) -> dict:
+        wanted = Setting(device=device, **{"n_ctx": 256, **setting})
+        model = str(model_folder / "llama-tiny-Q8_0.gguf")
+        return Job("engine", model, wanted, Workload(16, 4, 0, 1)).to_json()
+
+    return make
+
+
+@pytest.fixture
+def confined_rpc_server(tmp_path):
+    """A real RPC server whose process gets little memory: a device that is soon full."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    command = [sys.executable, "-m", "ggufbench.cli", "rpc-server", "--port", str(port), "--threads", "1"]
+    with (tmp_path / "server.txt").open("wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said)
+    try:
+        wait_until_connected(process, port)
+        give_more(process.pid, 200 * MIB)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until_connected(process: subprocess.Popen, port: int) -> None:
+    end = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    pytest.fail("the RPC server does not listen")
+
+
+def give_more(pid: int, size: int) -> None:
+    """Limit the process to this much more address space than it has now."""
+    has = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(pid, resource.RLIMIT_AS, (has + size, has + size))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit another process")
+@pytest.mark.parametrize(
+    ("room", "n_ctx", "words"),
+    [(2 * MIB, 256, "std::bad_alloc"), (200 * MIB, 500_000, "failed to allocate buffer for kv cache")],
+)
+def test_a_buffer_that_the_machine_refuses(make_job, room, n_ctx, words):
+    """The real worker, which may grow by so much from the load on; the words are llama.cpp's own."""
+
+    def confine(event: dict, pid: int) -> str:
+        if event["event"] == "phase" and event["phase"] == "load":
+            give_more(pid, room)
+        return GO
+
+    ended = launch(make_job(n_ctx=n_ctx), lambda _phase: 60, answer=confine)
+    assert (ended.outcome, ended.phase) == (Outcome.OUT_OF_MEMORY, "load"), ended.stderr
+    assert words in ended.reason
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit another process")
+def test_a_buffer_that_a_device_refuses(make_job, confined_rpc_server):
+    """A GPU-type device that is full, a real one: the context's cache does not fit there."""
+    ended = launch(make_job("rpc", rpc_servers=confined_rpc_server, n_ctx=500_000), lambda _phase: 60)
+    assert (ended.outcome, ended.phase) == (Outcome.OUT_OF_MEMORY, "load"), ended.stderr
+    assert f"failed to allocate RPC0[{confined_rpc_server}] buffer" in ended.reason
+    assert (
+        launch(make_job("rpc", rpc_servers=confined_rpc_server), lambda _phase: 60).outcome
+        is Outcome.MEASURED
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        ("out of memory", Outcome.OUT_OF_MEMORY),
+        ("no kernel image is available for execution on the device", Outcome.CRASHED),
+    ],
+)
+def test_an_abort_of_cuda_says_why(make_job, said, outcome):
+    """CUDA is a fake here, and the abort is real: what is tested is what is made of its lines."""
+    ended = launch(
+        make_job(),
+        lambda _phase: 60,
+        interpreter=Interpreter(entry=CUDA_ERROR),
+        env={"CUDA_TEST_ERROR": said},
+    )
+    assert (ended.outcome, ended.phase, ended.signal) == (outcome, "prompt", "SIGABRT")
+    assert ended.reason == f"crashed (SIGABRT) in prompt: CUDA error: {said}"
+
+
+def test_any_other_refusal_is_a_failure(make_job, tmp_path):
+    cut = tmp_path / "cut.gguf"
+    job = make_job()
+    cut.write_bytes(Path(job["model_path"]).read_bytes()[:1000])
+    ended = launch({**job, "model_path": str(cut)}, lambda _phase: 60)
+    assert (ended.outcome, ended.phase) == (Outcome.FAILED, "load")
+
+
+@pytest.mark.parametrize(
+    ("free", "used"),
+    [
+        ({"load": 70, "prompt": 45, "digest": 46, "exit": 100}, 55),
+        ({"import": 100, "load": 70, "prompt": 45, "digest": 45}, 55),
+        ({"load": 70, "prompt": 45}, None),
+        ({"load": 70, "prompt": 70, "exit": 70}, None),
+    ],
+    ids=["after the exit", "a document before 4", "it died before the exit", "a device that does not say"],
+)
+def test_memory_of_a_device_is_counted_from_what_is_free_without_the_model(free, used):
+    launch = next(record for record in read_run(RESULTS, "first").records if record.summary).launches[-1]
+    marks = [
+        MemoryMark(after=after, figures={}, device_free_bytes={"A": bytes_free, "B": 5})
+        for after, bytes_free in free.items()
+    ]
+    found = summaries([launch.model_copy(update={"marks": marks})], 1).get("device_used_bytes")
+    assert (found and found.median) == used

@@ -1,0 +1,94 @@
+"""Older releases of llama-cpp-python: translated where they have another word, refused where they cannot.
+
+The releases themselves are compiled for minutes each; here the installed one is met in their shape.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from ggufbench.checks.native_log import parse_load_log
+from ggufbench.launching.launcher import Interpreter, launch
+from ggufbench.measuring.case import measure_case
+from ggufbench.records.schema import Outcome
+
+OLDER = Interpreter(entry=Path(__file__).parents[1] / "workers" / "older_release.py")
+
+
+@pytest.fixture
+def load(llama_folder, plan_cases, monkeypatch):
+    """A function that loads a model in a release of that shape, and returns how the launch ended."""
+    case = plan_cases(llama_folder, launches=1).cases[0]
+
+    def once(shape, **setting):
+        monkeypatch.setenv("LLAMA_TEST_SHAPE", shape)
+        chosen = dataclasses.replace(case, setting=dataclasses.replace(case.setting, **setting))
+        job = chosen.job(1, load_only=True).to_json()
+        return launch(job, lambda _phase: 60, interpreter=OLDER)
+
+    return once
+
+
+def facts(ended):
+    """What the library's own log says it did."""
+    assert ended.outcome is Outcome.MEASURED, ended.reason
+    return parse_load_log(text for _, text in ended.find("loaded")["log"])
+
+
+def test_a_case_is_measured_whole_and_is_the_same_work(llama_folder, plan_cases, make_bench, monkeypatch):
+    monkeypatch.setenv("LLAMA_TEST_SHAPE", "flags")
+    prepared = plan_cases(llama_folder, launches=1)
+    newer = measure_case(prepared.cases[0], make_bench(prepared))
+    older = measure_case(prepared.cases[0], make_bench(prepared, interpreter=OLDER))
+    assert older.outcome is Outcome.MEASURED, older.reason
+    assert set(older.summary) == set(newer.summary)
+    assert older.launches[0].digest == newer.launches[0].digest
+    assert older.launches[0].effective == newer.launches[0].effective
+    assert [mark.after for mark in older.launches[0].marks] == [m.after for m in newer.launches[0].marks]
+    assert older.provider.versions["llama.cpp"] == "unknown", "what it does not tell is not made up"
+    assert older.provider.versions["llama-cpp-python"] == newer.provider.versions["llama-cpp-python"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "done"),
+    [
+        ("auto", "mmap"),
+        ("none", "none"),
+        ("mmap", "mmap"),
+        ("mlock", "mlock"),
+        ("mmap+mlock", "mmap+mlock"),
+        ("dio", "dio"),
+    ],
+)
+def test_a_load_mode_is_said_in_the_older_release_s_words(load, asked, done):
+    assert facts(load("flags", load_mode=asked)).load_mode == done
+
+
+@pytest.mark.parametrize("asked", ["on", "off"])
+def test_flash_attention_is_said_as_a_boolean(load, asked):
+    assert facts(load("bool-flash", flash_attn=asked)).flash_attn == asked
+
+
+def test_the_default_of_buffer_types_needs_no_word_for_it(load):
+    assert "CPU" in facts(load("no-repack")).layers
+
+
+@pytest.mark.parametrize(
+    ("shape", "setting", "sentence"),
+    [
+        ("no-dio", {"load_mode": "dio"}, 'cannot do load_mode = "dio": it has no use_direct_io; change it'),
+        (
+            "bool-flash",
+            {"flash_attn": "auto"},
+            'cannot do flash_attn = "auto": it knows "on" and "off" alone',
+        ),
+        ("no-repack", {"repack": False}, "cannot do repack = false: it has no use_extra_bufts; change it"),
+        ("too-old", {}, "has no llama_get_memory, which measuring needs; take a newer release"),
+    ],
+)
+def test_what_a_release_cannot_do_is_refused_in_a_sentence(load, shape, setting, sentence):
+    ended = load(shape, **setting)
+    assert ended.outcome is Outcome.FAILED
+    assert ended.reason.startswith("llama-cpp-python ") and sentence in ended.reason
+    assert ended.find("loaded") is None

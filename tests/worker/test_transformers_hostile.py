@@ -1,0 +1,252 @@
+"""Checkpoints that would have transformers run or unpickle something: the worker refuses, and says why."""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from ggufbench.discovery.header import read_header
+from ggufbench.launching.launcher import Interpreter
+from ggufbench.measuring.case import measure_case
+from ggufbench.measuring.preparation import Request, prepare
+from ggufbench.modelkit import SynthSpec, synthesize
+from ggufbench.records.schema import Outcome
+from ggufbench.worker.untrusted import adapter_refusal, checkpoint_refusal
+
+SCENARIO = """
+provider = "transformers"
+[setting]
+device = "cpu"
+weights = "{weights}"
+dtype = "{dtype}"
+n_threads = 1
+[workload]
+prompt_tokens = 8
+generated_tokens = 2
+repetitions = 1
+launches = 1
+cold_launches = 0
+[tolerance]
+most_waiting = 1
+most_other_work = 1
+most_stolen = 1
+most_disk_reads = 1000000
+"""
+
+
+class Bomb:
+    """Unpickling it leaves a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+@pytest.fixture(scope="module")
+def scenarios(tmp_path_factory, scenario_folder) -> Path:
+    folder = tmp_path_factory.mktemp("hostile-scenarios")
+    shutil.copy(scenario_folder / "targets.toml", folder)
+    for name, weights, dtype in (("gguf", "gguf", "float32"), ("original", "safetensors", "bfloat16")):
+        (folder / f"{name}.toml").write_text(SCENARIO.format(weights=weights, dtype=dtype))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory) -> Path:
+    """A tiny llama as GGUF, beside a checkpoint of the same shape, as transformers would save it."""
+    folder = tmp_path_factory.mktemp("pristine")
+    synthesize(folder / "tiny-F16.gguf", SynthSpec("llama", 1_000_000, "F16", vocabulary=512))
+    header = read_header(folder / "tiny-F16.gguf")
+    width, layers = header.whole("llama.embedding_length"), header.whole("llama.block_count")
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "intermediate_size": 128,
+        "vocab_size": 512,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(llama_weights(width, layers), folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def llama_weights(width: int, layers: int) -> dict[str, np.ndarray]:
+    """Tensors by the names of transformers, all of one small number."""
+    shapes = {"embed_tokens": (512, width), "norm": (width,)}
+    for layer in range(layers):
+        names = {f"self_attn.{name}_proj": (width, width) for name in "qkvo"}
+        names |= {"mlp.gate_proj": (128, width), "mlp.up_proj": (128, width), "mlp.down_proj": (width, 128)}
+        names |= {"input_layernorm": (width,), "post_attention_layernorm": (width,)}
+        shapes |= {f"layers.{layer}.{name}": shape for name, shape in names.items()}
+    found = {f"model.{name}.weight": np.full(shape, 0.01, np.float16) for name, shape in shapes.items()}
+    return {**found, "lm_head.weight": np.full((512, width), 0.01, np.float16)}
+
+
+@pytest.fixture
+def folder(pristine, tmp_path) -> Path:
+    """A copy of these, to spoil."""
+    return shutil.copytree(pristine, tmp_path / "models")
+
+
+@pytest.fixture
+def run(scenarios, folder, make_bench):
+    """A function that plans, lets the files be spoilt, and measures: what discovery saw need not stay."""
+
+    def run(scenario, spoil=lambda: None):
+        places = {"places": [folder], "scenario_folder": scenarios, "results": folder / "none"}
+        prepared = prepare(Request(scenarios=[scenario], **places), Interpreter())
+        (case,) = prepared.cases
+        assert case.skip is None
+        spoil()
+        return measure_case(case, make_bench(prepared))
+
+    return run
+
+
+def change(folder: Path, **values) -> None:
+    """Change keys of the configuration."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def write_index(folder: Path, *names: object) -> None:
+    """Have an index in the place of the weights."""
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = {"metadata": {}, "weight_map": {f"w{number}": name for number, name in enumerate(names)}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def plant_code(folder: Path, marker: Path) -> None:
+    """Code under every name by which transformers knows code in a repository, and pickles."""
+    code = f"import os\nos.mkdir({str(marker)!r})\n"
+    for name in ("evil.py", "modeling_llama.py", "configuration_llama.py", "custom_generate/generate.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(code)
+    for name in ("pytorch_model.bin", "adapter_model.bin", "training_args.bin"):
+        (folder / name).write_bytes(pickle.dumps(Bomb(marker)))
+    classes = {name: f"evil.{name}" for name in ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer")}
+    change(folder, auto_map=classes, custom_pipelines={"text-generation": {"impl": "evil.Pipeline"}})
+
+
+def test_code_and_pickles_beside_the_weights_do_not_run(run, folder, tmp_path):
+    """An architecture that transformers has is loaded by its own code, whatever the configuration names."""
+    plant_code(folder, tmp_path / "ran")
+    record = run("original")
+    assert record.outcome is Outcome.MEASURED, record.reason
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_architecture_that_only_foreign_code_has_is_refused(run, folder, tmp_path):
+    def spoil():
+        plant_code(folder, tmp_path / "ran")
+        change(folder, model_type="evil", architectures=["EvilForCausalLM"])
+
+    record = run("original", spoil)
+    assert (record.outcome, record.phase) == (Outcome.FAILED, "load")
+    assert "custom code" in record.reason
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_index_does_not_lead_to_a_pickle(run, folder, tmp_path):
+    """transformers loads what an index names, with torch.load where it is no safetensors file."""
+
+    def spoil():
+        (folder / "x.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+        write_index(folder, "x.bin")
+
+    record = run("original", spoil)
+    assert (record.outcome, record.phase) == (Outcome.FAILED, "load")
+    assert "model.safetensors.index.json names 'x.bin'" in record.reason
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_are_not_in_the_file_are_not_made_up(run, folder):
+    """transformers fills what is missing with random numbers, and warns; that is another model."""
+    layers = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
+    record = run("original", lambda: change(folder, num_hidden_layers=layers + 1))
+    assert (record.outcome, record.phase) == (Outcome.FAILED, "load")
+    assert "weights are not in its files" in record.reason
+
+
+def test_the_gguf_is_the_one_that_was_asked_for(run, folder, tmp_path, monkeypatch):
+    """transformers looks for `gguf_file` in the current folder first."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "tiny-F16.gguf").write_bytes(b"another file")
+    monkeypatch.chdir(elsewhere)
+    record = run("gguf")
+    assert record.outcome is Outcome.MEASURED, record.reason
+
+
+def test_a_checkpoint_as_it_is_saved_is_accepted(folder):
+    assert checkpoint_refusal(folder) is None
+    write_index(folder, "model-00001-of-00001.safetensors")
+    assert checkpoint_refusal(folder) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"transformers_weights": "adapter_model.bin"}, "transformers_weights"),
+        ({"text_config": {"transformers_weights": "x.safetensors"}}, "transformers_weights"),
+        ({"attn_implementation": "owner/kernel"}, "'owner/kernel'"),
+        ({"_attn_implementation": "owner/kernel@main:run"}, "'owner/kernel@main:run'"),
+        ({"_attn_implementation_internal": "owner/kernel"}, "'owner/kernel'"),
+        ({"text_config": {"attn_implementation": {"": "eager", "a": "paged|x/y"}}}, "paged|x/y"),
+        ({"parts": [[{"attn_implementation": "x/y"}]]}, "'x/y'"),
+        ({"attn_implementation": "flash_attention_2"}, "flash_attention_2"),
+        ({"attn_implementation": ["x/y"]}, "x/y"),
+        ({"attn_implementation": {"a": {"b": "x/y"}}}, "x/y"),
+    ],
+)
+def test_configurations_that_reach_for_more(folder, values, complaint):
+    change(folder, **values)
+    assert complaint in checkpoint_refusal(folder)
+
+
+@pytest.mark.parametrize("value", [None, "eager", "sdpa", {"": "sdpa", "text_config": "eager"}])
+def test_attention_that_is_installed_is_accepted(folder, value):
+    change(folder, attn_implementation=value)
+    assert checkpoint_refusal(folder) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x.safetensors", "/x.safetensors", "a/x.safetensors", "x.bin", "x.safetensors.bin", "", 7, None],
+)
+def test_shards_that_lie_elsewhere_or_are_none(folder, name):
+    write_index(folder, "model-00001-of-00001.safetensors", name)
+    assert "no safetensors file beside it" in checkpoint_refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" * (1 << 20), b"", b"[]", b"\xff", b" " * ((1 << 20) + 1), b'{"a":' * 9999]
+)
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors.index.json"])
+def test_what_cannot_be_read_is_refused_in_a_sentence(folder, file, data):
+    write_index(folder, "model-00001-of-00001.safetensors")
+    (folder / file).write_bytes(data)
+    assert file in checkpoint_refusal(folder)
+
+
+def test_a_pipe_is_not_waited_for(folder):
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+    assert "config.json is missing" in checkpoint_refusal(folder)
+
+
+def test_an_adapter_is_not_loaded_along(folder):
+    assert adapter_refusal(folder) is None
+    (folder / "adapter_config.json").symlink_to("nothing")
+    for refusal in (adapter_refusal(folder), checkpoint_refusal(folder)):
+        assert "adapter_config.json" in refusal
