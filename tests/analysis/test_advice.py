@@ -4,13 +4,14 @@ import pytest
 
 from ggufbench.analysis.advice import advise, breakdown_of
 from ggufbench.analysis.answer_changes import changed_work
-from ggufbench.checks.roofline import LimitResult
 from ggufbench.launching.launcher import Interpreter
-from ggufbench.machine.conditions import BusyProcess, Conditions
 from ggufbench.machine.facts import source_state
+from ggufbench.machine.parts import BusyProcess, Conditions
 from ggufbench.measuring.case import Bench, measure_case
 from ggufbench.measuring.preparation import Request, prepare
-from ggufbench.records.schema import Environment, Outcome, PageCache, Record
+from ggufbench.outcomes import Outcome
+from ggufbench.records.parts import LimitResult
+from ggufbench.records.schema import Environment, PageCache, Record
 
 MIB = 2**20
 

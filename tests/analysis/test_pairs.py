@@ -6,9 +6,10 @@ import pytest
 
 from ggufbench.analysis.pairs import Pairs, best_sample, block_problem, pairs, second_over_first, worsening
 from ggufbench.analysis.verdicts import answers, changed_answer, changed_device, worst
-from ggufbench.checks.interference import Disturbance
+from ggufbench.outcomes import Outcome
 from ggufbench.records.comparison import Block, Verdict
-from ggufbench.records.schema import Effective, Launch, MemoryMark, Outcome, PageCache, Sample
+from ggufbench.records.parts import Disturbance
+from ggufbench.records.schema import Effective, Launch, MemoryMark, PageCache, Sample
 
 DECODE, MEMORY = "decode_tokens_per_second", "peak_rss_bytes"
 BUSY = [Disturbance("other work", 0.5)]

@@ -19,11 +19,12 @@ from ggufbench.calibration.doctor import (
 )
 from ggufbench.calibration.limits import MachineLimits, limits_path
 from ggufbench.calibration.measurement import thread_counts
-from ggufbench.calibration.probe import Environment, probe
+from ggufbench.calibration.probe import probe
 from ggufbench.launching.launcher import Interpreter
-from ggufbench.machine.conditions import BusyProcess, Conditions, Problem
+from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import read_machine
-from ggufbench.records.schema import Device
+from ggufbench.machine.fitness import Problem
+from ggufbench.machine.parts import BusyProcess, Conditions, Device
 from ggufbench.report.text.doctor import doctor_report
 from ggufbench.report.text.terminal import render
 
@@ -78,7 +79,7 @@ def diagnosis():
     def make(**changes) -> Diagnosis:
         parts = {
             "machine": read_machine(),
-            "environment": Environment({"llama.cpp": "abc"}, AVX2_BUILD, False, []),
+            "environment": AvailableDevices({"llama.cpp": "abc"}, AVX2_BUILD, False, []),
             "limits": MachineLimits(last_cache_bytes=1, buffer_bytes=2, taken="now", seconds=1),
             "page_cache": PageCacheControl(True, True),
             "conditions": Conditions(),
@@ -157,7 +158,9 @@ def test_a_fit_machine(diagnosis):
 
 def test_without_llama_cpp_the_reason_is_shown(diagnosis):
     reason = "this Python has no llama-cpp-python; install it"
-    shown = render(doctor_report(diagnosis(environment=Environment({}, "", False, [], reason))), 120, False)
+    shown = render(
+        doctor_report(diagnosis(environment=AvailableDevices({}, "", False, [], reason))), 120, False
+    )
     assert reason in shown
     assert re.search(r"Build +not known", shown)
 
@@ -167,7 +170,7 @@ def test_names_from_outside_cannot_steer_the_terminal(diagnosis):
     found = diagnosis(
         load=Load([BusyProcess(7, evil, 0.9)], 0.5, 0, 1),
         problems=[Problem(f"process 7 ({evil})", "end it")],
-        environment=Environment({"llama.cpp": evil}, "", False, [Device(
+        environment=AvailableDevices({"llama.cpp": evil}, "", False, [Device(
             name=evil, description=evil, type="cpu", memory_free_bytes=0, memory_total_bytes=0)]),
     )  # fmt: skip
     shown = render(doctor_report(found), 200, color=False)

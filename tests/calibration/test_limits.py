@@ -8,18 +8,12 @@ import sys
 import pytest
 
 from ggufbench.calibration import limits, measurement
-from ggufbench.calibration.limits import (
-    MachineLimits,
-    cache_folder,
-    limits_path,
-    load_limits,
-    machine_limits,
-)
+from ggufbench.calibration.limits import MachineLimits, limits_path, load_limits, machine_limits
 from ggufbench.calibration.measurement import CalibrationError, thread_counts
 from ggufbench.calibration.probe import probe
 from ggufbench.launching.launcher import Interpreter, launch
 from ggufbench.machine.facts import read_machine, usable_cores
-from ggufbench.records.schema import Outcome
+from ggufbench.outcomes import Outcome
 
 
 @pytest.fixture(scope="module")
@@ -175,15 +169,6 @@ def test_a_buffer_that_cannot_outgrow_the_cache_is_named(here, small, monkeypatc
     measured = machine_limits(*here, Interpreter())
     assert measured.buffer_bytes == 2**22
     assert any("4 MiB only" in problem and "too high" in problem for problem in measured.problems)
-
-
-def test_where_the_cache_lies(tmp_path, monkeypatch):
-    assert cache_folder({"GGUFBENCH_CACHE": str(tmp_path)}) == tmp_path
-    monkeypatch.setattr("sys.platform", "linux")
-    assert cache_folder({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "ggufbench"
-    assert cache_folder({"XDG_CACHE_HOME": "relative"}).parts[-2:] == (".cache", "ggufbench")
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert cache_folder({}).parts[-3:] == ("Library", "Caches", "ggufbench")
 
 
 def test_more_threads_than_one_read_all_of_the_memory():

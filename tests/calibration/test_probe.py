@@ -11,9 +11,11 @@ import psutil
 import pytest
 
 from ggufbench.calibration import probe as probing
-from ggufbench.calibration.probe import Environment, probe
+from ggufbench.calibration.probe import probe
 from ggufbench.launching.launcher import Interpreter, compute_variables, launch, worker_environment
-from ggufbench.records.schema import Device, Outcome
+from ggufbench.machine.devices import AvailableDevices
+from ggufbench.machine.parts import Device
+from ggufbench.outcomes import Outcome
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +138,7 @@ def test_a_server_that_is_not_there_is_named(endpoint):
 
 def test_the_remedy_depends_on_the_device():
     cpu = Device(name="CPU", description="x", type="cpu", memory_free_bytes=0, memory_total_bytes=0)
-    plain = Environment({}, "", supports_rpc=False, devices=[cpu])
+    plain = AvailableDevices({}, "", supports_rpc=False, devices=[cpu])
     cuda = "no cuda device: this llama.cpp sees CPU (with an NVIDIA GPU: CMAKE_ARGS"
     assert plain.lacks("cuda").startswith(cuda)
     assert "-DGGML_METAL=on" in plain.lacks("metal") and "-DGGML_VULKAN=on" in plain.lacks("vulkan")
@@ -145,7 +147,7 @@ def test_the_remedy_depends_on_the_device():
 
 
 def test_the_remedy_for_transformers_is_another_pytorch():
-    found = Environment({}, "", supports_rpc=False, devices=[], library="transformers")
+    found = AvailableDevices({}, "", supports_rpc=False, devices=[], library="transformers")
     assert "PyTorch for CUDA" in found.lacks("cuda") and "llama" not in found.lacks("cuda")
     assert "torch" in found.lacks("mps")
 
@@ -153,7 +155,7 @@ def test_the_remedy_for_transformers_is_another_pytorch():
 def test_a_build_that_says_what_is_wrong_is_quoted_instead_of_a_remedy():
     cpu = Device(name="CPU", description="x", type="cpu", memory_free_bytes=0, memory_total_bytes=0)
     said = "ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected"
-    found = Environment({}, "", supports_rpc=False, devices=[cpu], errors=said)
+    found = AvailableDevices({}, "", supports_rpc=False, devices=[cpu], errors=said)
     assert found.lacks("cuda") == f"no cuda device: this llama.cpp sees CPU ({said})"
     assert "-DGGML_VULKAN=on" in found.lacks("vulkan"), "what CUDA lacks says nothing of Vulkan"
 
@@ -163,7 +165,7 @@ def test_memory_of_several_devices_adds_up():
         Device(name=f"CUDA{n}", description="x", type="gpu", memory_free_bytes=5, memory_total_bytes=9)
         for n in (0, 1)
     ]
-    assert Environment({}, "", False, devices).free_bytes("cuda") == 10
+    assert AvailableDevices({}, "", False, devices).free_bytes("cuda") == 10
 
 
 def test_a_worker_s_environment_is_clean():

@@ -15,7 +15,7 @@ from ggufbench.discovery import discover
 from ggufbench.machine.facts import read_machine
 from ggufbench.measuring.record_builder import identify
 from ggufbench.modelkit import SynthSpec, synthesize
-from ggufbench.records.schema import Outcome
+from ggufbench.outcomes import Outcome
 from ggufbench.records.store import new_run_id, read_record, write_record
 
 FIRST = Path(__file__).parents[2] / "results" / "first" / "llama-1.1b-Q4_K_M-cpu.json"

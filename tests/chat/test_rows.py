@@ -9,7 +9,7 @@ from pydantic_core import to_jsonable_python
 from ggufbench.chat import LlamaCppModelConfig, find_gguf_in_cache, get_gguf_models_from_cache, rows
 from ggufbench.discovery import discover
 from ggufbench.measuring.case import measure_case
-from ggufbench.records.schema import Outcome
+from ggufbench.outcomes import Outcome
 from ggufbench.records.store import read_record, write_record
 
 NEW, OLD = "0" * 39 + "2", "0" * 39 + "1"

@@ -6,14 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggufbench.checks.interference import (
-    Disturbance,
-    Judge,
-    environment_sentence,
-    is_environment,
-    main_reason,
-)
-from ggufbench.planning.scenario import Tolerance
+from ggufbench.checks.interference import Judge, environment_sentence, is_environment, main_reason
+from ggufbench.records.parts import Disturbance
+from ggufbench.thresholds import Tolerance
 
 QUIET = {
     "wall_seconds": 1.0,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ggufbench.comparing.ab import Question, measure, plan
+from ggufbench.comparing.ab import AbRequest, measure, plan
 from ggufbench.comparing.arms import ArmSpec
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.measuring.preparation import Request
@@ -265,7 +265,7 @@ def broken_worker(llama_folder, gate_scenarios, tmp_path, monkeypatch):
         request = Request(
             [llama_folder], scenario_folder=gate_scenarios, results=tmp_path / "r", deadline_scale=0.05
         )
-        question = Question(request, ".")
+        question = AbRequest(request, ".")
         planned = plan(question)
         breaking = replace(planned.arms[role], interpreter=Interpreter(entry=BREAKS))
         arms = {**planned.arms, role: breaking}
@@ -279,7 +279,7 @@ def broken_worker(llama_folder, gate_scenarios, tmp_path, monkeypatch):
 def test_an_anchor_is_measured_in_each_block_and_history_finds_it(llama_folder, gate_scenarios, tmp_path):
     """The anchor here is this environment, under a release's name: what counts is the third arm."""
     request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path / "results")
-    question = Question(request, ".", anchor="llama-cpp-python==0.0.1", seed=1)
+    question = AbRequest(request, ".", anchor="llama-cpp-python==0.0.1", seed=1)
     planned = plan(replace(question, anchor=None))
     anchor = replace(planned.arms["baseline"], spec=ArmSpec("llama-cpp-python==0.0.1", "requirement"))
     (entry,) = planned.entries
@@ -303,7 +303,7 @@ def test_an_anchor_is_measured_in_each_block_and_history_finds_it(llama_folder, 
 
 def test_a_baseline_that_is_the_anchor_is_measured_once(llama_folder, gate_scenarios, tmp_path):
     request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path / "results")
-    question = Question(request, ".", seed=1)
+    question = AbRequest(request, ".", seed=1)
     planned = plan(question)
     pinned = replace(planned.arms["baseline"], spec=ArmSpec("llama-cpp-python==0.0.1", "requirement"))
     asked = replace(question, baseline=pinned.spec.name, anchor=pinned.spec.name)
@@ -325,7 +325,7 @@ def test_what_is_compared_or_built_upon_is_gated_only_where_it_is_named(
     folder = shutil.copytree(gate_scenarios, tmp_path / "scenarios")
     (folder / "other.toml").write_text(f'provider = "{provider}"\n[setting]\ndevice = "cpu"\n{more}')
     request = Request([llama_folder], scenario_folder=folder, results=tmp_path / "results")
-    unnamed = plan(Question(request, ".")).entries
-    named = plan(Question(replace(request, scenarios=["other"]), ".")).entries
+    unnamed = plan(AbRequest(request, ".")).entries
+    named = plan(AbRequest(replace(request, scenarios=["other"]), ".")).entries
     assert unnamed and all(entry.cases["candidate"].scenario.provider == "engine" for entry in unnamed)
     assert [entry.cases["candidate"].scenario.provider for entry in named] == [provider]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from ggufbench.calibration.probe import Environment
 from ggufbench.comparing.llama_bench import (
     LlamaBenchError,
     bench_arguments,
@@ -17,7 +16,8 @@ from ggufbench.comparing.llama_bench import (
     parse_output,
     run_llama_bench,
 )
-from ggufbench.records.schema import Device
+from ggufbench.machine.devices import AvailableDevices
+from ggufbench.machine.parts import Device
 from ggufbench.worker.job import Workload
 
 WORK = Workload(prompt_tokens=512, generated_tokens=64, depth=0, repetitions=2)
@@ -28,7 +28,7 @@ ROW = {
     "samples_ns": [2_000_000_000, 1_000_000_000],
 }
 PROMPT, DECODE = {**ROW, "n_prompt": 512, "n_gen": 0}, {**ROW, "n_prompt": 0, "n_gen": 64}
-NO_DEVICES = Environment({}, "", supports_rpc=False, devices=[])
+NO_DEVICES = AvailableDevices({}, "", supports_rpc=False, devices=[])
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_devices_are_named_and_servers_come_before_them(case):
     setting = replace(case.setting, device="rpc", rpc_servers="127.0.0.1:5", n_gpu_layers=3, main_gpu=1)
     devices = [Device(name=n, description="", type="gpu", memory_free_bytes=1, memory_total_bytes=1)
                for n in ("CPU", "RPC0", "RPC1", "CUDA0")]  # fmt: skip
-    found = Environment({}, "", supports_rpc=True, devices=devices)
+    found = AvailableDevices({}, "", supports_rpc=True, devices=devices)
     arguments = bench_arguments(replace(case, setting=setting), found)
     assert arguments[:2] == ["-rpc", "127.0.0.1:5"]
     given = options(replace(case, setting=setting), found)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggufbench.launching.launcher import launch
+from ggufbench.outcomes import Outcome
 from ggufbench.planning.scenario import ScenarioError, load_scenarios
-from ggufbench.records.schema import Outcome
 from ggufbench.worker.job import Workload
 from ggufbench.worker.steps import spread
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from ggufbench.comparing.ab import Question, measure, plan
-from ggufbench.comparing.selftest import CONTROL, NULL, Selftest, Tally, tallies
+from ggufbench.comparing.ab import AbRequest, measure, plan
+from ggufbench.comparing.selftest import CONTROL, NULL, Selftest, SessionTally, tallies
 from ggufbench.measuring.preparation import Request
 from ggufbench.records.comparison import Verdict
 from ggufbench.records.comparisons import read_all_comparisons
@@ -49,7 +49,7 @@ def test_sessions_of_a_against_a_add_up_over_runs(selftest):
 
 def test_a_worker_that_does_twice_what_it_reports_is_found(llama_folder, gate_scenarios, tmp_path):
     request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path)
-    question = Question(request, ".", purpose=CONTROL, hidden_work=1.0)
+    question = AbRequest(request, ".", purpose=CONTROL, hidden_work=1.0)
 
     (comparison,) = measure(question, plan(question)).comparisons
 
@@ -87,7 +87,7 @@ class Answered:
 
 
 def test_a_tally_proves_what_its_counts_allow():
-    clean = Tally(NULL, 20, 0, 280)
+    clean = SessionTally(NULL, 20, 0, 280)
     assert clean.bound == pytest.approx(0.139, abs=5e-4) and clean.mean_launches == 14
     assert replace(clean, kind=CONTROL, regressions=20).bound == pytest.approx(0.861, abs=5e-4)
-    assert Tally(NULL, 0, 0, 0).mean_launches is None
+    assert SessionTally(NULL, 0, 0, 0).mean_launches is None

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from ggufbench.outcomes import Outcome
 from ggufbench.records.comparison import Verdict
-from ggufbench.records.schema import Outcome
 
 CRASHED = {"outcome": Outcome.CRASHED, "reason": "SIGSEGV while it decoded", "summary": {}}
 

@@ -13,7 +13,7 @@ import pytest
 
 from ggufbench.history import index
 from ggufbench.history.index import INDEX_NAME, ask
-from ggufbench.history.series import Question, history
+from ggufbench.history.series import HistoryQuery, history
 from ggufbench.records.store import StoreError
 
 EVERYTHING = (
@@ -41,7 +41,7 @@ def fresh(results):
 
 
 def sessions(results) -> int:
-    return max(row.series.count for row in history(Question(results)).rows)
+    return max(row.series.count for row in history(HistoryQuery(results)).rows)
 
 
 def test_only_new_files_are_read(stored):
@@ -185,7 +185,7 @@ def test_files_that_are_no_records_are_named_and_spoil_nothing(stored):
         assert part in problems[f"{name}.json"], name
         assert problems[f"{name}.json"].isprintable()
     assert content(stored.results) == (rows, 0), "they are looked at once"
-    found = history(Question(stored.results))
+    found = history(HistoryQuery(stored.results))
     assert found.unreadable == len(said) + 1
     assert sessions(stored.results) == 1
     assert read == len(said) + 2
@@ -284,6 +284,6 @@ def test_an_index_that_another_process_writes_is_waited_for_and_then_done_withou
 
 def test_results_that_are_no_folder_are_refused(tmp_path):
     with pytest.raises(StoreError, match="is no folder; give the one that holds the runs"):
-        history(Question(tmp_path / "none"))
+        history(HistoryQuery(tmp_path / "none"))
     with pytest.raises(StoreError, match="holds no record; make one with"):
-        history(Question(tmp_path))
+        history(HistoryQuery(tmp_path))

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ggufbench.history.gate import Question as GateQuestion
-from ggufbench.history.gate import gate
+from ggufbench.history.gate import HistoryGateRequest, gate
 from ggufbench.history.judgement import State, creep, judge, other_host
-from ggufbench.history.series import ABSOLUTE, ANCHORED, Question, history
+from ggufbench.history.series import ABSOLUTE, ANCHORED, HistoryQuery, history
 from ggufbench.records.comparison import Verdict
 from ggufbench.records.store import StoreError
 
@@ -120,7 +119,8 @@ def nights(stored, count, change=0.0, first=0, **more):
 
 def rows_of(stored, **options):
     return {
-        (row.series.kind, row.series.metric): row for row in history(Question(stored.results, **options)).rows
+        (row.series.kind, row.series.metric): row
+        for row in history(HistoryQuery(stored.results, **options)).rows
     }
 
 
@@ -159,7 +159,7 @@ def test_a_session_that_says_nothing_of_the_series_is_not_in_it(stored, other, w
     nights(stored, 12)
     count = decode(stored).series.count
     stored.comparison(20, change=other.pop("change", 0.5), **other)
-    series = [row for row in history(Question(stored.results)).rows if row.series.count > 1]
+    series = [row for row in history(HistoryQuery(stored.results)).rows if row.series.count > 1]
     assert {row.series.count for row in series} == {count}, why
 
 
@@ -175,7 +175,7 @@ def test_a_new_anchor_a_new_build_of_it_and_other_settings_begin_new_series(stor
     ):
         stored.base = before.model_copy(update=changes)
         stored.comparison(day)
-    counts = sorted(row.series.count for row in history(Question(stored.results)).rows)
+    counts = sorted(row.series.count for row in history(HistoryQuery(stored.results)).rows)
     assert counts == sorted([3, 1, 1, 1] * 2), "Python's patch version alone is no new anchor"
 
 
@@ -221,14 +221,14 @@ def test_since_forgets_what_was_before(stored):
     found = decode(stored, since=stored.run(12))
     assert found.state is State.TOO_FEW and found.series.count == 4
     with pytest.raises(StoreError, match="holds no run 'nightly'"):
-        history(Question(stored.results, since="nightly"))
+        history(HistoryQuery(stored.results, since="nightly"))
 
 
 # What the gate makes of it.
 
 
 def judged(stored, run=None, **options):
-    return gate(GateQuestion(stored.results, run, **options))
+    return gate(HistoryGateRequest(stored.results, run, **options))
 
 
 def test_a_named_run_is_judged_by_what_was_before_it_only(stored):

@@ -13,8 +13,6 @@ import psutil
 import pytest
 
 from ggufbench.machine.conditions import (
-    BusyProcess,
-    Conditions,
     busiest_processes,
     parse_pmset_battery,
     parse_pmset_settings,
@@ -22,8 +20,9 @@ from ggufbench.machine.conditions import (
     read_conditions,
     read_cpus,
     read_power_supplies,
-    unfit,
 )
+from ggufbench.machine.fitness import unfit
+from ggufbench.machine.parts import BusyProcess, Conditions
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 BUSY_LOOP = "import os, sys\nprint(os.getpid(), flush=True)\nwhile True: pass"

@@ -15,14 +15,14 @@ import pytest
 
 from ggufbench.analysis.advice import advise
 from ggufbench.calibration.limits import machine_limits
-from ggufbench.checks.interference import Disturbance
 from ggufbench.launching.launcher import Interpreter, launch
 from ggufbench.measuring.case import Interrupted, _launches, _Progress, measure_case
 from ggufbench.modelkit import SynthSpec, synthesize
-from ggufbench.planning.scenario import Tolerance
+from ggufbench.outcomes import Outcome
+from ggufbench.records.parts import Disturbance
 from ggufbench.records.samples import metric_samples
-from ggufbench.records.schema import Outcome
 from ggufbench.records.store import read_record, write_record
+from ggufbench.thresholds import Tolerance
 
 PHASES = ["import", "load", "first_decode", "prompt", "decode", "digest", "exit"]
 

@@ -23,7 +23,7 @@ from ggufbench.modelkit import (
     synthesize,
 )
 from ggufbench.modelkit.blocks import tensor_data, tensor_type
-from ggufbench.modelkit.shapes import Tensor, fit_shape, parameters, tensors
+from ggufbench.modelkit.shapes import TensorShape, fit_shape, parameters, tensors
 
 SMALL = SynthSpec("llama", 3_000_000, "Q8_0", vocabulary=1024)
 SMALL_K = SynthSpec("llama", 3_000_000, "Q4_K_M", vocabulary=1024)
@@ -100,7 +100,7 @@ def test_another_seed_gives_other_weights_of_the_same_size(make):
 )
 @pytest.mark.parametrize("length", [256, 8192])
 def test_weights_have_the_deviation_that_keeps_activations_near_one(kind, quantization, tolerance, length):
-    tensor = Tensor("t", (512, length), {"MXFP4": "expert", "Q6_K": "head"}.get(kind, "weight"))
+    tensor = TensorShape("t", (512, length), {"MXFP4": "expert", "Q6_K": "head"}.get(kind, "weight"))
     assert tensor_type(tensor, quantization) == kind
     data = np.concatenate([chunk.reshape(-1) for chunk in tensor_data(tensor, quantization, 0, ())])
     values = gguf.quants.dequantize(data.reshape(512, -1), gguf.GGMLQuantizationType[kind])
@@ -111,10 +111,10 @@ def test_weights_have_the_deviation_that_keeps_activations_near_one(kind, quanti
 
 def test_float32_weights_and_norms():
     router = np.concatenate(
-        [c.reshape(-1) for c in tensor_data(Tensor("r", (32, 4096), "router"), "Q8_0", 0, ())]
+        [c.reshape(-1) for c in tensor_data(TensorShape("r", (32, 4096), "router"), "Q8_0", 0, ())]
     )
     assert abs(router.view("<f4").std() * 64 - 1) < 0.02
-    (norm,) = tensor_data(Tensor("n", (64,), "ones"), "Q8_0", 0, ())
+    (norm,) = tensor_data(TensorShape("n", (64,), "ones"), "Q8_0", 0, ())
     assert (norm.view("<f4") == 1).all()
 
 

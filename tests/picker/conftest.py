@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from ggufbench.chat.cache import CachedModel
 from ggufbench.chat.measurements import Measured
 from ggufbench.modelkit import SynthSpec, synthesize
-from ggufbench.picker.entries import Entry
+from ggufbench.picker.entries import PickerEntry
 from ggufbench.records.runs import read_run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -43,13 +43,13 @@ def hub_cache(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def measured_entries() -> list[Entry]:
+def measured_entries() -> list[PickerEntry]:
     """The models of the run that is kept in the repository, with its figures for the CPU."""
     records = [one for one in read_run(CHECKOUT / "results", "first").records if one.scenario == "cpu"]
     return [entry_of(record) for record in records]
 
 
-def entry_of(record) -> Entry:
+def entry_of(record) -> PickerEntry:
     model = record.model
     medians = {name: figures.median for name, figures in record.summary.items()}
     figures = {
@@ -73,14 +73,14 @@ def entry_of(record) -> Entry:
         identity=model.identity,
         measured=Measured(record.scenario, record.outcome, created=record.created, **figures),
     )
-    return Entry(row, synthetic=model.synthetic, larger_than_memory=False)
+    return PickerEntry(row, synthetic=model.synthetic, larger_than_memory=False)
 
 
 @pytest.fixture(scope="session")
 def vary(measured_entries):
     """A function: one of them by another name, with changes to its row; `measured=None` for never."""
 
-    def make(name: str, quantization: str = "Q4_K_M", number: int = 0, **changes) -> Entry:
+    def make(name: str, quantization: str = "Q4_K_M", number: int = 0, **changes) -> PickerEntry:
         entry = measured_entries[number]
         outcome = changes.pop("outcome", None)
         large = changes.pop("larger_than_memory", False)

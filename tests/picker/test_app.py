@@ -6,7 +6,7 @@ import pytest
 
 from ggufbench.picker.app import Picker
 from ggufbench.picker.entries import SORTS, Order
-from ggufbench.report.text.terminal import rate, seconds_text, size
+from ggufbench.text import rate, seconds_text, size
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from ggufbench.chat import LlamaCppModelConfig, get_gguf_models_from_cache
 from ggufbench.machine.facts import memory_limit_bytes
-from ggufbench.records.schema import Outcome
+from ggufbench.outcomes import Outcome
 from ggufbench.records.store import read_folder, run_folders, write_record
 
 PICK = (sys.executable, "-m", "ggufbench.cli", "pick")

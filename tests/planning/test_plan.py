@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from ggufbench.calibration.probe import Environment
 from ggufbench.discovery import discover
 from ggufbench.launching.launcher import Interpreter, LaunchRefusedError, launch
+from ggufbench.machine.devices import AvailableDevices
+from ggufbench.machine.parts import Device
 from ggufbench.measuring.case import measure_case
 from ggufbench.measuring.preparation import Request, prepare
+from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Host, PlanError, Selection, kv_bytes, make_plan, resolve_setting
 from ggufbench.planning.scenario import load_scenarios
-from ggufbench.records.schema import Device, Outcome
 from ggufbench.records.store import write_record
 from ggufbench.worker.job import Job, Setting, Workload
 
@@ -53,7 +54,7 @@ def make_host():
             Device(name=name, description=name, type="gpu", memory_free_bytes=free, memory_total_bytes=free)
             for name, free in {"CPU": 0, **devices}.items()
         ]
-        return Host({"": Environment({}, "", False, seen)}, available, past or {})
+        return Host({"": AvailableDevices({}, "", False, seen)}, available, past or {})
 
     return make
 

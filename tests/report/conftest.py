@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ggufbench.checks.roofline import LimitResult
 from ggufbench.checks.targets import evaluate_targets
-from ggufbench.planning.scenario import Targets
+from ggufbench.outcomes import Outcome
+from ggufbench.records.parts import LimitResult
 from ggufbench.records.runs import StoredRun, read_run
 from ggufbench.records.samples import summaries
 from ggufbench.records.schema import (
@@ -19,11 +19,11 @@ from ggufbench.records.schema import (
     MemoryMark,
     ModelIdentity,
     Original,
-    Outcome,
     ProviderFacts,
     Record,
     Sample,
 )
+from ggufbench.thresholds import Targets
 from ggufbench.worker.job import ENGINE, TRANSFORMERS
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -5,12 +5,13 @@ import pytest
 from ggufbench.analysis.pairs import Pairs
 from ggufbench.analysis.verdicts import judged_cell
 from ggufbench.comparing.conclusion import exit_code
-from ggufbench.planning.scenario import Tolerance
+from ggufbench.machine.parts import Machine, SourceState
 from ggufbench.records.comparison import Arm, Comparison, Verdict
-from ggufbench.records.schema import Machine, ModelIdentity, ProviderFacts, SourceState
+from ggufbench.records.schema import ModelIdentity, ProviderFacts
 from ggufbench.report.text.comparison import comparison_report, headline, markdown, sentence
 from ggufbench.report.text.terminal import render
 from ggufbench.stats.sequential_test import Series, judge
+from ggufbench.thresholds import Tolerance
 from ggufbench.worker.job import Setting, Workload
 
 DECODE, MEMORY = "decode_tokens_per_second", "peak_rss_bytes"

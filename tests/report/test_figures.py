@@ -13,20 +13,20 @@ import pytest
 from ggufbench.analysis.pairs import Pairs
 from ggufbench.analysis.verdicts import judged_cell
 from ggufbench.history.judgement import judge
-from ggufbench.history.queries import Series, Session
-from ggufbench.history.series import Level, Row
+from ggufbench.history.queries import StoredSeries, StoredSession
+from ggufbench.history.series import Level, SeriesRow
 from ggufbench.records.comparison import Arm, Comparison, Verdict
 from ggufbench.report.content import Content
 from ggufbench.report.figures import draw_all, overview_png, save_figures
 from ggufbench.report.figures.captions import plain
-from ggufbench.report.figures.cases import Facts
+from ggufbench.report.figures.cases import CaseFacts
 from ggufbench.report.figures.load import promise_of
 from ggufbench.report.figures.memory import parts_of
-from ggufbench.report.figures.pareto import Point, front, point_of
+from ggufbench.report.figures.pareto import ParetoPoint, front, point_of
 from ggufbench.report.figures.scatter import MOST_POINTS, thin
 from ggufbench.report.figures.style import COLORS, drawing, fit, theme_css, width_of
 from ggufbench.report.figures.tokens import line_of
-from ggufbench.stats.sequential_test import Series as GateSeries
+from ggufbench.stats.sequential_test import Series
 from ggufbench.stats.sequential_test import judge as gate
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -75,13 +75,17 @@ def comparison(base, verdict, cells, **changes):
 
 def cell(metric, log_ratios):
     found = Pairs([20.0] * len(log_ratios), [19.0] * len(log_ratios), log_ratios)
-    return judged_cell(metric, "baseline", found, gate({0: GateSeries(log_ratios, 0.05)})[0], None)
+    return judged_cell(metric, "baseline", found, gate({0: Series(log_ratios, 0.05)})[0], None)
 
 
 def series(case_id, values, levels=()):
-    sessions = [Session(f"run-{n}", 10**15 + n * 10**11, value, None, None) for n, value in enumerate(values)]
-    found = Series(1, "absolute", case_id, "m", "cpu", "", "load_seconds", len(values), sessions)
-    return Row(found, judge([math.log(value) for value in values], 0.05, hold_out=False), None, list(levels))
+    sessions = [
+        StoredSession(f"run-{n}", 10**15 + n * 10**11, value, None, None) for n, value in enumerate(values)
+    ]
+    found = StoredSeries(1, "absolute", case_id, "m", "cpu", "", "load_seconds", len(values), sessions)
+    return SeriesRow(
+        found, judge([math.log(value) for value in values], 0.05, hold_out=False), None, list(levels)
+    )
 
 
 def test_every_figure_that_has_data_is_there_in_order(first_run, drawn):
@@ -245,7 +249,7 @@ def test_impossible_figures_are_left_out_and_nothing_breaks(make_record, value):
 
 
 def test_tokens_that_took_no_time_or_ages_are_no_line(make_record):
-    facts = Facts(Content([]))
+    facts = CaseFacts(Content([]))
     for seconds in (0.0, 1e300):
         record = make_record()
         launches = [
@@ -312,7 +316,7 @@ def test_thousands_of_points_stay_small(make_record):
 
 def test_the_front_has_what_no_other_beats(make_record):
     record = make_record()
-    points = [Point(record, *pair) for pair in ((3, 9), (1, 5), (2, 4), (4, 9), (2, 7), (5, 20))]
+    points = [ParetoPoint(record, *pair) for pair in ((3, 9), (1, 5), (2, 4), (4, 9), (2, 7), (5, 20))]
     best = front(points)
     assert [(point.memory, point.speed) for point in best] == [(1, 5), (2, 7), (3, 9), (5, 20)]
     for point in points:
@@ -359,7 +363,7 @@ def test_the_band_is_what_the_targets_say(make_record):
 
 def test_the_line_of_tokens_is_the_median_at_each_position(make_record):
     record = make_record()
-    line = line_of(Facts(Content([]))._row(record))
+    line = line_of(CaseFacts(Content([]))._row(record))
     first = sorted(
         sample.token_seconds[0]
         for launch in record.launches

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
-from ggufbench.stats.ratios import advantage, ratio_of, usable
+from ggufbench.analysis.baselines import advantage
+from ggufbench.stats.ratios import ratio_of, usable
 
 positive = st.floats(min_value=1e-9, max_value=1e12)
 samples = st.lists(positive, min_size=1, max_size=7)

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from ggufbench.calibration.probe import probe
 from ggufbench.comparing.arms import ArmError, parse_arm, prepare_arm
 from ggufbench.toolchain import environments
-from ggufbench.toolchain.builds import BuildError, Place, build_once, run_logged
+from ggufbench.toolchain.builds import BuildError, BuildPlace, build_once, run_logged
 from ggufbench.toolchain.environments import cmake_arguments, environment_place, is_exact
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -69,7 +69,7 @@ def value_in(python: Path, expression: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
-def place_of(text: str, cache: Path) -> Place:
+def place_of(text: str, cache: Path) -> BuildPlace:
     return environment_place(Requirement(text), cache, os.environ)
 
 
@@ -256,7 +256,7 @@ def test_an_environment_is_built_with_the_flags_of_the_installer(monkeypatch):
 
 
 def test_what_fails_is_removed_and_not_taken_for_complete(tmp_path):
-    place = Place(tmp_path / "place", "content")
+    place = BuildPlace(tmp_path / "place", "content")
 
     def fail() -> str:
         place.path.mkdir()
@@ -269,7 +269,7 @@ def test_what_fails_is_removed_and_not_taken_for_complete(tmp_path):
 
 
 def test_what_a_killed_build_left_is_removed_before_the_next(tmp_path):
-    place = Place(tmp_path / "place", "content")
+    place = BuildPlace(tmp_path / "place", "content")
     for left in (place.path, place.scratch):
         left.mkdir(parents=True)
         (left / "half").touch()
@@ -279,7 +279,7 @@ def test_what_a_killed_build_left_is_removed_before_the_next(tmp_path):
 
 
 def test_of_many_builders_at_once_one_builds(tmp_path):
-    place, built, told = Place(tmp_path / "place", "content"), [], []
+    place, built, told = BuildPlace(tmp_path / "place", "content"), [], []
     begun = threading.Event()
 
     def build() -> str:
@@ -329,13 +329,13 @@ def test_how_a_program_ended_is_its_exit_code_and_what_it_said_is_in_the_log(tmp
     assert (tmp_path / "log").read_text().startswith("hello\n")
 
 
-def _make(place: Place) -> str:
+def _make(place: BuildPlace) -> str:
     place.path.mkdir()
     (place.path / "whole").touch()
     return "facts"
 
 
-def _fake_environment(place: Place) -> str:
+def _fake_environment(place: BuildPlace) -> str:
     (place.path / "bin").mkdir(parents=True)
     (place.path / "bin" / "python").symlink_to(sys.executable)
     return "facts"

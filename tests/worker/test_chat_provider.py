@@ -9,8 +9,8 @@ import pytest
 
 from ggufbench.launching.launcher import Interpreter, launch
 from ggufbench.measuring.case import measure_case
+from ggufbench.outcomes import Outcome
 from ggufbench.planning.scenario import ScenarioError, load_scenarios
-from ggufbench.records.schema import Outcome
 from ggufbench.records.store import read_record, write_record
 from ggufbench.worker.job import provider_problem
 

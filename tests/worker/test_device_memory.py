@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from ggufbench.launching.launcher import Interpreter, launch
+from ggufbench.outcomes import Outcome
 from ggufbench.records.runs import read_run
 from ggufbench.records.samples import summaries
-from ggufbench.records.schema import MemoryMark, Outcome
+from ggufbench.records.schema import MemoryMark
 from ggufbench.worker.channel import GO
 from ggufbench.worker.job import Job, Setting, Workload
 

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from ggufbench.calibration.probe import Environment
 from ggufbench.launching.launcher import Interpreter, launch
+from ggufbench.machine.devices import AvailableDevices
 from ggufbench.measuring.case import measure_case
 from ggufbench.modelkit import SynthSpec, synthesize
+from ggufbench.outcomes import Outcome
 from ggufbench.planning.scenario import load_scenarios, scenario_folder
-from ggufbench.records.schema import Outcome
 from ggufbench.records.store import read_record, write_record
 from ggufbench.worker.job import LAYERS, provider_problem
 
@@ -114,7 +114,7 @@ def test_a_layer_refuses_what_would_not_reach_it(layer_case):
 
 
 def test_an_environment_without_the_packages_is_skipped_with_the_remedy():
-    bare = Environment(
+    bare = AvailableDevices(
         {}, "", supports_rpc=False, devices=[], missing_packages={"langchain": "langchain-core"}
     )
     assert bare.lacks_layer("langchain") == (

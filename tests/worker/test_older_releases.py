@@ -11,7 +11,7 @@ import pytest
 from ggufbench.checks.native_log import parse_load_log
 from ggufbench.launching.launcher import Interpreter, launch
 from ggufbench.measuring.case import measure_case
-from ggufbench.records.schema import Outcome
+from ggufbench.outcomes import Outcome
 
 OLDER = Interpreter(entry=Path(__file__).parents[1] / "workers" / "older_release.py")
 

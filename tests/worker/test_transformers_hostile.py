@@ -15,7 +15,7 @@ from ggufbench.launching.launcher import Interpreter
 from ggufbench.measuring.case import measure_case
 from ggufbench.measuring.preparation import Request, prepare
 from ggufbench.modelkit import SynthSpec, synthesize
-from ggufbench.records.schema import Outcome
+from ggufbench.outcomes import Outcome
 from ggufbench.worker.untrusted import adapter_refusal, checkpoint_refusal
 
 SCENARIO = """

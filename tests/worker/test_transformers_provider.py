@@ -10,8 +10,8 @@ from ggufbench.calibration.probe import probe_transformers
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.measuring.case import measure_case
 from ggufbench.modelkit import SynthSpec, synthesize
+from ggufbench.outcomes import Outcome
 from ggufbench.planning.scenario import ScenarioError, load_scenarios
-from ggufbench.records.schema import Outcome
 
 SCENARIO = """
 provider = "transformers"

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ggufbench.checks.memory import Breakdown, break_down
-from ggufbench.machine.conditions import unfit
-from ggufbench.records.schema import Effective, Launch, Outcome, Record
+from ggufbench.machine.fitness import unfit
+from ggufbench.outcomes import Outcome
+from ggufbench.records.schema import Effective, Launch, Record
 from ggufbench.worker.job import ENGINE
 
 _MIB = 2**20

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ggufbench.analysis.wording import ending
 from ggufbench.metrics import METRICS, percentile
-from ggufbench.records.schema import Launch, Outcome, Record
+from ggufbench.outcomes import Outcome
+from ggufbench.records.schema import Launch, Record
 from ggufbench.stats.ratios import Ratio, ratio_of, usable
 
 COMPARED = (
@@ -187,3 +188,11 @@ def _left_out(record: Record, baseline: Record) -> Iterator[str]:
             prompt = f"{ours.prompt_tokens} tokens at depth {ours.depth}"
             other = f"{theirs.prompt_tokens} at depth {theirs.depth}"
             yield f"no ratio of {METRICS[metric].name}: a prompt of {prompt} is not one of {other}"
+
+
+def advantage(ratio: Ratio, metric: str) -> Ratio:
+    """How many times better the candidate is: the ratio where a higher value is better, else its inverse.
+
+    Above 1 is faster, or smaller, whichever direction the metric has.
+    """
+    return ratio if METRICS[metric].better == "higher" else ratio.inverse()

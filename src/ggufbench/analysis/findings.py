@@ -10,12 +10,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ggufbench.analysis.baselines import Versus, compare_with_baselines, has_numbers, memory_of, newest
+from ggufbench.analysis.baselines import (
+    Versus,
+    advantage,
+    compare_with_baselines,
+    has_numbers,
+    memory_of,
+    newest,
+)
 from ggufbench.analysis.wording import amount, count, ending, label, listed, times, verb
 from ggufbench.metrics import METRICS
+from ggufbench.outcomes import Outcome
 from ggufbench.records.comparison import Cell, Comparison, Verdict
-from ggufbench.records.schema import Outcome, Record
-from ggufbench.stats.ratios import Ratio, advantage, ratio_of
+from ggufbench.records.schema import Record
+from ggufbench.stats.ratios import Ratio, ratio_of
 
 Kind = Literal["bad", "warn", "good"]
 

@@ -7,10 +7,18 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from ggufbench.analysis.baselines import Versus, compare_with_baselines, has_numbers, memory_of, newest
+from ggufbench.analysis.baselines import (
+    Versus,
+    advantage,
+    compare_with_baselines,
+    has_numbers,
+    memory_of,
+    newest,
+)
 from ggufbench.analysis.wording import amount, count, ending, label, listed, spread, times, verb
-from ggufbench.records.schema import ModelIdentity, Outcome, Record
-from ggufbench.stats.ratios import Ratio, advantage, ratio_of
+from ggufbench.outcomes import Outcome
+from ggufbench.records.schema import ModelIdentity, Record
+from ggufbench.stats.ratios import Ratio, ratio_of
 from ggufbench.worker.job import ENGINE, LLAMACPP, TRANSFORMERS
 
 Question = Literal["stable", "faster", "smaller", "same interface"]
@@ -31,7 +39,7 @@ _MEASURE = "measure one with `pytest bench --benchmark-only --scenario transform
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class MigrationAnswer:
     """One question about one model under one scenario."""
 
     question: Question
@@ -46,7 +54,7 @@ class Migration:
 
     model: ModelIdentity
     scenario: str
-    answers: tuple[Answer, ...]
+    answers: tuple[MigrationAnswer, ...]
     """In the order of `Question`."""
     verdict: Reply
     """Yes where all four are; no where one is."""
@@ -106,7 +114,7 @@ def _migration(record: Record, versus: Sequence[Versus], chats: Sequence[Record]
     )
 
 
-def _sentence(record: Record, answers: Sequence[Answer], verdict: Reply) -> str:
+def _sentence(record: Record, answers: Sequence[MigrationAnswer], verdict: Reply) -> str:
     name = f"{label(record)} on this machine"
     if verdict == "yes":
         clauses = "; ".join(answer.sentence for answer in answers)
@@ -127,20 +135,22 @@ _ADJECTIVES: dict[Question, str] = {
 }
 
 
-def _stable(record: Record, versus: Sequence[Versus]) -> Answer:
+def _stable(record: Record, versus: Sequence[Versus]) -> MigrationAnswer:
     """Every launch came to its end, and all gave one answer to the fixed prompt."""
     beside = _what_transformers_did(versus)
     if not has_numbers(record):
-        return Answer("stable", "no", f"llama.cpp {ending(record)}{beside}")
+        return MigrationAnswer("stable", "no", f"llama.cpp {ending(record)}{beside}")
     digests = [launch.digest for launch in record.launches if launch.digest]
     if len(set(digests)) > 1:
         sentence = f"{len(digests)} launches gave {len(set(digests))} different answers to one prompt"
-        return Answer("stable", "no", sentence + beside)
+        return MigrationAnswer("stable", "no", sentence + beside)
     if len(digests) < 2:
         sentence = f"{count(len(digests), 'launch', 'launches')} gave an answer, and it takes two to compare"
-        return Answer("stable", "not measured", sentence + beside)
+        return MigrationAnswer("stable", "not measured", sentence + beside)
     total = len(record.launches)
-    return Answer("stable", "yes", f"{total} of {total} launches were measured, with one answer{beside}")
+    return MigrationAnswer(
+        "stable", "yes", f"{total} of {total} launches were measured, with one answer{beside}"
+    )
 
 
 def _what_transformers_did(versus: Sequence[Versus]) -> str:
@@ -149,11 +159,11 @@ def _what_transformers_did(versus: Sequence[Versus]) -> str:
     return f"; {' and '.join(clauses)}" if clauses else ""
 
 
-def _faster(record: Record, versus: Sequence[Versus]) -> Answer:
+def _faster(record: Record, versus: Sequence[Versus]) -> MigrationAnswer:
     """Better than every baseline that was measured, in each of the three, by the whole interval."""
     problem = _nothing_to_compare(record, versus)
     if problem is not None:
-        return Answer("faster", *problem)
+        return MigrationAnswer("faster", *problem)
     measured = [one for one in versus if has_numbers(one.baseline)]
     found = [_closest(measured, metric) for metric in SPEED]
     replies = {reply for reply, _, _ in found}
@@ -163,7 +173,7 @@ def _faster(record: Record, versus: Sequence[Versus]) -> Answer:
     for number, (clause, scenario) in enumerate(telling):
         ends_here = number + 1 == len(telling) or telling[number + 1][1] != scenario
         clauses.append(f"{clause} as {scenario}" if ends_here else clause)
-    return Answer("faster", reply, f"it {listed(clauses)}")
+    return MigrationAnswer("faster", reply, f"it {listed(clauses)}")
 
 
 def _closest(measured: Sequence[Versus], metric: str) -> tuple[Reply, str, str]:
@@ -197,15 +207,15 @@ def _factor(factor: Ratio) -> str:
     return f"{times(factor.value)} times{spread(factor)}{few}{unclear} as fast"
 
 
-def _smaller(record: Record, versus: Sequence[Versus]) -> Answer:
+def _smaller(record: Record, versus: Sequence[Versus]) -> MigrationAnswer:
     """Less memory than every baseline that was measured, what lies on the device included."""
     problem = _nothing_to_compare(record, versus)
     if problem is not None:
-        return Answer("smaller", *problem)
+        return MigrationAnswer("smaller", *problem)
     ours = memory_of(record)
     sides = [(one.baseline, memory_of(one.baseline)) for one in versus if has_numbers(one.baseline)]
     if not ours or not all(theirs for _, theirs in sides):
-        return Answer("smaller", "not measured", "the peak of its memory is not known on both sides")
+        return MigrationAnswer("smaller", "not measured", "the peak of its memory is not known on both sides")
     judged = [(baseline, ratio_of(ours, theirs)) for baseline, theirs in sides]
     shares = [(advantage(ratio, "peak_rss_bytes"), ratio, baseline) for baseline, ratio in judged]
     factor, ratio, baseline = min(shares, key=lambda share: (_RANK[_judge(share[0])], share[0].value))
@@ -215,7 +225,7 @@ def _smaller(record: Record, versus: Sequence[Versus]) -> Answer:
         f"it takes {amount('peak_rss_bytes', _middle(ours))}, {ratio.value:.2f} of what {baseline.scenario} "
         f"takes{_share_spread(ratio)}, {third}the documented third"
     )
-    return Answer("smaller", reply, clause + (", of too few launches" if ratio.low is None else ""))
+    return MigrationAnswer("smaller", reply, clause + (", of too few launches" if ratio.low is None else ""))
 
 
 def _middle(values: Sequence[float]) -> float:
@@ -259,15 +269,19 @@ def _endings(baselines: Sequence[Record]) -> Iterator[str]:
             yield f"the baselines {listed(names)} {how.replace('was ', 'were ', 1)}"
 
 
-def _interface(chats: Sequence[Record]) -> Answer:
+def _interface(chats: Sequence[Record]) -> MigrationAnswer:
     """Whether a chat model of LangChain's interface, driven by llama.cpp, was measured with this model."""
     measured = [record for record in chats if has_numbers(record)]
     if measured:
-        return Answer("same interface", "yes", f"its chat model {measured[0].provider.name} was measured")
+        return MigrationAnswer(
+            "same interface", "yes", f"its chat model {measured[0].provider.name} was measured"
+        )
     if chats:
-        return Answer("same interface", "not measured", f"{chats[0].provider.name} {ending(chats[0])}")
+        return MigrationAnswer(
+            "same interface", "not measured", f"{chats[0].provider.name} {ending(chats[0])}"
+        )
     sentence = (
         "no chat model was measured: `pytest bench --benchmark-only --scenario chat` measures the one of "
         "ggufbench, and docs/providers.md says how your own is"
     )
-    return Answer("same interface", "not measured", sentence)
+    return MigrationAnswer("same interface", "not measured", sentence)

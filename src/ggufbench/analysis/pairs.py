@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from ggufbench.checks.interference import main_reason
 from ggufbench.metrics import METRICS
+from ggufbench.outcomes import Outcome
 from ggufbench.records.comparison import Block, Role
 from ggufbench.records.samples import metric_samples
-from ggufbench.records.schema import Launch, Outcome
+from ggufbench.records.schema import Launch
 
 
 @dataclass(frozen=True, slots=True)

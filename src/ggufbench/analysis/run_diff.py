@@ -8,7 +8,8 @@ from typing import Literal
 
 from ggufbench.analysis.baselines import has_numbers
 from ggufbench.analysis.wording import ending
-from ggufbench.records.schema import Outcome, Record
+from ggufbench.outcomes import Outcome
+from ggufbench.records.schema import Record
 from ggufbench.stats.ratios import Ratio, ratio_of, usable
 
 SHOWN = (

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 
 from ggufbench.metrics import METRICS
-from ggufbench.records.schema import Outcome, Record
+from ggufbench.outcomes import Outcome
+from ggufbench.records.schema import Record
 from ggufbench.stats.ratios import Ratio
 
 _MOST_REASON = 160

@@ -10,20 +10,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ggufbench.calibration.limits import MachineLimits, cache_folder, machine_limits
-from ggufbench.calibration.probe import Environment, probe
+from ggufbench.calibration.limits import MachineLimits, machine_limits
+from ggufbench.calibration.probe import probe
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.machine import page_cache as pagecache
-from ggufbench.machine.conditions import (
-    BusyProcess,
-    Conditions,
-    Problem,
-    busiest_processes,
-    read_conditions,
-    unfit,
-)
+from ggufbench.machine.conditions import busiest_processes, read_conditions
+from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import available_memory_bytes, cpu_flags, memory_limit_bytes, read_machine
-from ggufbench.records.schema import Machine
+from ggufbench.machine.fitness import Problem, unfit
+from ggufbench.machine.parts import BusyProcess, Conditions, Machine
+from ggufbench.paths import cache_folder
 
 _LOOK_SECONDS = 1.0
 _NOTABLE_STEAL = 0.02
@@ -63,7 +59,7 @@ class Diagnosis:
     """Everything the doctor found."""
 
     machine: Machine
-    environment: Environment
+    environment: AvailableDevices
     limits: MachineLimits
     page_cache: PageCacheControl
     conditions: Conditions

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -15,12 +14,14 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ggufbench.calibration import measurement
-from ggufbench.calibration.probe import Environment
 from ggufbench.checks.roofline import CACHES_TO_JUDGE
 from ggufbench.launching.launcher import Interpreter
-from ggufbench.machine.conditions import ProcessWatch, read_conditions, unfit
+from ggufbench.machine.conditions import ProcessWatch, read_conditions
+from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import available_memory_bytes
-from ggufbench.records.schema import Machine
+from ggufbench.machine.fitness import unfit
+from ggufbench.machine.parts import Machine
+from ggufbench.paths import cache_folder
 
 _FORMAT: Literal[1] = 1
 _SMALLEST_BUFFER_BYTES = 256 * 2**20
@@ -62,25 +63,14 @@ class MachineLimits(BaseModel):
     """What could not be measured, and why; a sentence each."""
 
 
-def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
-    """Where measured limits are kept: GGUFBENCH_CACHE, or `ggufbench` in the user's cache folder."""
-    if given := env.get("GGUFBENCH_CACHE"):
-        return Path(given).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "ggufbench"
-    base = env.get("XDG_CACHE_HOME", "")
-    # The specification says that a relative one is to be ignored.
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "ggufbench"
-
-
-def limits_path(machine: Machine, environment: Environment) -> Path:
+def limits_path(machine: Machine, environment: AvailableDevices) -> Path:
     """The file of this machine and this build; another commit or other build flags have another file."""
     build = f"{environment.versions.get('llama.cpp', '')}\n{environment.system_info}"
     digest = hashlib.sha256(build.encode()).hexdigest()[:12]
     return cache_folder() / f"limits-{machine.fingerprint}-{digest}.json"
 
 
-def load_limits(machine: Machine, environment: Environment) -> MachineLimits | None:
+def load_limits(machine: Machine, environment: AvailableDevices) -> MachineLimits | None:
     """The limits measured earlier; None where there are none, or their file cannot be used. Never raises."""
     path = limits_path(machine, environment)
     try:
@@ -92,7 +82,7 @@ def load_limits(machine: Machine, environment: Environment) -> MachineLimits | N
 
 
 def measure_limits(
-    machine: Machine, environment: Environment, interpreter: Interpreter, tell: Tell = lambda _step: None
+    machine: Machine, environment: AvailableDevices, interpreter: Interpreter, tell: Tell = lambda _step: None
 ) -> MachineLimits:
     """Measure this machine, keep the result and return it. Takes 10 to 20 s on two cores.
 
@@ -135,7 +125,7 @@ def measure_limits(
 
 def machine_limits(
     machine: Machine,
-    environment: Environment,
+    environment: AvailableDevices,
     interpreter: Interpreter,
     *,
     refresh: bool = False,

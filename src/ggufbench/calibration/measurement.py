@@ -18,7 +18,7 @@ from ggufbench.launching.launcher import Ended, Event, Interpreter, launch
 from ggufbench.machine import page_cache
 from ggufbench.machine.facts import linux_last_cache_bytes
 from ggufbench.modelkit import SynthError, SynthSpec, synthesize
-from ggufbench.records.schema import Outcome
+from ggufbench.outcomes import Outcome
 from ggufbench.worker.job import Job, Setting, Workload
 
 QUANTIZATIONS = ("Q4_K_M", "Q4_0", "F16", "Q8_0")
@@ -55,7 +55,7 @@ class MeasuredRates(NamedTuple):
     """The type of the weights that were multiplied."""
 
 
-class _Candidate(NamedTuple):
+class _ThreadCandidate(NamedTuple):
     rate: float
     quantization: str
     model: Model
@@ -112,7 +112,7 @@ def multiply_rates(
 
 def _fastest_type(
     folder: Path, threads: int, interpreter: Interpreter, tell: Callable[[str], None]
-) -> tuple[_Candidate, bool]:
+) -> tuple[_ThreadCandidate, bool]:
     reasons, found, all_calm = [], [], True
     for quantization in QUANTIZATIONS:
         tell(f"multiplications of {quantization}")
@@ -122,7 +122,7 @@ def _fastest_type(
         except (CalibrationError, SynthError) as error:
             reasons.append(str(error))
             continue
-        found.append(_Candidate(rate, quantization, model))
+        found.append(_ThreadCandidate(rate, quantization, model))
         all_calm = all_calm and calm
     if not found:
         raise CalibrationError(reasons[0])

@@ -86,7 +86,7 @@ def preference(row: CachedModel) -> tuple[Any, ...]:
 
 def rows(models: Sequence[Model], results: Path | None = None) -> list[CachedModel]:
     """What discovery found as rows: by name, and of one name the file first that would be loaded."""
-    parts = [_Part(model, _link_to(model.path), model.repository, model.source) for model in models]
+    parts = [_ModelPart(model, _link_to(model.path), model.repository, model.source) for model in models]
     return _rows(parts, results)
 
 
@@ -104,7 +104,7 @@ def get_gguf_models_from_cache(
         for path in _newest_files(repository)
     }
     parts = [
-        _Part(model, path, found[path].name, "huggingface")
+        _ModelPart(model, path, found[path].name, "huggingface")
         for model, path in _loadable(found, _discover(list(found)))
     ]
     return _rows(parts, results)
@@ -131,7 +131,8 @@ def find_gguf_in_cache(
         files = dict.fromkeys(hub.gguf_files(repository, snapshot), repository)
         discovery = _discover(list(files))
         parts = [
-            _Part(model, path, repository.name, "huggingface") for model, path in _loadable(files, discovery)
+            _ModelPart(model, path, repository.name, "huggingface")
+            for model, path in _loadable(files, discovery)
         ]
         wanted = [part for part in parts if _has_quantization(part, quantization)]
         if wanted:
@@ -142,7 +143,7 @@ def find_gguf_in_cache(
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _ModelPart:
     """A model with what its place knows."""
 
     model: Model
@@ -151,13 +152,13 @@ class _Part:
     source: str
 
 
-def _rows(parts: Sequence[_Part], results: Path | None) -> list[CachedModel]:
+def _rows(parts: Sequence[_ModelPart], results: Path | None) -> list[CachedModel]:
     measured = measured_here({part.model.identity for part in parts}, results)
     made = [_row(part, measured.get(part.model.identity)) for part in parts]
     return sorted(made, key=lambda row: ((row.repository or row.name).casefold(), preference(row)))
 
 
-def _row(part: _Part, measured: Measured | None) -> CachedModel:
+def _row(part: _ModelPart, measured: Measured | None) -> CachedModel:
     model = part.model
     return CachedModel(
         label=model.label,
@@ -225,7 +226,7 @@ def _link_to(path: Path) -> Path:
     return next((name for name in names if hub.real_path(name) == path), path)
 
 
-def _has_quantization(part: _Part, asked: str | None) -> bool:
+def _has_quantization(part: _ModelPart, asked: str | None) -> bool:
     """Whether header or file name say so: publishers have marks of their own, such as `UD-Q4_K_XL`."""
     if asked is None or part.model.quantization.casefold() == asked.casefold():
         return True

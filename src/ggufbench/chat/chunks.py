@@ -14,7 +14,7 @@ from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import BaseModel
 
-from ggufbench.chat.engine import Tally
+from ggufbench.chat.engine import AnswerUsage
 from ggufbench.chat.tools import Call
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -48,7 +48,7 @@ def call_chunk(call: Call, index: int) -> ChatGenerationChunk:
     return ChatGenerationChunk(message=message)
 
 
-def last_chunk(metadata: dict[str, Any], tally: Tally) -> ChatGenerationChunk:
+def last_chunk(metadata: dict[str, Any], tally: AnswerUsage) -> ChatGenerationChunk:
     """The chunk that ends a stream: how it ended, and what all of it took."""
     message = AIMessageChunk(
         content="", response_metadata=metadata, usage_metadata=usage(tally), chunk_position="last"
@@ -56,7 +56,7 @@ def last_chunk(metadata: dict[str, Any], tally: Tally) -> ChatGenerationChunk:
     return ChatGenerationChunk(message=message)
 
 
-def whole_message(text: str, calls: list[Call], metadata: dict[str, Any], tally: Tally) -> AIMessage:
+def whole_message(text: str, calls: list[Call], metadata: dict[str, Any], tally: AnswerUsage) -> AIMessage:
     """The answer as one message."""
     valid = [(call, call.valid()) for call in calls]
     return AIMessage(
@@ -68,7 +68,7 @@ def whole_message(text: str, calls: list[Call], metadata: dict[str, Any], tally:
     )
 
 
-def usage(tally: Tally) -> UsageMetadata:
+def usage(tally: AnswerUsage) -> UsageMetadata:
     """Tokens of the prompt and of the answer."""
     return UsageMetadata(
         input_tokens=tally.prompt,

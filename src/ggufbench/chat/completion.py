@@ -11,7 +11,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from ggufbench.chat.engine import Engine, Tally
+from ggufbench.chat.engine import AnswerUsage, ChatEngine
 from ggufbench.chat.errors import ChatModelError, shown
 from ggufbench.chat.grammar import call_grammar, json_grammar
 from ggufbench.chat.messages import to_template, with_instruction
@@ -45,7 +45,7 @@ class Form:
 class Asker:
     """A model with its chat templates. Raises ChatModelError for a template that is none."""
 
-    def __init__(self, engine: Engine, chat_template: str | None) -> None:
+    def __init__(self, engine: ChatEngine, chat_template: str | None) -> None:
         self._engine = engine
         own = engine.chat_template()
         self._has_template = bool(chat_template or own)
@@ -67,7 +67,7 @@ class Asker:
         messages: Sequence[BaseMessage],
         options: Options,
         stops: Sequence[str],
-        tally: Tally,
+        tally: AnswerUsage,
         cancelled: threading.Event | None = None,
     ) -> Iterator[str | Call]:
         """The answer's text and calls as they come. Raises ChatModelError, and CancelledError if so.
@@ -80,7 +80,8 @@ class Asker:
             prompt = self._engine.prompt_tokens(_prompt(template, messages, form))
             if not self._has_template:
                 stops = [*stops, CHATML_END]
-            sampler = Sampler(self._engine, options.sampling, self._grammar(template, form))
+            engine, grammar = self._engine, self._grammar(template, form)
+            sampler = Sampler(engine.api, engine.context, engine.vocabulary, options.sampling, grammar)
             try:
                 pieces = self._engine.answer(prompt, sampler, tally, options.max_tokens, cancelled)
                 texts = _texts(pieces, TextReader(stops, strip_space=self._engine.strips_space), tally)
@@ -158,7 +159,7 @@ def _prompt(template: Template, messages: Sequence[BaseMessage], form: Form) -> 
     return template.render(plain, form.tools if template.takes_tools else ())
 
 
-def _texts(pieces: Iterator[bytes], reader: TextReader, tally: Tally) -> Iterator[str]:
+def _texts(pieces: Iterator[bytes], reader: TextReader, tally: AnswerUsage) -> Iterator[str]:
     for piece in pieces:
         if text := reader.feed(piece):
             yield text
@@ -169,7 +170,7 @@ def _texts(pieces: Iterator[bytes], reader: TextReader, tally: Tally) -> Iterato
         yield text
 
 
-def _with_calls(texts: Iterator[str], tools: Sequence[Tool], tally: Tally) -> Iterator[str | Call]:
+def _with_calls(texts: Iterator[str], tools: Sequence[Tool], tally: AnswerUsage) -> Iterator[str | Call]:
     reader = ToolReader([tool["function"]["name"] for tool in tools])
     called = False
     for text in texts:

@@ -33,7 +33,7 @@ class CancelledError(Exception):
 
 
 @dataclass(slots=True)
-class Tally:
+class AnswerUsage:
     """What one answer took, in tokens."""
 
     prompt: int = 0
@@ -44,7 +44,7 @@ class Tally:
     """`stop` or `length`."""
 
 
-class Engine:
+class ChatEngine:
     """One model in one context. Everything but `turn` and `tokenize` is for whoever has the turn."""
 
     def __init__(self, api: Any, path: Path, model: int, context: int) -> None:
@@ -183,7 +183,7 @@ class Engine:
         self,
         prompt: Sequence[int],
         sampler: Sampler,
-        tally: Tally,
+        tally: AnswerUsage,
         most: int | None,
         cancelled: threading.Event | None,
     ) -> Iterator[bytes]:
@@ -221,7 +221,7 @@ class Engine:
                 raise self._failed()
             held.append(token)
 
-    def _evaluate(self, prompt: Sequence[int], tally: Tally, cancelled: threading.Event | None) -> None:
+    def _evaluate(self, prompt: Sequence[int], tally: AnswerUsage, cancelled: threading.Event | None) -> None:
         """Evaluate the part of the prompt that the KV cache does not hold; at least its last token."""
         tally.prompt, tally.reused = len(prompt), self._keep_prefix(prompt)
         rest = (ctypes.c_int32 * (len(prompt) - tally.reused))(*prompt[tally.reused :])

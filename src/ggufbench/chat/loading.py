@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ggufbench.chat.engine import Engine
+from ggufbench.chat.engine import ChatEngine
 from ggufbench.chat.errors import ChatModelError, shown
 from ggufbench.chat.native import has_gpu, library, loading, log
 from ggufbench.chat.options import PLAIN_KV_TYPES, KvType
@@ -40,7 +40,7 @@ class Settings:
     verbose: bool
 
 
-def load(path: Path, settings: Settings) -> Engine:
+def load(path: Path, settings: Settings) -> ChatEngine:
     """The model in memory. Raises ChatModelError for what is no chat model, and for what does not fit."""
     api = library()
     if settings.type_v not in PLAIN_KV_TYPES and settings.flash_attn is False:
@@ -63,7 +63,7 @@ def load(path: Path, settings: Settings) -> Engine:
                 f"llama.cpp has no context of n_ctx = {settings.n_ctx} for {shown(path.name)}, whose KV "
                 f"cache takes {_mib(kv_bytes)}{why}; load it with a smaller n_ctx."
             )
-    return Engine(api, path, model, context)
+    return ChatEngine(api, path, model, context)
 
 
 def _model_params(api: Any, settings: Settings) -> Any:

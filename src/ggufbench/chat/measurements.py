@@ -13,7 +13,8 @@ from ggufbench.discovery.header import printable
 from ggufbench.worker.job import ENGINE
 
 if TYPE_CHECKING:
-    from ggufbench.records.schema import Outcome, Record
+    from ggufbench.outcomes import Outcome
+    from ggufbench.records.schema import Record
 
 _RUNS_LOOKED_AT = 100
 """The newest ones: an application shall not wait for the history of years."""
@@ -70,8 +71,8 @@ def measured_here(identities: Collection[str], results: Path | None = None) -> d
 
 
 def _records(folder: Path, identities: Collection[str]) -> Iterator[Record]:
+    from ggufbench.outcomes import Outcome
     from ggufbench.records.record_summary import BriefRecord
-    from ggufbench.records.schema import Outcome
     from ggufbench.records.store import StoreError, read_document, read_regular, run_folders
 
     # Most records are of other files, and a search in the text is a hundred times quicker than reading them.

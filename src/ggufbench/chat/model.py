@@ -22,7 +22,7 @@ from ggufbench.chat import structured
 from ggufbench.chat.async_stream import in_thread
 from ggufbench.chat.chunks import call_chunk, last_chunk, text_chunk, whole_message
 from ggufbench.chat.completion import Asker, chosen_tools
-from ggufbench.chat.engine import Engine, Tally
+from ggufbench.chat.engine import AnswerUsage, ChatEngine
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.loading import Settings, load
 from ggufbench.chat.options import ModelOptions, Options, options, sentence
@@ -52,7 +52,7 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
     verbose: bool = Field(default=False, repr=False)
     """Let llama.cpp write its log to stderr."""
 
-    _engine: Engine = PrivateAttr()
+    _engine: ChatEngine = PrivateAttr()
     _asker: Asker = PrivateAttr()
 
     def __init__(self, **values: Any) -> None:
@@ -136,7 +136,7 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        tally = Tally()
+        tally = AnswerUsage()
         chunks = self._chunks(self._parts(messages, stop, kwargs, tally, None), tally)
         if run_manager is None:
             yield from chunks
@@ -153,7 +153,7 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         def work(cancelled: threading.Event) -> Iterator[ChatGenerationChunk]:
-            tally = Tally()
+            tally = AnswerUsage()
             return self._chunks(self._parts(messages, stop, kwargs, tally, cancelled), tally)
 
         async with aclosing(in_thread(work)) as chunks:
@@ -169,7 +169,7 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         asked: dict[str, Any],
         cancelled: threading.Event | None,
     ) -> ChatResult:
-        tally = Tally()
+        tally = AnswerUsage()
         texts: list[str] = []
         calls: list[Call] = []
         for part in self._parts(messages, stop, asked, tally, cancelled):
@@ -180,7 +180,7 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         message = whole_message("".join(texts), calls, self._metadata(tally), tally)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
-    def _chunks(self, parts: Iterator[str | Call], tally: Tally) -> Iterator[ChatGenerationChunk]:
+    def _chunks(self, parts: Iterator[str | Call], tally: AnswerUsage) -> Iterator[ChatGenerationChunk]:
         calls = 0
         for part in parts:
             if isinstance(part, Call):
@@ -195,7 +195,7 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         messages: Sequence[BaseMessage],
         stop: list[str] | None,
         asked: dict[str, Any],
-        tally: Tally,
+        tally: AnswerUsage,
         cancelled: threading.Event | None,
     ) -> Iterator[str | Call]:
         stops = self.stop if stop is None else stop
@@ -204,7 +204,7 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
     def _options(self, asked: dict[str, Any]) -> Options:
         return options({name: getattr(self, name) for name in _ASKING}, asked)
 
-    def _metadata(self, tally: Tally) -> dict[str, Any]:
+    def _metadata(self, tally: AnswerUsage) -> dict[str, Any]:
         return {"finish_reason": tally.finish, "model_name": self.model_name}
 
     # LangChain: tools and forms

@@ -54,7 +54,7 @@ def has_gpu(api: Any) -> bool:
     )
 
 
-class Log:
+class LibraryLog:
     """Stands between llama.cpp and whoever listened to its log."""
 
     def __init__(self, api: Any) -> None:
@@ -96,9 +96,9 @@ class Log:
 
 
 @cache
-def log() -> Log:
+def log() -> LibraryLog:
     """The one of this process."""
-    return Log(library())
+    return LibraryLog(library())
 
 
 def _address(callback: Any) -> int | None:

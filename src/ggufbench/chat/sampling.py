@@ -7,12 +7,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ggufbench.chat.errors import ChatModelError
-
-if TYPE_CHECKING:
-    from ggufbench.chat.engine import Engine
 
 _RANDOM_SEED = 0xFFFFFFFF
 """llama.cpp draws another seed each time."""
@@ -39,19 +36,21 @@ class Sampler:
     token is chosen without it first, and only where the grammar refuses that one is chosen again under it.
     """
 
-    def __init__(self, engine: Engine, sampling: Sampling, grammar: str | None = None) -> None:
-        self._api, self._context = engine.api, engine.context
-        self._free = self._chain(engine, sampling, None)
+    def __init__(
+        self, api: Any, context: Any, vocabulary: Any, sampling: Sampling, grammar: str | None = None
+    ) -> None:
+        self._api, self._context, self._vocabulary = api, context, vocabulary
+        self._free = self._chain(sampling, None)
         self._bound = None
         self._sample: Callable[[Any, Any, int], int] = self._api.llama_sampler_sample
         self.next: Callable[[], int] = partial(self._sample, self._free, self._context, -1)
         """The token after the last one that was decoded."""
         if grammar is not None:
-            rules = self._api.llama_sampler_init_grammar(engine.vocabulary, grammar.encode(), b"root")
+            rules = self._api.llama_sampler_init_grammar(vocabulary, grammar.encode(), b"root")
             if not rules:
                 self.close()
                 raise ChatModelError("llama.cpp has no grammar for this schema; ask for a simpler one.")
-            self._rules, self._bound = rules, self._chain(engine, sampling, rules)
+            self._rules, self._bound = rules, self._chain(sampling, rules)
             self.next = self._next_allowed
             # A penalty remembers what was chosen, also what the grammar refuses afterwards.
             self._guesses = sampling.repeat_penalty == 1
@@ -79,7 +78,7 @@ class Sampler:
         self._api.llama_sampler_apply(self._rules, ctypes.byref(several))
         return not math.isinf(one.logit)
 
-    def _chain(self, engine: Engine, sampling: Sampling, rules: Any) -> Any:
+    def _chain(self, sampling: Sampling, rules: Any) -> Any:
         api = self._api
         chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
 
@@ -89,11 +88,8 @@ class Sampler:
         if rules is not None:
             add(rules)
         if sampling.repeat_penalty != 1:
-            add(
-                api.llama_sampler_init_penalties(
-                    engine.vocabulary_size, _PENALIZED, sampling.repeat_penalty, 0.0, 0.0
-                )
-            )
+            size = api.llama_vocab_n_tokens(self._vocabulary)
+            add(api.llama_sampler_init_penalties(size, _PENALIZED, sampling.repeat_penalty, 0.0, 0.0))
         if sampling.temperature == 0:
             add(api.llama_sampler_init_greedy())
             return chain

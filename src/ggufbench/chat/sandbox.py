@@ -52,7 +52,7 @@ class _Generation(ext.Extension):
         return body
 
 
-class _Measured(NodeTransformer):
+class _SizedValue(NodeTransformer):
     """Lets every loop count its steps, and every `~` measure its text."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
@@ -75,7 +75,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.globals |= {"strftime_now": _strftime_now, "raise_exception": _raise_exception}
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        tree: nodes.Template = _Measured().visit(super()._parse(source, name, filename))
+        tree: nodes.Template = _SizedValue().visit(super()._parse(source, name, filename))
         return tree
 
     @staticmethod

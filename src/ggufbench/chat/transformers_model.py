@@ -135,7 +135,7 @@ class ChatTransformers(BaseChatModel):
         if kwargs:
             raise ChatModelError(f"{', '.join(kwargs)} is not known to ChatTransformers; leave it out")
         with self._alone:
-            answer = _Answer(self._model, self._tokenizer, self._prompt(messages), self._settings())
+            answer = _Generation(self._model, self._tokenizer, self._prompt(messages), self._settings())
             try:
                 for text in until(answer.texts(), stop or ()):
                     chunk = ChatGenerationChunk(message=AIMessageChunk(content=text))
@@ -160,7 +160,7 @@ class ChatTransformers(BaseChatModel):
         likeliest = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         return {"max_new_tokens": self.max_tokens, **(sampled if self.temperature else likeliest)}
 
-    def _last(self, answer: _Answer) -> AIMessageChunk:
+    def _last(self, answer: _Generation) -> AIMessageChunk:
         """The end of a stream: why it ended, and its tokens."""
         asked, answered = answer.prompt_tokens, answer.tokens
         usage = UsageMetadata(input_tokens=asked, output_tokens=answered, total_tokens=asked + answered)
@@ -168,7 +168,7 @@ class ChatTransformers(BaseChatModel):
         return AIMessageChunk(content="", usage_metadata=usage, response_metadata=told, chunk_position="last")
 
 
-class _Answer:
+class _Generation:
     """One call of `generate`, in a thread of its own."""
 
     def __init__(self, model: Any, tokenizer: Any, prompt: Any, settings: dict[str, Any]) -> None:

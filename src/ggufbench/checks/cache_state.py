@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-CacheState = Literal["cold", "warm", "partial", "unknown"]
+from ggufbench.records.parts import CacheState
 
 COLD_AT_MOST = 0.02
 WARM_AT_LEAST = 0.99

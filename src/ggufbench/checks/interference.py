@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-from ggufbench.planning.scenario import Tolerance
-
-Kind = Literal["waiting", "other work", "stolen", "disk", "heat"]
+from ggufbench.records.parts import Disturbance, Kind
+from ggufbench.thresholds import Tolerance
 
 _ONE_TURN_SECONDS = 0.005
 """One turn of the scheduler; less says nothing about a sample of some milliseconds."""
@@ -42,27 +41,6 @@ class Busy(Protocol):
     @property
     def core_share(self) -> float:
         """1 is a whole core."""
-
-
-@dataclass(frozen=True, slots=True)
-class Disturbance:
-    """One reason why a sample does not count."""
-
-    kind: Kind
-    share: float
-    """Of the sample's time (`waiting`), of all cores' time (`other work`, `stolen`), or a count."""
-
-    @property
-    def sentence(self) -> str:
-        """The reason for a person."""
-        percent = f"{100 * self.share:.0f} %"
-        return {
-            "waiting": f"its threads waited for a processor {percent} of the time",
-            "other work": f"other processes had {percent} of the machine",
-            "stolen": f"the hypervisor gave {percent} of the machine to others",
-            "disk": f"weights were read from the disk again ({self.share:.0f} page faults)",
-            "heat": "the processor was slowed down because it was hot",
-        }[self.kind]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ evaluated without its multiplications. `docs/limits.md` has the formulas with an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ggufbench.discovery.model import AttentionShape, KvShape
 from ggufbench.discovery.tables import bytes_per_element
 from ggufbench.metrics import Summary
+from ggufbench.records.parts import LimitResult
 from ggufbench.worker.job import Setting, Workload
 
 CACHES_TO_JUDGE = 4
@@ -24,7 +24,7 @@ PROMPT_LIMIT = 1.25
 more. A prompt that was not computed at all is tens of times above it."""
 
 
-class Facts(Protocol):
+class ModelFacts(Protocol):
     """What the bounds need of a model: `discovery.model.Model` has it."""
 
     @property
@@ -76,27 +76,6 @@ class Rates(Protocol):
         """Why these rates may be too low, in words; None where nothing disturbed them."""
 
 
-@dataclass(frozen=True, slots=True)
-class LimitResult:
-    """One measured metric beside its physical bound."""
-
-    name: Literal["decode", "prompt", "load"]
-    metric: str
-    measured: float
-    """Median, in the metric's unit."""
-    bound: float
-    """In the metric's unit: the highest rate, or the shortest time."""
-    fraction: float
-    """The part of the bound that the median reached; 1 is all of it."""
-    highest_fraction: float
-    """The part that the fastest sample reached: this is what is judged."""
-    limit: float
-    """The fraction above which the measuring is wrong."""
-    judged: bool
-    """False where the bound is only for orientation; the sentence says why."""
-    sentence: str
-
-
 def attended_tokens(depth: int, tokens: int, window: int = 0) -> int:
     """How many tokens are attended to in all by `tokens` new ones after `depth` old ones.
 
@@ -107,7 +86,7 @@ def attended_tokens(depth: int, tokens: int, window: int = 0) -> int:
     return growing * depth + growing * (growing + 1) // 2 + (tokens - growing) * window
 
 
-def decode_bytes(facts: Facts, setting: Setting, workload: Workload) -> float:
+def decode_bytes(facts: ModelFacts, setting: Setting, workload: Workload) -> float:
     """Bytes that decoding one token reads: the weights, and the KV cache at the mean of the depths.
 
     For n generated tokens after d: W + (sum over layers of K and V elements x their bytes) x A(d, n) / n,
@@ -120,7 +99,7 @@ def decode_bytes(facts: Facts, setting: Setting, workload: Workload) -> float:
     return facts.decode_bytes_per_token + (full + sliding) / tokens
 
 
-def prompt_flops(facts: Facts, workload: Workload) -> float:
+def prompt_flops(facts: ModelFacts, workload: Workload) -> float:
     """Floating-point operations of the workload's prompt at its depth; a multiply-add counts as two.
 
     2 x parameters x n, and for attention 2 x (sum over layers of heads x (key + value length)) x A(d, n),
@@ -145,7 +124,7 @@ def rate_at(rates: Mapping[int, float], threads: int) -> float | None:
 
 
 def evaluate_limits(
-    facts: Facts, setting: Setting, workload: Workload, summary: Mapping[str, Summary], machine: Rates
+    facts: ModelFacts, setting: Setting, workload: Workload, summary: Mapping[str, Summary], machine: Rates
 ) -> list[LimitResult]:
     """Hold what was measured against the machine's limits, which are those of its processor: `cpu` only."""
     if setting.device != "cpu":
@@ -171,7 +150,7 @@ def measuring_error(results: Sequence[LimitResult]) -> str | None:
 
 
 def _decode(
-    facts: Facts, setting: Setting, workload: Workload, summary: Mapping[str, Summary], machine: Rates
+    facts: ModelFacts, setting: Setting, workload: Workload, summary: Mapping[str, Summary], machine: Rates
 ) -> LimitResult | None:
     measured = summary.get("decode_tokens_per_second")
     rate = rate_at(machine.read_bytes_per_second, setting.n_threads)
@@ -190,7 +169,7 @@ def _decode(
 
 
 def _prompt(
-    facts: Facts, setting: Setting, workload: Workload, summary: Mapping[str, Summary], machine: Rates
+    facts: ModelFacts, setting: Setting, workload: Workload, summary: Mapping[str, Summary], machine: Rates
 ) -> LimitResult | None:
     measured = summary.get("prompt_tokens_per_second")
     rate = rate_at(machine.flops_per_second, setting.n_threads_batch)
@@ -224,7 +203,7 @@ def _rate(  # noqa: PLR0913, PLR0917 (the parts of one result)
     )
 
 
-def _load(facts: Facts, summary: Mapping[str, Summary], machine: Rates) -> LimitResult | None:
+def _load(facts: ModelFacts, summary: Mapping[str, Summary], machine: Rates) -> LimitResult | None:
     measured, rate = summary.get("cold_load_seconds"), machine.disk_read_bytes_per_second
     if measured is None or not rate or measured.minimum <= 0:
         return None

@@ -3,28 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 from ggufbench.metrics import Summary
-from ggufbench.planning.scenario import Targets
-
-Promise = Literal["load", "cold load", "memory"]
-
-
-@dataclass(frozen=True, slots=True)
-class TargetResult:
-    """One promise held against one record."""
-
-    name: Promise
-    status: Literal["met", "missed", "not applicable"]
-    metric: str
-    measured: float | None
-    limit: float
-    """In the metric's unit; more than this misses the target."""
-    promise: float | None
-    """The better end of what was promised, where there are two."""
-    sentence: str
+from ggufbench.records.parts import Promise, TargetResult
+from ggufbench.thresholds import Targets
 
 
 def evaluate_targets(

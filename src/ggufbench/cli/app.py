@@ -159,7 +159,7 @@ def verify(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
     """
     from ggufbench.comparing.fidelity import Work
     from ggufbench.comparing.llama_bench import LlamaBenchError
-    from ggufbench.comparing.verify import Question
+    from ggufbench.comparing.verify import VerifyRequest
     from ggufbench.comparing.verify import verify as answer
     from ggufbench.measuring.preparation import USAGE_ERRORS, Request, requested_places
     from ggufbench.planning.plan import Selection
@@ -172,7 +172,7 @@ def verify(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
     )
     work = Work(prompt, generate, depth, repetitions)
     try:
-        verification = answer(Question(request, llama_bench, work, pairs, tolerance, seed))
+        verification = answer(VerifyRequest(request, llama_bench, work, pairs, tolerance, seed))
     except (*USAGE_ERRORS, LlamaBenchError) as error:
         refuse(error)
     if verification.exit_code == USAGE:

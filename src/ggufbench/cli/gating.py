@@ -12,8 +12,8 @@ import typer
 from ggufbench.cli.options import AsJson, Places, Results, print_json, print_rich, refuse, tell
 
 if TYPE_CHECKING:
-    from ggufbench.comparing.ab import Answer, Question
-    from ggufbench.comparing.side_by_side import Step
+    from ggufbench.comparing.ab import AbRequest, AbResult
+    from ggufbench.comparing.side_by_side import SessionStep
     from ggufbench.measuring.preparation import Request
 
 ARM_HELP = (
@@ -79,7 +79,7 @@ def ab(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
     regression, 11 where the candidate broke, gave another answer or cannot run a model, 12 where the baseline
     cannot, 13 with --strict where it stayed unclear, 14 where nothing could be measured.
     """
-    from ggufbench.comparing.ab import Question
+    from ggufbench.comparing.ab import AbRequest
     from ggufbench.measuring.preparation import Request, requested_places
     from ggufbench.planning.plan import Selection
 
@@ -94,7 +94,7 @@ def ab(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
     )
     if baseline is None and anchor is None:
         refuse("there is nothing to compare with; give --baseline, such as llama-cpp-python==0.3.35")
-    question = Question(
+    question = AbRequest(
         request,
         baseline or anchor or "",
         candidate,
@@ -125,7 +125,7 @@ def selftest(  # noqa: PLR0913, PLR0917 (one parameter for each option of the co
     10 for a false alarm, 11 where the slower one was missed, 14 where the machine let nothing be measured.
     The sessions are kept, and what all of them together prove is printed.
     """
-    from ggufbench.comparing.ab import Question
+    from ggufbench.comparing.ab import AbRequest
     from ggufbench.comparing.arms import ArmError
     from ggufbench.comparing.selftest import selftest as run_selftest
     from ggufbench.measuring.preparation import USAGE_ERRORS, Request, requested_places
@@ -138,7 +138,7 @@ def selftest(  # noqa: PLR0913, PLR0917 (one parameter for each option of the co
         scenario_folder=scenarios,
         results=results,
     )
-    question = Question(request, ".", seed=seed, on_step=show_step, tell=tell)
+    question = AbRequest(request, ".", seed=seed, on_step=show_step, tell=tell)
     try:
         found = run_selftest(
             question, sessions, controls, lambda number, kind: tell(f"session {number}: {kind}")
@@ -186,7 +186,7 @@ def bisect(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
     scenario with provider = "package.module:callable". Ended early, the same command goes on where it was.
     Exits 0 where the search came to an end, 13 where it could not tell, 11 where an end is broken.
     """
-    from ggufbench.comparing.ab import Question
+    from ggufbench.comparing.ab import AbRequest
     from ggufbench.comparing.arms import ArmError
     from ggufbench.comparing.bisect import Hunt
     from ggufbench.comparing.bisect import bisect as search
@@ -202,7 +202,7 @@ def bisect(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
         repetitions=repetitions,
         results=results,
     )
-    question = Question(
+    question = AbRequest(
         request,
         good,
         bad,
@@ -225,7 +225,7 @@ def bisect(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
     raise typer.Exit(found.exit_code)
 
 
-def finish(answer: Answer, *, strict: bool, as_json: bool) -> NoReturn:
+def finish(answer: AbResult, *, strict: bool, as_json: bool) -> NoReturn:
     """Print an answer for whoever asked, and end with the gate's exit code."""
     code = answer.exit_code(strict=strict)
     if as_json:
@@ -248,7 +248,7 @@ def finish(answer: Answer, *, strict: bool, as_json: bool) -> NoReturn:
     raise typer.Exit(code)
 
 
-def write_summary(answer: Answer) -> None:
+def write_summary(answer: AbResult) -> None:
     """Markdown to the file that GitHub shows beside a run, where there is one."""
     from ggufbench.report.text.comparison import markdown
 
@@ -262,7 +262,7 @@ def write_summary(answer: Answer) -> None:
         typer.echo(f"ggufbench: {path} cannot be written: {error.strerror}", err=True)
 
 
-def show_step(step: Step | None) -> None:
+def show_step(step: SessionStep | None) -> None:
     """The line of progress: it changes when a launch begins, never while a clock runs."""
     if not sys.stderr.isatty():
         return
@@ -282,7 +282,7 @@ def seconds_of(text: str | None) -> float | None:
         refuse(error)
 
 
-def _ask(question: Question) -> Answer:
+def _ask(question: AbRequest) -> AbResult:
     from ggufbench.comparing.ab import ask
     from ggufbench.comparing.arms import ArmError
     from ggufbench.measuring.preparation import USAGE_ERRORS

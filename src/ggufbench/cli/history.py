@@ -37,11 +37,11 @@ def history(  # noqa: PLR0913, PLR0917 (one parameter for each option of the com
     A session that is worse than the median of the 20 before it, by more than the tolerance and by more than
     chance explains, is suspect; two running are a regression.
     """
-    from ggufbench.history.series import Question
+    from ggufbench.history.series import HistoryQuery
     from ggufbench.history.series import history as answer
     from ggufbench.records.store import StoreError
 
-    question = Question(results, match or [], metric or [], machine, since, rebuild, _progress)
+    question = HistoryQuery(results, match or [], metric or [], machine, since, rebuild, _progress)
     try:
         found = answer(question)
     except StoreError as error:
@@ -76,12 +76,12 @@ def gate(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comman
     nothing; 11 where a case is missing; 10 regression; 12 no earlier session compares; 13 with --strict
     where a series is suspect, has fewer than 10 earlier sessions, or no anchor; 0 otherwise.
     """
-    from ggufbench.history.gate import Question
+    from ggufbench.history.gate import HistoryGateRequest
     from ggufbench.history.gate import gate as answer
     from ggufbench.records.store import StoreError
 
     try:
-        found = answer(Question(results, run, since, rebuild, _progress))
+        found = answer(HistoryGateRequest(results, run, since, rebuild, _progress))
     except StoreError as error:
         refuse(error)
     from ggufbench.report.text.history_gate import gate_document, gate_report

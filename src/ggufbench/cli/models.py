@@ -244,7 +244,7 @@ def _conclude(made: Any, path: Path, told: list[str], *, test: bool, as_json: bo
 def _next_steps(path: Path, result: LoadTest | None) -> list[str]:
     import shlex
 
-    from ggufbench.report.text.terminal import seconds_text
+    from ggufbench.text import seconds_text
 
     lines = []
     if result is not None:
@@ -257,7 +257,7 @@ def _next_steps(path: Path, result: LoadTest | None) -> list[str]:
 
 
 def _size(count: int) -> str:
-    from ggufbench.report.text.terminal import size
+    from ggufbench.text import size
 
     return size(count)
 

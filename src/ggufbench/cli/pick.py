@@ -15,7 +15,7 @@ from ggufbench.picker.entries import SortBy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ggufbench.picker.entries import Entry, Order
+    from ggufbench.picker.entries import Order, PickerEntry
 
 Output = Literal["path", "config"]
 
@@ -73,7 +73,7 @@ def pick(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comman
         _print_path(chosen.row.path)
 
 
-def _entries(places: Sequence[str], results: Path | None) -> list[Entry]:
+def _entries(places: Sequence[str], results: Path | None) -> list[PickerEntry]:
     from ggufbench.discovery import PlaceNotFound
     from ggufbench.measuring.preparation import requested_places
     from ggufbench.picker.entries import find_entries
@@ -84,7 +84,7 @@ def _entries(places: Sequence[str], results: Path | None) -> list[Entry]:
         refuse(error)
 
 
-def _ask(places: Sequence[str], results: Path | None, match: str, order: Order) -> Entry | None:
+def _ask(places: Sequence[str], results: Path | None, match: str, order: Order) -> PickerEntry | None:
     """The user's choice; None where they left."""
     from ggufbench.picker.terminal import NoTerminalError, on_the_terminal
 
@@ -112,7 +112,7 @@ def _ask(places: Sequence[str], results: Path | None, match: str, order: Order) 
         refuse(f"{error}; take --json, which asks nothing")
 
 
-def _print_config(chosen: Entry) -> None:
+def _print_config(chosen: PickerEntry) -> None:
     from ggufbench.chat import ModelConfigError
 
     try:

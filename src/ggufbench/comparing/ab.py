@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ggufbench.comparing.arms import ArmError, ArmSpec, PreparedArm, import_path, parse_arm, prepare_arm
 from ggufbench.comparing.conclusion import INTERRUPTED, conclude, exit_code
-from ggufbench.comparing.side_by_side import Entry, Session, Step, measure_side_by_side
+from ggufbench.comparing.side_by_side import BenchSession, ComparedCase, SessionStep, measure_side_by_side
 from ggufbench.machine.facts import read_machine, source_state
+from ggufbench.machine.parts import Machine
 from ggufbench.measuring.case import Bench, one_at_a_time
 from ggufbench.measuring.preparation import (
     Request,
@@ -25,7 +26,6 @@ from ggufbench.planning.plan import Case
 from ggufbench.planning.scenario import GateSpec, Scenario, load_scenario_file
 from ggufbench.records.comparison import Comparison, Purpose, Role
 from ggufbench.records.comparisons import write_block, write_comparison
-from ggufbench.records.schema import Machine
 from ggufbench.records.store import StoreError, new_run_id
 from ggufbench.stats.sequential_test import Design
 from ggufbench.worker.job import LAYERS, SHIPPED, TRANSFORMERS
@@ -36,7 +36,7 @@ _HOW_OFTEN = {"launches": 1, "cold_launches": 0}
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class AbRequest:
     """What shall be compared, and how."""
 
     request: Request
@@ -56,13 +56,13 @@ class Question:
     allow_other_answers: bool = False
     run_id: str | None = None
     """Where the documents go; a new run where it is None."""
-    on_step: Callable[[Step], None] = lambda _step: None
+    on_step: Callable[[SessionStep], None] = lambda _step: None
     tell: Callable[[str], None] = lambda _sentence: None
     """Hears about what takes time before anything is measured."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AbResult:
     """The comparisons, complete or not."""
 
     run_id: str
@@ -83,12 +83,12 @@ class Planned:
     """A question whose arms are there, whose models are found and whose cases are planned."""
 
     arms: dict[Role, PreparedArm]
-    entries: list[Entry]
+    entries: list[ComparedCase]
     skipped: list[tuple[str, str]]
     machine: Machine
 
 
-def ask(question: Question, wanted: Callable[[Entry], bool] = lambda _entry: True) -> Answer:
+def ask(question: AbRequest, wanted: Callable[[ComparedCase], bool] = lambda _entry: True) -> AbResult:
     """Plan it, measure the wanted cases and keep what was measured.
 
     Raises ArmError and run.USAGE_ERRORS, each one sentence, before anything is measured.
@@ -98,7 +98,7 @@ def ask(question: Question, wanted: Callable[[Entry], bool] = lambda _entry: Tru
     return measure(question, replace(planned, entries=entries))
 
 
-def plan(question: Question) -> Planned:
+def plan(question: AbRequest) -> Planned:
     """Prepare the arms and plan every model in each of them. Raises ArmError and run.USAGE_ERRORS."""
     specs = _specs(question)
     _check_kinds(specs, question)
@@ -117,11 +117,11 @@ def plan(question: Question) -> Planned:
     return Planned(arms, entries, skipped, machine)
 
 
-def measure(question: Question, planned: Planned) -> Answer:
+def measure(question: AbRequest, planned: Planned) -> AbResult:
     """Measure what was planned, one session at a time on this machine, and keep it."""
     problems: list[str] = []
     results = question.request.results
-    session = Session(
+    session = BenchSession(
         arms=planned.arms,
         bench=_bench(question, planned.machine),
         seed=secrets.randbelow(_SEEDS) if question.seed is None else question.seed,
@@ -139,10 +139,10 @@ def measure(question: Question, planned: Planned) -> Answer:
     comparisons = conclude(ongoing, session)
     for comparison in comparisons:
         _keep(partial(write_comparison, results, comparison), problems)
-    return Answer(session.bench.run_id, comparisons, planned.skipped, interrupted, problems)
+    return AbResult(session.bench.run_id, comparisons, planned.skipped, interrupted, problems)
 
 
-def _specs(question: Question) -> dict[Role, ArmSpec]:
+def _specs(question: AbRequest) -> dict[Role, ArmSpec]:
     texts: dict[Role, str | None] = {
         "baseline": question.baseline,
         "candidate": question.candidate,
@@ -153,13 +153,13 @@ def _specs(question: Question) -> dict[Role, ArmSpec]:
     return {role: parse_arm(text, question.repository) for role, text in texts.items() if text is not None}
 
 
-def _anchored_by(question: Question) -> Role | None:
+def _anchored_by(question: AbRequest) -> Role | None:
     if question.anchor is None:
         return None
     return "baseline" if question.anchor == question.baseline else "anchor"
 
 
-def _check_kinds(specs: Mapping[Role, ArmSpec], question: Question) -> None:
+def _check_kinds(specs: Mapping[Role, ArmSpec], question: AbRequest) -> None:
     """A scenario file says how to measure, another arm with what: the two do not compare."""
     files = [spec.kind == "scenario" for role, spec in specs.items() if role != "anchor"]
     if any(files) and not all(files):
@@ -195,7 +195,7 @@ def _check_workloads(scenarios: Mapping[Role, Sequence[Scenario]]) -> None:
             )
 
 
-def _scenarios(spec: ArmSpec, question: Question) -> list[Scenario]:
+def _scenarios(spec: ArmSpec, question: AbRequest) -> list[Scenario]:
     if spec.kind == "scenario" and spec.path is not None:
         found = [load_scenario_file(spec.path)]
     else:
@@ -209,7 +209,7 @@ def _scenarios(spec: ArmSpec, question: Question) -> list[Scenario]:
     return [scenario.model_copy(update={"gate": question.gate}) for scenario in found]
 
 
-def _prepare(spec: ArmSpec, question: Question, scenarios: Sequence[Scenario]) -> PreparedArm:
+def _prepare(spec: ArmSpec, question: AbRequest, scenarios: Sequence[Scenario]) -> PreparedArm:
     """The arm; where a provider of the user is measured, with the repository to import it from."""
     arm = prepare_arm(spec, question.repository, question.tell)
     own = any(scenario.provider not in SHIPPED for scenario in scenarios)
@@ -221,7 +221,7 @@ def _prepare(spec: ArmSpec, question: Question, scenarios: Sequence[Scenario]) -
 
 def _entries(
     cases: Mapping[Role, Sequence[Case]], *, by_scenario: bool
-) -> tuple[list[Entry], list[tuple[str, str]]]:
+) -> tuple[list[ComparedCase], list[tuple[str, str]]]:
     """The cases of all arms that belong together; and those that not one of the two can run."""
     entries, skipped = [], []
     for candidate in cases["candidate"]:
@@ -233,7 +233,7 @@ def _entries(
         if skip is not None and together["baseline"].skip is not None:
             skipped.append((candidate.id, skip))
         else:
-            entries.append(Entry(candidate.id, together))
+            entries.append(ComparedCase(candidate.id, together))
     return entries, skipped
 
 
@@ -242,7 +242,7 @@ def _same(case: Case, other: Case, *, by_scenario: bool) -> bool:
     return same_model and (not by_scenario or case.scenario.name == other.scenario.name)
 
 
-def _bench(question: Question, machine: Machine) -> Bench:
+def _bench(question: AbRequest, machine: Machine) -> Bench:
     return Bench(
         run_id=question.run_id or new_run_id(),
         machine=machine,

@@ -98,7 +98,7 @@ def import_path(folder: Path) -> tuple[Path, ...]:
 def _interpreter(
     spec: ArmSpec, repository: Path, tell: Callable[[str], None], env: Mapping[str, str]
 ) -> Interpreter:
-    from ggufbench.calibration.limits import cache_folder
+    from ggufbench.paths import cache_folder
 
     if spec.kind == "interpreter" and spec.path is not None:
         check_python(spec.path)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from ggufbench.comparing.ab import Answer, Planned, Question, measure, plan
+from ggufbench.comparing.ab import AbRequest, AbResult, Planned, measure, plan
 from ggufbench.comparing.arms import ArmError, ArmSpec, parse_arm
 from ggufbench.comparing.conclusion import (
     BROKEN,
@@ -22,12 +22,13 @@ from ggufbench.comparing.conclusion import (
     NOTHING_MEASURED,
     PASS,
 )
-from ggufbench.comparing.side_by_side import Entry
+from ggufbench.comparing.side_by_side import ComparedCase
 from ggufbench.comparing.versions import commits_between, releases_between
 from ggufbench.planning.plan import Case, PlanError
-from ggufbench.planning.scenario import GateSpec, MetricTolerance
+from ggufbench.planning.scenario import GateSpec
 from ggufbench.records.comparison import Cell, Comparison, Verdict
 from ggufbench.records.comparisons import read_all_comparisons
+from ggufbench.thresholds import MetricTolerance
 
 _MORE_PAIRS = 2
 """An inconclusive step is measured again with so many times the pairs, once."""
@@ -37,7 +38,7 @@ Side = Literal["good", "bad", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class BisectStep:
     """One comparison of the search."""
 
     baseline: str
@@ -62,7 +63,7 @@ class Bisection:
 
     candidates: list[str]
     """From good to bad, both included."""
-    steps: list[Step] = field(default_factory=list)
+    steps: list[BisectStep] = field(default_factory=list)
     metric: str | None = None
     first_bad: str | None = None
     suspects: list[str] = field(default_factory=list)
@@ -83,7 +84,7 @@ class Bisection:
 class Hunt:
     """What a search needs to know."""
 
-    question: Question
+    question: AbRequest
     """Its baseline is the good end, its candidate the bad one."""
     metric: str | None = None
     """Judge by this metric only; the one that regressed most where it is None."""
@@ -104,11 +105,11 @@ def bisect(hunt: Hunt) -> Bisection:
     return found
 
 
-def _ends(question: Question) -> tuple[str, str]:
+def _ends(question: AbRequest) -> tuple[str, str]:
     return question.baseline, question.candidate
 
 
-def _candidates(good: ArmSpec, bad: ArmSpec, question: Question) -> list[str]:
+def _candidates(good: ArmSpec, bad: ArmSpec, question: AbRequest) -> list[str]:
     if good.kind != bad.kind or good.kind not in ("requirement", "commit"):
         raise ArmError(
             f"{good.name} is a {good.kind} and {bad.name} a {bad.kind}; give two releases of one package, "
@@ -146,7 +147,7 @@ def _only_metric(name: str) -> GateSpec:
         raise PlanError(str(error.errors()[0]["ctx"]["error"])) from None
 
 
-def _difference(ends: Step, found: Bisection) -> Cell | None:
+def _difference(ends: BisectStep, found: Bisection) -> Cell | None:
     """The metric that regressed most between the ends; None, with the sentence said, where none did."""
     comparison = ends.comparison
     if comparison is None:
@@ -215,14 +216,14 @@ def _confirm(hunt: Hunt, found: Bisection, low: int, high: int, gate: GateSpec) 
     )
 
 
-def _compare(hunt: Hunt, found: Bisection, low: int, high: int, gate: GateSpec | None) -> Step:
+def _compare(hunt: Hunt, found: Bisection, low: int, high: int, gate: GateSpec | None) -> BisectStep:
     """One comparison, with more pairs where the usual number did not tell; stored ones are not repeated."""
     baseline, candidate = found.candidates[low], found.candidates[high]
     question = replace(hunt.question, baseline=baseline, candidate=candidate, gate=gate, purpose="bisect")
     try:
         planned = _single(plan(question))
     except ArmError as error:
-        step = Step(baseline, candidate, "skipped", None, str(error))
+        step = BisectStep(baseline, candidate, "skipped", None, str(error))
         found.steps.append(step)
         return step
     step = _measured(question, planned)
@@ -234,7 +235,7 @@ def _compare(hunt: Hunt, found: Bisection, low: int, high: int, gate: GateSpec |
     return step
 
 
-def _measured(question: Question, planned: Planned) -> Step:
+def _measured(question: AbRequest, planned: Planned) -> BisectStep:
     stored = _stored(question, planned)
     if stored is not None:
         return _step(question, stored, resumed=True)
@@ -245,7 +246,7 @@ def _measured(question: Question, planned: Planned) -> Step:
     return _step(question, comparison)
 
 
-def _step(question: Question, comparison: Comparison, *, resumed: bool = False) -> Step:
+def _step(question: AbRequest, comparison: Comparison, *, resumed: bool = False) -> BisectStep:
     side: Side = "skipped"
     if comparison.verdict is Verdict.REGRESSION:
         side = "bad"
@@ -254,7 +255,7 @@ def _step(question: Question, comparison: Comparison, *, resumed: bool = False) 
     reason = None
     if side == "skipped":
         reason = comparison.reason or f"{comparison.verdict} after {_pairs(comparison)} pairs"
-    return Step(question.baseline, question.candidate, side, comparison, reason, resumed)
+    return BisectStep(question.baseline, question.candidate, side, comparison, reason, resumed)
 
 
 def _wants_more(comparison: Comparison) -> bool:
@@ -265,7 +266,7 @@ def _pairs(comparison: Comparison) -> int:
     return max((cell.pairs for cell in comparison.cells), default=0)
 
 
-def _only(answer: Answer) -> Comparison | None:
+def _only(answer: AbResult) -> Comparison | None:
     return answer.comparisons[0] if answer.comparisons else None
 
 
@@ -283,7 +284,7 @@ def _single(planned: Planned) -> Planned:
     )
 
 
-def _stored(question: Question, planned: Planned) -> Comparison | None:
+def _stored(question: AbRequest, planned: Planned) -> Comparison | None:
     """The same step of an earlier search on this machine, if it came to an end."""
     entry = planned.entries[0]
     for comparison in reversed(read_all_comparisons(question.request.results)):
@@ -292,7 +293,7 @@ def _stored(question: Question, planned: Planned) -> Comparison | None:
     return None
 
 
-def _is_same(comparison: Comparison, question: Question, planned: Planned, entry: Entry) -> bool:
+def _is_same(comparison: Comparison, question: AbRequest, planned: Planned, entry: ComparedCase) -> bool:
     case: Case = entry.cases["candidate"]
     names = {arm.role: (arm.name, arm.commit, arm.setting) for arm in comparison.arms}
     wanted = {
@@ -318,7 +319,7 @@ def _same_gate(comparison: Comparison, gate: GateSpec) -> bool:
     )
 
 
-def _is_finished(comparison: Comparison, question: Question) -> bool:
+def _is_finished(comparison: Comparison, question: AbRequest) -> bool:
     if comparison.reason is not None:
         return False
     told = comparison.verdict is not Verdict.INCONCLUSIVE

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ggufbench.analysis.pairs import second_over_first
 from ggufbench.analysis.verdicts import answers, judged_cell, worst
-from ggufbench.comparing.side_by_side import Key, Ongoing, Session, judgements
+from ggufbench.comparing.side_by_side import BenchSession, Key, Ongoing, judgements
 from ggufbench.measuring.record_builder import identify
 from ggufbench.records.comparison import Arm, Cell, Comparison, Role, Verdict
 from ggufbench.records.schema import ProviderFacts
@@ -25,7 +25,7 @@ PASS, REGRESSION, BROKEN, NO_BASELINE, INCONCLUSIVE, NOTHING_MEASURED, INTERRUPT
 )
 
 
-def conclude(ongoing: Sequence[Ongoing], session: Session) -> list[Comparison]:
+def conclude(ongoing: Sequence[Ongoing], session: BenchSession) -> list[Comparison]:
     """One document for each case."""
     gated = judgements(ongoing, session.design)
     if session.anchored_by is None:
@@ -59,7 +59,7 @@ def exit_code(comparisons: Sequence[Comparison], *, strict: bool) -> int:
     return INCONCLUSIVE if strict and Verdict.INCONCLUSIVE in found else PASS
 
 
-def _document(one: Ongoing, session: Session, cells: list[Cell]) -> Comparison:
+def _document(one: Ongoing, session: BenchSession, cells: list[Cell]) -> Comparison:
     case, bench = one.entry.cases["candidate"], session.bench
     gated = [cell for cell in cells if cell.against == "baseline"]
     verdict = one.override[0] if one.override else worst(cell.verdict for cell in gated)
@@ -89,14 +89,14 @@ def _document(one: Ongoing, session: Session, cells: list[Cell]) -> Comparison:
     )
 
 
-def _arms(one: Ongoing, session: Session) -> list[Arm]:
+def _arms(one: Ongoing, session: BenchSession) -> list[Arm]:
     arms = [_arm(one, session, role) for role in session.arms]
     if session.anchored_by != "baseline":
         return arms
     return [*arms, *(arm.model_copy(update={"role": "anchor"}) for arm in arms if arm.role == "baseline")]
 
 
-def _arm(one: Ongoing, session: Session, role: Role) -> Arm:
+def _arm(one: Ongoing, session: BenchSession, role: Role) -> Arm:
     spec, case = session.arms[role].spec, one.entry.cases[role]
     return Arm(
         role=role,

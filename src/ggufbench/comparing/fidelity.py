@@ -14,14 +14,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ggufbench.calibration.probe import Environment
 from ggufbench.comparing.llama_bench import LlamaBenchError, LlamaBenchRun, bench_arguments, run_llama_bench
 from ggufbench.launching.launcher import worker_environment
+from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import available_memory_bytes
-from ggufbench.measuring.case import Bench, Deadlines, measure_case
+from ggufbench.measuring.case import Bench, CaseTimeouts, measure_case
+from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case, Host, make_plan
 from ggufbench.planning.scenario import Scenario
-from ggufbench.records.schema import Launch, Outcome, Record, Sample
+from ggufbench.records.schema import Launch, Record, Sample
 from ggufbench.stats.agreement import Agreement, agreement, build_problem
 
 Side = Literal["ggufbench", "llama-bench"]
@@ -70,7 +71,7 @@ class Plan:
     program: Path
     """llama-bench."""
     bench: Bench
-    environments: Mapping[str, Environment]
+    environments: Mapping[str, AvailableDevices]
     """The probed library, by the RPC servers it was asked to use."""
     pairs: int
     tolerance: float
@@ -116,7 +117,7 @@ class _SideFailedError(Exception):
 
 
 def plan_comparisons(
-    cases: Sequence[Case], work: Work, environments: Mapping[str, Environment]
+    cases: Sequence[Case], work: Work, environments: Mapping[str, AvailableDevices]
 ) -> list[Case]:
     """The cases with this work in place of their own, one launch each, and a context that just holds it.
 
@@ -193,7 +194,7 @@ def _run_ours(comparison: Comparison, bench: Bench) -> Launch:
 
 def _run_theirs(comparison: Comparison, plan: Plan) -> LlamaBenchRun:
     """With the environment of our side, whose first run has always been before."""
-    deadlines = Deadlines(comparison.case, plan.bench.deadline_scale)
+    deadlines = CaseTimeouts(comparison.case, plan.bench.deadline_scale)
     return run_llama_bench(
         plan.program,
         comparison.arguments,

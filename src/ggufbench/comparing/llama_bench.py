@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ggufbench.calibration.probe import Environment
+from ggufbench.machine.devices import AvailableDevices
 from ggufbench.planning.plan import Case
 from ggufbench.processes import end_group
 from ggufbench.worker.job import DEVICE_PREFIXES, Setting, Workload
@@ -51,7 +51,7 @@ def check_program(path: Path) -> Path:
     return path.resolve()
 
 
-def bench_arguments(case: Case, environment: Environment) -> list[str]:
+def bench_arguments(case: Case, environment: AvailableDevices) -> list[str]:
     """The command line, without the program, that makes llama-bench measure this case.
 
     `environment` is the probed library, which names the devices. Raises LlamaBenchError for a setting that
@@ -80,7 +80,7 @@ def bench_arguments(case: Case, environment: Environment) -> list[str]:
     ]
 
 
-def _placement(setting: Setting, environment: Environment) -> list[str]:
+def _placement(setting: Setting, environment: AvailableDevices) -> list[str]:
     """Which devices it may use. Without any, how to split over them means nothing, and 0 is always valid."""
     if setting.device == "cpu":
         return ["-dev", "none", "-ngl", "0", "-sm", "layer", "-mg", "0"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ggufbench.comparing.ab import Answer, Planned, Question, measure, plan
+from ggufbench.comparing.ab import AbRequest, AbResult, Planned, measure, plan
 from ggufbench.comparing.conclusion import BROKEN, INTERRUPTED, NOTHING_MEASURED, PASS, REGRESSION
 from ggufbench.records.comparison import Comparison, Purpose, Verdict
 from ggufbench.records.comparisons import read_all_comparisons
@@ -20,7 +20,7 @@ CONTROL: Purpose = "positive control"
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class SessionTally:
     """All sessions of one kind on this machine."""
 
     kind: Literal["a/a selftest", "positive control"]
@@ -45,8 +45,8 @@ class Tally:
 class Selftest:
     """This run's sessions, and the tally with those before."""
 
-    answers: list[Answer]
-    tallies: list[Tally]
+    answers: list[AbResult]
+    tallies: list[SessionTally]
     case_id: str | None
 
     @property
@@ -72,14 +72,14 @@ class Selftest:
 
 
 def selftest(
-    question: Question, sessions: int, controls: int, on_session: Callable[[int, Purpose], None]
+    question: AbRequest, sessions: int, controls: int, on_session: Callable[[int, Purpose], None]
 ) -> Selftest:
     """Run so many sessions of A against A, and so many of the control, on the smallest model that runs.
 
     Raises what `ab.ask` raises.
     """
     planned = _smallest(plan(question))
-    answers: list[Answer] = []
+    answers: list[AbResult] = []
     for number, purpose in _order(sessions, controls):
         if not planned.entries or any(answer.interrupted for answer in answers):
             break
@@ -101,7 +101,7 @@ def _order(sessions: int, controls: int) -> list[tuple[int, Purpose]]:
     return [(number, purpose) for number in numbers for count, purpose in kinds if number <= count]
 
 
-def tallies(stored: Sequence[Comparison], fingerprint: str, case_id: str | None) -> list[Tally]:
+def tallies(stored: Sequence[Comparison], fingerprint: str, case_id: str | None) -> list[SessionTally]:
     """What was found so far, in this machine's decided sessions with that case."""
     mine = [
         one
@@ -117,9 +117,9 @@ def is_decided(comparison: Comparison) -> bool:
     return comparison.reason is None and any(cell.pairs for cell in comparison.cells)
 
 
-def _tally(kind: Literal["a/a selftest", "positive control"], found: Sequence[Comparison]) -> Tally:
+def _tally(kind: Literal["a/a selftest", "positive control"], found: Sequence[Comparison]) -> SessionTally:
     alarms = sum(1 for one in found if one.verdict is Verdict.REGRESSION)
-    return Tally(kind, len(found), alarms, sum(one.launches for one in found))
+    return SessionTally(kind, len(found), alarms, sum(one.launches for one in found))
 
 
 def _smallest(planned: Planned) -> Planned:

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from ggufbench.analysis.pairs import Pairs, block_problem, pairs
 from ggufbench.analysis.verdicts import answers, changed_answer, changed_device
 from ggufbench.comparing.arms import PreparedArm
-from ggufbench.machine.conditions import BusyProcess
+from ggufbench.machine.parts import BusyProcess
 from ggufbench.measuring.case import Bench, measure_launch
+from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
 from ggufbench.records.comparison import Block, Purpose, Role, Verdict
-from ggufbench.records.schema import Launch, Outcome, ProviderFacts
+from ggufbench.records.schema import Launch, ProviderFacts
 from ggufbench.stats.sequential_test import Design, Judgement, Series, judge
 
 MOST_DISTURBED_BLOCKS = 8
@@ -29,7 +30,7 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ComparedCase:
     """One case as it was planned in each arm; an arm that cannot run it says why in its case."""
 
     id: str
@@ -47,7 +48,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SessionStep:
     """Where a session is: what a line of progress needs."""
 
     case_id: str
@@ -61,7 +62,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class BenchSession:
     """Everything that is the same for all cases of a comparison."""
 
     arms: Mapping[Role, PreparedArm]
@@ -78,14 +79,14 @@ class Session:
     """The arm that history is a ratio to: `anchor`, or `baseline` where that is the same release."""
     keep: Callable[[Block], None] = lambda _block: None
     """Called with each block when its launches have ended."""
-    on_step: Callable[[Step], None] = lambda _step: None
+    on_step: Callable[[SessionStep], None] = lambda _step: None
 
 
 @dataclass(slots=True)
 class Ongoing:
     """One case while it is compared, and after."""
 
-    entry: Entry
+    entry: ComparedCase
     blocks: list[Block] = field(default_factory=list)
     providers: dict[Role, ProviderFacts] = field(default_factory=dict)
     processes: list[BusyProcess] = field(default_factory=list)
@@ -120,7 +121,9 @@ class Ongoing:
         return pairs(self.counted, metric, reference, size)
 
 
-def measure_side_by_side(entries: Sequence[Entry], session: Session) -> tuple[list[Ongoing], bool]:
+def measure_side_by_side(
+    entries: Sequence[ComparedCase], session: BenchSession
+) -> tuple[list[Ongoing], bool]:
     """Compare every case, their blocks taking turns; and say whether Ctrl-C ended it."""
     ongoing = [_begin(entry) for entry in entries]
     clock = _Clock(session, time.monotonic())
@@ -156,7 +159,7 @@ def judgements(
     return judge(family, design)
 
 
-def _begin(entry: Entry) -> Ongoing:
+def _begin(entry: ComparedCase) -> Ongoing:
     """A case that an arm cannot run is decided before anything is measured."""
     one = Ongoing(entry)
     for role in ("baseline", "candidate"):
@@ -167,7 +170,7 @@ def _begin(entry: Entry) -> Ongoing:
     return one
 
 
-def _measure_block(one: Ongoing, session: Session, seconds_left: float | None) -> None:
+def _measure_block(one: Ongoing, session: BenchSession, seconds_left: float | None) -> None:
     number = len(one.blocks)
     coin = random.Random(f"{session.seed} {one.entry.id} {number}")  # noqa: S311 (to be drawn again, no secret)
     order = [role for role in session.arms if _takes_part(one, role)]
@@ -175,7 +178,7 @@ def _measure_block(one: Ongoing, session: Session, seconds_left: float | None) -
     launches: dict[Role, Launch] = {}
     for role in order:
         most = session.design.looks[-1]
-        session.on_step(Step(one.entry.id, role, len(one.counted), most, one.disturbed, seconds_left))
+        session.on_step(SessionStep(one.entry.id, role, len(one.counted), most, one.disturbed, seconds_left))
         launches[role] = _measure_arm(one, role, session, coin)
     problem = _problem(one.entry, launches)
     bench = session.bench
@@ -199,7 +202,7 @@ def _takes_part(one: Ongoing, role: Role) -> bool:
     return one.entry.cases[role].skip is None and not failed
 
 
-def _measure_arm(one: Ongoing, role: Role, session: Session, coin: random.Random) -> Launch:
+def _measure_arm(one: Ongoing, role: Role, session: BenchSession, coin: random.Random) -> Launch:
     # Where the stack begins depends on the length of the environment, and speed a little on that: it is drawn
     # anew for each launch, so that the arms' different paths do not pass for a difference.
     padding = {"GGUFBENCH_PADDING": "x" * coin.randrange(_PADDING_BYTES)}
@@ -215,12 +218,12 @@ def _measure_arm(one: Ongoing, role: Role, session: Session, coin: random.Random
     return measured.launch if keep_log else measured.launch.model_copy(update={"log": []})
 
 
-def _problem(entry: Entry, launches: Mapping[Role, Launch]) -> str | None:
+def _problem(entry: ComparedCase, launches: Mapping[Role, Launch]) -> str | None:
     size = entry.cases["candidate"].model.file_size_bytes
     return block_problem(list(launches.values()), entry.metrics, size)
 
 
-def _refuse_broken(one: Ongoing, launches: Mapping[Role, Launch], session: Session) -> None:
+def _refuse_broken(one: Ongoing, launches: Mapping[Role, Launch], session: BenchSession) -> None:
     """A launch that failed ends its case; another answer or place only takes the verdict's place."""
     for role in ("baseline", "candidate"):
         launch = launches.get(role)
@@ -235,7 +238,7 @@ def _refuse_broken(one: Ongoing, launches: Mapping[Role, Launch], session: Sessi
     one.override = (Verdict.BROKEN, other) if other is not None else None
 
 
-def _other_work(one: Ongoing, session: Session) -> str | None:
+def _other_work(one: Ongoing, session: BenchSession) -> str | None:
     """Why the candidate did not do the baseline's work, in all blocks so far; None where it did."""
     changed = None if session.allow_other_answers else changed_answer(answers(one.blocks))
     if changed is None and _same_device(one.entry):
@@ -249,12 +252,12 @@ def _ended(launch: Launch) -> str:
     return f"{how.get(launch.outcome, str(launch.outcome))}: {launch.reason}"
 
 
-def _same_device(entry: Entry) -> bool:
+def _same_device(entry: ComparedCase) -> bool:
     settings = [entry.cases[role].setting for role in ("baseline", "candidate")]
     return len({(setting.device, setting.n_gpu_layers) for setting in settings}) == 1
 
 
-def _look(one: Ongoing, ongoing: Sequence[Ongoing], session: Session) -> None:
+def _look(one: Ongoing, ongoing: Sequence[Ongoing], session: BenchSession) -> None:
     """End a case that the gate can tell, or that this machine does not let it tell."""
     if one.done:
         return
@@ -280,7 +283,7 @@ def _end(one: Ongoing, note: str) -> None:
 class _Clock:
     """What a session has taken and will take."""
 
-    session: Session
+    session: BenchSession
     started: float
 
     def is_over(self, one: Ongoing) -> bool:

@@ -15,7 +15,7 @@ from ggufbench.machine.facts import source_state
 from ggufbench.measuring.case import Bench, one_at_a_time
 from ggufbench.measuring.preparation import Request, prepare
 from ggufbench.records.store import new_run_id
-from ggufbench.report.text.terminal import duration
+from ggufbench.text import duration
 
 AGREED, USAGE, DIFFERS, BROKEN, NOTHING_MEASURED, INTERRUPTED = 0, 2, 10, 11, 14, 130
 
@@ -23,7 +23,7 @@ _SEEDS = 2**32
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class VerifyRequest:
     """What shall be verified, and how."""
 
     request: Request
@@ -80,7 +80,7 @@ class Verification:
         }
 
 
-def verify(question: Question) -> Verification:
+def verify(question: VerifyRequest) -> Verification:
     """Prepare and run it; progress goes to the terminal.
 
     Raises LlamaBenchError and the errors of `run.prepare`, each a sentence, before anything is measured.

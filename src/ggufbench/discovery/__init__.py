@@ -13,11 +13,11 @@ from ggufbench.discovery.base_models import Originals, hub_caches
 from ggufbench.discovery.classify import RefusedError
 from ggufbench.discovery.facts import Provenance
 from ggufbench.discovery.header import Header, HeaderError, read_header
-from ggufbench.discovery.model import Discovery, KvShape, Model, Original, Rejected
+from ggufbench.discovery.model import Discovery, KvShape, Model, OriginalCheckpoint, Rejected
 from ggufbench.discovery.shards import Files
 from ggufbench.discovery.sources import Candidate, PlaceNotFound
 
-__all__ = ["Discovery", "KvShape", "Model", "Original", "PlaceNotFound", "Rejected", "discover"]
+__all__ = ["Discovery", "KvShape", "Model", "OriginalCheckpoint", "PlaceNotFound", "Rejected", "discover"]
 
 _File = tuple[int, int]
 """Device and inode: the same for every link to a file."""

@@ -26,7 +26,7 @@ from ggufbench.discovery import names
 from ggufbench.discovery.checkpoints import Checkpoint, compatible, read_checkpoint
 from ggufbench.discovery.header import Header, HeaderError
 from ggufbench.discovery.hub import main_revision, real_path
-from ggufbench.discovery.model import Model, Original
+from ggufbench.discovery.model import Model, OriginalCheckpoint
 
 _REPOSITORY = re.compile(
     r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/)?([\w.-]{1,96})/([\w.-]{1,96}?)(?:\.git)?/?",
@@ -38,7 +38,7 @@ _SNAPSHOTS_TRIED = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _CheckpointPlace:
     """A folder that may hold a checkpoint, every link resolved."""
 
     folder: Path
@@ -55,9 +55,9 @@ class Originals:
         self._caches = tuple(dict.fromkeys(caches))
         self._listings: list[Mapping[str, Path]] | None = None
         self._checkpoints: dict[tuple[Path, tuple[Path, ...] | None], Checkpoint | None] = {}
-        self._revisions: dict[Path, list[_Place]] = {}
+        self._revisions: dict[Path, list[_CheckpointPlace]] = {}
 
-    def find(self, header: Header, model: Model, link: Path) -> Original | None:
+    def find(self, header: Header, model: Model, link: Path) -> OriginalCheckpoint | None:
         """The original of a model, None where there is none; never raises.
 
         `link` is the path by which the model was found: in a cache, the model's own path is that of a blob.
@@ -66,16 +66,18 @@ class Originals:
         for place in self._places(header, link, model.path, repository):
             found = self._read(place)
             if found and _fits(found, header, model):
-                return Original(place.repository, place.folder, found.files, found.file_size_bytes)
+                return OriginalCheckpoint(place.repository, place.folder, found.files, found.file_size_bytes)
         return None
 
-    def _places(self, header: Header, link: Path, path: Path, repository: str | None) -> Iterator[_Place]:
+    def _places(
+        self, header: Header, link: Path, path: Path, repository: str | None
+    ) -> Iterator[_CheckpointPlace]:
         for folder in dict.fromkeys((link.parent, path.parent)):
             yield from _place(folder, repository)
         for name in dict.fromkeys(_candidates(header, repository)):
             yield from self._in_caches(name)
 
-    def _in_caches(self, name: str) -> Iterator[_Place]:
+    def _in_caches(self, name: str) -> Iterator[_CheckpointPlace]:
         """The revisions of a repository in every cache."""
         if self._listings is None:
             self._listings = [_listing(cache) for cache in self._caches]
@@ -88,7 +90,7 @@ class Originals:
                 self._revisions[repository] = _revisions(repository)
             yield from self._revisions[repository]
 
-    def _read(self, place: _Place) -> Checkpoint | None:
+    def _read(self, place: _CheckpointPlace) -> Checkpoint | None:
         key = (place.folder, place.stores)
         if key not in self._checkpoints:
             self._checkpoints[key] = read_checkpoint(*key)
@@ -115,7 +117,7 @@ def _listing(cache: Path) -> Mapping[str, Path]:
     return found
 
 
-def _revisions(repository: Path) -> list[_Place]:
+def _revisions(repository: Path) -> list[_CheckpointPlace]:
     """The revisions of a repository in a cache: the one that `main` names, then the latest ones."""
     resolved, stores = real_path(repository), _stores(repository)
     if resolved is None or stores is None:
@@ -123,24 +125,24 @@ def _revisions(repository: Path) -> list[_Place]:
     folder, main = resolved / "snapshots", main_revision(resolved)
     found = sorted(_names_in(folder), key=lambda name: (name != main, -_changed(folder / name), name))
     return [
-        _Place(folder / name, stores, _repository_of(repository))
+        _CheckpointPlace(folder / name, stores, _repository_of(repository))
         for name in found[:_SNAPSHOTS_TRIED]
         if real_path(folder / name) == folder / name  # no link: it could lead out of the repository
     ]
 
 
-def _place(folder: Path, repository: str | None) -> Iterator[_Place]:
+def _place(folder: Path, repository: str | None) -> Iterator[_CheckpointPlace]:
     """The folder of a GGUF: a revision in some hub cache, or one that is the user's own."""
     resolved = real_path(folder)
     if resolved is None:
         return
     hub = _hub_folder(folder) or _hub_folder(resolved)
     if hub is None:
-        yield _Place(resolved, None, repository)
+        yield _CheckpointPlace(resolved, None, repository)
         return
     base = real_path(hub)
     if base and resolved.is_relative_to(base):
-        yield _Place(resolved, _stores(hub), repository)
+        yield _CheckpointPlace(resolved, _stores(hub), repository)
 
 
 def _stores(repository: Path) -> tuple[Path, ...] | None:

@@ -91,7 +91,7 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
+class _HeaderShape:
     """The numbers of the architecture that several facts need."""
 
     architecture: str
@@ -137,7 +137,7 @@ def describe(files: Files, found: Provenance) -> Model:
     )
 
 
-def _shape(header: Header, architecture: str) -> _Shape:
+def _shape(header: Header, architecture: str) -> _HeaderShape:
     layers = classify.required(header, architecture, "block_count", classify.BLOCKS_CAP)
     drafting = header.whole(f"{architecture}.nextn_predict_layers") or 0
     if drafting > layers:
@@ -146,7 +146,7 @@ def _shape(header: Header, architecture: str) -> _Shape:
     used = header.per_layer(f"{architecture}.expert_used_count", layers) or (0,) * layers
     if max(used) > experts:
         raise HeaderError(f"expert_used_count is {max(used)}, more than the {experts} experts")
-    return _Shape(architecture, layers, layers - drafting, experts, used)
+    return _HeaderShape(architecture, layers, layers - drafting, experts, used)
 
 
 def quantization(header: Header, tensors: Sequence[Tensor], stem: str) -> str:
@@ -179,7 +179,7 @@ def _is_repacked(tensor: Tensor) -> bool:
     )
 
 
-def _decode_bytes(tensors: Sequence[Tensor], shape: _Shape) -> int:
+def _decode_bytes(tensors: Sequence[Tensor], shape: _HeaderShape) -> int:
     """Weight bytes that decoding one token reads.
 
     A lookup table costs one row, except a token table that is also the output matrix. Of a layer's experts
@@ -190,7 +190,7 @@ def _decode_bytes(tensors: Sequence[Tensor], shape: _Shape) -> int:
     return sum(_decoded(tensor, shape, tied) for tensor in tensors)
 
 
-def _decoded(tensor: Tensor, shape: _Shape, tied: bool) -> int:
+def _decoded(tensor: Tensor, shape: _HeaderShape, tied: bool) -> int:
     name, size = tensor.name, tensor.size_bytes
     if name in _ONE_ROW or (name == "token_embd.weight" and not tied):
         return size // max(tensor.rows, 1)
@@ -206,7 +206,7 @@ def _decoded(tensor: Tensor, shape: _Shape, tied: bool) -> int:
     return size
 
 
-def _prompted(tensor: Tensor, shape: _Shape) -> int:
+def _prompted(tensor: Tensor, shape: _HeaderShape) -> int:
     """Elements of a tensor that each token of a prompt is multiplied with."""
     name = tensor.name
     if len(tensor.dims) < 2 or name in _NOT_MULTIPLIED or name.endswith(".bias"):
@@ -224,7 +224,7 @@ def _prompted(tensor: Tensor, shape: _Shape) -> int:
     return tensor.elements
 
 
-def _kv_shape(header: Header, shape: _Shape) -> KvShape:
+def _kv_shape(header: Header, shape: _HeaderShape) -> KvShape:
     heads = _kv_heads(header, shape)
     slides = _sliding_layers(header, shape)
     cached = _cached_layers(header, shape)
@@ -238,7 +238,7 @@ def _kv_shape(header: Header, shape: _Shape) -> KvShape:
     return KvShape(*totals[False], *totals[True])
 
 
-def _attention_shape(header: Header, shape: _Shape) -> AttentionShape:
+def _attention_shape(header: Header, shape: _HeaderShape) -> AttentionShape:
     heads = header.per_layer(f"{shape.architecture}.attention.head_count", shape.layers)
     if heads is None:
         return AttentionShape(0, 0)
@@ -250,7 +250,7 @@ def _attention_shape(header: Header, shape: _Shape) -> AttentionShape:
     return AttentionShape(totals[False], totals[True])
 
 
-def _attended_length(header: Header, shape: _Shape, sliding: bool) -> int:
+def _attended_length(header: Header, shape: _HeaderShape, sliding: bool) -> int:
     """Elements that a query head is multiplied with per token: of its key, then of its value."""
     key, value = _lengths(header, shape, sliding)
     prefix = f"{shape.architecture}.attention"
@@ -259,7 +259,7 @@ def _attended_length(header: Header, shape: _Shape, sliding: bool) -> int:
     return key + value
 
 
-def _kv_heads(header: Header, shape: _Shape) -> tuple[int, ...]:
+def _kv_heads(header: Header, shape: _HeaderShape) -> tuple[int, ...]:
     prefix = f"{shape.architecture}.attention"
     for name in ("head_count_kv", "head_count"):
         heads = header.per_layer(f"{prefix}.{name}", shape.layers)
@@ -268,7 +268,7 @@ def _kv_heads(header: Header, shape: _Shape) -> tuple[int, ...]:
     return (0,) * shape.layers
 
 
-def _lengths(header: Header, shape: _Shape, sliding: bool) -> tuple[int, int]:
+def _lengths(header: Header, shape: _HeaderShape, sliding: bool) -> tuple[int, int]:
     """Elements of one head's key and value; for layers with a window these may be stated apart."""
     prefix = f"{shape.architecture}.attention"
     heads = header.per_layer(f"{prefix}.head_count", shape.layers) or (0,)
@@ -286,7 +286,7 @@ def _lengths(header: Header, shape: _Shape, sliding: bool) -> tuple[int, int]:
     return (default if key is None else key), (default if value is None else value)
 
 
-def _window(header: Header, shape: _Shape) -> int:
+def _window(header: Header, shape: _HeaderShape) -> int:
     if shape.architecture in _WINDOW_IGNORED:
         return 0
     stated = header.whole(f"{shape.architecture}.attention.sliding_window")
@@ -295,7 +295,7 @@ def _window(header: Header, shape: _Shape) -> int:
     return stated or 0
 
 
-def _sliding_layers(header: Header, shape: _Shape) -> tuple[bool, ...]:
+def _sliding_layers(header: Header, shape: _HeaderShape) -> tuple[bool, ...]:
     """Which layers keep only a window. None where the pattern is unknown, which overstates the cache."""
     full = (False,) * shape.layers
     if not _window(header, shape):
@@ -313,7 +313,7 @@ def _sliding_layers(header: Header, shape: _Shape) -> tuple[bool, ...]:
     return tuple(layer % period != full_at for layer in range(shape.layers))
 
 
-def _cached_layers(header: Header, shape: _Shape) -> list[int]:
+def _cached_layers(header: Header, shape: _HeaderShape) -> list[int]:
     """Trunk layers with an attention cache of their own: no recurrent ones, none that borrow another's."""
     shared = header.whole(f"{shape.architecture}.attention.shared_kv_layers") or 0
     count = max(shape.layers - shared, 0)
@@ -322,7 +322,7 @@ def _cached_layers(header: Header, shape: _Shape) -> list[int]:
     return [layer for layer in _attending_layers(header, shape) if layer < count]
 
 
-def _attending_layers(header: Header, shape: _Shape) -> list[int]:
+def _attending_layers(header: Header, shape: _HeaderShape) -> list[int]:
     """Trunk layers with attention: no recurrent ones."""
     if shape.architecture in _RECURRENT:
         return []

@@ -33,7 +33,7 @@ class AttentionShape:
 
 
 @dataclass(frozen=True, slots=True)
-class Original:
+class OriginalCheckpoint:
     """The safetensors checkpoint that a GGUF was made of."""
 
     repository: str | None
@@ -86,7 +86,7 @@ class Model:
     """True where `ggufbench synth` made it: random weights, so only its speed and size mean anything."""
     identity: str
     """Hash of header, size and sampled blocks: the same for copies, different after any re-quantization."""
-    original: Original | None = None
+    original: OriginalCheckpoint | None = None
     """None where it does not lie on this machine."""
 
     @property

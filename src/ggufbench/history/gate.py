@@ -19,13 +19,13 @@ from ggufbench.comparing.conclusion import (
 from ggufbench.history import queries
 from ggufbench.history.index import ask
 from ggufbench.history.judgement import State, other_host
-from ggufbench.history.queries import Document, Run, Series, Wanted
+from ggufbench.history.queries import Document, IndexedRun, StoredSeries, Wanted
 from ggufbench.history.series import (
     ABSOLUTE,
     ANCHORED,
     LOOK_BACK,
     OtherMachine,
-    Row,
+    SeriesRow,
     judged_row,
     other_machines,
     since_moment,
@@ -42,7 +42,7 @@ _EXPECTING_RUNS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class HistoryGateRequest:
     """Which run shall be judged."""
 
     results: Path
@@ -65,16 +65,16 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HistoryGateResult:
     """What the history says of a run."""
 
     run: str
     created: int | None
     """Microseconds since 1970; None where the run holds nothing."""
     fingerprint: str
-    rows: list[Row]
+    rows: list[SeriesRow]
     """Of the anchored series: they decide."""
-    advisory: list[Row]
+    advisory: list[SeriesRow]
     """Of the absolute ones."""
     lost: list[Lost]
     undecided: list[str]
@@ -118,7 +118,7 @@ class Answer:
         return bool(states) and not self.undecided and not states & {State.TOO_FEW, State.SUSPECT}
 
 
-def gate(question: Question) -> Answer:
+def gate(question: HistoryGateRequest) -> HistoryGateResult:
     """Judge a run. Raises StoreError, in one sentence, where there is no such run."""
     return ask(
         question.results,
@@ -128,11 +128,11 @@ def gate(question: Question) -> Answer:
     )
 
 
-def _gate(connection: duckdb.DuckDBPyConnection, question: Question) -> Answer:
+def _gate(connection: duckdb.DuckDBPyConnection, question: HistoryGateRequest) -> HistoryGateResult:
     run = _find(connection, question)
     unreadable, problems = queries.problems(connection, question.results, 10)
     if not run.documents:
-        return Answer(
+        return HistoryGateResult(
             run.name, None, "", [], [], [], [], False, [], [], unreadable=unreadable, problems=problems
         )
     unread = queries.unreadable_in(connection, run)
@@ -144,7 +144,7 @@ def _gate(connection: duckdb.DuckDBPyConnection, question: Question) -> Answer:
         rows = [_held_back(row) for row in rows]
     seen = queries.machines(connection)
     here = next(one for one in seen if one.fingerprint == run.fingerprint)
-    return Answer(
+    return HistoryGateResult(
         run=run.name,
         created=run.created,
         fingerprint=run.fingerprint,
@@ -164,7 +164,7 @@ def _gate(connection: duckdb.DuckDBPyConnection, question: Question) -> Answer:
     )
 
 
-def _find(connection: duckdb.DuckDBPyConnection, question: Question) -> Run:
+def _find(connection: duckdb.DuckDBPyConnection, question: HistoryGateRequest) -> IndexedRun:
     """The run; one without documents where the newest folder holds none: no older run passes for it."""
     run = queries.find_run(connection, question.run)
     if question.run is not None:
@@ -175,11 +175,13 @@ def _find(connection: duckdb.DuckDBPyConnection, question: Question) -> Run:
     barren = [name for name in queries.barren_folders(connection) if RUN_NAME.fullmatch(name)]
     newest = max(barren, default="")
     if run is None or (RUN_NAME.fullmatch(run.name) and newest > run.name):
-        return Run(newest, "", 0, [])
+        return IndexedRun(newest, "", 0, [])
     return run
 
 
-def _rows(connection: duckdb.DuckDBPyConnection, run: Run, kind: str, since: int | None) -> list[Row]:
+def _rows(
+    connection: duckdb.DuckDBPyConnection, run: IndexedRun, kind: str, since: int | None
+) -> list[SeriesRow]:
     """The series of that kind in which the run has a session, up to it."""
     documents = [one for one in run.documents if one.kind == kind]
     if not documents:
@@ -197,13 +199,13 @@ def _rows(connection: duckdb.DuckDBPyConnection, run: Run, kind: str, since: int
     return [judged_row(one) for one in found if one is not None]
 
 
-def _up_to(series: Series, run: str) -> Series | None:
+def _up_to(series: StoredSeries, run: str) -> StoredSeries | None:
     """The series with the run's session as its last; None where it has none."""
     places = [place for place, session in enumerate(series.sessions) if session.run == run]
     return replace(series, sessions=series.sessions[: places[-1] + 1]) if places else None
 
 
-def _anchors(rows: Iterable[Row]) -> dict[str, list[float]]:
+def _anchors(rows: Iterable[SeriesRow]) -> dict[str, list[float]]:
     """The anchor's own times and rates, session by session, as logarithms."""
     import math
 
@@ -219,7 +221,7 @@ def _anchors(rows: Iterable[Row]) -> dict[str, list[float]]:
     return found
 
 
-def _held_back(row: Row) -> Row:
+def _held_back(row: SeriesRow) -> SeriesRow:
     """A regression takes two sessions on the machine that history knows."""
     newest = row.judged[-1]
     if newest.state is not State.REGRESSION:
@@ -227,7 +229,7 @@ def _held_back(row: Row) -> Row:
     return replace(row, judged=[*row.judged[:-1], replace(newest, state=State.SUSPECT)])
 
 
-def _lost(connection: duckdb.DuckDBPyConnection, run: Run, unread: set[str]) -> list[Lost]:
+def _lost(connection: duckdb.DuckDBPyConnection, run: IndexedRun, unread: set[str]) -> list[Lost]:
     """Cases that broke though an earlier run measured them, and those that this run lacks."""
     measured = queries.measured_before(connection, run)
     lost = [
@@ -262,7 +264,9 @@ def _known(document: Document, measured: set[tuple[str, int | str]]) -> bool:
     return bool({(document.kind, document.work), (document.kind, document.case_id)} & measured)
 
 
-def _earlier_anchors(connection: duckdb.DuckDBPyConnection, run: Run, rows: Sequence[Row]) -> list[str]:
+def _earlier_anchors(
+    connection: duckdb.DuckDBPyConnection, run: IndexedRun, rows: Sequence[SeriesRow]
+) -> list[str]:
     """The anchors of earlier sessions of these cases, where this run has another one in all of them."""
     if not rows or any(row.judged[-1].before for row in rows):
         return []

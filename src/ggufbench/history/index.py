@@ -92,7 +92,7 @@ class _ForeignError(Exception):
 
 def _places(results: Path) -> Iterator[Path]:
     """Beside the documents; and, where that is not to be written, in the user's cache folder."""
-    from ggufbench.calibration.limits import cache_folder
+    from ggufbench.paths import cache_folder
 
     yield results / INDEX_NAME
     name = hashlib.sha256(os.fsencode(results.resolve())).hexdigest()[:16]

@@ -42,7 +42,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedValue:
     """One session beside those before it."""
 
     state: State
@@ -56,7 +56,7 @@ class Judged:
     """What the excess must pass: the tolerance, or the spread where that is larger."""
 
 
-def judge(values: Sequence[float], tolerance: float, *, hold_out: bool) -> list[Judged]:
+def judge(values: Sequence[float], tolerance: float, *, hold_out: bool) -> list[JudgedValue]:
     """Judge every session of a series, oldest first, each by the (at most 20) sessions before it.
 
     Session t is out of line where x_t - median > ln(1 + `tolerance`) and
@@ -70,7 +70,7 @@ def judge(values: Sequence[float], tolerance: float, *, hold_out: bool) -> list[
     by itself need theirs left in.
     """
     kept: list[float] = []
-    judged: list[Judged] = []
+    judged: list[JudgedValue] = []
     for value in values:
         found = _judge_one(value, kept[-WINDOW:], tolerance, suspected=bool(judged) and _is_out(judged[-1]))
         judged.append(found)
@@ -79,22 +79,22 @@ def judge(values: Sequence[float], tolerance: float, *, hold_out: bool) -> list[
     return judged
 
 
-def _judge_one(value: float, before: Sequence[float], tolerance: float, *, suspected: bool) -> Judged:
+def _judge_one(value: float, before: Sequence[float], tolerance: float, *, suspected: bool) -> JudgedValue:
     if not before:
-        return Judged(State.TOO_FEW, 0, None, None, None)
+        return JudgedValue(State.TOO_FEW, 0, None, None, None)
     center = statistics.median(before)
     excess = value - center
     if len(before) < LEAST:
-        return Judged(State.TOO_FEW, len(before), center, excess, None)
+        return JudgedValue(State.TOO_FEW, len(before), center, excess, None)
     deviation = statistics.median([abs(other - center) for other in before])
     limit = max(math.log1p(tolerance), _MOST_DEVIATIONS * deviation)
     state = State.OK
     if excess > limit:
         state = State.REGRESSION if suspected else State.SUSPECT
-    return Judged(state, len(before), center, excess, limit)
+    return JudgedValue(state, len(before), center, excess, limit)
 
 
-def _is_out(found: Judged) -> bool:
+def _is_out(found: JudgedValue) -> bool:
     return found.state in (State.SUSPECT, State.REGRESSION)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class StoredSession:
     """One value of a series."""
 
     run: str
@@ -37,7 +37,7 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class StoredSeries:
     """One metric of one case on one machine."""
 
     subject: int
@@ -49,7 +49,7 @@ class Series:
     metric: str
     count: int
     """Sessions in all."""
-    sessions: list[Session]
+    sessions: list[StoredSession]
     """The newest of them, oldest first."""
 
 
@@ -68,7 +68,7 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class IndexedRun:
     """One run and the machine it was made on."""
 
     name: str
@@ -120,7 +120,7 @@ class Wanted:
         return ["p.file in (select id from files where counted)", *(possible[name] for name in given)], given
 
 
-def find_run(connection: duckdb.DuckDBPyConnection, name: str | None = None) -> Run | None:
+def find_run(connection: duckdb.DuckDBPyConnection, name: str | None = None) -> IndexedRun | None:
     """The run of that name or folder, the newest for None; None where there is no such run."""
     where = (
         ""
@@ -136,11 +136,11 @@ def find_run(connection: duckdb.DuckDBPyConnection, name: str | None = None) -> 
     documents = _documents(connection, "f.run = ?", [run])
     subject = {"subject": rows[0][1]}
     found = connection.execute("select fingerprint from subjects where id = $subject", subject).fetchall()
-    return Run(run, found[0][0], max(one.created for one in documents), documents)
+    return IndexedRun(run, found[0][0], max(one.created for one in documents), documents)
 
 
 def runs_before(
-    connection: duckdb.DuckDBPyConnection, run: Run, kind: str, most: int
+    connection: duckdb.DuckDBPyConnection, run: IndexedRun, kind: str, most: int
 ) -> list[list[Document]]:
     """What the last earlier runs of that kind on the same machine hold, the newest first."""
     rows = connection.execute(
@@ -153,7 +153,7 @@ def runs_before(
     return [_documents(connection, where, [name, run.fingerprint, kind]) for (name,) in rows]
 
 
-def measured_before(connection: duckdb.DuckDBPyConnection, run: Run) -> set[tuple[str, int | str]]:
+def measured_before(connection: duckdb.DuckDBPyConnection, run: IndexedRun) -> set[tuple[str, int | str]]:
     """Every case that an earlier run on this machine measured: as (kind, work) and as (kind, id)."""
     rows = connection.execute(
         "select distinct s.kind, s.work, f.case_id from files f join subjects s on f.subject = s.id "
@@ -177,7 +177,7 @@ def machines(connection: duckdb.DuckDBPyConnection) -> list[SeenMachine]:
     ]
 
 
-def series(connection: duckdb.DuckDBPyConnection, wanted: Wanted) -> list[Series]:
+def series(connection: duckdb.DuckDBPyConnection, wanted: Wanted) -> list[StoredSeries]:
     """The series that are wanted, by case and metric."""
     conditions, values = wanted.conditions()
     rows = connection.execute(
@@ -209,7 +209,7 @@ def run_names(connection: duckdb.DuckDBPyConnection) -> list[str]:
     return [run for (run,) in rows]
 
 
-def unreadable_in(connection: duckdb.DuckDBPyConnection, run: Run) -> list[tuple[str, str]]:
+def unreadable_in(connection: duckdb.DuckDBPyConnection, run: IndexedRun) -> list[tuple[str, str]]:
     """Kind and name of the files in a run's folder that are no documents."""
     rows = connection.execute(
         "select o.place, f.name from files f join folders o on f.folder = o.id "
@@ -229,7 +229,7 @@ def barren_folders(connection: duckdb.DuckDBPyConnection) -> list[str]:
     return [name for (name,) in rows]
 
 
-def anchors_before(connection: duckdb.DuckDBPyConnection, works: Sequence[int], run: Run) -> list[str]:
+def anchors_before(connection: duckdb.DuckDBPyConnection, works: Sequence[int], run: IndexedRun) -> list[str]:
     """The anchors with which earlier runs measured the same."""
     rows = connection.execute(
         "select distinct s.anchor from files f join subjects s on f.subject = s.id where s.kind = 'anchored' "
@@ -266,18 +266,18 @@ def _documents(connection: duckdb.DuckDBPyConnection, where: str, values: Sequen
     return [Document(*row) for row in rows]
 
 
-def _gather(connection: duckdb.DuckDBPyConnection, rows: Sequence[tuple[Any, ...]]) -> list[Series]:
+def _gather(connection: duckdb.DuckDBPyConnection, rows: Sequence[tuple[Any, ...]]) -> list[StoredSeries]:
     names = connection.execute("select id, kind, model, scenario, anchor from subjects").fetchall()
     about = {subject: rest for subject, *rest in names}
-    found: dict[tuple[int, str], Series] = {}
+    found: dict[tuple[int, str], StoredSeries] = {}
     for subject, metric, count, run, case_id, created, value, reference, tolerance in rows:
-        session = Session(run, created, value, _number(reference), _number(tolerance))
+        session = StoredSession(run, created, value, _number(reference), _number(tolerance))
         before = found.get((subject, metric))
         sessions = before.sessions if before else []
         sessions.append(session)
         kind, model, scenario, anchor = about[subject]
         # The newest document says how the case is called.
-        found[subject, metric] = Series(
+        found[subject, metric] = StoredSeries(
             subject, kind, case_id, model, scenario, anchor, metric, count, sessions
         )
     return sorted(found.values(), key=lambda one: (one.kind, one.case_id, one.metric, one.anchor))

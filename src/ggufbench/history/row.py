@@ -16,9 +16,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ggufbench.machine.parts import Machine
 from ggufbench.metrics import METRICS
+from ggufbench.outcomes import Outcome
 from ggufbench.records.comparison import COMPARISON_VERSION, Purpose, Role, Verdict
-from ggufbench.records.schema import SCHEMA_VERSION, Machine, Outcome
+from ggufbench.records.schema import SCHEMA_VERSION
 from ggufbench.records.store import StoreError, read_regular
 from ggufbench.worker.job import TRANSFORMERS, Setting, Workload
 
@@ -48,7 +50,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class StoredPoint:
     """One metric of one session."""
 
     metric: str
@@ -75,7 +77,7 @@ class Excerpt:
     versions: str
     """JSON: name to version of the code that was measured, with the commit of its repository."""
     machine: Machine
-    points: list[Point]
+    points: list[StoredPoint]
 
 
 def read_excerpt(path: Path, kind: Kind) -> Excerpt | None:
@@ -187,7 +189,7 @@ def _of_record(view: _RecordView) -> Excerpt | None:
     if view.provider.name == TRANSFORMERS:
         return None  # that it got slower, or hangs, is no regression of what is gated
     points = [
-        Point(name, summary.median)
+        StoredPoint(name, summary.median)
         for name, summary in view.summary.items()
         # Series are judged by their logarithms; a metric of another version is none here.
         if name in METRICS and summary.median > 0 and view.outcome is Outcome.MEASURED
@@ -219,10 +221,10 @@ def _of_comparison(view: _ComparisonView) -> Excerpt | None:
     )
 
 
-def _points_of(cell: _CellView) -> Iterable[Point]:
+def _points_of(cell: _CellView) -> Iterable[StoredPoint]:
     usable = cell.metric in METRICS and cell.verdict not in (Verdict.BROKEN, Verdict.MISSING)
     if usable and cell.pairs >= LEAST_PAIRS and cell.change is not None and cell.change > -1:
-        yield Point(cell.metric, cell.change, cell.reference_median, cell.tolerance)
+        yield StoredPoint(cell.metric, cell.change, cell.reference_median, cell.tolerance)
 
 
 def _ended(view: _ComparisonView, cells: Iterable[_CellView]) -> str:
@@ -235,7 +237,7 @@ def _ended(view: _ComparisonView, cells: Iterable[_CellView]) -> str:
 
 
 def _excerpt(
-    view: _DocumentView, subject: Subject, outcome: str, versions: str, points: list[Point]
+    view: _DocumentView, subject: Subject, outcome: str, versions: str, points: list[StoredPoint]
 ) -> Excerpt:
     reason = (view.reason or "")[:_MOST_REASON]
     created = _microseconds(view.created)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ggufbench.history import queries
 from ggufbench.history.index import ask
-from ggufbench.history.judgement import WINDOW, Judged, State, creep, judge
-from ggufbench.history.queries import SeenMachine, Series, Session, Wanted
+from ggufbench.history.judgement import WINDOW, JudgedValue, State, creep, judge
+from ggufbench.history.queries import SeenMachine, StoredSeries, StoredSession, Wanted
 from ggufbench.metrics import METRICS
-from ggufbench.planning.scenario import GateSpec, default_tolerance
+from ggufbench.planning.scenario import GateSpec
 from ggufbench.records.store import StoreError
+from ggufbench.thresholds import default_tolerance
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,7 +38,7 @@ _MOST_PROBLEMS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class HistoryQuery:
     """What the history shall tell."""
 
     results: Path
@@ -65,18 +66,18 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SeriesRow:
     """One series and what is said of its newest session."""
 
-    series: Series
-    judged: list[Judged]
+    series: StoredSeries
+    judged: list[JudgedValue]
     """Of each session in the series."""
     crept: float | None = None
     """How much worse the last sessions are than the first ones, as a share, where that is too much."""
     levels: list[Level] = field(default_factory=list)
 
     @property
-    def newest(self) -> Session:
+    def newest(self) -> StoredSession:
         """The session that is judged."""
         return self.series.sessions[-1]
 
@@ -113,7 +114,7 @@ class History:
     """Every series of a machine."""
 
     machine: SeenMachine
-    rows: list[Row]
+    rows: list[SeriesRow]
     drawn: bool
     """Whether the rows hold all their sessions, and change points."""
     others: list[OtherMachine]
@@ -122,7 +123,7 @@ class History:
     """Sentences about the newest of the files that are no documents."""
 
 
-def history(question: Question) -> History:
+def history(question: HistoryQuery) -> History:
     """Answer it. Raises StoreError, in one sentence, where nothing stored answers it."""
     _check_metrics(question.metrics)
     return ask(
@@ -133,7 +134,7 @@ def history(question: Question) -> History:
     )
 
 
-def _history(connection: duckdb.DuckDBPyConnection, question: Question) -> History:
+def _history(connection: duckdb.DuckDBPyConnection, question: HistoryQuery) -> History:
     seen = queries.machines(connection)
     unreadable, problems = queries.problems(connection, question.results, _MOST_PROBLEMS)
     if not seen:
@@ -158,16 +159,16 @@ def _history(connection: duckdb.DuckDBPyConnection, question: Question) -> Histo
     return History(machine, rows, drawn, others, unreadable, problems)
 
 
-def judged_row(series: Series) -> Row:
+def judged_row(series: StoredSeries) -> SeriesRow:
     """Judge each of its sessions by those before it."""
     values = logarithms(series)
     tolerance = _tolerance(series, values)
     judged = judge(values, tolerance, hold_out=series.kind == ANCHORED)
     crept = creep(values, tolerance)
-    return Row(series, judged, None if crept is None else math.expm1(crept))
+    return SeriesRow(series, judged, None if crept is None else math.expm1(crept))
 
 
-def logarithms(series: Series) -> list[float]:
+def logarithms(series: StoredSeries) -> list[float]:
     """Its sessions as judged: worse is more."""
     if series.kind == ANCHORED:
         return [math.log1p(session.value) for session in series.sessions]
@@ -195,8 +196,8 @@ def since_moment(connection: duckdb.DuckDBPyConnection, results: Path, name: str
 
 
 def _drawn(
-    connection: duckdb.DuckDBPyConnection, series: Series, machine: SeenMachine, since: int | None
-) -> Row:
+    connection: duckdb.DuckDBPyConnection, series: StoredSeries, machine: SeenMachine, since: int | None
+) -> SeriesRow:
     """The same with all its sessions and with its change points."""
     from ggufbench.stats.change_points import change_points
 
@@ -217,7 +218,7 @@ def _drawn(
 
 
 def _level(
-    sessions: Sequence[Session], versions: Mapping[str, Mapping[str, str]], point: ChangePoint
+    sessions: Sequence[StoredSession], versions: Mapping[str, Mapping[str, str]], point: ChangePoint
 ) -> Level:
     old, new = (sessions[place].run for place in (point.index - 1, point.index))
     before, after = versions.get(old, {}), versions.get(new, {})
@@ -229,7 +230,7 @@ def _level(
     return Level(point, new, changes)
 
 
-def _tolerance(series: Series, values: Sequence[float]) -> float:
+def _tolerance(series: StoredSeries, values: Sequence[float]) -> float:
     """The relative change from which both bounds of the metric's tolerance are passed."""
     newest = series.sessions[-1]
     if newest.tolerance is not None and newest.tolerance > 0:
@@ -239,7 +240,7 @@ def _tolerance(series: Series, values: Sequence[float]) -> float:
     return max(asked.relative, asked.absolute / level) if level else asked.relative
 
 
-def _value(series: Series, logarithm: float) -> float:
+def _value(series: StoredSeries, logarithm: float) -> float:
     """The reverse of `logarithms`."""
     if series.kind == ANCHORED:
         return math.expm1(logarithm)
@@ -267,7 +268,7 @@ def _check_metrics(names: Iterable[str]) -> None:
             raise StoreError(f"{name!r} is no metric; {hint}")
 
 
-def _choose_machine(seen: Sequence[SeenMachine], question: Question) -> SeenMachine:
+def _choose_machine(seen: Sequence[SeenMachine], question: HistoryQuery) -> SeenMachine:
     if question.machine is None:
         return seen[0]
     found = [one for one in seen if one.fingerprint.startswith(question.machine)]
@@ -278,11 +279,11 @@ def _choose_machine(seen: Sequence[SeenMachine], question: Question) -> SeenMach
     return found[0]
 
 
-def _since(connection: duckdb.DuckDBPyConnection, question: Question) -> int | None:
+def _since(connection: duckdb.DuckDBPyConnection, question: HistoryQuery) -> int | None:
     return None if question.since is None else since_moment(connection, question.results, question.since)
 
 
-def _nothing_found(question: Question, machine: SeenMachine) -> str:
+def _nothing_found(question: HistoryQuery, machine: SeenMachine) -> str:
     asked = [*question.match, *question.metrics]
     about = f" that matches {', '.join(asked)}" if asked else ""
     return (

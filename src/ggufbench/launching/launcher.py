@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
+from ggufbench.outcomes import Outcome
 from ggufbench.processes import end_group
-from ggufbench.records.schema import Outcome
 from ggufbench.worker.channel import GO
 
 WORKER_ENTRY = Path(__file__).resolve().parents[1] / "worker" / "__main__.py"
@@ -54,7 +54,7 @@ class LaunchRefusedError(Exception):
     """What a worker did is not what was asked, or its work cannot go on; the message becomes the reason."""
 
 
-class Deadlines(Protocol):
+class PhaseTimeouts(Protocol):
     """How long the next event of a phase may take."""
 
     def __call__(self, phase: str) -> float:
@@ -106,7 +106,7 @@ def compute_variables(env: Mapping[str, str]) -> dict[str, str]:
 
 def launch(
     job: Mapping[str, Any],
-    deadlines: Deadlines,
+    deadlines: PhaseTimeouts,
     *,
     interpreter: Interpreter | None = None,
     env: Mapping[str, str] | None = None,
@@ -154,7 +154,7 @@ class _Worker:
         # Only a thread can wait for a pipe with a deadline on every system; it sleeps in the read.
         threading.Thread(target=self._read_lines, daemon=True).start()
 
-    def converse(self, job: Mapping[str, Any], deadlines: Deadlines, answer: Answering) -> Ended:
+    def converse(self, job: Mapping[str, Any], deadlines: PhaseTimeouts, answer: Answering) -> Ended:
         self._say(json.dumps(job))
         while True:
             try:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from ggufbench.machine.parts import BusyProcess, Conditions
 
 _SUPPLIES = Path("/sys/class/power_supply")
 _CPUS = Path("/sys/devices/system/cpu")
@@ -20,50 +22,7 @@ _PMSET_SECONDS = 5.0
 
 _LEAST_SHARE = 0.02
 """Of a core: what uses less is not listed."""
-_BUSY_SHARE = 0.2
-"""Of a core: what uses more slows llama.cpp's threads down, which wait for each other."""
 _MOST_LISTED = 5
-
-_DRIVERS_OF_THEIR_OWN = ("intel_pstate", "amd-pstate-epp")
-"""Under these `powersave` is the ordinary governor, and the energy preference decides."""
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """The state of the machine at one moment; None for what this system does not tell."""
-
-    power_source: Literal["mains", "battery"] | None = None
-    low_power_mode: bool | None = None
-    speed_limit_percent: int | None = None
-    """macOS: what the thermal management leaves of the processor's speed; 100 is all."""
-    throttle_events: int | None = None
-    """Linux: how often the processor was slowed down because of heat, since the start of the system."""
-    governor: str | None = None
-    """Linux: of the processor's frequency; several are joined by commas."""
-    frequency_driver: str | None = None
-    energy_preference: str | None = None
-    """Linux, with a driver that chooses frequencies by itself: `performance` to `power`."""
-    frequency_mhz: float | None = None
-    """Mean over the cores."""
-    load_average: float | None = None
-    """Over the last minute."""
-
-
-@dataclass(frozen=True, slots=True)
-class BusyProcess:
-    """A process and how much of one core it used."""
-
-    pid: int
-    name: str
-    core_share: float
-    """1.0 is a whole core; with several threads it may be more."""
-
-
-class Problem(NamedTuple):
-    """Something that makes this machine unfit for measuring, and how to mend it; a sentence each."""
-
-    problem: str
-    remedy: str
 
 
 def read_conditions() -> Conditions:
@@ -101,11 +60,6 @@ def busiest_processes(seconds: float) -> list[BusyProcess]:
     watch = ProcessWatch()
     time.sleep(seconds)
     return watch.busiest()
-
-
-def unfit(conditions: Conditions, processes: Iterable[BusyProcess] = ()) -> list[Problem]:
-    """What of these makes measuring here unreliable; empty where nothing does."""
-    return [*_power(conditions), *_heat(conditions), *_governor(conditions), *_neighbours(processes)]
 
 
 def parse_pmset_battery(text: str) -> Literal["mains", "battery"] | None:
@@ -241,47 +195,3 @@ def _processor_seconds() -> dict[tuple[int, str], float]:
             times = process.cpu_times()
             seconds[process.pid, process.name()] = times.user + times.system
     return seconds
-
-
-def _power(conditions: Conditions) -> list[Problem]:
-    problems = []
-    if conditions.power_source == "battery":
-        problems.append(
-            Problem("this machine runs on its battery, which makes processors slower", "connect it to mains")
-        )
-    if conditions.low_power_mode:
-        remedy = "turn it off in the system's energy settings"
-        problems.append(Problem("low power mode is on, which makes processors slower", remedy))
-    return problems
-
-
-def _heat(conditions: Conditions) -> list[Problem]:
-    limit = conditions.speed_limit_percent
-    if limit is None or limit >= 100:
-        return []
-    remedy = "let it cool down, and keep its air inlets free"
-    return [Problem(f"heat has the processor limited to {limit} % of its speed", remedy)]
-
-
-def _governor(conditions: Conditions) -> list[Problem]:
-    governors = (conditions.governor or "").split(",")
-    own = conditions.frequency_driver in _DRIVERS_OF_THEIR_OWN
-    if "powersave" in governors and not own:
-        remedy = "set another one: sudo cpupower frequency-set -g performance"
-        return [Problem("the frequency governor is powersave, which keeps the processor slow", remedy)]
-    if own and conditions.energy_preference in ("power", "balance_power"):
-        remedy = "set another one: powerprofilesctl set performance"
-        problem = f"the processor's energy preference is {conditions.energy_preference}, which keeps it slow"
-        return [Problem(problem, remedy)]
-    return []
-
-
-def _neighbours(processes: Iterable[BusyProcess]) -> list[Problem]:
-    return [
-        Problem(
-            f"process {process.pid} ({process.name}) uses {100 * process.core_share:.0f} % of a core",
-            "end it or wait for it: llama.cpp's threads wait for the slowest of them",
-        )
-        for process in processes
-        if process.core_share >= _BUSY_SHARE
-    ]

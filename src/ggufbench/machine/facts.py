@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 if TYPE_CHECKING:
-    from ggufbench.records.schema import Machine, SourceState
+    from ggufbench.machine.parts import Machine, SourceState
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
@@ -28,7 +28,7 @@ def read_machine(devices: Iterable[str] = ()) -> Machine:
     Only what stays the same between two sessions goes into the fingerprint: no clock rate, no load, no host
     name, no patch version.
     """
-    from ggufbench.records.schema import Machine
+    from ggufbench.machine.parts import Machine
 
     cpu = _cpu_info()
     facts: dict[str, Any] = {
@@ -111,7 +111,7 @@ def available_memory_bytes() -> int:
 
 def source_state(folder: Path) -> SourceState:
     """Commit and dirty flag of the repository around a folder; None for what git does not say."""
-    from ggufbench.records.schema import SourceState
+    from ggufbench.machine.parts import SourceState
 
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:

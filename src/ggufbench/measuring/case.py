@@ -12,27 +12,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ggufbench.calibration.probe import PYTORCH_IMPORT_SECONDS
-from ggufbench.checks.cache_state import CacheState
 from ggufbench.checks.interference import Judge, is_environment
-from ggufbench.checks.roofline import LimitResult, Rates, evaluate_limits, measuring_error
+from ggufbench.checks.roofline import Rates, evaluate_limits, measuring_error
 from ggufbench.checks.targets import evaluate_targets
 from ggufbench.launching.launcher import Ended, Event, Interpreter, compute_variables, launch
-from ggufbench.machine.conditions import BusyProcess, Conditions, busiest_processes, read_conditions
+from ggufbench.machine.conditions import busiest_processes, read_conditions
+from ggufbench.machine.parts import BusyProcess, Conditions, Device, Machine, SourceState
 from ggufbench.measuring.record_builder import Surroundings, build_launch, describe_environment, identify
 from ggufbench.measuring.supervisor import Attendant
+from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
 from ggufbench.processes import alone
+from ggufbench.records.parts import CacheState, LimitResult
 from ggufbench.records.samples import summaries
-from ggufbench.records.schema import (
-    Device,
-    Environment,
-    Launch,
-    Machine,
-    Outcome,
-    ProviderFacts,
-    Record,
-    SourceState,
-)
+from ggufbench.records.schema import Environment, Launch, ProviderFacts, Record
 
 Observer = Callable[["Moment | None"], None]
 """Told when a phase begins; None when a case has ended."""
@@ -76,7 +69,7 @@ class Bench:
 
 
 @dataclass(frozen=True, slots=True)
-class Deadlines:
+class CaseTimeouts:
     """Seconds that each step of a case may take: generous, and scaled to the file and the work."""
 
     case: Case
@@ -133,7 +126,7 @@ def measure_case(case: Case, bench: Bench) -> Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredLaunch:
     """One launch for itself, and what was learned beside it."""
 
     launch: Launch
@@ -144,7 +137,7 @@ class Measured:
 
 def measure_launch(
     case: Case, bench: Bench, variables: Mapping[str, str] | None = None, hidden_work: float = 0.0
-) -> Measured:
+) -> MeasuredLaunch:
     """One warm launch of a case, for a comparison. Raises KeyboardInterrupt when Ctrl-C ended it.
 
     `variables` are added to the worker's environment; `hidden_work` is the share of work that it does and
@@ -157,7 +150,9 @@ def measure_launch(
         raise KeyboardInterrupt
     around = Surroundings(attendant.judge, False, attendant.page_cache, conditions)
     facts = _provider_facts(case, ended.find("imported") or {})
-    return Measured(build_launch(ended, case.model, around, keep_log=True), facts, progress.processes or [])
+    return MeasuredLaunch(
+        build_launch(ended, case.model, around, keep_log=True), facts, progress.processes or []
+    )
 
 
 @contextmanager
@@ -237,7 +232,7 @@ def _launch(
     try:
         ended = launch(
             case.job(SEED, load_only=asked.load_only, hidden_work=asked.hidden_work).to_json(),
-            Deadlines(case, bench.deadline_scale),
+            CaseTimeouts(case, bench.deadline_scale),
             interpreter=bench.interpreter,
             env=asked.variables,
             answer=attendant,

@@ -8,15 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ggufbench.calibration.probe import Environment, probe, probe_transformers
+from ggufbench.calibration.probe import probe, probe_transformers
 from ggufbench.discovery import PlaceNotFound, discover
 from ggufbench.discovery.model import Discovery, Model
 from ggufbench.discovery.names import portable_path
 from ggufbench.launching.launcher import Interpreter
+from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import available_memory_bytes, read_machine
+from ggufbench.machine.parts import Machine
+from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case, Host, PlanError, Selection, environment_key, make_plan
 from ggufbench.planning.scenario import Scenario, ScenarioError, load_scenarios, scenario_folder
-from ggufbench.records.schema import Machine, Outcome, Record
+from ggufbench.records.schema import Record
 from ggufbench.records.store import read_records
 from ggufbench.worker.job import TRANSFORMERS
 
@@ -54,7 +57,7 @@ class Prepared:
 
     discovery: Discovery
     cases: list[Case]
-    environments: Mapping[str, Environment]
+    environments: Mapping[str, AvailableDevices]
     machine: Machine
     earlier: Mapping[tuple[str, str], Record]
     """The last record of each case on this machine, by model identity and scenario."""
@@ -94,7 +97,7 @@ def find_models(request: Request, tell: Callable[[str], None]) -> tuple[Discover
     return found, request.selection.choose(found.models)
 
 
-def probe_for(scenarios: Sequence[Scenario], interpreter: Interpreter) -> dict[str, Environment]:
+def probe_for(scenarios: Sequence[Scenario], interpreter: Interpreter) -> dict[str, AvailableDevices]:
     """What an environment's libraries see, by `environment_key`: llama.cpp alone (`""`) is always asked."""
     asked = {"", *map(environment_key, scenarios)}
     return {
@@ -106,7 +109,7 @@ def probe_for(scenarios: Sequence[Scenario], interpreter: Interpreter) -> dict[s
 def plan_cases(
     models: Sequence[Model],
     scenarios: Sequence[Scenario],
-    environments: Mapping[str, Environment],
+    environments: Mapping[str, AvailableDevices],
     earlier: Mapping[tuple[str, str], Record],
 ) -> list[Case]:
     """Every model under every scenario in that environment."""

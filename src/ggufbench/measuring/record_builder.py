@@ -12,7 +12,8 @@ from ggufbench.checks.native_log import LoadLog, parse_load_log
 from ggufbench.discovery.model import Model
 from ggufbench.discovery.names import portable_path
 from ggufbench.launching.launcher import Ended, Event
-from ggufbench.machine.conditions import BusyProcess, Conditions
+from ggufbench.machine.parts import BusyProcess, Conditions
+from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import (
     Effective,
     Environment,
@@ -20,7 +21,6 @@ from ggufbench.records.schema import (
     MemoryMark,
     ModelIdentity,
     Original,
-    Outcome,
     PageCache,
     Sample,
 )

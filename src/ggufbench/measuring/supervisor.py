@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ggufbench.checks.cache_state import WARM_AT_LEAST, CacheState, cache_state
+from ggufbench.checks.cache_state import WARM_AT_LEAST, cache_state
 from ggufbench.checks.interference import Judge
 from ggufbench.checks.native_log import offload_problem
 from ggufbench.launching.launcher import Event, LaunchRefusedError
 from ggufbench.machine import page_cache as pagecache
 from ggufbench.measuring.record_builder import as_sample, load_log
 from ggufbench.planning.plan import Case
+from ggufbench.records.parts import CacheState
 from ggufbench.records.schema import PageCache
 from ggufbench.worker.channel import AGAIN, GO
 

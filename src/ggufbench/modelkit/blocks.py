@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ggufbench.modelkit.shapes import Tensor
+from ggufbench.modelkit.shapes import TensorShape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ class Packing:
     fill: Callable[[Bytes, float], None]
 
 
-def tensor_type(tensor: Tensor, quantization: str) -> str:
+def tensor_type(tensor: TensorShape, quantization: str) -> str:
     """The type of one tensor in a file of this quantization, as llama.cpp's own quantizer would choose it."""
     if tensor.kind in ("ones", "signs", "bias", "router"):
         return "F32"
@@ -49,13 +49,13 @@ def tensor_type(tensor: Tensor, quantization: str) -> str:
     return quantization
 
 
-def tensor_bytes(tensor: Tensor, quantization: str) -> int:
+def tensor_bytes(tensor: TensorShape, quantization: str) -> int:
     """Size of the tensor's data in the file, without padding."""
     packing = PACKINGS[tensor_type(tensor, quantization)]
     return tensor.elements // packing.elements * packing.size
 
 
-def tensor_data(tensor: Tensor, quantization: str, seed: int, quiet: Sequence[range]) -> Iterator[Bytes]:
+def tensor_data(tensor: TensorShape, quantization: str, seed: int, quiet: Sequence[range]) -> Iterator[Bytes]:
     """The tensor's bytes in chunks of at most `CHUNK_BYTES`.
 
     They depend on the seed, the tensor's name and shape and the type only, and of the embedding and the

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufbench.calibration.limits import cache_folder
 from ggufbench.modelkit.converter_environment import Converter, get_converter
 from ggufbench.modelkit.output import check_space, check_target, orderly_end, part, settle
 from ggufbench.modelkit.safetensors import Source, find_source, stage
 from ggufbench.modelkit.spec import ModelError
+from ggufbench.paths import cache_folder
 from ggufbench.toolchain.builds import Tell, log_tail, run_logged, shown
 
 TYPES = ("auto", "bf16", "f16", "f32", "q8_0")

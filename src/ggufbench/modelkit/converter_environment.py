@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufbench.modelkit.spec import ModelError
-from ggufbench.toolchain.builds import BuildError, Place, Tell, build_once, run_step
+from ggufbench.toolchain.builds import BuildError, BuildPlace, Tell, build_once, run_step
 from ggufbench.toolchain.environments import build_environment
 
 REQUIREMENTS = (
@@ -71,7 +71,7 @@ def get_converter(cache: Path, tell: Tell, env: Mapping[str, str]) -> Converter:
             "llama.cpp's converter comes with the llama-cpp-python that is installed, and none is here; "
             'install it with: pip install "ggufbench[llamacpp]".'
         )
-    place = Place(cache / "converters" / f"{_DISTRIBUTION}-{version}", "llama.cpp", proof=_SCRIPT)
+    place = BuildPlace(cache / "converters" / f"{_DISTRIBUTION}-{version}", "llama.cpp", proof=_SCRIPT)
     try:
         build_once(place, lambda: _fetch(version, place, tell, env), tell)
         python = _python(cache, tell, env)
@@ -99,7 +99,7 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _fetch(version: str, place: Place, tell: Tell, env: Mapping[str, str]) -> str:
+def _fetch(version: str, place: BuildPlace, tell: Tell, env: Mapping[str, str]) -> str:
     requirement = f"{_DISTRIBUTION}=={version}"
     tell(f"fetching llama.cpp's converter with the source of {requirement}: about 80 MB, once")
     place.log.write_bytes(b"")
@@ -148,15 +148,15 @@ def _python(cache: Path, tell: Tell, env: Mapping[str, str]) -> Path:
     return place.path / _PYTHON
 
 
-def environment_place(cache: Path, env: Mapping[str, str]) -> Place:
+def environment_place(cache: Path, env: Mapping[str, str]) -> BuildPlace:
     """Where the converter's environment lies: another one for whatever else would be installed."""
     pip = {key: value for key, value in env.items() if key.startswith("PIP_")}
     key = [REQUIREMENTS, platform.python_version(), sys.base_prefix, sysconfig.get_platform(), pip]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-    return Place(cache / "environments" / f"converter-{digest}", "venv", proof=_PYTHON)
+    return BuildPlace(cache / "environments" / f"converter-{digest}", "venv", proof=_PYTHON)
 
 
-def _install(place: Place, tell: Tell, env: Mapping[str, str]) -> str:
+def _install(place: BuildPlace, tell: Tell, env: Mapping[str, str]) -> str:
     tell(f"installing {REQUIREMENTS[0]}, {REQUIREMENTS[1]} and others into {place.path}: some minutes, once")
     place.log.write_bytes(b"")
     python = place.path / _PYTHON

@@ -15,7 +15,7 @@ from ggufbench.modelkit.spec import ModelError
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class SourceFacts:
     """What llama.cpp says of a quantization."""
 
     tensors: int
@@ -45,7 +45,7 @@ def run(  # noqa: PLR0913 (what one quantization consists of)
     threads: int | None = None,
     imatrix: Path | None = None,
     dry_run: bool = False,
-) -> Facts:
+) -> SourceFacts:
     """Quantize `source` into `target`; `report` gets the share of tensors done, 0 to 1.
 
     `threads` is as many as this process may use where it is None. A dry run writes nothing and knows the
@@ -92,10 +92,10 @@ def usable_threads() -> int:
     return os.cpu_count() or 1
 
 
-def _follow(process: subprocess.Popen[str], report: Callable[[float], None]) -> Facts:
+def _follow(process: subprocess.Popen[str], report: Callable[[float], None]) -> SourceFacts:
     said = {"tensors": 0, "size": 0, "fallbacks": 0, "imatrix": 0}
     if process.stdout is None:
-        return Facts(0, 0, 0, needs_imatrix=False)
+        return SourceFacts(0, 0, 0, needs_imatrix=False)
     with process.stdout:
         for line in process.stdout:
             done, slash, total = line.strip().partition("/")
@@ -106,7 +106,7 @@ def _follow(process: subprocess.Popen[str], report: Callable[[float], None]) -> 
             word, _, number = line.strip().partition(" ")
             if word in said:
                 said[word] = int(number) if number.isdecimal() else 1
-    return Facts(said["tensors"], said["size"], said["fallbacks"], needs_imatrix=bool(said["imatrix"]))
+    return SourceFacts(said["tensors"], said["size"], said["fallbacks"], needs_imatrix=bool(said["imatrix"]))
 
 
 def _failure(quantization: str, status: int, errors: str) -> str:

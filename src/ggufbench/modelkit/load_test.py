@@ -8,7 +8,7 @@ from pathlib import Path
 from ggufbench.discovery import Model, discover
 from ggufbench.launching.launcher import launch
 from ggufbench.machine.facts import resolve_threads
-from ggufbench.records.schema import Outcome
+from ggufbench.outcomes import Outcome
 from ggufbench.worker.job import ENGINE, Job, Setting, Workload
 
 FAILED = 11

@@ -171,7 +171,7 @@ def _check_not_source(target: Path, model: Model) -> None:
         raise ModelError(f"{target} is the file that is read; name another one to write.")
 
 
-def _notes(name: str, model: Model, facts: llama_quantize.Facts) -> list[str]:
+def _notes(name: str, model: Model, facts: llama_quantize.SourceFacts) -> list[str]:
     notes = []
     if model.quantization not in FLOAT_TYPES:
         notes.append(

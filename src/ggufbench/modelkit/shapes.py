@@ -48,7 +48,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class TensorShape:
     """A tensor to write."""
 
     name: str
@@ -62,13 +62,13 @@ class Tensor:
         return math.prod(self.dims)
 
 
-def tensors(shape: Shape) -> Iterator[Tensor]:
+def tensors(shape: Shape) -> Iterator[TensorShape]:
     """Every tensor of the model, in file order."""
     matrix = (shape.vocabulary, shape.width)
-    yield Tensor("token_embd.weight", matrix, "tied" if shape.tied else "embedding")
-    yield Tensor("output_norm.weight", (shape.width,), "signs" if shape.tied else "ones")
+    yield TensorShape("token_embd.weight", matrix, "tied" if shape.tied else "embedding")
+    yield TensorShape("output_norm.weight", (shape.width,), "signs" if shape.tied else "ones")
     if not shape.tied:
-        yield Tensor("output.weight", matrix, "head")
+        yield TensorShape("output.weight", matrix, "head")
     for index in range(shape.layers):
         for tensor in _block(shape):
             yield replace(tensor, name=f"blk.{index}.{tensor.name}")
@@ -105,41 +105,41 @@ def _block_parameters(shape: Shape) -> int:
     return sum(tensor.elements for tensor in _block(shape))
 
 
-def _block(shape: Shape) -> Iterator[Tensor]:
+def _block(shape: Shape) -> Iterator[TensorShape]:
     """The tensors of one layer, without its prefix."""
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    yield Tensor("attn_norm.weight", (shape.width,), "ones")
-    yield Tensor("attn_q.weight", (query, shape.width), "weight")
-    yield Tensor("attn_k.weight", (key, shape.width), "weight")
-    yield Tensor("attn_v.weight", (key, shape.width), "weight")
-    yield Tensor("attn_output.weight", (shape.width, query), "weight")
+    yield TensorShape("attn_norm.weight", (shape.width,), "ones")
+    yield TensorShape("attn_q.weight", (query, shape.width), "weight")
+    yield TensorShape("attn_k.weight", (key, shape.width), "weight")
+    yield TensorShape("attn_v.weight", (key, shape.width), "weight")
+    yield TensorShape("attn_output.weight", (shape.width, query), "weight")
     if shape.experts:
         yield from _mixture(shape, query, key)
         return
     if shape.architecture == "qwen3":
-        yield Tensor("attn_q_norm.weight", (shape.head_dim,), "ones")
-        yield Tensor("attn_k_norm.weight", (shape.head_dim,), "ones")
-    yield Tensor("ffn_norm.weight", (shape.width,), "ones")
-    yield Tensor("ffn_gate.weight", (shape.ff, shape.width), "weight")
-    yield Tensor("ffn_up.weight", (shape.ff, shape.width), "weight")
-    yield Tensor("ffn_down.weight", (shape.width, shape.ff), "weight")
+        yield TensorShape("attn_q_norm.weight", (shape.head_dim,), "ones")
+        yield TensorShape("attn_k_norm.weight", (shape.head_dim,), "ones")
+    yield TensorShape("ffn_norm.weight", (shape.width,), "ones")
+    yield TensorShape("ffn_gate.weight", (shape.ff, shape.width), "weight")
+    yield TensorShape("ffn_up.weight", (shape.ff, shape.width), "weight")
+    yield TensorShape("ffn_down.weight", (shape.width, shape.ff), "weight")
 
 
-def _mixture(shape: Shape, query: int, key: int) -> Iterator[Tensor]:
+def _mixture(shape: Shape, query: int, key: int) -> Iterator[TensorShape]:
     """What a gpt-oss layer has beyond the attention matrices."""
     for name, length in (("q", query), ("k", key), ("v", key), ("output", shape.width)):
-        yield Tensor(f"attn_{name}.bias", (length,), "bias")
-    yield Tensor("attn_sinks.weight", (shape.heads,), "bias")
-    yield Tensor("post_attention_norm.weight", (shape.width,), "ones")
-    yield Tensor("ffn_gate_inp.weight", (shape.experts, shape.width), "router")
-    yield Tensor("ffn_gate_inp.bias", (shape.experts,), "bias")
+        yield TensorShape(f"attn_{name}.bias", (length,), "bias")
+    yield TensorShape("attn_sinks.weight", (shape.heads,), "bias")
+    yield TensorShape("post_attention_norm.weight", (shape.width,), "ones")
+    yield TensorShape("ffn_gate_inp.weight", (shape.experts, shape.width), "router")
+    yield TensorShape("ffn_gate_inp.bias", (shape.experts,), "bias")
     for name, rows, length in (
         ("gate", shape.ff, shape.width),
         ("up", shape.ff, shape.width),
         ("down", shape.width, shape.ff),
     ):
-        yield Tensor(f"ffn_{name}_exps.weight", (shape.experts, rows, length), "expert")
-        yield Tensor(f"ffn_{name}_exps.bias", (shape.experts, rows), "bias")
+        yield TensorShape(f"ffn_{name}_exps.weight", (shape.experts, rows, length), "expert")
+        yield TensorShape(f"ffn_{name}_exps.bias", (shape.experts, rows), "bias")
 
 
 def _widths(architecture: Architecture) -> tuple[int, ...]:

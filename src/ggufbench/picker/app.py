@@ -18,7 +18,7 @@ from textual.events import Resize
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Label, Static
 
-from ggufbench.picker.entries import SORTS, Entry, Order, matching, ordered
+from ggufbench.picker.entries import SORTS, Order, PickerEntry, matching, ordered
 from ggufbench.picker.text import Column, cell, details, fitting, heading
 
 KEYS = (
@@ -86,7 +86,7 @@ class Keys(ModalScreen[None]):
         self.dismiss()
 
 
-class Picker(App[Entry]):
+class Picker(App[PickerEntry]):
     """Shows the models; `run()` returns the chosen one, or None."""
 
     ENABLE_COMMAND_PALETTE = False
@@ -113,12 +113,12 @@ class Picker(App[Entry]):
         Binding("slash", "turn", show=False, priority=True),
     ]
 
-    def __init__(self, entries: Sequence[Entry], words: str = "", order: Order | None = None) -> None:
+    def __init__(self, entries: Sequence[PickerEntry], words: str = "", order: Order | None = None) -> None:
         """`words` are in the filter at the start."""
         super().__init__()
         self.entries = entries
         self.order = order or Order()
-        self.shown: list[Entry] = []
+        self.shown: list[PickerEntry] = []
         """The rows of the table, in its order."""
         self.table = Models(cursor_type="row")
         self._words = words
@@ -152,7 +152,7 @@ class Picker(App[Entry]):
         self._show(event.size.width)
 
     @property
-    def highlighted(self) -> Entry | None:
+    def highlighted(self) -> PickerEntry | None:
         """The model that would be chosen now."""
         row = self.table.cursor_row
         return self.shown[row] if 0 <= row < len(self.shown) else None
@@ -238,7 +238,7 @@ class Picker(App[Entry]):
             self._columns = fitting(self.entries, width - _SCROLLBAR)
             self._made.clear()
 
-    def _cells(self, entry: Entry) -> list[Text]:
+    def _cells(self, entry: PickerEntry) -> list[Text]:
         """Of one model; made once for each width, because every letter of the filter asks for them."""
         key = id(entry)
         if key not in self._made:

@@ -16,7 +16,7 @@ SORTS: tuple[SortBy, ...] = get_args(SortBy)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PickerEntry:
     """A model, and what is known of it on this machine alone."""
 
     row: CachedModel
@@ -51,7 +51,7 @@ class Order:
     reverse: bool = False
 
 
-_VALUES: Mapping[SortBy, Callable[[Entry], Any]] = {
+_VALUES: Mapping[SortBy, Callable[[PickerEntry], Any]] = {
     "name": lambda entry: entry.row.name.casefold(),
     "quantization": lambda entry: entry.row.quantization,
     "size": lambda entry: entry.row.file_size_bytes,
@@ -64,7 +64,7 @@ _VALUES: Mapping[SortBy, Callable[[Entry], Any]] = {
 LARGEST_FIRST = frozenset({"context", "speed"})
 
 
-def find_entries(places: Sequence[Path] | None, results: Path | None) -> list[Entry]:
+def find_entries(places: Sequence[Path] | None, results: Path | None) -> list[PickerEntry]:
     """Every model that discovery finds, here or in `places`, with its newest record under `results`.
 
     Raises PlaceNotFound.
@@ -77,18 +77,18 @@ def find_entries(places: Sequence[Path] | None, results: Path | None) -> list[En
     synthetic = {model.identity for model in found if model.synthetic}
     memory = memory_limit_bytes()
     return [
-        Entry(row, row.identity in synthetic, larger_than_memory=row.file_size_bytes > memory)
+        PickerEntry(row, row.identity in synthetic, larger_than_memory=row.file_size_bytes > memory)
         for row in rows(found, results)
     ]
 
 
-def matching(entries: Iterable[Entry], words: str) -> list[Entry]:
+def matching(entries: Iterable[PickerEntry], words: str) -> list[PickerEntry]:
     """Those whose name, repository or quantization has each of the words, in capitals or not."""
     wanted = words.casefold().split()
     return [entry for entry in entries if all(word in _text_of(entry) for word in wanted)]
 
 
-def ordered(entries: Iterable[Entry], order: Order) -> list[Entry]:
+def ordered(entries: Iterable[PickerEntry], order: Order) -> list[PickerEntry]:
     """Sorted; what has no value for this order stands last, in either direction."""
     value = _VALUES[order.by]
     plain = sorted(entries, key=lambda entry: (entry.row.name.casefold(), entry.row.quantization))
@@ -97,6 +97,6 @@ def ordered(entries: Iterable[Entry], order: Order) -> list[Entry]:
     return known + [entry for entry in plain if value(entry) is None]
 
 
-def _text_of(entry: Entry) -> str:
+def _text_of(entry: PickerEntry) -> str:
     row = entry.row
     return f"{row.label} {row.repository or ''} {row.quantization}".casefold()

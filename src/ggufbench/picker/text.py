@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ggufbench.discovery.names import portable_path
-from ggufbench.picker.entries import LARGEST_FIRST, Entry, Order, SortBy
+from ggufbench.picker.entries import LARGEST_FIRST, Order, PickerEntry, SortBy
 from ggufbench.report.text.phrases import shell_command
-from ggufbench.report.text.terminal import rate, seconds_text, size, text
+from ggufbench.report.text.terminal import text
+from ggufbench.text import rate, seconds_text, size
 
 NOTHING = "-"
 _ARROW = 2
@@ -34,7 +35,7 @@ class Column:
     heading: str
     by: SortBy | None
     """None where sorting by it says nothing."""
-    cell: Callable[[Entry], str]
+    cell: Callable[[PickerEntry], str]
     right: bool = True
 
 
@@ -46,7 +47,7 @@ def heading(column: Column, order: Order) -> Text:
     return Text(column.heading + arrow, justify="right" if column.right else "left", no_wrap=True)
 
 
-def cell(column: Column, entry: Entry, width: int) -> Text:
+def cell(column: Column, entry: PickerEntry, width: int) -> Text:
     """A cell of at most `width` characters' room; what is longer ends with an ellipsis."""
     shown = text(column.cell(entry))
     shown.truncate(width, overflow="ellipsis")
@@ -54,7 +55,7 @@ def cell(column: Column, entry: Entry, width: int) -> Text:
     return shown
 
 
-def details(entry: Entry | None, nothing: str = "") -> RenderableType:
+def details(entry: PickerEntry | None, nothing: str = "") -> RenderableType:
     """Everything about one model, a line for each fact; `nothing` where there is none."""
     if entry is None:
         return text(nothing)
@@ -66,7 +67,7 @@ def details(entry: Entry | None, nothing: str = "") -> RenderableType:
     return Group(text(_first_line(entry), style="bold"), facts)
 
 
-def _facts(entry: Entry) -> Iterator[tuple[str, str]]:
+def _facts(entry: PickerEntry) -> Iterator[tuple[str, str]]:
     row = entry.row
     yield ("! Measured" if entry.broke else "Measured"), _measured(entry)
     if row.measured is None or entry.broke:
@@ -82,7 +83,7 @@ def _facts(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "Path", portable_path(row.path)
 
 
-def _measured(entry: Entry) -> str:
+def _measured(entry: PickerEntry) -> str:
     """`decode 41.0 t/s, prompt 310 t/s, load 0.41 s, peak memory 5.0 GiB (cpu, 2026-11-24)`."""
     measured = entry.row.measured
     if measured is None:
@@ -105,24 +106,24 @@ def _ended(outcome: str) -> str:
     return "ran out of memory" if outcome == "out of memory" else outcome
 
 
-def _first_line(entry: Entry) -> str:
+def _first_line(entry: PickerEntry) -> str:
     return entry.row.label + (" ~ synthetic: random weights" if entry.synthetic else "")
 
 
-def _marked(entry: Entry) -> str:
+def _marked(entry: PickerEntry) -> str:
     """The name: `!` before it where the lines below the table warn, `~` behind it where it is synthetic."""
     warning = "! " if entry.broke or entry.larger_than_memory else ""
     return warning + entry.row.name + (" ~" if entry.synthetic else "")
 
 
-def _speed(entry: Entry) -> str:
+def _speed(entry: PickerEntry) -> str:
     """The rate of decoding, or how it ended where it gave none."""
     if entry.broke and entry.row.measured:
         return str(entry.row.measured.outcome)
     return _shown(entry, "decode_tokens_per_second", rate)
 
 
-def _shown(entry: Entry, figure: str, show: Callable[[float], str]) -> str:
+def _shown(entry: PickerEntry, figure: str, show: Callable[[float], str]) -> str:
     value = entry.figure(figure)
     return NOTHING if value is None else show(value)
 
@@ -145,7 +146,7 @@ _OTHERS = (_QUANT, _SIZE, _CONTEXT, _COST, _SPEED, _MEMORY, _LOAD)
 _DISPENSABLE = (_SPEED, _MEMORY, _CONTEXT, _LOAD, _COST)
 
 
-def fitting(entries: Sequence[Entry], width: int) -> list[tuple[Column, int]]:
+def fitting(entries: Sequence[PickerEntry], width: int) -> list[tuple[Column, int]]:
     """The columns that `width` cells have room for, each with its width; the model's takes what is left."""
     widths = {column.heading: _width(column, entries) for column in (MODEL, *_OTHERS)}
     kept, dispensable = list(_OTHERS), list(_DISPENSABLE)
@@ -158,7 +159,7 @@ def fitting(entries: Sequence[Entry], width: int) -> list[tuple[Column, int]]:
     return [first, *((column, widths[column.heading]) for column in kept)]
 
 
-def _width(column: Column, entries: Sequence[Entry]) -> int:
+def _width(column: Column, entries: Sequence[PickerEntry]) -> int:
     longest = max((cell_len(text(column.cell(entry)).plain) for entry in entries), default=0)
     needed = max(longest, len(column.heading) + (_ARROW if column.by else 0))
     return needed if column is MODEL else min(needed, _MOST)

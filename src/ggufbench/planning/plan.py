@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ggufbench.calibration.probe import Environment
-from ggufbench.discovery.model import Model, Original
+from ggufbench.discovery.model import Model, OriginalCheckpoint
 from ggufbench.discovery.tables import bytes_per_element
+from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import resolve_threads
 from ggufbench.planning.scenario import Scenario, WorkloadSpec
 from ggufbench.worker.job import TRANSFORMERS, Job, Setting, Workload
@@ -59,7 +59,7 @@ class Case:
     skip: str | None
 
     @property
-    def original(self) -> Original | None:
+    def original(self) -> OriginalCheckpoint | None:
         """What is loaded in place of the GGUF; None where it is the GGUF."""
         return self.model.original if self.setting.weights == "safetensors" else None
 
@@ -113,7 +113,7 @@ class Selection:
 class Host:
     """What the plan needs to know of the machine."""
 
-    environments: Mapping[str, Environment]
+    environments: Mapping[str, AvailableDevices]
     """The probed library, by `environment_key`."""
     available_bytes: int
     past_seconds: Mapping[tuple[str, str], float]
@@ -268,7 +268,7 @@ def _seconds(model: Model, setting: Setting, workload: Workload, spec: WorkloadS
 
 
 def _does_not_fit(
-    model: Model, setting: Setting, estimate: Estimate, environment: Environment, host: Host
+    model: Model, setting: Setting, estimate: Estimate, environment: AvailableDevices, host: Host
 ) -> str | None:
     if estimate.host_bytes > host.available_bytes:
         needed, free = _gib(estimate.host_bytes), _gib(host.available_bytes)

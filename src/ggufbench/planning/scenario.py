@@ -18,9 +18,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from ggufbench.metrics import METRICS
+from ggufbench.thresholds import (
+    Count,
+    LoadTarget,
+    MemoryTarget,
+    MetricTolerance,
+    Table,
+    Targets,
+    Tolerance,
+    default_tolerance,
+)
 from ggufbench.worker.job import ENGINE, SHIPPED, TRANSFORMERS, provider_problem
 
 TARGETS_FILE = "targets.toml"
@@ -30,8 +40,6 @@ _MOST_COMBINATIONS = 1000
 
 # llama.cpp keeps these in 32 bits, and would take a larger number for a small one.
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
-Count = Annotated[int, Field(ge=0, lt=2**31)]
-Share = Annotated[float, Field(ge=0, le=1)]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
 Threads = Positive | Literal["auto", "physical", "physical-1"]
 
@@ -40,11 +48,7 @@ class ScenarioError(ValueError):
     """A scenario file is not usable; the message names the file, the key and the remedy."""
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class SettingSpec(_Table):
+class SettingSpec(Table):
     """`[setting]` as written: names as in llama.cpp, threads possibly as a word."""
 
     device: Literal["cpu", "metal", "cuda", "vulkan", "rpc", "mps"]
@@ -93,7 +97,7 @@ class SettingSpec(_Table):
         return "+".join(parts) or "none"
 
 
-class WorkloadSpec(_Table):
+class WorkloadSpec(Table):
     """`[workload]`: tokens asked for, and how often."""
 
     prompt_tokens: Positive = 512
@@ -105,71 +109,12 @@ class WorkloadSpec(_Table):
     """Launches that only load, after the pages of the file were dropped."""
 
 
-class LoadTarget(_Table):
-    """What was promised about loading, in bytes of the file per second."""
-
-    floor_bytes_per_second: Annotated[float, Field(ge=1)]
-    promise_bytes_per_second: Annotated[float, Field(ge=1)]
-    small_file_seconds: Annotated[float, Field(ge=0, lt=1e9)]
-
-
-class MemoryTarget(_Table):
-    """What was promised about memory: at most `ratio * file + allowance`."""
-
-    peak_to_file_ratio: Annotated[float, Field(gt=0, lt=1e6)]
-    allowance_bytes: Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class Targets(_Table):
-    """Every promise that a record is held against."""
-
-    load: LoadTarget
-    memory: MemoryTarget
-
-
-class Tolerance(_Table):
-    """`[tolerance]`: how much of something else a sample may bear and still count."""
-
-    most_waiting: Share = 0.03
-    """Of the sample's time: what its threads may have waited for a processor. Quiet machines show 0.005."""
-    most_other_work: Share = 0.10
-    """Of all cores' time: what other processes may have used. Quiet machines show up to 0.03."""
-    most_stolen: Share = 0.05
-    """Of all cores' time: what the hypervisor may have given to others."""
-    most_disk_reads: Count = 10
-    """Major page faults in one prompt or decode sample; each waits for the disk."""
-
-
-class MetricTolerance(_Table):
-    """How much worse a metric must be before it matters: by this share and by this much, both."""
-
-    relative: Annotated[float, Field(gt=0, lt=10)]
-    absolute: Annotated[float, Field(ge=0, lt=2**63)] = 0.0
-    """In the metric's unit: seconds, bytes or tokens per second."""
-
-
-def default_tolerance(metric: str) -> MetricTolerance:
-    """What matters where a scenario does not say otherwise. Raises KeyError for what is no metric.
-
-    A load of tens of milliseconds varies by a third and nobody notices; memory varies by a thousandth. Some
-    microseconds beside a token are lost in the token's own time.
-    """
-    if METRICS[metric].unit in ("bytes", "ratio"):
-        absolute = 4 * 2**20 if METRICS[metric].unit == "bytes" else 0.0
-        return MetricTolerance(relative=0.02, absolute=absolute)
-    if metric in ("load_seconds", "ready_seconds"):
-        return MetricTolerance(relative=0.20, absolute=0.05)
-    if metric == "token_overhead_seconds":
-        return MetricTolerance(relative=0.10, absolute=5e-6)
-    return MetricTolerance(relative=0.05)
-
-
 def _gateable(metric: str) -> bool:
     """Each launch of a comparison has one, and it is above zero: its logarithm is compared."""
     return not metric.startswith("cold_") and not metric.endswith("_slope_seconds")
 
 
-class GateSpec(_Table):
+class GateSpec(Table):
     """`[gate]`: which metrics decide whether a change is let through, and what is too much."""
 
     metrics: list[str] = [
@@ -207,7 +152,7 @@ def _provider(text: str) -> str:
     raise ValueError(f"provider = {_short(repr(text))} is not usable{near}; known: {known}")
 
 
-class Scenario(_Table):
+class Scenario(Table):
     """One combination of one file's settings and workloads."""
 
     name: str

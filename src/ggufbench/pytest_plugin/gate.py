@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from ggufbench.comparing.ab import Answer, Planned, Question
-    from ggufbench.comparing.side_by_side import Step
+    from ggufbench.comparing.ab import AbRequest, AbResult, Planned
+    from ggufbench.comparing.side_by_side import SessionStep
     from ggufbench.measuring.preparation import Request
     from ggufbench.records.comparison import Cell, Comparison
 
@@ -22,7 +22,7 @@ class Gate:
         self._config = config
         self._request = request
         self._planned: Planned | None = None
-        self._answer: Answer | None = None
+        self._answer: AbResult | None = None
         self._wanted: set[str] = set()
         self.say: Callable[[str], None] = lambda _sentence: None
         """The session's line of progress."""
@@ -70,7 +70,7 @@ class Gate:
             pytest.fail(f"{comparison.case_id}: {sentence(comparison, cell)}", pytrace=False)
 
     @property
-    def answer(self) -> Answer | None:
+    def answer(self) -> AbResult | None:
         """What was measured; None before a test asked for it."""
         return self._answer
 
@@ -104,7 +104,7 @@ class Gate:
     def _strict(self) -> bool:
         return bool(self._config.getoption("gate_strict"))
 
-    def _ask(self) -> Answer:
+    def _ask(self) -> AbResult:
         if self._answer is None:
             from ggufbench.comparing.ab import measure
 
@@ -116,11 +116,11 @@ class Gate:
                 raise KeyboardInterrupt
         return self._answer
 
-    def _question(self) -> Question:
-        from ggufbench.comparing.ab import Question
+    def _question(self) -> AbRequest:
+        from ggufbench.comparing.ab import AbRequest
 
         option: Callable[[str], Any] = self._config.getoption
-        return Question(
+        return AbRequest(
             self._request,
             option("gate_baseline"),
             anchor=option("gate_anchor"),
@@ -131,7 +131,7 @@ class Gate:
             tell=self.say,
         )
 
-    def _show(self, step: Step) -> None:
+    def _show(self, step: SessionStep) -> None:
         from ggufbench.report.text.comparison import step_sentence
 
         self.say(step_sentence(step))

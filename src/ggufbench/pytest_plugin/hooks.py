@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ggufbench.planning.plan import Case
     from ggufbench.pytest_plugin.gate import Gate
-    from ggufbench.pytest_plugin.session import Run
+    from ggufbench.pytest_plugin.session import PytestSession
     from ggufbench.records.schema import Record
 
 NOTHING_MEASURED = 14
@@ -88,10 +88,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Nothing is looked for until a benchmark is collected."""
-    from ggufbench.pytest_plugin.session import Run
+    from ggufbench.pytest_plugin.session import PytestSession
 
     config.addinivalue_line("markers", f"{_CHAT_MODELS}: take only the cases that measure a chat model")
-    config.stash[_RUN] = Run(config)
+    config.stash[_RUN] = PytestSession(config)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -158,7 +158,7 @@ class GgufCase:
     """What a benchmark holds: one case, measured at most once in a session."""
 
     case: Case
-    _run: Run = field(repr=False)
+    _run: PytestSession = field(repr=False)
 
     @property
     def record(self) -> Record:
@@ -194,7 +194,7 @@ class GgufCase:
         _pedantic(benchmark, rounds, lambda: gate.check(comparison, cell))
 
     def _check(self, record: Record, metric: str) -> None:
-        from ggufbench.records.schema import Outcome
+        from ggufbench.outcomes import Outcome
 
         if record.outcome not in (Outcome.MEASURED, Outcome.ENVIRONMENT):
             if record.is_baseline:
@@ -206,7 +206,7 @@ class GgufCase:
             pytest.fail(f"{record.case_id}: target missed: {missed[0].sentence}", pytrace=False)
 
 
-_RUN: pytest.StashKey[Run] = pytest.StashKey()
+_RUN: pytest.StashKey[PytestSession] = pytest.StashKey()
 
 
 def _pedantic(benchmark: Any, rounds: list[float], check: Callable[[], None]) -> None:

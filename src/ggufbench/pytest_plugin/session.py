@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ggufbench.records.schema import Record
 
 
-class Run:
+class PytestSession:
     """The session's run: prepared when first asked for, records kept as they come."""
 
     def __init__(self, config: pytest.Config) -> None:
@@ -91,7 +91,7 @@ class Run:
 
     def record(self, case: Case) -> Record:
         """The case's record; measured, or skipped, on the first call."""
-        from ggufbench.records.schema import Outcome
+        from ggufbench.outcomes import Outcome
 
         if case.id not in self._records:
             self._records[case.id] = self._measure(case)
@@ -111,7 +111,7 @@ class Run:
 
     def measured_nothing(self) -> bool:
         """True where benchmarks were asked for and not one case was measured."""
-        from ggufbench.records.schema import Outcome
+        from ggufbench.outcomes import Outcome
 
         if (
             self._prepared is None
@@ -125,7 +125,7 @@ class Run:
         """One line about the plan, and one about where models were looked for if there are none."""
         if self._prepared is None:
             return []
-        from ggufbench.report.text.terminal import duration
+        from ggufbench.text import duration
 
         cases = self._cases.values()
         run = [case for case in cases if case.skip is None]
@@ -176,7 +176,7 @@ class Run:
 
     def _stored_run(self) -> str | None:
         """The name of this session's run, where it has measured or tried to measure something."""
-        from ggufbench.records.schema import Outcome
+        from ggufbench.outcomes import Outcome
 
         if self._is_trial:
             return None
@@ -289,7 +289,7 @@ class Run:
         budget = self._request().time_budget_seconds
         if budget is None:
             return None
-        from ggufbench.report.text.terminal import duration
+        from ggufbench.text import duration
 
         left = budget - (time.monotonic() - self._started)
         if case.estimate.seconds <= left:
@@ -347,7 +347,7 @@ class ProgressLine:
             self._shown = moment.case.id
 
     def _sentence(self, moment: Moment) -> str:
-        from ggufbench.report.text.terminal import duration
+        from ggufbench.text import duration
 
         case, workload = moment.case, moment.case.scenario.workload
         number, launches = self._order.index(case.id) + 1, workload.launches + workload.cold_launches

@@ -14,17 +14,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ggufbench.planning.scenario import Tolerance
-from ggufbench.records.schema import (
-    Count,
-    Launch,
-    Machine,
-    ModelIdentity,
-    Part,
-    ProviderFacts,
-    Seconds,
-    SourceState,
-)
+from ggufbench.machine.parts import Machine, SourceState
+from ggufbench.records.schema import Launch, ModelIdentity, ProviderFacts
+from ggufbench.thresholds import Tolerance
+from ggufbench.values import Count, Part, Seconds
 from ggufbench.worker.job import Setting, Workload
 
 COMPARISON_VERSION: Literal[1] = 1

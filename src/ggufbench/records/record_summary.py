@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict, Field
 
-from ggufbench.machine.conditions import Conditions
+from ggufbench.machine.parts import Conditions
 from ggufbench.records.schema import Launch, Record, Sample
 from ggufbench.records.store import StoreError, read_document
 

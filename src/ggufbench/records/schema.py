@@ -14,45 +14,19 @@ History of the format (`schema_version`):
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from ggufbench.checks.cache_state import CacheState
-from ggufbench.checks.interference import Disturbance
-from ggufbench.checks.roofline import LimitResult
-from ggufbench.checks.targets import TargetResult
-from ggufbench.machine.conditions import BusyProcess, Conditions
+from ggufbench.machine.parts import BusyProcess, Conditions, Device, Machine, SourceState
 from ggufbench.metrics import Summary
-from ggufbench.planning.scenario import Tolerance
+from ggufbench.outcomes import Outcome
+from ggufbench.records.parts import CacheState, Disturbance, LimitResult, TargetResult
+from ggufbench.thresholds import Tolerance
+from ggufbench.values import Bytes, Count, Part, Seconds
 from ggufbench.worker.job import TRANSFORMERS, Setting, Workload
 
 SCHEMA_VERSION: Literal[4] = 4
-
-# A number in a file can be of any size, and of that size no figure is real.
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-Bytes = Count
-Seconds = Annotated[float, Field(ge=0)]
-
-
-class Outcome(StrEnum):
-    """How a launch or a case ended."""
-
-    MEASURED = "measured"
-    SKIPPED = "skipped"
-    FAILED = "failed"
-    CRASHED = "crashed"
-    HUNG = "hung"
-    OUT_OF_MEMORY = "out of memory"
-    ENVIRONMENT = "environment"
-    """Measured, but more than half of the samples while something else had the machine."""
-
-
-class Part(BaseModel):
-    """A part of a stored document: immutable, and strict about its names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Original(Part):
@@ -90,17 +64,6 @@ class ModelIdentity(Part):
     original: Original | None = None
 
 
-class Device(Part):
-    """A device as llama.cpp lists it."""
-
-    name: str
-    description: str
-    type: str
-    memory_free_bytes: Bytes | None
-    memory_total_bytes: Bytes | None
-    """None in a launch: to answer before the load, a GPU's driver would have to start in the process."""
-
-
 class ProviderFacts(Part):
     """The code that was measured."""
 
@@ -112,31 +75,6 @@ class ProviderFacts(Part):
     """What the library saw before the setting's RPC servers were added."""
     environment: dict[str, str] = {}
     """Variables of the worker that change how the library computes."""
-
-
-class Machine(Part):
-    """Where it was measured. `fingerprint` is the hash of the fields above `memory_bytes`, and of it."""
-
-    fingerprint: str
-    cpu: str
-    architecture: str
-    physical_cores: Count
-    logical_cores: Count
-    usable_cores: Count
-    """After affinity and container limits."""
-    l3_cache_bytes: Bytes
-    memory_gib: Count
-    operating_system: str
-    virtualization: str
-    devices: list[str]
-    """Names of the GPU-type devices."""
-
-
-class SourceState(Part):
-    """The repository the run was started in."""
-
-    commit: str | None
-    dirty: bool | None
 
 
 class Sample(Part):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ggufbench.analysis.baselines import Versus, compare_with_baselines
-from ggufbench.history.series import Row
+from ggufbench.history.series import SeriesRow
 from ggufbench.records.comparison import Comparison
 from ggufbench.records.runs import StoredRun
 from ggufbench.records.schema import Record
@@ -22,7 +22,7 @@ class Content:
     comparisons: Sequence[Comparison] = ()
     runs: Sequence[str] = ()
     """Names of the runs that these come from."""
-    history: Sequence[Row] = ()
+    history: Sequence[SeriesRow] = ()
     """Series with all their sessions, of cases that the report shows."""
     against: StoredRun | None = None
     """An earlier run to compare with."""

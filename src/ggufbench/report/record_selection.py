@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ggufbench.history.judgement import State
-from ggufbench.history.series import ANCHORED, Question, Row
+from ggufbench.history.series import ANCHORED, HistoryQuery, SeriesRow
 from ggufbench.history.series import history as ask_history
 from ggufbench.records.comparison import Comparison
 from ggufbench.records.comparisons import read_comparisons
@@ -140,14 +140,14 @@ def _against(choice: Choice, runs: Sequence[StoredRun]) -> StoredRun | None:
     )
 
 
-def _history(choice: Choice, records: Sequence[Record]) -> list[Row]:
+def _history(choice: Choice, records: Sequence[Record]) -> list[SeriesRow]:
     """The series of these cases that say most, with all their sessions; none where little is stored."""
     if not records or len(records) > MOST_COMPLETE or len(run_folders(choice.results)) < _LEAST_SESSIONS:
         return []
     shown = {record.case_id for record in records}
     machine = max(records, key=lambda record: record.created).machine.fingerprint
     try:
-        rows = ask_history(Question(choice.results, match=sorted(shown), machine=machine)).rows
+        rows = ask_history(HistoryQuery(choice.results, match=sorted(shown), machine=machine)).rows
         known = [r for r in rows if r.series.case_id in shown and r.series.count >= _LEAST_SESSIONS]
         return [_whole(choice.results, machine, row) for row in sorted(known, key=_urgency)[:_MOST_SERIES]]
     except StoreError:
@@ -155,15 +155,15 @@ def _history(choice: Choice, records: Sequence[Record]) -> list[Row]:
         return []
 
 
-def _whole(results: Path, machine: str, row: Row) -> Row:
+def _whole(results: Path, machine: str, row: SeriesRow) -> SeriesRow:
     """The same series with all its sessions and its change points."""
-    question = Question(results, match=[row.series.case_id], metrics=[row.series.metric], machine=machine)
+    question = HistoryQuery(results, match=[row.series.case_id], metrics=[row.series.metric], machine=machine)
     found = ask_history(question).rows
     same = (other for other in found if other.series.subject == row.series.subject)
     return next((other for other in same if other.series.metric == row.series.metric), row)
 
 
-def _urgency(row: Row) -> tuple[int, bool, int]:
+def _urgency(row: SeriesRow) -> tuple[int, bool, int]:
     return _URGENCY.index(row.state), row.series.kind != ANCHORED, -row.series.count
 
 

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ggufbench.metrics import METRICS
-
 _LEAST_LEVEL = 0.5
 """An interval with less confidence than a coin says nothing."""
 _MOST_LAUNCHES = 50
@@ -29,6 +27,12 @@ class Ratio:
     """Its interval; None where there are too few launches for one."""
     level: float | None
     """The confidence that the interval really has, both sides together."""
+
+    def inverse(self) -> Ratio:
+        """The reference over the candidate."""
+        low = None if self.high is None else 1 / self.high
+        high = None if self.low is None else 1 / self.low
+        return Ratio(1 / self.value, low, high, self.level)
 
 
 def ratio_of(candidate: Sequence[float], reference: Sequence[float], level: float = 0.95) -> Ratio:
@@ -60,18 +64,6 @@ def ratio_of(candidate: Sequence[float], reference: Sequence[float], level: floa
     if confidence < _LEAST_LEVEL:
         return Ratio(value, None, None, None)
     return Ratio(value, _exp(differences[rank - 1]), _exp(differences[-rank]), confidence)
-
-
-def advantage(ratio: Ratio, metric: str) -> Ratio:
-    """How many times better the candidate is: the ratio where a higher value is better, else its inverse.
-
-    Above 1 is faster, or smaller, whichever direction the metric has.
-    """
-    if METRICS[metric].better == "higher":
-        return ratio
-    low = None if ratio.high is None else 1 / ratio.high
-    high = None if ratio.low is None else 1 / ratio.low
-    return Ratio(1 / ratio.value, low, high, ratio.level)
 
 
 def usable(values: Iterable[float]) -> list[float]:

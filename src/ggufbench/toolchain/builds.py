@@ -51,7 +51,7 @@ class BuildError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BuildPlace:
     """A folder of the cache that holds one built thing."""
 
     folder: Path
@@ -106,7 +106,7 @@ class Place:
             _remove(self.scratch)
 
 
-def build_once(place: Place, build: Callable[[], str], tell: Tell) -> None:
+def build_once(place: BuildPlace, build: Callable[[], str], tell: Tell) -> None:
     """Build it, unless it is there. A second builder waits for the first, says so, and takes what that made.
 
     `build` returns facts to be kept beside the result. Whatever goes wrong in it, Ctrl-C included, what it
@@ -128,7 +128,7 @@ def build_once(place: Place, build: Callable[[], str], tell: Tell) -> None:
         ) from None
 
 
-def _build(place: Place, build: Callable[[], str]) -> None:
+def _build(place: BuildPlace, build: Callable[[], str]) -> None:
     place.begin()
     try:
         place.end(build())
@@ -161,7 +161,7 @@ def run_logged(command: Sequence[str], env: Mapping[str, str], log: Path, deadli
 
 
 def run_step(
-    command: Sequence[str], failure: str, place: Place, env: Mapping[str, str], deadline_seconds: float
+    command: Sequence[str], failure: str, place: BuildPlace, env: Mapping[str, str], deadline_seconds: float
 ) -> None:
     """Run a program of a build: pip, or venv. Raises BuildError with `failure` and its own telling line."""
     # In the place, so that what a killed run leaves there is found and removed.

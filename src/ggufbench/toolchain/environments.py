@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ggufbench.toolchain.builds import BuildError, Place, Tell, build_once, run_step
+from ggufbench.toolchain.builds import BuildError, BuildPlace, Tell, build_once, run_step
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -67,7 +67,7 @@ def requirement_environment(
     return place.path / _PYTHON
 
 
-def environment_place(requirement: Requirement, cache: Path, env: Mapping[str, str]) -> Place:
+def environment_place(requirement: Requirement, cache: Path, env: Mapping[str, str]) -> BuildPlace:
     """Where the environment of this requirement lies: another one for whatever else would be installed."""
     key = {
         "requirement": _canonical(requirement),
@@ -80,7 +80,7 @@ def environment_place(requirement: Requirement, cache: Path, env: Mapping[str, s
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", str(requirement)).strip("-.")[:60]
     # The proof is its Python, a link: to one that may be removed from the machine.
-    return Place(cache / "environments" / f"{readable}-{digest}", "venv", proof=_PYTHON)
+    return BuildPlace(cache / "environments" / f"{readable}-{digest}", "venv", proof=_PYTHON)
 
 
 def cmake_arguments(env: Mapping[str, str]) -> str:
@@ -110,7 +110,7 @@ def is_exact(requirement: Requirement) -> bool:
     )
 
 
-def _install(requirement: Requirement, place: Place, tell: Tell, env: Mapping[str, str]) -> str:
+def _install(requirement: Requirement, place: BuildPlace, tell: Tell, env: Mapping[str, str]) -> str:
     compiles = ", which compiles llama.cpp: some minutes, once" if _is_llama_cpp(requirement) else ""
     tell(f"installing {requirement} into {place.path}{compiles}")
     place.log.write_bytes(b"")
@@ -147,7 +147,7 @@ def _pip_here_serves_others() -> bool:
         return False
 
 
-def _installed_version(python: Path, requirement: Requirement, place: Place) -> str:
+def _installed_version(python: Path, requirement: Requirement, place: BuildPlace) -> str:
     """Ask the new environment: pip's configuration may have led the package to another folder."""
     try:
         done = subprocess.run(

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from threading import Timer
 from typing import BinaryIO, cast
 
-from ggufbench.toolchain.builds import Place, Tell, build_once
+from ggufbench.toolchain.builds import BuildPlace, Tell, build_once
 from ggufbench.toolchain.repository import (
     RepositoryError,
     git_command,
@@ -45,7 +45,7 @@ def exported(repository: Path, commit: str, cache: Path, tell: Tell) -> Path:
     top = top_folder(repository)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", top.name).lstrip(".-")[:40] or "repository"
     digest = hashlib.sha256(os.fsencode(top)).hexdigest()[:12]
-    place = Place(cache / "worktrees" / f"{name}-{digest}" / commit, "tree")
+    place = BuildPlace(cache / "worktrees" / f"{name}-{digest}" / commit, "tree")
 
     def build() -> str:
         tell(f"writing commit {commit[:12]} of {top} to {place.path}")

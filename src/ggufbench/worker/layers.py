@@ -114,9 +114,8 @@ def _llamacpp(*, temperature: float, max_tokens: int, seed: int, **loading: Any)
 
 
 def _langchain(**given: Any) -> Any:
-    from ggufbench.chat.model import ChatLlamaCpp
-
-    return ChatLlamaCpp(**given)
+    # By name, as any other library that is measured: the worker depends on nothing of the harness.
+    return importlib.import_module("ggufbench.chat.model").ChatLlamaCpp(**given)
 
 
 def _langchain_community(*, n_threads: int, **given: Any) -> _Community:

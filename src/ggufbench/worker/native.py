@@ -45,7 +45,7 @@ _RPC_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
-class Log:
+class NativeLog:
     """Everything llama.cpp logs, in order. Warnings and errors also go to stderr at once.
 
     What is only kept in memory is lost in a crash, and the lines that explain a crash are errors.
@@ -92,7 +92,7 @@ class Library:
         self.api: Any = import_package() if whole_package else import_bindings()
         self.version = installed_version("llama-cpp-python")
         refuse_too_old(self.api, self.version)
-        self.log = Log(self.api)
+        self.log = NativeLog(self.api)
         self.ggml = ggml_symbols(self.api)
         self.api.llama_backend_init()
 

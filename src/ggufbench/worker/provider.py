@@ -59,7 +59,7 @@ class Timing:
     or does not decode in this process."""
 
 
-class Provider(Protocol):
+class WorkerProvider(Protocol):
     """A code path that drives a model. Seconds are of a monotonic clock; failures are ProviderErrors."""
 
     def device_free_bytes(self) -> dict[str, int]:

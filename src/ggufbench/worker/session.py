@@ -23,7 +23,7 @@ from .decode_clock import DecodeClock
 from .engine import Engine
 from .job import ENGINE, LAYERS, TRANSFORMERS, Job
 from .native import Library
-from .provider import WARMUP, Provider, Timing
+from .provider import WARMUP, Timing, WorkerProvider
 
 
 def main(arguments: list[str]) -> int:
@@ -69,7 +69,7 @@ def _probe(values: dict[str, Any], channel: Channel) -> None:
 
 def _measure(values: dict[str, Any], channel: Channel) -> None:
     job = Job.from_json(values)
-    launch = _Launch(job, _import_provider(job, channel), channel)
+    launch = _LaunchPhases(job, _import_provider(job, channel), channel)
     # A collection inside a timed loop would be the harness's time, not the model's.
     gc.disable()
     launch.imported()
@@ -82,7 +82,7 @@ def _measure(values: dict[str, Any], channel: Channel) -> None:
     launch.exit()
 
 
-def _import_provider(job: Job, channel: Channel) -> Provider:
+def _import_provider(job: Job, channel: Channel) -> WorkerProvider:
     """What drives the model: the engine, transformers, a layer over llama.cpp, or the user's own module."""
     channel.enter("import")
     start = perf_counter()
@@ -111,11 +111,11 @@ def _imported(facts: dict[str, Any], seconds: float, log: list[list[Any]], chann
 
 
 @dataclass(frozen=True, slots=True)
-class _Launch:
+class _LaunchPhases:
     """The phases after the import; each says that it begins, works, and sends what it measured."""
 
     job: Job
-    provider: Provider
+    provider: WorkerProvider
     channel: Channel
 
     def imported(self) -> None:

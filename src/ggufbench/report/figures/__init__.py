@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ggufbench.report.content import Content
 
 if TYPE_CHECKING:
-    from ggufbench.report.figures.cases import Facts
+    from ggufbench.report.figures.cases import CaseFacts
     from ggufbench.report.figures.sketch import Sketch
 
 _PNG_DPI = 160
@@ -42,9 +42,9 @@ class Figures:
     """The figures of a report; what they need of its content is found once for page and picture."""
 
     def __init__(self, content: Content) -> None:
-        from ggufbench.report.figures.cases import Facts
+        from ggufbench.report.figures.cases import CaseFacts
 
-        self._facts = Facts(content)
+        self._facts = CaseFacts(content)
 
     def drawn(self) -> list[Drawn]:
         """The figures that have something to show, in the order in which they are read."""
@@ -101,7 +101,7 @@ def save_figures(content: Content, folder: Path) -> list[Path]:
     return written
 
 
-def _sketches(facts: Facts) -> Iterator[Sketch]:
+def _sketches(facts: CaseFacts) -> Iterator[Sketch]:
     from ggufbench.report.figures.before_after import before_after
     from ggufbench.report.figures.history import history
     from ggufbench.report.figures.load import load

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from ggufbench.analysis.baselines import Versus
 from ggufbench.analysis.wording import ending
 from ggufbench.metrics import METRICS
-from ggufbench.records.schema import Outcome, Record
+from ggufbench.outcomes import Outcome
+from ggufbench.records.schema import Record
 from ggufbench.report.text.terminal import text
 
 _MOST_CHARACTERS = 200

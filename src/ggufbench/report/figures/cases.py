@@ -9,7 +9,8 @@ from functools import cached_property
 
 from ggufbench.analysis.baselines import Versus
 from ggufbench.metrics import Summary
-from ggufbench.records.schema import Outcome, Record
+from ggufbench.outcomes import Outcome
+from ggufbench.records.schema import Record
 from ggufbench.report.content import Content
 from ggufbench.report.figures.captions import is_failed, plain
 
@@ -24,7 +25,7 @@ _MOST_FAILED_SHARE = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FigureRow:
     """One case in a figure of bars."""
 
     record: Record
@@ -44,23 +45,23 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class FigureBlock:
     """A model with its cases: those of llama.cpp from small to large, then those of transformers."""
 
     heading: str
-    rows: Sequence[Row]
+    rows: Sequence[FigureRow]
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """What is drawn of all that could be."""
 
-    blocks: Sequence[Block]
+    blocks: Sequence[FigureBlock]
     of: int
     """Cases that could be drawn."""
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[FigureRow]:
         """Of all blocks, in their order."""
         return [row for block in self.blocks for row in block.rows]
 
@@ -74,7 +75,7 @@ class Chosen:
 
 
 @dataclass
-class Facts:
+class CaseFacts:
     """The content with what several figures need of it, found once."""
 
     content: Content
@@ -114,7 +115,7 @@ class Facts:
             parts.append(f"{record.machine.cpu} {record.machine.fingerprint[:6]}")
         return " · ".join(map(plain, parts))
 
-    def with_most(self, most: int) -> Facts:
+    def with_most(self, most: int) -> CaseFacts:
         """The same facts, found once, for figures of so many cases."""
         other = copy(self)
         other.most = most
@@ -140,7 +141,7 @@ class Facts:
             taken = self._reduce(taken, room)
             room -= len(taken)
             if taken:
-                blocks.append(Block(plain(name), [self._row(record) for record in _order(taken)]))
+                blocks.append(FigureBlock(plain(name), [self._row(record) for record in _order(taken)]))
             if room <= 0:
                 break
         blocks.sort(key=lambda block: _size(block.rows[0].record))
@@ -193,8 +194,8 @@ class Facts:
         newest = sorted(records, key=lambda record: record.created, reverse=True)
         return sorted(newest, key=lambda record: (not record.is_baseline, is_failed(record)))[:room]
 
-    def _row(self, record: Record) -> Row:
-        return Row(record, self.label(record), self.versus.get(key_of(record), ()))
+    def _row(self, record: Record) -> FigureRow:
+        return FigureRow(record, self.label(record), self.versus.get(key_of(record), ()))
 
 
 def key_of(record: Record) -> tuple[str, str, str]:

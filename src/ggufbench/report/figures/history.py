@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ggufbench.history.judgement import State
-from ggufbench.history.series import ANCHORED, Level, Row
+from ggufbench.history.series import ANCHORED, Level, SeriesRow
 from ggufbench.metrics import METRICS
 from ggufbench.report.figures.captions import plain
 from ggufbench.report.figures.sketch import Sketch
@@ -42,7 +42,7 @@ _PANEL, _GAP, _LEFT, _TOP = 2.75, 0.25, 0.95, 0.4
 """Inches of height and of the margins between panels."""
 
 
-def history(rows: Sequence[Row]) -> Sketch | None:
+def history(rows: Sequence[SeriesRow]) -> Sketch | None:
     """At most six series; None where none has three sessions."""
     drawable = [row for row in rows if len(row.series.sessions) >= _LEAST_SESSIONS and _is_real(row)]
     worst = sorted(drawable, key=lambda row: (_ORDER.index(row.state), -row.newest.created))[:_MOST]
@@ -61,12 +61,12 @@ def history(rows: Sequence[Row]) -> Sketch | None:
     return Sketch("history", _TITLE, caption, _description(worst), draw)
 
 
-def _is_real(row: Row) -> bool:
+def _is_real(row: SeriesRow) -> bool:
     """Whether an axis can hold it: a damaged file may say anything."""
     return all(abs(session.value) < 1e16 for session in row.series.sessions)
 
 
-def _draw(rows: Sequence[Row], title: str | None) -> Figure:
+def _draw(rows: Sequence[SeriesRow], title: str | None) -> Figure:
     columns = min(2, len(rows))
     lines = -(-len(rows) // columns)
     canvas = Canvas(_TOP + lines * _PANEL, title)
@@ -87,7 +87,7 @@ def _draw(rows: Sequence[Row], title: str | None) -> Figure:
     return canvas.figure
 
 
-def _panel(axes: Axes, row: Row) -> None:
+def _panel(axes: Axes, row: SeriesRow) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
     start = max(0, len(row.series.sessions) - _MOST_SESSIONS)
@@ -127,7 +127,7 @@ def _panel(axes: Axes, row: Row) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def _subtitle(row: Row) -> str:
+def _subtitle(row: SeriesRow) -> str:
     newest = row.judged[-1].state
     if row.series.kind == ANCHORED:
         against = f"against {plain(row.series.anchor).split(' (build')[0]}, up is worse"
@@ -139,22 +139,22 @@ def _subtitle(row: Row) -> str:
     return f"{short(row.series.metric)}: {newest.value}{change}; {against}"
 
 
-def _told(row: Row) -> Sequence[Level]:
+def _told(row: SeriesRow) -> Sequence[Level]:
     """The two newest changes, for which there is room below a panel."""
     return row.levels[-2:]
 
 
-def _below(row: Row) -> list[str]:
+def _below(row: SeriesRow) -> list[str]:
     """Two lines: a change each, or one change with what changed beside it."""
     told = _told(row)
     return list(_level_words(row, told[0])) if len(told) == 1 else [_level_sentence(row, one) for one in told]
 
 
-def _level_sentence(row: Row, level: Level) -> str:
+def _level_sentence(row: SeriesRow, level: Level) -> str:
     return ": ".join(_level_words(row, level))
 
 
-def _level_words(row: Row, level: Level) -> tuple[str, str]:
+def _level_words(row: SeriesRow, level: Level) -> tuple[str, str]:
     change = math.expm1(level.point.shift)
     way = "worse" if change > 0 else "better"
     day = row.series.sessions[level.point.index].day
@@ -175,7 +175,7 @@ def _legend(canvas: Canvas) -> None:
     canvas.legend([Line2D([], [], **look) for _, look in signs], [name for name, _ in signs])
 
 
-def _description(rows: Sequence[Row]) -> str:
+def _description(rows: Sequence[SeriesRow]) -> str:
     said = []
     for row in rows:
         words = f"{plain(row.series.case_id)}, {_subtitle(row)}, {row.series.count} sessions"

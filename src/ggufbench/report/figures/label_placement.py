@@ -64,7 +64,7 @@ class Labels:
                     return True
         return False
 
-    def _write(self, at: tuple[float, float], place: _Place, words: str, color: str) -> None:
+    def _write(self, at: tuple[float, float], place: _LabelPlace, words: str, color: str) -> None:
         self._axes.annotate(
             words,
             tuple(self._axes.transData.inverted().transform(at)),
@@ -99,7 +99,7 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _LabelPlace:
     """Where a label could stand; in points."""
 
     box: Box
@@ -111,7 +111,7 @@ class _Place:
     is_far: bool
 
 
-def _places(at: tuple[float, float], size: tuple[float, float]) -> Iterator[_Place]:
+def _places(at: tuple[float, float], size: tuple[float, float]) -> Iterator[_LabelPlace]:
     """Around a mark, the nearest first."""
     (x, y), (width, height) = at, size
     for number, distance in enumerate(_DISTANCES):
@@ -120,7 +120,7 @@ def _places(at: tuple[float, float], size: tuple[float, float]) -> Iterator[_Pla
             left = end[0] - {"left": 0.0, "center": width / 2, "right": width}[align]
             bottom = end[1] - height / 2 + dy * height / 2
             box = (left - 1, bottom - 1, left + width + 1, bottom + height + 1)
-            yield _Place(box, end, bottom + height / 2, align, number + 1 >= _JOINED)
+            yield _LabelPlace(box, end, bottom + height / 2, align, number + 1 >= _JOINED)
 
 
 _DIRECTIONS: Sequence[tuple[float, float, Align]] = (

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ggufbench.records.schema import Outcome, Record
+from ggufbench.outcomes import Outcome
+from ggufbench.records.schema import Record
 from ggufbench.report.figures.captions import beside, failure, failures, sentences, summary
-from ggufbench.report.figures.cases import Facts, Row, key_of
+from ggufbench.report.figures.cases import CaseFacts, FigureRow, key_of
 from ggufbench.report.figures.label_placement import Labels
 from ggufbench.report.figures.scatter import both_log, bytes_axis, log_axis, thin
 from ggufbench.report.figures.sketch import Sketch
@@ -42,7 +43,7 @@ class Promise:
     """No file is too small to be given this long."""
 
 
-def load(facts: Facts) -> Sketch | None:
+def load(facts: CaseFacts) -> Sketch | None:
     """Warm and cold loads; None where no case loaded."""
     loaded = [record for record in facts.records if _has_load(record)]
     if not loaded:
@@ -89,7 +90,7 @@ def _has_load(record: Record) -> bool:
     )
 
 
-def _draw(facts: Facts, loaded: Sequence[Record], rows: Sequence[Row], title: str | None) -> Figure:
+def _draw(facts: CaseFacts, loaded: Sequence[Record], rows: Sequence[FigureRow], title: str | None) -> Figure:
     canvas = Canvas(_HEIGHT, title)
     axes = canvas.axes(0.85, 0.4, WIDTH - 1.05, _HEIGHT - 0.95)
     hung = [row for row in rows if _hung_seconds(row.record)]
@@ -166,7 +167,7 @@ def _points(axes: Axes, records: Sequence[Record], *, baseline: bool) -> list[tu
     return drawn
 
 
-def _joins(axes: Axes, rows: Sequence[Row], labels: Labels) -> None:
+def _joins(axes: Axes, rows: Sequence[FigureRow], labels: Labels) -> None:
     """Warm and cold of one case, and llama.cpp and transformers of one model, belong together."""
     shown = {key_of(row.record) for row in rows}
     for row in rows:
@@ -215,14 +216,14 @@ def _hung(axes: Axes, record: Record) -> None:
     )
 
 
-def _label_rank(row: Row) -> int:
+def _label_rank(row: FigureRow) -> int:
     """What is named first where there is no room for all: what has a ratio, and what stands for no number."""
     if row.versus and beside(row.versus, WARM):
         return 0
     return 1 if _hung_seconds(row.record) else 2 if row.is_baseline else 3
 
 
-def _name(labels: Labels, row: Row, *, far: bool) -> None:
+def _name(labels: Labels, row: FigureRow, *, far: bool) -> None:
     record = row.record
     name = fit(row.title, 3.2)
     color = (VERMILLION if row.is_baseline else BLUE).light
@@ -241,7 +242,7 @@ def _note(count: int) -> str:
     return f"{count:,} cases are drawn, those that cover each other once." if count > 100 else ""
 
 
-def _description(rows: Sequence[Row]) -> str:
+def _description(rows: Sequence[FigureRow]) -> str:
     said = []
     for row in rows:
         found = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ggufbench.analysis.advice import breakdown_of
 from ggufbench.records.schema import Record
 from ggufbench.report.figures.captions import beside, failure, sentences, summary, times
-from ggufbench.report.figures.cases import Facts, Row
+from ggufbench.report.figures.cases import CaseFacts, FigureRow
 from ggufbench.report.figures.rows import RowFigure, Words
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import (
@@ -44,7 +44,7 @@ _PARTS: dict[str, tuple[str, Color, str]] = {
 """Name, colour and hatch, in the order of stacking; what was reserved and never touched is cut at the end."""
 
 
-def memory(facts: Facts) -> Sketch | None:
+def memory(facts: CaseFacts) -> Sketch | None:
     """Peak memory by part; None where no case has a peak."""
     chosen = facts.choose(lambda record: METRIC in record.summary)
     if not any(METRIC in row.record.summary for row in chosen.rows):
@@ -87,7 +87,7 @@ def parts_of(record: Record) -> dict[str, float]:
     return parts
 
 
-def _bar(figure: RowFigure, row: Row, y: float) -> set[str]:
+def _bar(figure: RowFigure, row: FigureRow, y: float) -> set[str]:
     """Draw it, and say which signs were used."""
     if METRIC not in row.record.summary:
         figure.axes.plot([0], [y], marker="x", color=VERMILLION.light, clip_on=False, markersize=6)
@@ -112,7 +112,7 @@ def _bar(figure: RowFigure, row: Row, y: float) -> set[str]:
     return used
 
 
-def _words(row: Row) -> Words:
+def _words(row: FigureRow) -> Words:
     found, ended = row.record.summary.get(METRIC), failure(row.record)
     if found is None:
         return Words(ended or "not measured", 0.0, VERMILLION.light, "italic")
@@ -146,7 +146,7 @@ def _legend(figure: RowFigure, used: set[str]) -> None:
     figure.canvas.legend(handles, labels)
 
 
-def _description(rows: list[Row]) -> str:
+def _description(rows: list[FigureRow]) -> str:
     said = []
     for row in rows:
         words = f"{row.title}: {_words(row).words}"

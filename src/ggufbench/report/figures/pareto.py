@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ggufbench.records.schema import Record
 from ggufbench.report.figures.captions import beside, gain, plain, sentences, summary, times
-from ggufbench.report.figures.cases import Facts, key_of
+from ggufbench.report.figures.cases import CaseFacts, key_of
 from ggufbench.report.figures.label_placement import Labels
 from ggufbench.report.figures.scatter import both_log, bytes_axis, log_axis, thin
 from ggufbench.report.figures.sketch import Sketch
@@ -48,7 +48,7 @@ _MOST_LABELS = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class ParetoPoint:
     """One case."""
 
     record: Record
@@ -58,7 +58,7 @@ class Point:
     """Decoded tokens per second."""
 
 
-def pareto(facts: Facts) -> Sketch | None:
+def pareto(facts: CaseFacts) -> Sketch | None:
     """Decode rate against peak memory; None where no case of llama.cpp has both."""
     points = [point for record in facts.records if (point := point_of(record))]
     models = _by_model(point for point in points if not point.record.is_baseline)
@@ -79,7 +79,7 @@ def pareto(facts: Facts) -> Sketch | None:
     return Sketch("pareto", _TITLE, caption, _description(facts, shown), draw)
 
 
-def point_of(record: Record) -> Point | None:
+def point_of(record: Record) -> ParetoPoint | None:
     """Where a case stands; None where it has no speed or no memory.
 
     Memory is that of the process and of what llama.cpp allocated on devices. Where a device shares the
@@ -91,26 +91,26 @@ def point_of(record: Record) -> Point | None:
     on_device = device.median if device else 0.0
     shared = record.setting.device in ("metal", "mps")
     memory = max(peak.median, on_device) if shared else peak.median + on_device
-    return Point(record, memory, speed.median)
+    return ParetoPoint(record, memory, speed.median)
 
 
-def front(points: Iterable[Point]) -> list[Point]:
+def front(points: Iterable[ParetoPoint]) -> list[ParetoPoint]:
     """The points that no other beats: smaller and not slower, or as small and faster. From small to large."""
-    best: list[Point] = []
+    best: list[ParetoPoint] = []
     for point in sorted(points, key=lambda one: (one.memory, -one.speed)):
         if not best or point.speed > best[-1].speed:
             best.append(point)
     return best
 
 
-def _by_model(points: Iterable[Point]) -> dict[str, list[Point]]:
-    found: dict[str, list[Point]] = {}
+def _by_model(points: Iterable[ParetoPoint]) -> dict[str, list[ParetoPoint]]:
+    found: dict[str, list[ParetoPoint]] = {}
     for point in points:
         found.setdefault(point.record.model.name, []).append(point)
     return found
 
 
-def _rank(facts: Facts, points: Sequence[Point]) -> tuple[bool, int, str]:
+def _rank(facts: CaseFacts, points: Sequence[ParetoPoint]) -> tuple[bool, int, str]:
     has_baseline = any(facts.versus.get(key_of(point.record)) for point in points)
     return (
         not has_baseline,
@@ -119,7 +119,9 @@ def _rank(facts: Facts, points: Sequence[Point]) -> tuple[bool, int, str]:
     )
 
 
-def _draw(facts: Facts, points: Sequence[Point], shown: dict[str, list[Point]], title: str | None) -> Figure:
+def _draw(
+    facts: CaseFacts, points: Sequence[ParetoPoint], shown: dict[str, list[ParetoPoint]], title: str | None
+) -> Figure:
     canvas = Canvas(_HEIGHT, title)
     axes = canvas.axes(0.95, 0.4, WIDTH - 1.15, _HEIGHT - 0.95)
     x = min(p.memory for p in points) / 1.5, max(p.memory for p in points) * 1.8
@@ -166,7 +168,7 @@ def _draw(facts: Facts, points: Sequence[Point], shown: dict[str, list[Point]], 
 def _marks(
     axes: Axes,
     labels: Labels,
-    points: Sequence[Point],
+    points: Sequence[ParetoPoint],
     name: str | None,
     look: tuple[Color, str, float, bool],
 ) -> None:
@@ -180,7 +182,7 @@ def _marks(
         labels.keep_off(drawn, size / 2 + 1)
 
 
-def _name(facts: Facts, labels: Labels, point: Point, *, with_model: bool) -> None:
+def _name(facts: CaseFacts, labels: Labels, point: ParetoPoint, *, with_model: bool) -> None:
     model = f"{plain(point.record.model.name)} " if with_model else ""
     name = fit(model + facts.label(point.record), 2.6)
     ratios = _ratios(facts, point.record)
@@ -189,7 +191,7 @@ def _name(facts: Facts, labels: Labels, point: Point, *, with_model: bool) -> No
         labels.put(at, name, INK.light)
 
 
-def _ratios(facts: Facts, record: Record) -> str:
+def _ratios(facts: CaseFacts, record: Record) -> str:
     """`3.2x bf16 in 0.33x its memory`, of the baseline that comes nearest in speed."""
     found = [
         (speed, versus, memory.value)
@@ -202,7 +204,9 @@ def _ratios(facts: Facts, record: Record) -> str:
     return f"{beside([versus], SPEED)} in {times(memory_part)} its memory"
 
 
-def _note(points: Sequence[Point], models: dict[str, list[Point]], shown: dict[str, list[Point]]) -> str:
+def _note(
+    points: Sequence[ParetoPoint], models: dict[str, list[ParetoPoint]], shown: dict[str, list[ParetoPoint]]
+) -> str:
     if len(models) == len(shown):
         return ""
     return (
@@ -210,7 +214,7 @@ def _note(points: Sequence[Point], models: dict[str, list[Point]], shown: dict[s
     )
 
 
-def _description(facts: Facts, shown: dict[str, list[Point]]) -> str:
+def _description(facts: CaseFacts, shown: dict[str, list[ParetoPoint]]) -> str:
     said = []
     for name, points in shown.items():
         best = [

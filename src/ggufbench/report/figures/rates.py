@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ggufbench.records.schema import Record
 from ggufbench.report.figures.captions import beside, failure, sentences, summary
-from ggufbench.report.figures.cases import Facts, Row
+from ggufbench.report.figures.cases import CaseFacts, FigureRow
 from ggufbench.report.figures.rows import RowFigure, Words
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import BLUE, INK, PAPER, VERMILLION
@@ -25,7 +25,7 @@ _BOUNDS: dict[Kind, str] = {
 }
 
 
-def rates(facts: Facts, kind: Kind) -> Sketch | None:
+def rates(facts: CaseFacts, kind: Kind) -> Sketch | None:
     """Prompt or decode rate; None where no case has one."""
     metric = f"{kind}_tokens_per_second"
     chosen = facts.choose(lambda record: metric in record.summary)
@@ -52,7 +52,7 @@ def rates(facts: Facts, kind: Kind) -> Sketch | None:
     return Sketch(f"rate-{kind}", _TITLES[kind], caption, _description(chosen.rows, kind, metric), draw)
 
 
-def _bar(figure: RowFigure, row: Row, y: float, metric: str) -> None:
+def _bar(figure: RowFigure, row: FigureRow, y: float, metric: str) -> None:
     found = row.record.summary.get(metric)
     if found is None:
         figure.axes.plot([0], [y], marker="x", color=VERMILLION.light, clip_on=False, markersize=6)
@@ -76,7 +76,7 @@ def _bound(record: Record, metric: str) -> float | None:
     return next((limit.bound for limit in record.limits if limit.metric == metric), None)
 
 
-def _words(row: Row, kind: Kind, metric: str) -> Words:
+def _words(row: FigureRow, kind: Kind, metric: str) -> Words:
     found, ended = row.record.summary.get(metric), failure(row.record)
     if found is None:
         return Words(ended or "not measured", 0.0, VERMILLION.light, "italic")
@@ -94,7 +94,7 @@ def _words(row: Row, kind: Kind, metric: str) -> Words:
     )
 
 
-def _legend(figure: RowFigure, rows: list[Row], kind: Kind) -> None:
+def _legend(figure: RowFigure, rows: list[FigureRow], kind: Kind) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -115,7 +115,7 @@ def _legend(figure: RowFigure, rows: list[Row], kind: Kind) -> None:
     figure.canvas.legend(handles, labels)
 
 
-def _description(rows: list[Row], kind: Kind, metric: str) -> str:
+def _description(rows: list[FigureRow], kind: Kind, metric: str) -> str:
     said = []
     for row in rows:
         words = _words(row, kind, metric).words

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ggufbench.report.figures.cases import Block, Chosen, Row
+from ggufbench.report.figures.cases import Chosen, FigureBlock, FigureRow
 from ggufbench.report.figures.style import (  # fmt: skip
     GRID,
     INK,
@@ -36,7 +36,7 @@ _FULL_BAR = 0.62
 class Placed:
     """A row and where it is."""
 
-    row: Row
+    row: FigureRow
     y: float
     """Of its middle, in rows from the top."""
 
@@ -84,7 +84,7 @@ class RowFigure:
             x, y, words, transform=self.axes.get_yaxis_transform(), va="center", ha="left", size=SMALL, **look
         )
 
-    def write(self, words_of: Callable[[Row], Words], least: float = 0.0) -> None:
+    def write(self, words_of: Callable[[FigureRow], Words], least: float = 0.0) -> None:
         """Words behind every bar, and the axis long enough for bars and words."""
         said = [(placed.y, words_of(placed.row)) for placed in self.placed]
         longest = max([least, *(words.behind for _, words in said)]) or 1.0
@@ -109,7 +109,7 @@ class RowFigure:
         return _FULL_BAR
 
 
-def _place(blocks: Sequence[Block]) -> tuple[list[Placed], list[float], float]:
+def _place(blocks: Sequence[FigureBlock]) -> tuple[list[Placed], list[float], float]:
     """Every row and heading in order of height; in rows."""
     placed, headings = [], []
     y, heading = 0.0, _HEADING / _ROW
@@ -123,6 +123,6 @@ def _place(blocks: Sequence[Block]) -> tuple[list[Placed], list[float], float]:
     return placed, headings, max(y, 1.0)
 
 
-def _label_width(block: Block) -> float:
+def _label_width(block: FigureBlock) -> float:
     rows = max((width_of(row.label) + 0.15 for row in block.rows), default=0.0)
     return max(width_of(block.heading, weight="bold"), rows)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
-from ggufbench.report.text.terminal import size
+from ggufbench.text import size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

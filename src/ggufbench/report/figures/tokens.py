@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ggufbench.metrics import slope
 from ggufbench.report.figures.captions import beside, sentences, summary
-from ggufbench.report.figures.cases import Facts, Row, key_of
+from ggufbench.report.figures.cases import CaseFacts, FigureRow, key_of
 from ggufbench.report.figures.scatter import log_axis
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import (
@@ -28,7 +28,7 @@ from ggufbench.report.figures.style import (
     Color,
     fit,
 )
-from ggufbench.report.text.terminal import seconds_text
+from ggufbench.text import seconds_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +59,7 @@ _SHORTEST, _LONGEST = 1e-12, 1e9
 class Line:
     """One case."""
 
-    row: Row
+    row: FigureRow
     positions: Sequence[float]
     """Of the tokens in the answer, from 1."""
     seconds: Sequence[float]
@@ -68,7 +68,7 @@ class Line:
     """Seconds that a token takes longer than the one before it."""
 
 
-def tokens(facts: Facts) -> Sketch | None:
+def tokens(facts: CaseFacts) -> Sketch | None:
     """Latency against position; None where no case generated two tokens."""
     chosen = facts.choose(lambda record: _METRIC in record.summary)
     lines = list(
@@ -88,7 +88,7 @@ def tokens(facts: Facts) -> Sketch | None:
     return Sketch("tokens", _TITLE, caption, _description(lines), draw)
 
 
-def line_of(row: Row) -> Line | None:
+def line_of(row: FigureRow) -> Line | None:
     """The median at each position over all counted samples; None where there are not two positions."""
     samples = [
         sample.token_seconds
@@ -117,9 +117,9 @@ def line_of(row: Row) -> Line | None:
     return Line(row, positions, seconds, rises)
 
 
-def _spread(facts: Facts, rows: Sequence[Row]) -> list[Row]:
+def _spread(facts: CaseFacts, rows: Sequence[FigureRow]) -> list[FigureRow]:
     """Cases with their baselines first; then one of each model before a second one."""
-    wanted: list[Row] = []
+    wanted: list[FigureRow] = []
     by_record = {key_of(row.record): row for row in rows}
     for row in sorted(rows, key=lambda row: not row.versus):
         if row.versus and not row.is_baseline:

@@ -11,7 +11,7 @@ from ggufbench.analysis.baselines import Versus
 from ggufbench.metrics import METRICS
 from ggufbench.records.schema import Record
 from ggufbench.report.figures.captions import baseline_name, failure, gain, plain, times
-from ggufbench.report.figures.cases import Facts
+from ggufbench.report.figures.cases import CaseFacts
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import BLUE, INK, PAPER, VERMILLION, WIDTH, Canvas, fit
 from ggufbench.report.text.phrases import amount
@@ -39,7 +39,7 @@ class _Bar:
     """None for llama.cpp itself."""
 
 
-def versus(facts: Facts) -> Sketch | None:
+def versus(facts: CaseFacts) -> Sketch | None:
     """The model with the most to compare, the largest of those; None where nothing was measured beside."""
     with_ratios = [pairs for pairs in facts.versus.values() if any(pair.ratios for pair in pairs)]
     if not with_ratios:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, fields, replace
 
 from ggufbench.analysis.advice import advise, breakdown_of
 from ggufbench.checks.memory import PARTS
-from ggufbench.records.schema import Effective, Outcome, Record
-from ggufbench.report.page.launches import Log, launch_line, logs_of, sample_line
+from ggufbench.outcomes import Outcome
+from ggufbench.records.schema import Effective, Record
+from ggufbench.report.page.launches import LogView, launch_line, logs_of, sample_line
 from ggufbench.report.text.phrases import amount, metric_name, repeat_command, show_command
-from ggufbench.report.text.terminal import duration, ended, size
+from ggufbench.report.text.terminal import ended
+from ggufbench.text import duration, size
 
 _MOST_SAMPLES = 40
 _CHOSEN = ("auto", -1)
@@ -74,7 +76,7 @@ class CaseDetail:
     settings: Sequence[SettingLine] = ()
     memory: Sequence[MemoryLine] = ()
     memory_sentence: str = ""
-    logs: Sequence[Log] = field(default_factory=list)
+    logs: Sequence[LogView] = field(default_factory=list)
 
 
 def case_detail(record: Record, number: int, room: Room) -> CaseDetail:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from ggufbench.records.schema import Record
 from ggufbench.report.page.case import kind_of
 from ggufbench.report.text.phrases import NOTHING, TIMES
-from ggufbench.report.text.terminal import ended, rate, seconds_text, size
+from ggufbench.report.text.terminal import ended
+from ggufbench.text import rate, seconds_text, size
 
 COLUMNS = ("Load", "Cold load", "Peak memory", "Prompt", "Decode", "Size")
 """Headings of a line's figures."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """A figure in the table of cases."""
 
     text: str
@@ -34,7 +35,7 @@ class CaseRow:
     """Where the page shows several machines."""
     quantization: str
     scenario: str
-    cells: Sequence[Cell]
+    cells: Sequence[TableCell]
     targets: str
     targets_kind: str
     outcome: str
@@ -70,27 +71,27 @@ def case_row(record: Record, number: int, is_folded: bool, several: bool) -> Cas
     )
 
 
-def _cells(record: Record) -> list[Cell]:
+def _cells(record: Record) -> list[TableCell]:
     limits: dict[str, float] = {limit.name: limit.fraction for limit in record.limits}
     found = {name: summary.median for name, summary in record.summary.items()}
     ratio = found.get("peak_to_file_ratio")
 
-    def seconds(metric: str) -> Cell:
+    def seconds(metric: str) -> TableCell:
         value = found.get(metric)
-        return Cell(NOTHING) if value is None else Cell(seconds_text(value), value)
+        return TableCell(NOTHING) if value is None else TableCell(seconds_text(value), value)
 
-    def speed(name: str) -> Cell:
+    def speed(name: str) -> TableCell:
         value, part = found.get(f"{name}_tokens_per_second"), limits.get(name)
         note = "" if part is None else f"{100 * part:.0f} % of bound"
-        return Cell(NOTHING) if value is None else Cell(rate(value), value, note)
+        return TableCell(NOTHING) if value is None else TableCell(rate(value), value, note)
 
     peak = found.get("peak_rss_bytes")
     of_file = "" if ratio is None else f"{ratio:.2f}{TIMES} file"
     return [
         seconds("ready_seconds"),
         seconds("cold_ready_seconds"),
-        Cell(NOTHING) if peak is None else Cell(size(peak), peak, of_file),
+        TableCell(NOTHING) if peak is None else TableCell(size(peak), peak, of_file),
         speed("prompt"),
         speed("decode"),
-        Cell(size(record.loaded_bytes), record.loaded_bytes),
+        TableCell(size(record.loaded_bytes), record.loaded_bytes),
     ]

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from ggufbench.records.schema import Launch, Record, Sample
 from ggufbench.report.text.phrases import NOTHING
-from ggufbench.report.text.terminal import rate, seconds_text, size
+from ggufbench.text import rate, seconds_text, size
 
 _MOST_LINE = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class LogView:
     """What the libraries said in one launch."""
 
     title: str
@@ -80,7 +80,7 @@ def sample_line(launch: int, sample: Sample) -> tuple[str, ...]:
     )
 
 
-def logs_of(record: Record, room: int) -> list[Log]:
+def logs_of(record: Record, room: int) -> list[LogView]:
     """Of the launches that have one; the beginning and the end of it where it is long."""
     logs = []
     for number, launch in enumerate(record.launches, 1):
@@ -92,16 +92,16 @@ def logs_of(record: Record, room: int) -> list[Log]:
     return logs
 
 
-def _cut(title: str, lines: Sequence[str], room: int) -> Log:
+def _cut(title: str, lines: Sequence[str], room: int) -> LogView:
     """As many whole lines as there is room for, a third of them from the end, where errors stand."""
     short = [line if len(line) <= _MOST_LINE else line[:_MOST_LINE] + " …" for line in lines]
     if sum(map(len, short)) <= room:
-        return Log(title, [line.replace("\t", "    ").rstrip("\n") for line in short], 0)
+        return LogView(title, [line.replace("\t", "    ").rstrip("\n") for line in short], 0)
     head = _first(short, 2 * room // 3)
     tail = _first(short[len(head) :][::-1], room // 3)[::-1]
     left = len(short) - len(head) - len(tail)
     marker = [f"… {left} lines left out …"] if left else []
-    return Log(title, [line.replace("\t", "    ").rstrip("\n") for line in [*head, *marker, *tail]], left)
+    return LogView(title, [line.replace("\t", "    ").rstrip("\n") for line in [*head, *marker, *tail]], left)
 
 
 def _first(lines: Sequence[str], room: int) -> list[str]:

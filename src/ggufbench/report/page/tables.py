@@ -79,14 +79,14 @@ class Against:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedTable:
     """One comparison made launch by launch."""
 
     case: str
     verdict: str
     kind: str
     arms: str
-    rows: Sequence[tuple[words_of.Row, str]]
+    rows: Sequence[tuple[words_of.ComparisonRow, str]]
     notes: Sequence[str]
     command: str
 
@@ -97,7 +97,7 @@ class Comparisons:
 
     headline: str
     legend: str
-    cases: Sequence[Judged] = field(default_factory=list)
+    cases: Sequence[JudgedTable] = field(default_factory=list)
 
 
 def versus_rows(pairs: Sequence[Versus]) -> list[VersusRow]:
@@ -175,8 +175,8 @@ def _against_row(case: CaseChange, change: Change) -> AgainstRow:
     )
 
 
-def _judged(one: Comparison) -> Judged:
-    return Judged(
+def _judged(one: Comparison) -> JudgedTable:
+    return JudgedTable(
         case=one.case_id,
         verdict=str(one.verdict),
         kind=_KINDS[one.verdict],

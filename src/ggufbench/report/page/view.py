@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from ggufbench import __version__
 from ggufbench.analysis.findings import Finding, findings
-from ggufbench.analysis.migration import Answer, Migration, migrations
+from ggufbench.analysis.migration import Migration, MigrationAnswer, migrations
+from ggufbench.outcomes import Outcome
 from ggufbench.records.comparison import Comparison
-from ggufbench.records.schema import Outcome, Record
+from ggufbench.records.schema import Record
 from ggufbench.report.content import Content
 from ggufbench.report.figures import Drawn
 from ggufbench.report.page import tables
@@ -180,7 +181,7 @@ def _migration_table(found: Sequence[Migration]) -> MigrationTable:
     counts = Counter(answer.sentence for one in shown for answer in one.answers)
     notes = [text for text, count in counts.items() if count > 1 and len(text) > _LONG_SENTENCE]
 
-    def answered(answer: Answer) -> Answered:
+    def answered(answer: MigrationAnswer) -> Answered:
         note = notes.index(answer.sentence) + 1 if answer.sentence in notes else 0
         return Answered(answer.question, answer.answer, "" if note else answer.sentence, note)
 

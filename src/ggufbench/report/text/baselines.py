@@ -9,14 +9,14 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ggufbench.analysis.baselines import COMPARED, Versus, compare_with_baselines
+from ggufbench.analysis.baselines import COMPARED, Versus, advantage, compare_with_baselines
 from ggufbench.analysis.findings import Finding, Kind, findings
 from ggufbench.analysis.migration import Migration, Reply, migrations
 from ggufbench.analysis.wording import times
 from ggufbench.records.comparison import Comparison
 from ggufbench.records.schema import Record
 from ggufbench.report.text.terminal import table, text
-from ggufbench.stats.ratios import Ratio, advantage
+from ggufbench.stats.ratios import Ratio
 
 _KIND_STYLE: dict[Kind, str] = {"bad": "red", "warn": "yellow", "good": "green"}
 _KIND_WORD: dict[Kind, str] = {"bad": "Bad", "warn": "Note", "good": "Good"}

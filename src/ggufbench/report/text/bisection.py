@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from ggufbench.comparing.bisect import Bisection, Step
+from ggufbench.comparing.bisect import Bisection, BisectStep
 from ggufbench.comparing.versions import commit_subject
 from ggufbench.records.comparison import Cell, Comparison
 from ggufbench.report.text.comparison import sentence
@@ -59,7 +59,7 @@ def document(found: Bisection) -> dict[str, Any]:
     }
 
 
-def _step(step: Step) -> dict[str, Any]:
+def _step(step: BisectStep) -> dict[str, Any]:
     return {
         "baseline": step.baseline,
         "candidate": step.candidate,

@@ -60,14 +60,14 @@ def chart(drawing: Drawing, width: int) -> Text:
 
 
 @dataclass(frozen=True, slots=True)
-class _Column:
+class _ChartColumn:
     value: float
     bad: bool
     change: bool
     level: float
 
 
-def _columns(drawing: Drawing, most: int) -> list[_Column]:
+def _columns(drawing: Drawing, most: int) -> list[_ChartColumn]:
     """One for each session, or for several where there are more than columns."""
     count = len(drawing.values)
     levels = _levels(drawing)
@@ -79,7 +79,7 @@ def _columns(drawing: Drawing, most: int) -> list[_Column]:
         # Of several sessions the bad one is shown: it is what one looks for.
         value = bad[-1] if bad else statistics.median([drawing.values[place] for place in part])
         changes = any(place in part for place in drawing.changes)
-        columns.append(_Column(value, bool(bad), changes, levels[part[-1]]))
+        columns.append(_ChartColumn(value, bool(bad), changes, levels[part[-1]]))
     return columns
 
 

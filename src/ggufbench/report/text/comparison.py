@@ -12,10 +12,11 @@ from rich.text import Text
 
 from ggufbench.metrics import METRICS
 from ggufbench.records.comparison import Cell, Comparison, Verdict
-from ggufbench.report.text.terminal import duration, seconds_text, size, stack, table, text
+from ggufbench.report.text.terminal import stack, table, text
+from ggufbench.text import duration, seconds_text, size
 
 if TYPE_CHECKING:
-    from ggufbench.comparing.side_by_side import Step
+    from ggufbench.comparing.side_by_side import SessionStep
 
 _STYLE = {
     Verdict.REGRESSION: "red",
@@ -46,7 +47,7 @@ _WIDE, _TABLE = 100, 80
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparisonRow:
     """One cell in words."""
 
     metric: str
@@ -121,7 +122,7 @@ def headline(comparisons: Sequence[Comparison]) -> str:
     )
 
 
-def rows(comparison: Comparison) -> list[Row]:
+def rows(comparison: Comparison) -> list[ComparisonRow]:
     """The cells against the baseline."""
     return [_row(cell) for cell in comparison.cells if cell.against == "baseline"]
 
@@ -156,7 +157,7 @@ def notes(comparison: Comparison) -> list[str]:
     return found
 
 
-def step_sentence(step: Step) -> str:
+def step_sentence(step: SessionStep) -> str:
     """Where a session is, for a line of progress."""
     left = f", at most {duration(step.seconds_left)} left" if step.seconds_left is not None else ""
     disturbed = f", {step.disturbed} disturbed" if step.disturbed else ""
@@ -201,7 +202,7 @@ def _case(comparison: Comparison, width: int) -> list[RenderableType]:
     return [title, *lines, *(text(f"{note}.") for note in notes(comparison))]
 
 
-def _table(found: Sequence[Row], *, wide: bool) -> Table:
+def _table(found: Sequence[ComparisonRow], *, wide: bool) -> Table:
     shown = table(*(_HEADINGS if wide else _NARROW_HEADINGS), first_column=16)
     for row in found:
         power = (row.detectable, row.pairs) if wide else ()
@@ -210,8 +211,8 @@ def _table(found: Sequence[Row], *, wide: bool) -> Table:
     return shown
 
 
-def _row(cell: Cell) -> Row:
-    return Row(
+def _row(cell: Cell) -> ComparisonRow:
+    return ComparisonRow(
         metric=_name(cell),
         baseline=_value(cell.metric, cell.reference_median),
         candidate=_value(cell.metric, cell.candidate_median),

@@ -10,10 +10,11 @@ from rich.text import Text
 
 from ggufbench.calibration.doctor import Diagnosis, Load, PageCacheControl, build_flags
 from ggufbench.calibration.limits import MachineLimits
-from ggufbench.calibration.probe import Environment
-from ggufbench.machine.conditions import BusyProcess, Conditions, Problem
-from ggufbench.records.schema import Device, Machine
-from ggufbench.report.text.terminal import size, stack, table, text
+from ggufbench.machine.devices import AvailableDevices
+from ggufbench.machine.fitness import Problem
+from ggufbench.machine.parts import BusyProcess, Conditions, Device, Machine
+from ggufbench.report.text.terminal import stack, table, text
+from ggufbench.text import size
 
 _ENERGY_FIELDS = (("governor", "{}"), ("energy_preference", "{}"), ("frequency_mhz", "{:.0f} MHz"))
 
@@ -54,7 +55,7 @@ def _machine(machine: Machine) -> str:
     return f"{machine.cpu}, {cores}, {machine.operating_system}, virtualization: {machine.virtualization}"
 
 
-def _library(environment: Environment) -> str:
+def _library(environment: AvailableDevices) -> str:
     if environment.problem is not None:
         return environment.problem
     return ", ".join(f"{name} {version}" for name, version in environment.versions.items())

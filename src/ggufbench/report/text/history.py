@@ -12,11 +12,12 @@ from rich.text import Text
 
 from ggufbench.history.judgement import LEAST, State
 from ggufbench.history.queries import SeenMachine, moment
-from ggufbench.history.series import ANCHORED, History, Level, OtherMachine, Row
+from ggufbench.history.series import ANCHORED, History, Level, OtherMachine, SeriesRow
 from ggufbench.metrics import METRICS
 from ggufbench.report.text.chart import LEGEND, Drawing, chart
 from ggufbench.report.text.comparison import SHORT
-from ggufbench.report.text.terminal import seconds_text, size, stack, table, text
+from ggufbench.report.text.terminal import stack, table, text
+from ggufbench.text import seconds_text, size
 
 ADVISORY = (
     "Absolute series are advisory: they move with the machine as much as with the code, and fail nothing. "
@@ -45,19 +46,19 @@ def history_report(found: History, width: int) -> RenderableType:
     )
 
 
-def series_table(rows: Sequence[Row]) -> RenderableType | None:
+def series_table(rows: Sequence[SeriesRow]) -> RenderableType | None:
     """One line for each series, the worst first; those of one anchor together."""
     if not rows:
         return None
     ordered = sorted(rows, key=lambda row: (_ORDER.index(row.state), -row.newest.created))
-    shown: dict[str, list[Row]] = {}
+    shown: dict[str, list[SeriesRow]] = {}
     for row in ordered[:_MOST_ROWS]:
         shown.setdefault(row.series.anchor, []).append(row)
     tables = [_one_table(anchor, found) for anchor, found in sorted(shown.items(), reverse=True)]
     return stack(*tables, _left_out(ordered[_MOST_ROWS:]))
 
 
-def _one_table(anchor: str, rows: Sequence[Row]) -> RenderableType:
+def _one_table(anchor: str, rows: Sequence[SeriesRow]) -> RenderableType:
     shown = table("Case", "Metric", ">Seen", ">Last", ">Before", ">Worse", ">State")
     for row in rows:
         shown.add_row(
@@ -84,7 +85,7 @@ def history_document(found: History) -> dict[str, Any]:
     }
 
 
-def row_document(row: Row, *, sessions: bool) -> dict[str, Any]:
+def row_document(row: SeriesRow, *, sessions: bool) -> dict[str, Any]:
     """One series; `sessions` adds each of them, and the change points."""
     newest = row.judged[-1]
     document: dict[str, Any] = {
@@ -140,7 +141,7 @@ def problems_note(count: int, problems: Sequence[str]) -> RenderableType | None:
     return shown
 
 
-def creep_sentence(row: Row) -> str:
+def creep_sentence(row: SeriesRow) -> str:
     """A series that became worse in steps too small for any session to show."""
     return (
         f"{row.series.case_id}, {short(row.series.metric)}: the last 10 sessions are "
@@ -149,7 +150,7 @@ def creep_sentence(row: Row) -> str:
     )
 
 
-def amount(row: Row, value: float) -> str:
+def amount(row: SeriesRow, value: float) -> str:
     """A value of a series in words: a share of the anchor, or with its unit."""
     if row.series.kind == ANCHORED:
         return percent(value)
@@ -186,7 +187,7 @@ def _machine_document(machine: SeenMachine) -> dict[str, Any]:
     }
 
 
-def _left_out(rows: Sequence[Row]) -> Text | None:
+def _left_out(rows: Sequence[SeriesRow]) -> Text | None:
     if not rows:
         return None
     counts = Counter(row.state for row in rows)
@@ -194,7 +195,7 @@ def _left_out(rows: Sequence[Row]) -> Text | None:
     return Text(f"{len(rows)} more series ({said}); --match and --metric choose, --json has all.")
 
 
-def _drawn(row: Row, width: int) -> RenderableType:
+def _drawn(row: SeriesRow, width: int) -> RenderableType:
     """A series as a picture, with what happened in it below."""
     sessions = row.series.sessions
     bad = [judged.state in (State.SUSPECT, State.REGRESSION) for judged in row.judged]
@@ -210,13 +211,13 @@ def _drawn(row: Row, width: int) -> RenderableType:
     return stack(Text("\n").join([title, chart(drawing, width - 1), *lines]))
 
 
-def _direction(row: Row) -> str:
+def _direction(row: SeriesRow) -> str:
     if row.series.kind == ANCHORED:
         return f"against {row.series.anchor.split(' (build')[0]}, up is worse"
     return f"absolute, up is {'worse' if METRICS[row.series.metric].better == 'lower' else 'better'}"
 
 
-def _level_sentence(row: Row, level: Level) -> str:
+def _level_sentence(row: SeriesRow, level: Level) -> str:
     change = math.expm1(level.point.shift)
     way = "worse" if change > 0 else "better"
     since = f"{percent(abs(change)).lstrip('+')} {way} since {level.run}"
@@ -235,7 +236,7 @@ def _level_document(level: Level) -> dict[str, Any]:
     }
 
 
-def _advisory(rows: Iterable[Row]) -> Text | None:
+def _advisory(rows: Iterable[SeriesRow]) -> Text | None:
     kinds = {row.series.kind for row in rows}
     states = {row.state for row in rows}
     few = f"A state needs {LEAST} earlier sessions." if State.TOO_FEW in states else ""
@@ -243,7 +244,7 @@ def _advisory(rows: Iterable[Row]) -> Text | None:
     return Text(said, style="dim") if said else None
 
 
-def _crept(rows: Iterable[Row]) -> Text | None:
+def _crept(rows: Iterable[SeriesRow]) -> Text | None:
     found = [
         row for row in rows if row.series.kind == ANCHORED and row.crept is not None and row.state is State.OK
     ]

@@ -17,10 +17,10 @@ from ggufbench.comparing.conclusion import (
     PASS,
     REGRESSION,
 )
-from ggufbench.history.gate import Answer
+from ggufbench.history.gate import HistoryGateResult
 from ggufbench.history.judgement import LEAST, State
 from ggufbench.history.queries import moment
-from ggufbench.history.series import Row
+from ggufbench.history.series import SeriesRow
 from ggufbench.report.text.history import (
     ADVISORY,
     creep_sentence,
@@ -45,7 +45,7 @@ _WORDS = {
 _STYLES = {PASS: "green", REGRESSION: "bold red", BROKEN: "bold red", NOTHING_MEASURED: "bold red"}
 
 
-def gate_report(answer: Answer, *, strict: bool) -> RenderableType:
+def gate_report(answer: HistoryGateResult, *, strict: bool) -> RenderableType:
     """The series that decide, those that do not, what was lost, and the verdict with its reasons."""
     code = answer.exit_code(strict=strict)
     return stack(
@@ -62,7 +62,7 @@ def gate_report(answer: Answer, *, strict: bool) -> RenderableType:
     )
 
 
-def gate_document(answer: Answer, *, strict: bool) -> dict[str, Any]:
+def gate_document(answer: HistoryGateResult, *, strict: bool) -> dict[str, Any]:
     """The same for programs."""
     code = answer.exit_code(strict=strict)
     return {
@@ -84,14 +84,14 @@ def gate_document(answer: Answer, *, strict: bool) -> dict[str, Any]:
     }
 
 
-def headline(answer: Answer, code: int) -> str:
+def headline(answer: HistoryGateResult, code: int) -> str:
     """The verdict in one line."""
     when = f" of {moment(answer.created)[:16]}" if answer.created is not None else ""
     which = f"Run {answer.run}{when}" if answer.run else "No run"
     return f"{which}: {_WORDS[code]}"
 
 
-def reasons(answer: Answer) -> list[str]:
+def reasons(answer: HistoryGateResult) -> list[str]:
     """What decided, and what to do next, a sentence each."""
     return [
         *_nothing(answer),
@@ -104,7 +104,7 @@ def reasons(answer: Answer) -> list[str]:
     ]
 
 
-def _nothing(answer: Answer) -> list[str]:
+def _nothing(answer: HistoryGateResult) -> list[str]:
     if answer.measured:
         return []
     if answer.created is None and answer.run:
@@ -117,18 +117,18 @@ def _nothing(answer: Answer) -> list[str]:
     return ["Not one case of the run was measured."]
 
 
-def _worse(row: Row) -> str:
+def _worse(row: SeriesRow) -> str:
     return (
         f"{_compared(row)}, and so was the session before; mend it, or accept it as the new level with "
         f"--since {row.newest.run}."
     )
 
 
-def _suspect(row: Row) -> str:
+def _suspect(row: SeriesRow) -> str:
     return f"{_compared(row)}: one session may be bad by chance; measure again, a second one decides."
 
 
-def _compared(row: Row) -> str:
+def _compared(row: SeriesRow) -> str:
     newest = row.judged[-1]
     worse = percent(row.change or 0.0).lstrip("+")
     limit = percent(math.expm1(newest.limit or 0.0)).lstrip("+")
@@ -138,7 +138,7 @@ def _compared(row: Row) -> str:
     )
 
 
-def _other_host(answer: Answer) -> list[str]:
+def _other_host(answer: HistoryGateResult) -> list[str]:
     if answer.other_host is None:
         return []
     change = math.expm1(answer.other_host)
@@ -150,7 +150,7 @@ def _other_host(answer: Answer) -> list[str]:
     ]
 
 
-def _no_baseline(answer: Answer) -> list[str]:
+def _no_baseline(answer: HistoryGateResult) -> list[str]:
     if answer.compared or not answer.measured:
         return []
     if answer.others:
@@ -169,7 +169,7 @@ def _no_baseline(answer: Answer) -> list[str]:
     ]
 
 
-def _undecided(answer: Answer) -> list[str]:
+def _undecided(answer: HistoryGateResult) -> list[str]:
     if not answer.compared:
         return []
     found = []
@@ -195,7 +195,7 @@ def _count(found: Iterable[object], one: str, several: str) -> str:
     return f"{number} {one if number == 1 else several}"
 
 
-def _lost(answer: Answer) -> RenderableType | None:
+def _lost(answer: HistoryGateResult) -> RenderableType | None:
     if not answer.lost:
         return None
     shown = table("Measured before", "Now", "Why")

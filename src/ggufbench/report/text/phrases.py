@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ggufbench.metrics import METRICS
 from ggufbench.records.schema import Record
-from ggufbench.report.text.terminal import rate, seconds_text, size, text
+from ggufbench.report.text.terminal import text
+from ggufbench.text import rate, seconds_text, size
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -12,8 +12,10 @@ from ggufbench.analysis.advice import advise, breakdown_of
 from ggufbench.analysis.answer_changes import ChangedWork
 from ggufbench.checks.memory import Breakdown
 from ggufbench.metrics import METRICS
-from ggufbench.records.schema import Launch, Outcome, Record, Sample
-from ggufbench.report.text.terminal import seconds_text, size, stack, table, text
+from ggufbench.outcomes import Outcome
+from ggufbench.records.schema import Launch, Record, Sample
+from ggufbench.report.text.terminal import stack, table, text
+from ggufbench.text import seconds_text, size
 
 _PART_NAMES = {
     "interpreter": "interpreter",

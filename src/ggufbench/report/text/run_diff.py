@@ -10,11 +10,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ggufbench.analysis.baselines import advantage
 from ggufbench.analysis.run_diff import Between, CaseChange, Change
 from ggufbench.analysis.wording import amount, listed
 from ggufbench.report.text.comparison import SHORT
 from ggufbench.report.text.terminal import stack, table, text
-from ggufbench.stats.ratios import advantage
 
 NOT_COMPARABLE = 12
 

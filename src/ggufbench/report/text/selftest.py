@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from ggufbench.comparing.selftest import NULL, Selftest, Tally
+from ggufbench.comparing.selftest import NULL, Selftest, SessionTally
 from ggufbench.report.text.terminal import stack, table, text
 
 _NAMES = {"a/a selftest": "A against A", "positive control": "10 % more work"}
@@ -35,7 +35,7 @@ def selftest_report(found: Selftest) -> RenderableType:
     return stack(text(found.case_id, style="bold"), shown, *lines, *problems)
 
 
-def sentence(tally: Tally) -> str:
+def sentence(tally: SessionTally) -> str:
     """What the sessions of one kind prove."""
     if not tally.sessions:
         return f"{_NAMES[tally.kind]}: no session was decided yet on this machine with this case."

@@ -1,0 +1,78 @@
+"""Which devices an environment's library sees, and why a setting cannot run on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ggufbench.machine.parts import Device
+from ggufbench.worker.job import DEVICE_PREFIXES, TRANSFORMERS
+
+_REBUILD = "pip install --force-reinstall --no-cache-dir llama-cpp-python"
+
+
+_REMEDY = {
+    "metal": f'on a Mac: CMAKE_ARGS="-DGGML_METAL=on" {_REBUILD}',
+    "cuda": f'with an NVIDIA GPU: CMAKE_ARGS="-DGGML_CUDA=on" {_REBUILD}',
+    "vulkan": f'with a Vulkan driver: CMAKE_ARGS="-DGGML_VULKAN=on" {_REBUILD}',
+}
+
+
+_REMEDY_OF_TORCH = {
+    "mps": "on a Mac with Apple Silicon: pip install --force-reinstall torch",
+    "cuda": "with an NVIDIA GPU and its driver: a PyTorch for CUDA, as pytorch.org/get-started says",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AvailableDevices:
+    """The answer of a probe; `problem` says why there is none."""
+
+    versions: dict[str, str]
+    system_info: str
+    supports_rpc: bool
+    devices: list[Device]
+    problem: str | None = None
+    library: str = "llama.cpp"
+    errors: str = ""
+    """What the library said was wrong when it looked for devices."""
+    missing_packages: dict[str, str] = field(default_factory=dict)
+    """Of each layer over llama.cpp that cannot be measured here, by the provider's name."""
+
+    def lacks(self, device: str) -> str | None:
+        """Why a setting for this device cannot run here, in one sentence; None where it can."""
+        if self.problem is not None:
+            return self.problem
+        if device == "cpu" or self._named(device):
+            return None
+        if device == "rpc" and not self.supports_rpc:
+            return (
+                "this llama.cpp was built without RPC; rebuild llama-cpp-python with CMAKE_ARGS=-DGGML_RPC=ON"
+            )
+        seen = ", ".join(found.name for found in self.devices)
+        # A build with that backend says itself what is wrong: to build it again would change nothing.
+        why = self.errors if device in self.errors.casefold() else self._remedy(device)
+        return f"no {device} device: this {self.library} sees {seen}" + (f" ({why})" if why else "")
+
+    def lacks_layer(self, provider: str) -> str | None:
+        """Why a provider cannot be measured here, in one sentence; None where nothing of it is missing."""
+        packages = self.missing_packages.get(provider)
+        if packages is None:
+            return None
+        return f"provider {provider} needs packages that are not here; `pip install {packages}`"
+
+    def free_bytes(self, device: str) -> int | None:
+        """Free memory on the devices of that kind together; None where they do not say."""
+        return sum(found.memory_free_bytes or 0 for found in self._named(device)) or None
+
+    def gpu_names(self) -> list[str]:
+        """Devices that are not the processor, with what they are."""
+        return [f"{found.name}: {found.description}" for found in self.devices if found.type != "cpu"]
+
+    def _remedy(self, device: str) -> str | None:
+        if self.library == TRANSFORMERS:
+            return _REMEDY_OF_TORCH.get(device)
+        return _REMEDY.get(device)
+
+    def _named(self, device: str) -> list[Device]:
+        prefixes = DEVICE_PREFIXES.get(device, ())
+        return [found for found in self.devices if found.name.startswith(prefixes)] if prefixes else []

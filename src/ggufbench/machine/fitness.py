@@ -1,0 +1,71 @@
+"""What makes a machine unfit for measuring, judged from its conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ggufbench.machine.parts import BusyProcess, Conditions
+
+_BUSY_SHARE = 0.2
+"""Of a core: what uses more slows llama.cpp's threads down, which wait for each other."""
+
+
+_DRIVERS_OF_THEIR_OWN = ("intel_pstate", "amd-pstate-epp")
+"""Under these `powersave` is the ordinary governor, and the energy preference decides."""
+
+
+class Problem(NamedTuple):
+    """Something that makes this machine unfit for measuring, and how to mend it; a sentence each."""
+
+    problem: str
+    remedy: str
+
+
+def unfit(conditions: Conditions, processes: Iterable[BusyProcess] = ()) -> list[Problem]:
+    """What of these makes measuring here unreliable; empty where nothing does."""
+    return [*_power(conditions), *_heat(conditions), *_governor(conditions), *_neighbours(processes)]
+
+
+def _power(conditions: Conditions) -> list[Problem]:
+    problems = []
+    if conditions.power_source == "battery":
+        problems.append(
+            Problem("this machine runs on its battery, which makes processors slower", "connect it to mains")
+        )
+    if conditions.low_power_mode:
+        remedy = "turn it off in the system's energy settings"
+        problems.append(Problem("low power mode is on, which makes processors slower", remedy))
+    return problems
+
+
+def _heat(conditions: Conditions) -> list[Problem]:
+    limit = conditions.speed_limit_percent
+    if limit is None or limit >= 100:
+        return []
+    remedy = "let it cool down, and keep its air inlets free"
+    return [Problem(f"heat has the processor limited to {limit} % of its speed", remedy)]
+
+
+def _governor(conditions: Conditions) -> list[Problem]:
+    governors = (conditions.governor or "").split(",")
+    own = conditions.frequency_driver in _DRIVERS_OF_THEIR_OWN
+    if "powersave" in governors and not own:
+        remedy = "set another one: sudo cpupower frequency-set -g performance"
+        return [Problem("the frequency governor is powersave, which keeps the processor slow", remedy)]
+    if own and conditions.energy_preference in ("power", "balance_power"):
+        remedy = "set another one: powerprofilesctl set performance"
+        problem = f"the processor's energy preference is {conditions.energy_preference}, which keeps it slow"
+        return [Problem(problem, remedy)]
+    return []
+
+
+def _neighbours(processes: Iterable[BusyProcess]) -> list[Problem]:
+    return [
+        Problem(
+            f"process {process.pid} ({process.name}) uses {100 * process.core_share:.0f} % of a core",
+            "end it or wait for it: llama.cpp's threads wait for the slowest of them",
+        )
+        for process in processes
+        if process.core_share >= _BUSY_SHARE
+    ]

@@ -1,0 +1,16 @@
+"""How a launch or a case ended."""
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How a launch or a case ended."""
+
+    MEASURED = "measured"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    CRASHED = "crashed"
+    HUNG = "hung"
+    OUT_OF_MEMORY = "out of memory"
+    ENVIRONMENT = "environment"
+    """Measured, but more than half of the samples while something else had the machine."""
