@@ -1,5 +1,8 @@
 # make bench   measure every GGUF model on this machine
-# make test    test the harness
+# make test    test the harness in some minutes, on two cores
+# make test-fast   the tests that start no worker, in about a minute
+# make test-all    also the long proofs
+# make coverage    the lines of src that `make test` runs, in every process
 # make simulate   the gate's error rates again, by simulation (some minutes)
 #
 # All set themselves up in .venv: llama-cpp-python is compiled (some minutes, once), the rest is installed.
@@ -8,19 +11,32 @@
 PYTHON ?= python3
 LLAMA_CPP_PYTHON ?= llama-cpp-python==0.3.36
 BIN := .venv/bin
+PYTEST_OPTIONS := -n 2 --dist loadgroup --timeout 120 --durations 20
+NORMAL := "not nightly"
+FAST := "not real and not build and not nightly and not browser"
 
-.PHONY: bench test check schema simulate clean
+.PHONY: bench test test-fast test-all coverage check schema simulate clean
 
 bench: .venv/ready
 	$(BIN)/pytest bench --benchmark-only --demo-models .models $(ARGS)
 
 test: .venv/ready
-	$(BIN)/pytest tests $(ARGS)
+	$(BIN)/pytest tests $(PYTEST_OPTIONS) -m $(NORMAL) $(ARGS)
+
+test-fast: .venv/ready
+	$(BIN)/pytest tests $(PYTEST_OPTIONS) -m $(FAST) $(ARGS)
+
+test-all: .venv/ready
+	$(BIN)/pytest tests $(PYTEST_OPTIONS) $(ARGS)
+
+coverage: .venv/ready
+	$(BIN)/python tools/measure_coverage.py tests $(PYTEST_OPTIONS) -m $(NORMAL) $(ARGS)
 
 check: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 schema: .venv/ready
 	$(BIN)/ggufbench schema > docs/record.schema.json

@@ -1,23 +1,99 @@
-"""Small real models, small scenarios, and an RPC server, shared by the tests that measure."""
+"""Small real models, small scenarios, and an RPC server, shared by the tests that measure.
+
+Also how the suite is run: which tests may start processes, which of them share an xdist worker, and that no
+test skips itself unnoticed.
+"""
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from ggufbench.calibration.limits import machine_limits
+from ggufbench.calibration.probe import probe, probe_transformers
 from ggufbench.launching.launcher import Interpreter
-from ggufbench.machine.facts import source_state
+from ggufbench.machine.facts import read_machine, source_state
+from ggufbench.measuring import preparation
 from ggufbench.measuring.case import Bench
 from ggufbench.measuring.preparation import Request, prepare
 from ggufbench.modelkit import SynthSpec, synthesize
 from ggufbench.records.store import new_run_id
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+STARTS_PROCESSES = ("real", "build", "nightly", "browser")
+"""The marks of the tests that `make test-fast` leaves out."""
+REAL_FIXTURES = {"known_limits", "one_probe", "rpc_server"}
+"""A test that uses one of these is marked `real`."""
+
+# A shell starts its background processes with SIGINT ignored, and each child inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config):
+    """Give each xdist worker a folder of its own for temporary files; the lock of the machine lies there.
+
+    What the tests start must not take itself for an xdist worker.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None:
+        folder = Path(config.option.basetemp).parent / f"tmp-{worker}"
+        folder.mkdir(exist_ok=True)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
+        del os.environ[name]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark the tests whose fixtures start a worker; keep a module, and all `timing`, in one xdist worker."""
+    for item in items:
+        if REAL_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.real)
+        group = "machine" if item.get_closest_marker("timing") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Fail a test that starts a Python process, such as a worker, and has none of the marks for that."""
+    if any(item.get_closest_marker(name) for name in STARTS_PROCESSES):
+        return (yield)
+    start = subprocess.Popen.__init__
+
+    def start_other_program(self, args, *more, **options):
+        words = [args] if isinstance(args, str | bytes | os.PathLike) else list(args)
+        program = os.path.basename(os.fsdecode(words[0]))  # noqa: PTH119 (a string may be a shell's command)
+        if program.startswith(("python", "ggufbench")):
+            pytest.fail("this test starts a Python process; mark it `real`, or `build`")
+        start(self, args, *more, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess.Popen, "__init__", start_other_program)
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Where GGUFBENCH_NO_SKIPS is set, as in CI, a test that skips itself has failed.
+
+    Only Metal is excepted, which no machine of that CI has.
+    """
+    report = yield
+    if report.skipped and not item.get_closest_marker("metal") and os.environ.get("GGUFBENCH_NO_SKIPS"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, where nothing may be skipped: {report.longrepr}"
+    return report
+
 
 SCENARIO = """
 [setting]
@@ -43,14 +119,52 @@ most_disk_reads = 1000000
 """
 
 
+@pytest.fixture(scope="session")
+def made_once(request, tmp_path_factory):
+    """A function: a folder of that name, filled by the first xdist worker that asks for it."""
+    root = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        root = root.parent
+
+    def make(name: str, fill=lambda _folder: None) -> Path:
+        folder, made = root / f"shared-{name}", root / f"shared-{name}.made"
+        with FileLock(root / f"shared-{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                made.touch()
+        return folder
+
+    return make
+
+
 @pytest.fixture(scope="session", autouse=True)
-def cache_folder(tmp_path_factory):
+def cache_folder(made_once):
     """What is measured of this machine is kept for the tests, and not for the user who runs them."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = made_once("cache")
     os.environ["GGUFBENCH_CACHE"] = str(folder)
     os.environ.pop("GGUFBENCH_RESULTS", None)
     yield folder
     del os.environ["GGUFBENCH_CACHE"]
+
+
+@pytest.fixture(scope="session")
+def one_probe():
+    """Each environment is asked once for its library and devices, by `prepare` and by the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "probe", cache(probe))
+        patch.setattr(preparation, "probe_transformers", cache(probe_transformers))
+        yield preparation.probe
+
+
+@pytest.fixture(scope="session")
+def known_limits(made_once, cache_folder, one_probe):
+    """The limits of this machine, measured once for all tests; a session finds them in the cache folder."""
+    environment = one_probe(Interpreter())
+    machine = read_machine(environment.gpu_names())
+    made_once("limits", lambda _folder: machine_limits(machine, environment, Interpreter()))
+    return machine_limits(machine, environment, Interpreter())
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +197,7 @@ def scenario_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def plan_cases(scenario_folder):
+def plan_cases(scenario_folder, one_probe):
     """A function that plans the models of a folder under a scenario, and says on which machine."""
 
     def plan(folder: Path, scenario: str = "cpu", **changes):
@@ -140,7 +254,7 @@ def fake_llama_bench(tmp_path):
 
 
 @pytest.fixture
-def run_pytest(scenario_folder, tmp_path):
+def run_pytest(scenario_folder, known_limits, tmp_path):
     """A function that runs `pytest bench --benchmark-only` as a user does, in a process of its own."""
 
     def run(*arguments: str, env: dict[str, str] | None = None, only: bool = True):

@@ -15,7 +15,7 @@ def test_the_page_has_programs():
     assert len(PROGRAMS) == 5
 
 
-@pytest.mark.slow
+@pytest.mark.real
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
 def test_a_program_runs_as_it_is_written(hub, quantized, checkpoint, number):
     hub.add("owner/name-GGUF", {"name-Q4_0.gguf": quantized("Q4_0")})

@@ -41,7 +41,7 @@ def bisect(tmp_path, app_scenarios, llama_folder):
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_the_first_slow_commit_is_found_and_a_second_search_measures_nothing(bisect, provider_repository):
     repository = provider_repository(0, 0, 0, SLOW, SLOW)
 
@@ -61,7 +61,7 @@ def test_the_first_slow_commit_is_found_and_a_second_search_measures_nothing(bis
     assert len(list(bisect.results.iterdir())) == runs
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_ends_that_do_not_differ_are_no_search(bisect, provider_repository):
     repository = provider_repository(SLOW, 0, 0)
 
@@ -71,7 +71,7 @@ def test_ends_that_do_not_differ_are_no_search(bisect, provider_repository):
     assert "There is nothing to search: the ends were compared, and the verdict is improvement" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_a_search_goes_on_where_ctrl_c_ended_it(bisect, provider_repository):
     repository = provider_repository(0, SLOW, SLOW)
     ends = ("--good", "main~2", "--bad", "main")

@@ -305,7 +305,7 @@ def large_vocabulary(kit, tokens: int) -> dict:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_a_thousand_links_to_forty_models(kit, tmp_path):
     (tmp_path / "links").mkdir()
     expected = {}

@@ -111,7 +111,7 @@ def copy_of(checkpoint: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(checkpoint, tmp_path / "copy" / checkpoint.name))
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_a_checkpoint_becomes_a_gguf_with_its_tokenizer_and_template(checkpoint, ggufbench, tmp_path):
     out = tmp_path / "out {ftype}"
     out.mkdir()
@@ -132,7 +132,7 @@ def test_a_checkpoint_becomes_a_gguf_with_its_tokenizer_and_template(checkpoint,
     assert "fetching" not in again.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_a_repository_of_the_cache_is_converted_by_its_name(checkpoint, ggufbench, tmp_path):
     commit = "0" * 40
     repository = tmp_path / "hub" / "models--owner--Tiny-Name"
@@ -147,7 +147,7 @@ def test_a_repository_of_the_cache_is_converted_by_its_name(checkpoint, ggufbenc
     assert read_header(tmp_path / "here" / "Tiny-Name-F16.gguf").values["general.name"] == "Tiny Name"
 
 
-@pytest.mark.slow
+@pytest.mark.real
 @pytest.mark.parametrize("named", ["tokenization_evil.Tokenizer", "evil/repo--tokenization_evil.Tokenizer"])
 def test_code_of_a_checkpoint_does_not_run(checkpoint, ggufbench, tmp_path, named):
     source, marker = copy_of(checkpoint, tmp_path), tmp_path / "ran"
@@ -178,7 +178,7 @@ def test_code_of_a_checkpoint_does_not_run(checkpoint, ggufbench, tmp_path, name
     assert not marker.exists() and not (tmp_path / "new.gguf").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_what_the_converter_cannot_do_is_one_sentence(checkpoint, refused, tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -206,7 +206,7 @@ def refused_last(refused, source: Path, target: Path) -> str:
     return refused("convert", source, target)
 
 
-@pytest.mark.slow
+@pytest.mark.real
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_conversion_leaves_no_process_and_no_file(
     checkpoint, ggufbench, started, tmp_path, wait_until, number, code
@@ -229,7 +229,7 @@ def converters_of(pid: int) -> list[psutil.Process]:
     return found if any("convert_hf_to_gguf.py" in " ".join(child.cmdline()) for child in found) else []
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_an_environment_of_its_own_is_made_once(checkpoint, tmp_path, monkeypatch):
     cache = Path(os.environ["GGUFBENCH_CACHE"])
     monkeypatch.setattr(converter_environment, "is_satisfied", lambda _: False)

@@ -28,7 +28,7 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
     return done
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_from_safetensors_to_a_benchmark(checkpoint, tmp_path, run_pytest):
     models = tmp_path / "models"
     models.mkdir()

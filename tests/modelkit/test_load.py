@@ -117,7 +117,7 @@ def test_smallest_and_largest_vocabulary_load(size, make, probe):
     assert facts["texts"] == ["words 🙂"]
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_demo_models_are_made_once_and_load(tmp_path, probe):
     seen: list[str] = []
     paths = make_demo_models(tmp_path, lambda name, done, total: seen.append(name))
@@ -131,7 +131,7 @@ def test_demo_models_are_made_once_and_load(tmp_path, probe):
     assert seen == []
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_large_model_takes_little_memory_to_write(tmp_path, probe):
     path = tmp_path / "large.gguf"
     code = (
@@ -147,7 +147,7 @@ def test_large_model_takes_little_memory_to_write(tmp_path, probe):
     assert facts["layers"] == 22
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_large_model_quantizes(tmp_path, probe):
     path = synthesize(tmp_path / "large.gguf", SynthSpec("llama", 1_100_000_000, "Q4_K_M"))
     assert 600 < path.stat().st_size / 2**20 < 700

@@ -273,7 +273,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(hub, pulled, large):
     assert hub.ranges == [None, f"bytes={PIECE}-"]
 
 
-@pytest.mark.slow  # the library tries five times, a second after the other
+@pytest.mark.real  # the library tries five times, a second after the other
 def test_a_download_that_was_given_up_goes_on_in_the_next_pull(hub, pulled, large, tmp_path):
     hub.files, hub.cuts = {"m-Q8_0.gguf": large}, [PIECE + 1000, *[0] * 20]
     done = pulled()

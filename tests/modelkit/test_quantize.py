@@ -79,7 +79,7 @@ def test_the_command_as_json(make, ggufbench, tmp_path):
     assert found["load_test"]["problem"] is None and found["load_test"]["layers"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_every_type_that_needs_no_imatrix_is_made(make, tmp_path):
     source = make(parameters=1_000_000, quantization="F16", vocabulary=512)
     mixture = make("gpt-oss", quantization="F16")

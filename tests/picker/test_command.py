@@ -97,7 +97,7 @@ def test_the_places_may_be_named(listed, model_folder):
     assert listed(GGUFBENCH_MODELS=str(model_folder)) == named
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_what_was_measured_here_is_shown(listed, run_pytest, hub_cache, tmp_path):
     llama = next(hub_cache.glob("*/snapshots/*/llama-tiny-Q4_0.gguf"))
     done = run_pytest("--models", str(llama), "--scenario", "cpu")

@@ -224,7 +224,7 @@ def test_an_environment_whose_python_is_gone_is_made_again(prepare, told, cache)
     assert len(told) == 1 and not place.is_complete()
 
 
-@pytest.mark.slow
+@pytest.mark.real
 def test_without_a_pip_here_the_environment_brings_its_own(prepare, make_wheel, monkeypatch):
     make_wheel("madeup", "1.0")
     monkeypatch.setattr(environments, "_pip_here_serves_others", lambda: False)

@@ -241,7 +241,7 @@ def pytest_collection_modifyitems(config, items):
     ours = [item for item in items if item.path.parent == Path(__file__).parent]
     for item in ours:
         if "trained_path" in item.fixturenames:
-            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.real)
     unfit = [item for item in ours if item.originalname in NOT_TRUE_HERE]
     if unfit:
         config.hook.pytest_deselected(items=unfit)
