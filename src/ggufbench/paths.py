@@ -1,10 +1,16 @@
-"""The cache folder, and files written in one step."""
+"""The cache folder, and files that are written in one step."""
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
 def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
@@ -14,3 +20,67 @@ def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("ggufbench", appauthor=False)
+
+
+@contextmanager
+def atomic_write(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """Write a file in one step: the body writes the temporary file that it is given.
+
+    The content is on the disk before `path` appears. If the body or the disk fails, or on Ctrl-C, the
+    temporary file is removed and `path` stays as it was. Without `overwrite`, an existing `path` raises
+    FileExistsError. The folder is created if necessary.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_file(path) as temporary:
+        yield temporary
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
+        if overwrite:
+            temporary.replace(path)
+        else:
+            _publish(temporary, path)
+
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[Path]:
+    """A path for a temporary file in the same folder, which is removed afterwards.
+
+    Its name has no suffix that a search for models or records matches, and holds the process id, so that
+    `remove_leftovers` can tell which files nobody writes any more.
+    """
+    temporary = path.with_name(f"{_prefix(path)}{os.getpid()}.{secrets.token_hex(4)}.part")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of `path` whose processes were killed."""
+    import psutil
+
+    pattern = re.compile(rf"{re.escape(_prefix(path))}(\d{{1,9}})\.[0-9a-f]{{8}}\.part")
+    for file in path.parent.iterdir():
+        found = pattern.fullmatch(file.name)
+        if found and not psutil.pid_exists(int(found[1])):
+            file.unlink(missing_ok=True)
+
+
+def _prefix(path: Path) -> str:
+    """The beginning of a temporary name: short, and without characters that llama.cpp's converter expands."""
+    return f".{re.sub(r'[^A-Za-z0-9._-]+', '_', path.name)[:100]}."
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give a finished file its name; unlike a rename, a link fails if the name is taken."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            raise
+        # The file system has no hard links.
+        if path.exists():
+            raise FileExistsError(path) from None
+        temporary.rename(path)

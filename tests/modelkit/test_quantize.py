@@ -250,7 +250,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(make, tmp_path):
     gone = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
     )
-    left = tmp_path / f".new.gguf.{int(gone.stdout)}.part"
+    left = tmp_path / f".new.gguf.{int(gone.stdout)}.0123abcd.part"
     left.write_bytes(b"half")
     quantize(make(quantization="F16"), tmp_path / "new.gguf", "Q8_0")
     assert not left.exists() and (tmp_path / "new.gguf").exists()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -21,7 +19,7 @@ from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import available_memory_bytes
 from ggufbench.machine.fitness import unfit
 from ggufbench.machine.parts import Machine
-from ggufbench.paths import cache_folder
+from ggufbench.paths import atomic_write, cache_folder
 
 _FORMAT: Literal[1] = 1
 _SMALLEST_BUFFER_BYTES = 256 * 2**20
@@ -163,19 +161,11 @@ def _attempt(work: Callable[[], T], problems: list[str]) -> T | None:
 
 
 def _keep(path: Path, limits: MachineLimits) -> MachineLimits:
-    """Write the file in one step; where that fails, the limits say so and are as good for this session."""
-    part = None
+    """Write the file; if that fails, the limits name the problem and stay valid for this session."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False) as file:
-            part = Path(file.name)
-            file.write(limits.model_dump_json(indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with atomic_write(path) as temporary:
+            temporary.write_text(limits.model_dump_json(indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
         problem = f"the limits cannot be kept in {path.parent}: {error.strerror}; set GGUFBENCH_CACHE"
         return limits.model_copy(update={"problems": [*limits.problems, problem]})
     return limits

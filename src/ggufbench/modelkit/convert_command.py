@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufbench.modelkit.converter_environment import Converter, get_converter
-from ggufbench.modelkit.output import check_space, check_target, orderly_end, part, settle
+from ggufbench.modelkit.output import check_space, check_target, orderly_end, write_model
 from ggufbench.modelkit.safetensors import Source, find_source, stage
 from ggufbench.modelkit.spec import ModelError
 from ggufbench.paths import cache_folder
@@ -108,15 +108,11 @@ def _target(out: Path | None, source: Source, kind: str) -> Path:
 def _write(
     source: Source, target: Path, kind: str, converter: Converter, report: Callable[[float], None]
 ) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A name of our own: the converter formats what stands in braces.
-    with part(target.with_name("ggufbench-convert.gguf")) as whole:
+    with write_model(target) as whole:
         with tempfile.TemporaryDirectory(prefix="ggufbench-") as folder:
             _run(source, whole, kind, converter, Path(folder), report)
         if not whole.is_file():
             raise ModelError("llama.cpp's converter ended well and wrote nothing.")
-        settle(whole)
-        whole.replace(target)
 
 
 def _run(  # noqa: PLR0913, PLR0917 (what one run consists of)

@@ -1,9 +1,8 @@
-"""Write a large file whole or not at all: under a temporary name beside it, renamed when it is complete."""
+"""Write a model in one step, after checking that it may be written and fits on the disk."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import threading
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ggufbench.modelkit.spec import ModelError
+from ggufbench.paths import atomic_write, remove_leftovers
 
 
 def check_target(path: Path, overwrite: bool) -> None:
@@ -40,23 +40,12 @@ def check_space(path: Path, needed: int) -> int:
 
 
 @contextmanager
-def part(path: Path, suffix: str = "part") -> Iterator[Path]:
-    """A temporary name beside `path` that no search for models matches; gone afterwards.
-
-    What a killed process left under such a name is removed as well.
-    """
-    _sweep(path, suffix)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{suffix}")
-    try:
+def write_model(path: Path) -> Iterator[Path]:
+    """Like `atomic_write`; also removes what killed processes left of earlier attempts, often gigabytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    with atomic_write(path) as temporary:
         yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def settle(temporary: Path) -> None:
-    """Wait for the disk: a measurement that follows must not share it with our pages."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -74,13 +63,3 @@ def orderly_end() -> Iterator[None]:
 
 def _exit(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
-
-
-def _sweep(path: Path, suffix: str) -> None:
-    import psutil
-
-    left = re.compile(rf"\.{re.escape(path.name)}\.(\d{{1,9}})\.{re.escape(suffix)}")
-    for file in path.parent.iterdir():
-        found = left.fullmatch(file.name)
-        if found and not psutil.pid_exists(int(found[1])):
-            file.unlink(missing_ok=True)

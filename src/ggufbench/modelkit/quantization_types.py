@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ggufbench.discovery import Model, PlaceNotFound, discover
 from ggufbench.modelkit import llama_quantize
-from ggufbench.modelkit.output import check_space, check_target, orderly_end, part, settle
+from ggufbench.modelkit.output import check_space, check_target, orderly_end, write_model
 from ggufbench.modelkit.spec import IMATRIX_TYPES, ModelError
 
 FLOAT_TYPES = ("F32", "F16", "BF16")
@@ -79,8 +79,7 @@ def quantize(  # noqa: PLR0913 (one parameter for each option of the command)
     needed = facts.size_bytes + model.file_size_bytes - model.tensor_bytes + _HEADER_ROOM_BYTES
     free = check_space(target, needed)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with orderly_end(), part(target) as whole:
+        with orderly_end(), write_model(target) as whole:
             llama_quantize.run(
                 model.path,
                 whole,
@@ -89,8 +88,6 @@ def quantize(  # noqa: PLR0913 (one parameter for each option of the command)
                 threads=threads,
                 imatrix=imatrix,
             )
-            settle(whole)
-            whole.replace(target)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelError(

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from ggufbench.modelkit import llama_quantize
 from ggufbench.modelkit.blocks import tensor_bytes, tensor_data, tensor_type
 from ggufbench.modelkit.metadata import add_metadata
-from ggufbench.modelkit.output import check_space, check_target, part, settle
+from ggufbench.modelkit.output import check_space, check_target, write_model
 from ggufbench.modelkit.shapes import Shape, fit_shape, tensors
 from ggufbench.modelkit.spec import DIRECT_TYPES, REQUANTIZED_TYPES, SynthError, SynthSpec
 from ggufbench.modelkit.tokenizer import build_vocabulary, quiet_tokens
+from ggufbench.paths import temporary_file
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -44,12 +45,11 @@ def synthesize(
     report = progress or (lambda done, total: None)
     report(0, needed)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part(path) as whole:
+        with write_model(path) as whole:
             if written == spec.quantization:
                 _write(whole, spec, shape, written, lambda done: report(done, needed))
             else:
-                with part(path, "q8_0.part") as source:
+                with temporary_file(path) as source:
                     _write(source, spec, shape, written, lambda done: report(done, needed))
                     llama_quantize.run(
                         source,
@@ -57,8 +57,6 @@ def synthesize(
                         spec.quantization,
                         lambda share: report(first + int(share * final), needed),
                     )
-            settle(whole)
-            whole.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise SynthError(

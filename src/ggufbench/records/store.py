@@ -16,6 +16,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from ggufbench.paths import atomic_write
 from ggufbench.records.schema import Record
 
 _Document = TypeVar("_Document", bound=BaseModel)
@@ -23,8 +24,6 @@ _Document = TypeVar("_Document", bound=BaseModel)
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,149}")
 RUN_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]+")
 """What new_run_id() makes."""
-
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 MOST_BYTES = 64 * 2**20
 """Of a document; real ones have 0.2 MB, and 5 MB with ten thousand tokens in each sample."""
@@ -76,8 +75,8 @@ def write_document(path: Path, document: BaseModel) -> Path:
     """Write a document once, under a name that is not taken, and return the path. Raises StoreError."""
     try:
         text = document.model_dump_json(indent=1) + "\n"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_once(path, text)
+        with atomic_write(path, overwrite=False) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except FileExistsError:
         raise StoreError(f"{path} exists; a record is never rewritten") from None
     except PydanticSerializationError as error:
@@ -158,31 +157,3 @@ def _shown(key: int | str) -> str:
     """A key of a file that may hold anything: on one line, short, and without what steers a terminal."""
     text = str(key)[:80]
     return text if text.isprintable() else ascii(text)
-
-
-def _write_once(path: Path, text: str) -> None:
-    # Made like any other file, so that the umask decides who may read it.
-    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        with partial.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        _publish(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _publish(partial: Path, path: Path) -> None:
-    """Give the finished file its name; unlike a rename, a link fails where the name is taken."""
-    try:
-        os.link(partial, path)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        if error.errno in _DISK_ERRORS:
-            raise
-        # A file system without hard links.
-        if path.exists():
-            raise FileExistsError(path) from None
-        partial.rename(path)

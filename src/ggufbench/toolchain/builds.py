@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ggufbench.paths import atomic_write
 from ggufbench.processes import alone, end_group
 
 Tell = Callable[[str], None]
@@ -95,9 +96,8 @@ class BuildPlace:
     def end(self, facts: str) -> None:
         """Mark it as complete. `facts` are for people who look into the folder."""
         _remove(self.scratch)
-        part = self._mark.with_suffix(".part")
-        part.write_text(facts + "\n", encoding="utf-8")
-        part.replace(self._mark)
+        with atomic_write(self._mark) as temporary:
+            temporary.write_text(facts + "\n", encoding="utf-8")
 
     def abandon(self) -> None:
         """Remove what this build has made so far; the log stays."""

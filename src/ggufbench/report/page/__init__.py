@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ggufbench.paths import atomic_write
 from ggufbench.records.record_summary import many_objects
 from ggufbench.report.content import Content
 from ggufbench.report.record_selection import MOST_COMPLETE
@@ -19,7 +19,7 @@ from ggufbench.report.record_selection import MOST_COMPLETE
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from ggufbench.report.figures import Drawn
+    from ggufbench.report.figures import Drawn, Figures
 
 GENERATOR = '<meta name="generator" content="ggufbench '
 """By this a report is known again."""
@@ -46,12 +46,11 @@ def write_report(
         _refuse_to_replace(page, picture)
     facts = _facts_line(content)
     try:
-        page.parent.mkdir(parents=True, exist_ok=True)
         with many_objects():
             figures = Figures(content)
-            with _beside(lambda: _replace(picture, lambda path: figures.save_overview(path, facts)), content):
+            with _beside(lambda: _write_picture(picture, figures, facts), content):
                 html = render(content, title, figures.drawn())
-            _replace(page, lambda path: _write_text(path, html))
+            _write_page(page, html)
     except OSError as error:
         raise ReportError(
             f"{page} cannot be written: {error.strerror or error}; free some space or give --out"
@@ -174,16 +173,12 @@ def _beside(work: Callable[[], None], content: Content) -> Iterator[None]:
         work()  # here, where its error reaches the caller
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """The file is complete before it has its name; what was there stays until then."""
-    partial = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _write_page(page: Path, html: str) -> None:
+    with atomic_write(page) as temporary:
+        # A line end of another system would change the script, and its hash would not match any more.
+        temporary.write_text(html, encoding="utf-8", newline="\n")
 
 
-def _write_text(path: Path, text: str) -> None:
-    # A line end of another system would change the script, and its hash would not fit any more.
-    path.write_text(text, encoding="utf-8", newline="\n")
+def _write_picture(picture: Path, figures: Figures, facts: str) -> None:
+    with atomic_write(picture) as temporary:
+        figures.save_overview(temporary, facts)
