@@ -22,6 +22,19 @@ def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
     return user_cache_path("ggufbench", appauthor=False)
 
 
+def folder_from(env: Mapping[str, str], variable: str, home: Path) -> Path | None:
+    """The folder that an environment variable names; None if it is unset or blank."""
+    text = env.get(variable, "").strip()
+    return user_path(text, home) if text else None
+
+
+def user_path(text: str, home: Path) -> Path:
+    """A path as written in a variable or a settings file, where `~` stands for `home`."""
+    if text == "~" or text.startswith(("~/", "~\\")):
+        return home / text[2:]
+    return Path(text)
+
+
 @contextmanager
 def atomic_write(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Write a file in one step: the body writes the temporary file that it is given.

@@ -219,9 +219,9 @@ def _number(path: Path) -> tuple[int, int] | None:
 
 def _link_to(path: Path) -> Path:
     """For a blob of a hub cache the name that the hub gives it; other paths as they are."""
-    if path.parent.name != "blobs" or not path.parent.parent.name.startswith(hub.PREFIX):
+    repository = hub.repository_of(path)
+    if repository is None:
         return path
-    repository = hub.Repository("", path.parent.parent)
     names = (name for snapshot in hub.snapshots(repository) for name in hub.gguf_files(repository, snapshot))
     return next((name for name in names if hub.real_path(name) == path), path)
 

@@ -42,9 +42,8 @@ def checkpoint_folder(config: TransformersModelConfig) -> Path:
         return Path(config.model_path).expanduser()
     cache = hub.hub_cache()
     for repository in hub.named(hub.repositories(cache), config.model)[:1]:
-        stores = (repository.folder / "blobs", repository.cache / "blobs")
         for snapshot in hub.snapshots(repository):
-            if read_checkpoint(snapshot, stores) is not None:
+            if read_checkpoint(snapshot, repository.stores) is not None:
                 return snapshot
     where = printable(portable_path(cache), 300)
     raise CheckpointNotFoundError(

@@ -25,7 +25,7 @@ from pathlib import Path
 from ggufbench.discovery import names
 from ggufbench.discovery.checkpoints import Checkpoint, compatible, read_checkpoint
 from ggufbench.discovery.header import Header, HeaderError
-from ggufbench.discovery.hub import main_revision, real_path
+from ggufbench.discovery.hub import Repository, real_path, repositories, repository_of, snapshots
 from ggufbench.discovery.model import Model, OriginalCheckpoint
 
 _REPOSITORY = re.compile(
@@ -33,7 +33,6 @@ _REPOSITORY = re.compile(
     re.ASCII,
 )
 _GGUF_ENDING = re.compile(r"[-_.]gguf$", re.IGNORECASE)
-_PREFIX = "models--"
 _SNAPSHOTS_TRIED = 8
 
 
@@ -53,7 +52,7 @@ class Originals:
     def __init__(self, caches: Iterable[Path]) -> None:
         """`caches` are hub caches, whether they exist or not, the most important first."""
         self._caches = tuple(dict.fromkeys(caches))
-        self._listings: list[Mapping[str, Path]] | None = None
+        self._listings: list[Mapping[str, Repository]] | None = None
         self._checkpoints: dict[tuple[Path, tuple[Path, ...] | None], Checkpoint | None] = {}
         self._revisions: dict[Path, list[_CheckpointPlace]] = {}
 
@@ -62,7 +61,9 @@ class Originals:
 
         `link` is the path by which the model was found: in a cache, the model's own path is that of a blob.
         """
-        repository = model.repository or _repository_of(_hub_folder(link))
+        repository = model.repository
+        if repository is None and (hub := repository_of(link)):
+            repository = names.clean_repository(hub.name)
         for place in self._places(header, link, model.path, repository):
             found = self._read(place)
             if found and _fits(found, header, model):
@@ -80,15 +81,12 @@ class Originals:
     def _in_caches(self, name: str) -> Iterator[_CheckpointPlace]:
         """The revisions of a repository in every cache."""
         if self._listings is None:
-            self._listings = [_listing(cache) for cache in self._caches]
-        key = (_PREFIX + name.replace("/", "--")).casefold()
+            self._listings = [_by_name(cache) for cache in self._caches]
         for listing in self._listings:
-            repository = listing.get(key)
-            if repository is None:
-                continue
-            if repository not in self._revisions:
-                self._revisions[repository] = _revisions(repository)
-            yield from self._revisions[repository]
+            if repository := listing.get(name.casefold()):
+                if repository.folder not in self._revisions:
+                    self._revisions[repository.folder] = _revisions(repository)
+                yield from self._revisions[repository.folder]
 
     def _read(self, place: _CheckpointPlace) -> Checkpoint | None:
         key = (place.folder, place.stores)
@@ -102,32 +100,26 @@ def hub_caches(places: Iterable[Path]) -> Iterator[Path]:
     for place in places:
         # Unlike the method of Path, this leaves the name of an unknown user as it is.
         folder = Path(os.path.expanduser(place))  # noqa: PTH111
-        if _listing(folder):
+        if repositories(folder, moved=True):
             yield folder
 
 
-def _listing(cache: Path) -> Mapping[str, Path]:
-    """The repositories in a cache by the names of their folders in lower case.
+def _by_name(cache: Path) -> Mapping[str, Repository]:
+    """The repositories of a cache by their names in lower case.
 
-    The hub does not tell capitals from small letters, and the converter writes names with other ones.
+    The hub does not distinguish capitals from small letters, and the converter writes names with other ones.
     """
-    found: dict[str, Path] = {}
-    for name in sorted(name for name in _names_in(cache) if name.startswith(_PREFIX)):
-        found.setdefault(name.casefold(), cache / name)
+    found: dict[str, Repository] = {}
+    for repository in repositories(cache, moved=True):
+        found.setdefault(repository.name.casefold(), repository)
     return found
 
 
-def _revisions(repository: Path) -> list[_CheckpointPlace]:
-    """The revisions of a repository in a cache: the one that `main` names, then the latest ones."""
-    resolved, stores = real_path(repository), _stores(repository)
-    if resolved is None or stores is None:
-        return []
-    folder, main = resolved / "snapshots", main_revision(resolved)
-    found = sorted(_names_in(folder), key=lambda name: (name != main, -_changed(folder / name), name))
+def _revisions(repository: Repository) -> list[_CheckpointPlace]:
+    """The revision that `main` names, then the latest ones."""
     return [
-        _CheckpointPlace(folder / name, stores, _repository_of(repository))
-        for name in found[:_SNAPSHOTS_TRIED]
-        if real_path(folder / name) == folder / name  # no link: it could lead out of the repository
+        _CheckpointPlace(snapshot, repository.stores, repository.name)
+        for snapshot in snapshots(repository)[:_SNAPSHOTS_TRIED]
     ]
 
 
@@ -136,47 +128,11 @@ def _place(folder: Path, repository: str | None) -> Iterator[_CheckpointPlace]:
     resolved = real_path(folder)
     if resolved is None:
         return
-    hub = _hub_folder(folder) or _hub_folder(resolved)
+    hub = repository_of(folder) or repository_of(resolved)
     if hub is None:
         yield _CheckpointPlace(resolved, None, repository)
-        return
-    base = real_path(hub)
-    if base and resolved.is_relative_to(base):
-        yield _CheckpointPlace(resolved, _stores(hub), repository)
-
-
-def _stores(repository: Path) -> tuple[Path, ...] | None:
-    """Where the links of a hub cache lead: to the blobs of the repository, or to those that all share."""
-    # A user may have moved a repository to another disk and left a link to it.
-    resolved, cache = real_path(repository), real_path(repository.parent)
-    return (resolved / "blobs", cache / "blobs") if resolved and cache else None
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except (OSError, ValueError):
-        return 0.0
-
-
-def _names_in(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries]
-    except (OSError, ValueError):
-        return []
-
-
-def _hub_folder(path: Path) -> Path | None:
-    """The repository's folder in a hub cache that `path` lies in the snapshots of."""
-    for folder in path.parents:
-        if folder.name == "snapshots" and folder.parent.name.startswith(_PREFIX):
-            return folder.parent
-    return None
-
-
-def _repository_of(hub: Path | None) -> str | None:
-    return names.clean_repository(hub.name.removeprefix(_PREFIX).replace("--", "/")) if hub else None
+    elif resolved.is_relative_to(hub.folder):
+        yield _CheckpointPlace(resolved, hub.stores, repository)
 
 
 def _candidates(header: Header, repository: str | None) -> Iterator[str]:

@@ -71,7 +71,7 @@ class Checkpoint:
     files: tuple[Path, ...]
     """Its safetensors files, as the folder names them."""
     file_size_bytes: int
-    """Over all of them."""
+    """The size of all of them."""
     model_types: tuple[str, ...]
     """What the configuration says that it is, and that its language part is; none where it says nothing."""
     width: int
@@ -148,7 +148,7 @@ def _weight_names(folder: Path, stores: Sequence[Path] | None) -> list[str]:
 
 
 def _weight_bytes(path: Path, stores: Sequence[Path] | None) -> int:
-    """The size of a safetensors file. ValueError for what is none, such as a pointer of git-lfs."""
+    """The size of a safetensors file. ValueError for anything else, such as a pointer of git-lfs."""
     descriptor, size = _open(path, stores)
     with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 (a descriptor, not a path)
         start = file.read(9)

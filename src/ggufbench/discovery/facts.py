@@ -103,7 +103,7 @@ class _HeaderShape:
 
 
 def describe(files: Files, found: Provenance) -> Model:
-    """The facts of a model. Raises RefusedError or HeaderError where the headers tell that it is none."""
+    """The facts of a model. Raises RefusedError or HeaderError if the headers are not those of a model."""
     header, tensors = files.headers[0], files.tensors
     shape = _shape(header, classify.architecture_of(header))
     classify.refuse_without_trunk(tensors, shape.trunk)

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ggufbench.discovery.header import HeaderError, open_regular
-from ggufbench.discovery.sources import default_roots
+from ggufbench.paths import folder_from
 
 PREFIX = "models--"
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
 _NAME = re.compile(rf"(?:{_PART}/)?{_PART}")
 _REFERENCE_BYTES = 256
 _FOLDERS_DEEP = 4
-"""Of a snapshot; publishers put each quantization into a folder of its own, and none deeper."""
+"""Levels of folders in a snapshot; publishers use one, a folder for each quantization."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +31,33 @@ class Repository:
     """`owner/name`, as its folder writes it; a few old ones have no owner."""
     folder: Path
     """Every link resolved."""
+    cache: Path
+    """The cache that lists it, every link resolved."""
 
     @property
-    def cache(self) -> Path:
-        """The cache it lies in, every link resolved."""
-        return self.folder.parent
+    def stores(self) -> tuple[Path, Path]:
+        """Where the links of its snapshots may lead: to its own blobs, or to those that all share."""
+        return self.folder / "blobs", self.cache / "blobs"
 
 
-def hub_cache(env: Mapping[str, str] = os.environ) -> Path:
-    """Where the hub's library keeps its downloads, whether it exists or not."""
-    roots = default_roots(env, sys.platform, Path.home())
-    return next(root.path for root in roots if root.source == "huggingface")
+def hub_cache(env: Mapping[str, str] = os.environ, home: Path | None = None) -> Path:
+    """Where huggingface_hub keeps its downloads, whether it exists or not."""
+    home = home or Path.home()
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if path := folder_from(env, variable, home):
+            return path
+    cache = folder_from(env, "XDG_CACHE_HOME", home) or home / ".cache"
+    return (folder_from(env, "HF_HOME", home) or cache / "huggingface") / "hub"
+
+
+def folder_name(repository: str) -> str:
+    """The name of a repository's folder in a cache."""
+    return PREFIX + repository.replace("/", "--")
+
+
+def is_repository_folder(name: str) -> bool:
+    """Whether a folder of a cache holds a repository, of whichever kind."""
+    return name.startswith((PREFIX, "datasets--", "spaces--"))
 
 
 def is_repository_name(text: str) -> bool:
@@ -50,17 +65,34 @@ def is_repository_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None and "--" not in text and ".." not in text
 
 
-def repositories(cache: Path) -> list[Repository]:
-    """Every repository of models in the cache, by name; none where it is missing or unreadable."""
+def repositories(cache: Path, *, moved: bool = False) -> list[Repository]:
+    """Every repository of models in the cache, by name; empty if it is missing or unreadable.
+
+    With `moved`, also those that are links, because the user has moved them to another disk.
+    """
     base = real_path(cache)
     if base is None:
         return []
     found = []
     for entry in _entries(base):
         name = entry.name.removeprefix(PREFIX).replace("--", "/", 1)
-        if entry.name.startswith(PREFIX) and is_repository_name(name) and _is_real_folder(entry):
-            found.append(Repository(name, base / entry.name))
+        if not (entry.name.startswith(PREFIX) and is_repository_name(name)):
+            continue
+        folder = base / entry.name
+        target = folder if _is_real_folder(entry) else real_path(folder) if moved else None
+        if target is not None:
+            found.append(Repository(name, target, base))
     return found
+
+
+def repository_of(path: Path) -> Repository | None:
+    """The repository that a file of a snapshot, or a blob, belongs to; None outside of every cache."""
+    for folder in path.parents:
+        if folder.name in ("snapshots", "blobs") and folder.parent.name.startswith(PREFIX):
+            own, cache = real_path(folder.parent), real_path(folder.parent.parent)
+            name = folder.parent.name.removeprefix(PREFIX).replace("--", "/")
+            return Repository(name, own, cache) if own and cache else None
+    return None
 
 
 def named(found: list[Repository], name: str) -> list[Repository]:

@@ -43,7 +43,7 @@ class OriginalCheckpoint:
     files: tuple[Path, ...]
     """Its safetensors files."""
     file_size_bytes: int
-    """Over all of them."""
+    """The size of all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Model:
     """The name users know (`Q4_K_M`, `IQ4_NL`, `MXFP4`), from `general.file_type` and the tensor types."""
     parameters: int
     file_size_bytes: int
-    """Over all shards."""
+    """The size of all shards."""
     tensor_bytes: int
     decode_bytes_per_token: int
     """Weight bytes that decoding one token reads: all of a dense model, the used experts of a mixture."""

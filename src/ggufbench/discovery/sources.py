@@ -6,11 +6,13 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ggufbench.discovery import names
+from ggufbench.discovery.hub import hub_cache, is_repository_folder
+from ggufbench.paths import folder_from, user_path
 
 _JSON_CAP = 1 << 20
 _MODEL_LAYER = "application/vnd.ollama.image.model"
@@ -51,9 +53,9 @@ def default_roots(env: Mapping[str, str], platform: str, home: Path) -> tuple[Ro
     `platform` is that of `sys.platform`. Besides its arguments this looks only at small files under `home` in
     which LM Studio and Jan note that their models lie elsewhere.
     """
-    cache = _folder(env, "XDG_CACHE_HOME", home) or home / ".cache"
+    cache = folder_from(env, "XDG_CACHE_HOME", home) or home / ".cache"
     roots = [
-        Root("huggingface", _huggingface(env, home, cache)),
+        Root("huggingface", hub_cache(env, home)),
         *(Root("lmstudio", path) for path in _lmstudio(home)),
         *(Root("ollama", path) for path in _ollama(env, platform, home)),
         Root("llama.cpp", _llamacpp(env, platform, home, cache)),
@@ -63,39 +65,20 @@ def default_roots(env: Mapping[str, str], platform: str, home: Path) -> tuple[Ro
     return tuple(dict.fromkeys(roots))
 
 
-def _folder(env: Mapping[str, str], variable: str, home: Path) -> Path | None:
-    text = env.get(variable, "").strip()
-    return _path(text, home) if text else None
-
-
-def _path(text: str, home: Path) -> Path:
-    """A path as written in a variable or a settings file, where `~` stands for `home`."""
-    if text == "~" or text.startswith(("~/", "~\\")):
-        return home / text[2:]
-    return Path(text)
-
-
-def _huggingface(env: Mapping[str, str], home: Path, cache: Path) -> Path:
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if path := _folder(env, variable, home):
-            return path
-    return (_folder(env, "HF_HOME", home) or cache / "huggingface") / "hub"
-
-
 def _lmstudio(home: Path) -> Iterator[Path]:
     bases = [home / ".lmstudio", home / ".cache" / "lm-studio"]
     pointer = _read_text(home / ".lmstudio-home-pointer").strip()
     if pointer and "\n" not in pointer:
-        bases.insert(0, _path(pointer, home))
+        bases.insert(0, user_path(pointer, home))
     for base in bases:
         chosen = _read_object(base / "settings.json").get("downloadsFolder")
         if isinstance(chosen, str) and chosen:
-            yield _path(chosen, home)
+            yield user_path(chosen, home)
         yield base / "models"
 
 
 def _ollama(env: Mapping[str, str], platform: str, home: Path) -> Iterator[Path]:
-    yield _folder(env, "OLLAMA_MODELS", home) or home / ".ollama" / "models"
+    yield folder_from(env, "OLLAMA_MODELS", home) or home / ".ollama" / "models"
     if platform.startswith("linux"):
         # As a system service: of the official installer, of distributions' packages, and as a snap.
         yield Path("/usr/share/ollama/.ollama/models")
@@ -106,7 +89,7 @@ def _ollama(env: Mapping[str, str], platform: str, home: Path) -> Iterator[Path]
 
 
 def _llamacpp(env: Mapping[str, str], platform: str, home: Path, cache: Path) -> Path:
-    if path := _folder(env, "LLAMA_CACHE", home):
+    if path := folder_from(env, "LLAMA_CACHE", home):
         return path
     if platform == "darwin":
         return home / "Library" / "Caches" / "llama.cpp"
@@ -116,7 +99,7 @@ def _llamacpp(env: Mapping[str, str], platform: str, home: Path, cache: Path) ->
 
 
 def _local_data(env: Mapping[str, str], home: Path) -> Path:
-    return _folder(env, "LOCALAPPDATA", home) or home / "AppData" / "Local"
+    return folder_from(env, "LOCALAPPDATA", home) or home / "AppData" / "Local"
 
 
 def _application_data(env: Mapping[str, str], platform: str, home: Path) -> Sequence[Path]:
@@ -124,10 +107,10 @@ def _application_data(env: Mapping[str, str], platform: str, home: Path) -> Sequ
     if platform == "darwin":
         return (home / "Library" / "Application Support",)
     if platform == "win32":
-        return (_folder(env, "APPDATA", home) or home / "AppData" / "Roaming",)
+        return (folder_from(env, "APPDATA", home) or home / "AppData" / "Roaming",)
     return (
-        _folder(env, "XDG_DATA_HOME", home) or home / ".local" / "share",
-        _folder(env, "XDG_CONFIG_HOME", home) or home / ".config",
+        folder_from(env, "XDG_DATA_HOME", home) or home / ".local" / "share",
+        folder_from(env, "XDG_CONFIG_HOME", home) or home / ".config",
     )
 
 
@@ -136,7 +119,7 @@ def _jan(env: Mapping[str, str], platform: str, home: Path) -> Iterator[Path]:
         bases = [base / "Jan" / "data"]
         chosen = _read_object(base / "Jan" / "settings.json").get("data_folder")
         if isinstance(chosen, str) and chosen:
-            bases.insert(0, _path(chosen, home))
+            bases.insert(0, user_path(chosen, home))
         for data in bases:
             yield data / "llamacpp" / "models"
             yield data / "models"
@@ -206,32 +189,13 @@ def _is_folder(path: Path) -> bool:
 
 
 def _scan_huggingface(root: Root) -> Iterator[Candidate]:
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
-    scanned: set[Path] = set()
-    try:
-        repositories = scan_cache_dir(root.path).repos
-    except (CacheNotFound, OSError, ValueError):
-        repositories = frozenset()
-    for repository in sorted(repositories, key=lambda r: str(r.repo_path)):
-        scanned.add(repository.repo_path.resolve())
-        files = {file.file_path for revision in repository.revisions for file in revision.files}
-        for path in sorted(files):
-            if path.name.lower().endswith(_SUFFIX):
-                yield Candidate(path, root.source, repository=names.clean_repository(repository.repo_id))
-    yield from _scan_corrupted(root, scanned)
-
-
-def _scan_corrupted(root: Root, scanned: set[Path]) -> Iterator[Candidate]:
-    """Models of repositories that the library refuses to list: a stale reference must not hide the files."""
+    """The models in every snapshot, also of repositories that `scan_cache_dir` calls corrupted."""
     for entry in _entries(root.path):
-        path = Path(entry.path)
-        if not entry.name.startswith("models--") or not _is_folder(path) or path.resolve() in scanned:
-            continue
-        repository = names.clean_repository(entry.name.removeprefix("models--").replace("--", "/"))
-        for found in _walk(Root(root.source, path / "snapshots")):
-            yield Candidate(found.path, root.source, repository=repository, refusal=found.refusal)
+        if is_repository_folder(entry.name):
+            repository = names.clean_repository(entry.name.partition("--")[2].replace("--", "/"))
+            found = _walk(Root(root.source, Path(entry.path) / "snapshots"))
+            for candidate in sorted(found, key=lambda one: one.path):
+                yield replace(candidate, repository=repository)
 
 
 def _scan_ollama(folder: Path) -> Iterator[Candidate]:

@@ -37,7 +37,7 @@ class Source:
     name: str
     """What the model is called: the repository's name, or the folder's."""
     stored_dtype: str
-    """Of its first matrix, as safetensors writes it: `BF16`."""
+    """The type of its first matrix, as safetensors writes it: `BF16`."""
     sees: bool
     """Whether it has a part for pictures or sound beside the language model."""
 
@@ -81,8 +81,7 @@ def _in_cache(text: str) -> Source:
     revisions = hub.snapshots(found[0])
     if not revisions:
         raise ModelError(f"{text} in {cache} has no files; fetch it again with `hf download {text}`.")
-    stores = (found[0].folder / "blobs", found[0].cache / "blobs")
-    return _read(revisions[0], stores, clean(found[0].name.rpartition("/")[2]), text)
+    return _read(revisions[0], found[0].stores, clean(found[0].name.rpartition("/")[2]), text)
 
 
 def _read(folder: Path, stores: Sequence[Path] | None, name: str, asked: str) -> Source:
@@ -112,7 +111,7 @@ def _why_not(folder: Path) -> str:
 
 
 def _stored_dtype(checkpoint: Checkpoint) -> str:
-    """Of the first matrix in the order of the names, as the converter's own guess is."""
+    """The type of the first matrix in the order of the names, which the converter also takes."""
     with checkpoint.files[0].open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     for name in sorted(header):
