@@ -1,8 +1,7 @@
-"""`ggufbench pull`: a GGUF from the hub into the Hugging Face cache, where every program finds it.
+"""`ggufbench pull`: download a GGUF from the hub into the Hugging Face cache, where every program finds it.
 
-The hub's library downloads into a file that it throws away when it is interrupted. Here a part that was
-fetched is kept beside the blob, under its hash, and the next pull goes on from there; the library then links
-the blob.
+`hf_hub_download` discards what it has when it is interrupted. Here an incomplete download is kept beside the
+blob, under its hash, and the next pull resumes it; `hf_hub_download` then only links the complete blob.
 """
 
 from __future__ import annotations
@@ -17,11 +16,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
+from ggufbench.discovery.hub import folder_name
 from ggufbench.modelkit.hub_files import Offer, RemoteFile, choose, gigabytes, offers
 from ggufbench.modelkit.output import orderly_end
 from ggufbench.modelkit.spec import ModelError
 from ggufbench.processes import alone
+
+if TYPE_CHECKING:
+    from huggingface_hub.utils import tqdm
 
 Tell = Callable[[str], None]
 
@@ -29,7 +33,13 @@ _REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{64}")
 _ROOM_BYTES = 64 << 20
 _MOST_BY_HTTP_BYTES = 50_000_000_000
-"""The hub serves larger files only through its own protocol, in which the library cannot go on later."""
+"""The hub serves larger files only through its own protocol, in which no download can be resumed."""
+_PIECE_BYTES = 1 << 20
+_RETRIES = 5
+"""Connections in a row that may break without a new byte."""
+_RETRY_SECONDS = 1.0
+_PARTIAL_CONTENT = 206
+_NAME_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +53,9 @@ class Pulled:
     """The commit."""
     quantization: str | None
     file_size_bytes: int
-    """Over all shards."""
+    """The size of all shards."""
     fetched_bytes: int
-    """Of these, what was downloaded now; the rest was there."""
+    """The part of them that was downloaded now."""
     seconds: float
 
 
@@ -58,7 +68,7 @@ def pull(
 ) -> Pulled:
     """Download a model of `owner/name`. Raises `ModelError`.
 
-    An interrupted download is gone on with by the next call. `cache` is the hub cache; None is the usual one.
+    The next call resumes an interrupted download. `cache` is the hub cache; None is the usual one.
     """
     if not _REPOSITORY.fullmatch(repository):
         raise ModelError(f"{repository!r} is no repository; write owner/name, as in the hub's address.")
@@ -103,7 +113,7 @@ class _Hub:
         """The path of the file in the cache, downloaded where it is not there."""
         from huggingface_hub import hf_hub_download
 
-        if _can_go_on(file) and not self._blob(file).exists():
+        if _can_resume(file) and not self._blob(file).exists():
             self._download(file, tell)
         # Links the blob, and notes which commit the revision is; or downloads what is small or very large.
         return Path(
@@ -126,32 +136,61 @@ class _Hub:
         lock.unlink(missing_ok=True)
 
     def _append(self, file: RemoteFile, part: Path) -> None:
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.file_download import http_get
-        from huggingface_hub.utils._headers import build_hf_headers
+        """Add to `part` what it lacks of the file, over several connections if they break."""
+        from huggingface_hub.utils import tqdm
 
         with part.open("ab") as target:
-            have = target.tell()
-            if have > file.size_bytes:
-                target.truncate(0)
-                have = 0
-            http_get(
-                hf_hub_url(self.repository, file.name, revision=self.commit),
-                target,
-                resume_size=have,
-                headers=build_hf_headers(),
-                expected_size=file.size_bytes,
-                displayed_filename=file.name.rpartition("/")[2],
+            if target.tell() > file.size_bytes:
+                _empty(target)
+            progress = tqdm(  # type: ignore[no-untyped-call]
+                total=file.size_bytes,
+                initial=target.tell(),
+                unit="B",
+                unit_scale=True,
+                desc=file.name.rpartition("/")[2][-_NAME_SHOWN:],
             )
+            failures = 0
+            with progress:
+                while (have := target.tell()) < file.size_bytes:
+                    try:
+                        self._receive(file, target, progress)
+                    except Exception as error:
+                        failures = 0 if target.tell() > have else failures + 1
+                        if failures > _RETRIES or not _is_broken_connection(error):
+                            raise
+                        time.sleep(_RETRY_SECONDS)
+
+    def _receive(self, file: RemoteFile, target: BinaryIO, progress: tqdm) -> None:
+        """Request what `target` lacks. What arrived before an error is kept."""
+        from huggingface_hub import constants, hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
+
+        have = target.tell()
+        # Without compression, which would make a server ignore the range.
+        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+        request = http_stream_backoff(
+            "GET",
+            hf_hub_url(self.repository, file.name, revision=self.commit),
+            headers={**headers, "Range": f"bytes={have}-"} if have else headers,
+            timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+            retry_on_exceptions=(),  # it cannot repeat a body that has begun
+        )
+        with request as response:
+            hf_raise_for_status(response)
+            if response.status_code != _PARTIAL_CONTENT:
+                progress.update(-have)
+                _empty(target)
+            for piece in response.iter_bytes(_PIECE_BYTES):
+                target.write(piece)
+                progress.update(len(piece))
+        if target.tell() < file.size_bytes:
+            raise ConnectionError("the answer ended early")
 
     def _blob(self, file: RemoteFile) -> Path:
-        from huggingface_hub.file_download import repo_folder_name
-
-        name = repo_folder_name(repo_id=self.repository, repo_type="model")
-        return self.cache / name / "blobs" / (file.sha256 or "none")
+        return self.cache / folder_name(self.repository) / "blobs" / (file.sha256 or "none")
 
     def _present(self, file: RemoteFile) -> int:
-        if not _can_go_on(file):
+        if not _can_resume(file):
             return 0
         blob = self._blob(file)
         if blob.exists():
@@ -160,7 +199,12 @@ class _Hub:
         return min(part.stat().st_size, file.size_bytes) if part.exists() else 0
 
 
-def _can_go_on(file: RemoteFile) -> bool:
+def _empty(target: BinaryIO) -> None:
+    target.seek(0)
+    target.truncate()
+
+
+def _can_resume(file: RemoteFile) -> bool:
     return file.sha256 is not None and file.size_bytes <= _MOST_BY_HTTP_BYTES
 
 
@@ -181,7 +225,7 @@ def _listed(repository: str, revision: str | None) -> tuple[str, list[Offer]]:
 
 def _cache_folder(given: Path | None) -> Path:
     from huggingface_hub import constants
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars
 
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -236,8 +280,13 @@ def _sentence(error: Exception, repository: str, revision: str | None, env: Mapp
         return f"The hub answers {error.response.status_code} for {repository}; try again later."
     if isinstance(error, OSError) and error.strerror:
         return f"{repository} cannot be stored: {error.strerror}; name another cache with --cache."
-    # By name: the library under the hub's has changed, and they share none of their classes.
-    if {"TransportError", "OSError"} & {kind.__name__ for kind in type(error).__mro__}:
+    if isinstance(error, OSError) or _is_broken_connection(error):
         where = "at HF_ENDPOINT" if env.get("HF_ENDPOINT") else "from here"
         return f"The hub cannot be reached {where}, or the connection broke; pull again to go on from there."
     return f"{repository} cannot be fetched: {type(error).__name__} in the hub's library."
+
+
+def _is_broken_connection(error: Exception) -> bool:
+    """Whether another attempt may succeed."""
+    # By name: the HTTP library of huggingface_hub is httpx or, since 2.0, httpx2, which share no classes.
+    return isinstance(error, ConnectionError) or "TransportError" in {c.__name__ for c in type(error).__mro__}
