@@ -92,6 +92,7 @@ class FakeHub:
     over: threading.Event = field(default_factory=threading.Event)
     refuse: tuple[int, str] | None = None
     """Status and error code of every answer."""
+    ignores_ranges: bool = False
     spoil: bool = False
     """Send other bytes than promised."""
     ranges: list[str | None] = field(default_factory=list)
@@ -162,6 +163,7 @@ class Handler(BaseHTTPRequestHandler):
         data = bytes(len(whole)) if self.hub.spoil else whole
         asked = self.headers.get("Range")
         self.hub.ranges.append(asked)
+        asked = None if self.hub.ignores_ranges else asked
         start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked else 0
         self.send_response(206 if asked else 200)
         if asked:
@@ -273,7 +275,14 @@ def test_a_cut_connection_is_taken_up_where_it_broke(hub, pulled, large):
     assert hub.ranges == [None, f"bytes={PIECE}-"]
 
 
-@pytest.mark.real  # the library tries five times, a second after the other
+def test_a_server_that_ignores_ranges_sends_the_whole_file_again(hub, pulled, large, tmp_path):
+    hub.files, hub.cuts, hub.ignores_ranges = {"m-Q8_0.gguf": large}, [PIECE + 1000], True
+    assert pulled().returncode == 0
+    assert hub.ranges == [None, f"bytes={PIECE}-"]
+    assert [path.stat().st_size for path in blobs(tmp_path)] == [len(large)]
+
+
+@pytest.mark.real  # five retries, a second apart
 def test_a_download_that_was_given_up_goes_on_in_the_next_pull(hub, pulled, large, tmp_path):
     hub.files, hub.cuts = {"m-Q8_0.gguf": large}, [PIECE + 1000, *[0] * 20]
     done = pulled()

@@ -41,7 +41,7 @@ class Converted:
     path: Path
     type: str
     source: str
-    """As the user named it."""
+    """The source as the user named it."""
     source_bytes: int
     file_size_bytes: int
     converter: str
@@ -76,17 +76,15 @@ def convert(  # noqa: PLR0913 (one parameter for each option of the command)
     target = _target(out, source, chosen)
     check_target(target, overwrite)
     needed = source.estimated_bytes(chosen)
-    free = check_space(target, needed)
+    check_space(target, needed)
     started = time.monotonic()
     with orderly_end():
         converter = get_converter(cache_folder(env), tell, env)
-        try:
-            _write(source, target, chosen, converter, lambda share: progress(share, needed))
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ModelError(
-                f"Cannot write {target} (about {needed} bytes needed, {free} were free): {reason}."
-            ) from error
+        with write_model(target, needed) as whole:
+            with tempfile.TemporaryDirectory(prefix="ggufbench-") as folder:
+                _run(source, whole, chosen, converter, Path(folder), lambda share: progress(share, needed))
+            if not whole.is_file():
+                raise ModelError("llama.cpp's converter ended well and wrote nothing.")
     return Converted(
         path=target,
         type=chosen.upper(),
@@ -103,16 +101,6 @@ def _target(out: Path | None, source: Source, kind: str) -> Path:
     if out is not None and not out.is_dir():
         return out
     return (out or Path()) / f"{source.name}-{kind.upper()}.gguf"
-
-
-def _write(
-    source: Source, target: Path, kind: str, converter: Converter, report: Callable[[float], None]
-) -> None:
-    with write_model(target) as whole:
-        with tempfile.TemporaryDirectory(prefix="ggufbench-") as folder:
-            _run(source, whole, kind, converter, Path(folder), report)
-        if not whole.is_file():
-            raise ModelError("llama.cpp's converter ended well and wrote nothing.")
 
 
 def _run(  # noqa: PLR0913, PLR0917 (what one run consists of)
@@ -138,7 +126,7 @@ def _run(  # noqa: PLR0913, PLR0917 (what one run consists of)
 
 
 def _variables(folder: Path, env: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Of the converter's process: no network, no cache with others' code, no token."""
+    """The converter's environment variables: no network, no cache with others' code, no token."""
     kept = {key: env[key] for key in _KEPT_VARIABLES if key in env}
     own = dict.fromkeys(("HOME", "HF_HOME", "HF_MODULES_CACHE", "TMPDIR", "XDG_CACHE_HOME"), str(folder))
     offline = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"), "1")
@@ -147,7 +135,7 @@ def _variables(folder: Path, env: Mapping[str, str] = os.environ) -> dict[str, s
 
 @contextmanager
 def _watched(log: Path, report: Callable[[float], None]) -> Iterator[None]:
-    """Meanwhile the share that the log tells is reported, by a thread that ends with it."""
+    """Report the share that the log names, from a thread that ends with the body."""
     ended = threading.Event()
 
     def watch() -> None:

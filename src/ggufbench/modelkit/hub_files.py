@@ -37,11 +37,11 @@ class Offer:
 
     @property
     def size_bytes(self) -> int:
-        """Over all files."""
+        """The size of all files."""
         return sum(file.size_bytes for file in self.files)
 
     def described(self) -> str:
-        """For people: `Q4_K_M (4.7 GB)`."""
+        """Quantization and size for people: `Q4_K_M (4.7 GB)`."""
         return f"{self.quantization or self.title} ({gigabytes(self.size_bytes)})"
 
 
@@ -53,8 +53,8 @@ def gigabytes(size: int) -> str:
 def offers(files: Iterable[RemoteFile]) -> list[Offer]:
     """The models among the files, the one that is taken when nothing is said first.
 
-    A file whose name could lead out of a folder, or steer a terminal, is none; nor is what only goes beside a
-    model: an mmproj, an adapter, an importance matrix.
+    Files whose names could lead out of a folder or hold control characters are left out, and so is what only
+    accompanies a model: an mmproj, an adapter, an importance matrix.
     """
     groups: dict[tuple[str, int], dict[int, RemoteFile]] = {}
     for file in files:

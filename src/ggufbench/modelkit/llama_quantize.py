@@ -20,7 +20,7 @@ class SourceFacts:
 
     tensors: int
     size_bytes: int
-    """Of all tensors in the new types."""
+    """The size of all tensors in the new types."""
     fallbacks: int
     """Tensors that have another type than asked, because its blocks do not divide their rows."""
     needs_imatrix: bool

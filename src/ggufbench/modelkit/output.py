@@ -40,17 +40,27 @@ def check_space(path: Path, needed: int) -> int:
 
 
 @contextmanager
-def write_model(path: Path) -> Iterator[Path]:
-    """Like `atomic_write`; also removes what killed processes left of earlier attempts, often gigabytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
-    with atomic_write(path) as temporary:
-        yield temporary
+def write_model(path: Path, needed: int) -> Iterator[Path]:
+    """Like `atomic_write`, for a model of about `needed` bytes. Raises `ModelError` if the disk refuses it.
+
+    Also removes what killed processes left of earlier attempts, often gigabytes.
+    """
+    free = check_space(path, needed)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
+        with atomic_write(path) as temporary:
+            yield temporary
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ModelError(
+            f"Cannot write {path} ({needed} bytes needed, {free} were free): {reason}."
+        ) from error
 
 
 @contextmanager
 def orderly_end() -> Iterator[None]:
-    """Meanwhile SIGTERM unwinds like Ctrl-C does, so that temporary files are removed; exit code 143."""
+    """Let SIGTERM unwind like Ctrl-C, so that temporary files are removed; exit code 143."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

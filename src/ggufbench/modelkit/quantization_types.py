@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ggufbench.discovery import Model, PlaceNotFound, discover
 from ggufbench.modelkit import llama_quantize
-from ggufbench.modelkit.output import check_space, check_target, orderly_end, write_model
+from ggufbench.modelkit.output import check_target, orderly_end, write_model
 from ggufbench.modelkit.spec import IMATRIX_TYPES, ModelError
 
 FLOAT_TYPES = ("F32", "F16", "BF16")
@@ -77,22 +77,15 @@ def quantize(  # noqa: PLR0913 (one parameter for each option of the command)
     if facts.needs_imatrix and imatrix is None:
         raise ModelError(f"{name} of this model needs an importance matrix; give one with --imatrix.")
     needed = facts.size_bytes + model.file_size_bytes - model.tensor_bytes + _HEADER_ROOM_BYTES
-    free = check_space(target, needed)
-    try:
-        with orderly_end(), write_model(target) as whole:
-            llama_quantize.run(
-                model.path,
-                whole,
-                name,
-                lambda share: progress(share, facts.size_bytes),
-                threads=threads,
-                imatrix=imatrix,
-            )
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ModelError(
-            f"Cannot write {target} ({needed} bytes needed, {free} were free): {reason}."
-        ) from error
+    with orderly_end(), write_model(target, needed) as whole:
+        llama_quantize.run(
+            model.path,
+            whole,
+            name,
+            lambda share: progress(share, facts.size_bytes),
+            threads=threads,
+            imatrix=imatrix,
+        )
     return Quantized(
         path=target,
         type=name,

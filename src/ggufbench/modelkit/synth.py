@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from ggufbench.modelkit import llama_quantize
 from ggufbench.modelkit.blocks import tensor_bytes, tensor_data, tensor_type
 from ggufbench.modelkit.metadata import add_metadata
-from ggufbench.modelkit.output import check_space, check_target, write_model
+from ggufbench.modelkit.output import check_target, write_model
 from ggufbench.modelkit.shapes import Shape, fit_shape, tensors
-from ggufbench.modelkit.spec import DIRECT_TYPES, REQUANTIZED_TYPES, SynthError, SynthSpec
+from ggufbench.modelkit.spec import DIRECT_TYPES, REQUANTIZED_TYPES, SynthSpec
 from ggufbench.modelkit.tokenizer import build_vocabulary, quiet_tokens
 from ggufbench.paths import temporary_file
 
@@ -39,29 +39,22 @@ def synthesize(
     first, final = _file_bytes(shape, written), estimate_bytes(spec)
     needed = first if written == spec.quantization else first + final
     check_target(path, overwrite)
-    free = check_space(path, needed)
     if written != spec.quantization:
         llama_quantize.check_available(spec.quantization)
     report = progress or (lambda done, total: None)
     report(0, needed)
-    try:
-        with write_model(path) as whole:
-            if written == spec.quantization:
-                _write(whole, spec, shape, written, lambda done: report(done, needed))
-            else:
-                with temporary_file(path) as source:
-                    _write(source, spec, shape, written, lambda done: report(done, needed))
-                    llama_quantize.run(
-                        source,
-                        whole,
-                        spec.quantization,
-                        lambda share: report(first + int(share * final), needed),
-                    )
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise SynthError(
-            f"Cannot write {path} ({needed} bytes needed, {free} were free): {reason}."
-        ) from error
+    with write_model(path, needed) as whole:
+        if written == spec.quantization:
+            _write(whole, spec, shape, written, lambda done: report(done, needed))
+        else:
+            with temporary_file(path) as source:
+                _write(source, spec, shape, written, lambda done: report(done, needed))
+                llama_quantize.run(
+                    source,
+                    whole,
+                    spec.quantization,
+                    lambda share: report(first + int(share * final), needed),
+                )
     report(needed, needed)
     return path
 
