@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ggufbench.modelkit.spec import ModelError
 from ggufbench.toolchain.builds import BuildError, BuildPlace, Tell, build_once, run_step
-from ggufbench.toolchain.environments import build_environment
+from ggufbench.toolchain.environments import PIP_OPTIONS, PYTHON, build_environment, make_environment
 
 REQUIREMENTS = (
     # The one that has no gigabytes of CUDA where pip is configured for CPU builds; any 2.x would do.
@@ -45,9 +45,6 @@ _WANTED = re.compile(
 )
 _MEMBER_BYTES = 64 << 20
 _DOWNLOAD_SECONDS = 3600.0
-_INSTALL_SECONDS = 2 * 3600.0
-_PYTHON = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
-_PIP_OPTIONS = ("--no-input", "--disable-pip-version-check", "--progress-bar", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +54,11 @@ class Converter:
     python: Path
     script: Path
     version: str
-    """Of llama-cpp-python."""
+    """The version of llama-cpp-python."""
 
 
 def get_converter(cache: Path, tell: Tell, env: Mapping[str, str]) -> Converter:
-    """The converter of the installed llama-cpp-python. `tell` hears about what takes time.
+    """The converter of the installed llama-cpp-python. `tell` receives a sentence before each long step.
 
     `env` holds the variables of pip. Raises `ModelError`.
     """
@@ -105,7 +102,7 @@ def _fetch(version: str, place: BuildPlace, tell: Tell, env: Mapping[str, str]) 
     place.log.write_bytes(b"")
     downloads = place.scratch / "download"
     # Only this package from source: pip asks its build backend for its metadata, and compiles nothing.
-    command = [sys.executable, "-m", "pip", "download", *_PIP_OPTIONS, "--no-deps"]
+    command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, "--no-deps"]
     command += ["--no-binary", _DISTRIBUTION, "--dest", str(downloads), "--", requirement]
     run_step(
         command,
@@ -145,25 +142,18 @@ def _python(cache: Path, tell: Tell, env: Mapping[str, str]) -> Path:
         return Path(sys.executable)
     place = environment_place(cache, env)
     build_once(place, lambda: _install(place, tell, env), tell)
-    return place.path / _PYTHON
+    return place.path / PYTHON
 
 
 def environment_place(cache: Path, env: Mapping[str, str]) -> BuildPlace:
-    """Where the converter's environment lies: another one for whatever else would be installed."""
+    """The place of the converter's environment; it differs wherever something else would be installed."""
     pip = {key: value for key, value in env.items() if key.startswith("PIP_")}
     key = [REQUIREMENTS, platform.python_version(), sys.base_prefix, sysconfig.get_platform(), pip]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-    return BuildPlace(cache / "environments" / f"converter-{digest}", "venv", proof=_PYTHON)
+    return BuildPlace(cache / "environments" / f"converter-{digest}", "venv", proof=PYTHON)
 
 
 def _install(place: BuildPlace, tell: Tell, env: Mapping[str, str]) -> str:
     tell(f"installing {REQUIREMENTS[0]}, {REQUIREMENTS[1]} and others into {place.path}: some minutes, once")
-    place.log.write_bytes(b"")
-    python = place.path / _PYTHON
-    venv = [sys.executable, "-m", "venv", str(place.path)]
-    run_step(venv, "no environment for the converter", place, build_environment(env), _INSTALL_SECONDS)
-    command = [str(python), "-m", "pip", "install", *_PIP_OPTIONS, "--", *REQUIREMENTS]
-    run_step(
-        command, "what the converter needs was not installed", place, build_environment(env), _INSTALL_SECONDS
-    )
+    make_environment(place, "what the converter needs", REQUIREMENTS, build_environment(env))
     return json.dumps({"requirements": REQUIREMENTS, "python": platform.python_version()})

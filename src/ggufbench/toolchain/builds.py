@@ -56,25 +56,25 @@ class BuildPlace:
     """A folder of the cache that holds one built thing."""
 
     folder: Path
-    """With the lock, the mark that it is complete, and what a build leaves beside its result."""
+    """Holds the lock, the mark of a complete build, and what a build leaves beside its result."""
     content: str
     """The name of the built thing below it."""
     proof: str = "."
-    """What is looked for in it: without this, something has taken it apart, and it is built anew."""
+    """A path below the built thing; if it is missing, the thing is built again."""
 
     @property
     def path(self) -> Path:
-        """Of the built thing."""
+        """The path of the built thing."""
         return self.folder / self.content
 
     @property
     def log(self) -> Path:
-        """What the programs printed that built it."""
+        """The output of the programs that built it."""
         return self.folder / "build.log"
 
     @property
     def scratch(self) -> Path:
-        """For temporary files; emptied with each build, also after one that was killed."""
+        """A folder for temporary files, emptied by each build, also after one that was killed."""
         return self.folder / "tmp"
 
     def is_complete(self) -> bool:
@@ -87,7 +87,7 @@ class BuildPlace:
         return self.folder / "complete"
 
     def begin(self) -> None:
-        """Remove what an earlier build left. The mark goes first, so that nothing half-removed is trusted."""
+        """Remove what an earlier build left; the mark first, so that nothing half-removed is trusted."""
         self._mark.unlink(missing_ok=True)
         for left in (self.path, self.scratch):
             _remove(left)
@@ -107,10 +107,10 @@ class BuildPlace:
 
 
 def build_once(place: BuildPlace, build: Callable[[], str], tell: Tell) -> None:
-    """Build it, unless it is there. A second builder waits for the first, says so, and takes what that made.
+    """Build the place, unless it is complete. A second builder waits for the first and uses its result.
 
-    `build` returns facts to be kept beside the result. Whatever goes wrong in it, Ctrl-C included, what it
-    made is removed; what a killed one left is removed by the next. Raises BuildError.
+    `build` returns facts to be kept beside the result. After an error or Ctrl-C, what it made is removed;
+    what a killed build left is removed by the next. Raises BuildError.
     """
     if place.is_complete():
         return
@@ -163,7 +163,7 @@ def run_logged(command: Sequence[str], env: Mapping[str, str], log: Path, deadli
 def run_step(
     command: Sequence[str], failure: str, place: BuildPlace, env: Mapping[str, str], deadline_seconds: float
 ) -> None:
-    """Run a program of a build: pip, or venv. Raises BuildError with `failure` and its own telling line."""
+    """Run a program of a build: pip, or venv. Raises BuildError with `failure` and its error line."""
     # In the place, so that what a killed run leaves there is found and removed.
     variables = {**env, "TMPDIR": str(place.scratch)}
     try:
@@ -190,14 +190,14 @@ def shown(line: str) -> str:
 
 
 def _telling_line(log: Path) -> str:
-    """The line in which pip, or venv, says what is wrong; the last line, where none says so."""
+    """The line in which pip or venv reports the error, else the last line."""
     lines = [shown(line) for line in log_tail(log).splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith("ERROR: ")]
     return (telling or lines or [""])[-1].removeprefix("ERROR: ")
 
 
 def _have_it_ended(process: subprocess.Popen[bytes]) -> None:
-    """Have the guard end its group; and end it, should the guard not be able to."""
+    """Make the guard end its process group; if it does not, end the group here."""
     if process.stdin is not None:
         process.stdin.close()
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -206,7 +206,7 @@ def _have_it_ended(process: subprocess.Popen[bytes]) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder, if it is there. Processes of a killed build may write into it for a moment still."""
+    """Remove a folder if it exists. Processes of a killed build may still write into it for a moment."""
     for _ in range(_TRIES_TO_REMOVE):
         shutil.rmtree(path, ignore_errors=True)
         if not path.exists():

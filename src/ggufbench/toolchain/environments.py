@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,14 +41,15 @@ _PIP_VARIABLES = (
     "PIP_NO_INDEX", "PIP_ONLY_BINARY", "PIP_PLATFORM", "PIP_PRE", "PIP_PREFER_BINARY",
 )  # fmt: skip
 _NO_BUILD = ("CMAKE_BUILD_PARALLEL_LEVEL", "CMAKE_COLOR_DIAGNOSTICS")
-"""What only changes how a build goes."""
+"""Variables that affect a build but not its result."""
 
 # They would lead Python or pip to another environment than the new one.
 _LEADS_ELSEWHERE = (
     "PIP_DRY_RUN", "PIP_PREFIX", "PIP_PYTHON", "PIP_ROOT", "PIP_TARGET", "PIP_USER", "PYTHONHOME",
     "PYTHONPATH", "PYTHONSTARTUP", "PYTHONUSERBASE", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__",
 )  # fmt: skip
-_PYTHON = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
+PIP_OPTIONS = ("--no-input", "--disable-pip-version-check", "--progress-bar", "off")
+PYTHON = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
 _FIXED_URL = re.compile(r"(\.whl|\.zip|\.tar\.gz|@[0-9a-f]{40})(#.*)?$")
 _INSTALLED_VERSION = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))"
 
@@ -56,19 +57,19 @@ _INSTALLED_VERSION = "import importlib.metadata, sys; print(importlib.metadata.v
 def requirement_environment(
     requirement: Requirement, cache: Path, tell: Tell, env: Mapping[str, str]
 ) -> Path:
-    """The Python of an environment with this package, made where there is none yet. Raises BuildError.
+    """The Python of an environment with this package, created if necessary. Raises BuildError.
 
-    `env` holds the variables of the build. `tell` hears about what takes time.
+    `env` holds the variables of the build. `tell` receives a sentence before each long step.
     """
     place = environment_place(requirement, cache, env)
     if place.is_complete() and not is_exact(requirement):
         tell(f"{requirement}: as it was installed earlier; remove {place.folder} to install it anew")
     build_once(place, lambda: _install(requirement, place, tell, env), tell)
-    return place.path / _PYTHON
+    return place.path / PYTHON
 
 
 def environment_place(requirement: Requirement, cache: Path, env: Mapping[str, str]) -> BuildPlace:
-    """Where the environment of this requirement lies: another one for whatever else would be installed."""
+    """The place of a requirement's environment; it differs wherever something else would be installed."""
     key = {
         "requirement": _canonical(requirement),
         "arguments": cmake_arguments(env),
@@ -80,7 +81,7 @@ def environment_place(requirement: Requirement, cache: Path, env: Mapping[str, s
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", str(requirement)).strip("-.")[:60]
     # The proof is its Python, a link: to one that may be removed from the machine.
-    return BuildPlace(cache / "environments" / f"{readable}-{digest}", "venv", proof=_PYTHON)
+    return BuildPlace(cache / "environments" / f"{readable}-{digest}", "venv", proof=PYTHON)
 
 
 def cmake_arguments(env: Mapping[str, str]) -> str:
@@ -113,17 +114,9 @@ def is_exact(requirement: Requirement) -> bool:
 def _install(requirement: Requirement, place: BuildPlace, tell: Tell, env: Mapping[str, str]) -> str:
     compiles = ", which compiles llama.cpp: some minutes, once" if _is_llama_cpp(requirement) else ""
     tell(f"installing {requirement} into {place.path}{compiles}")
-    place.log.write_bytes(b"")
     variables = build_environment(env) | {"CMAKE_ARGS": cmake_arguments(env)}
-    python = place.path / _PYTHON
-    without = ["--without-pip"] if _pip_here_serves_others() else []
-    venv = [sys.executable, "-m", "venv", *without, str(place.path)]
-    run_step(venv, f"no environment for {requirement}", place, variables, _BUILD_SECONDS)
-    pip = [sys.executable, "-m", "pip", "--python", str(python)] if without else [str(python), "-m", "pip"]
     # Without its cache: pip keeps one wheel for all build options, and would install one built with others.
-    options = ["--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
-    install = [*pip, "install", *options, "--", str(requirement)]
-    run_step(install, f"{requirement} was not installed", place, variables, _BUILD_SECONDS)
+    python = make_environment(place, str(requirement), [str(requirement)], variables, "--no-cache-dir")
     return json.dumps(
         {
             "requirement": str(requirement),
@@ -137,8 +130,26 @@ def _install(requirement: Requirement, place: BuildPlace, tell: Tell, env: Mappi
     )
 
 
+def make_environment(
+    place: BuildPlace, subject: str, requirements: Sequence[str], env: Mapping[str, str], *options: str
+) -> Path:
+    """Create a virtual environment, install the requirements and return its Python. Raises BuildError.
+
+    `subject` names in messages what is installed; `options` are for pip.
+    """
+    place.log.write_bytes(b"")
+    python = place.path / PYTHON
+    without = ["--without-pip"] if _pip_here_serves_others() else []
+    venv = [sys.executable, "-m", "venv", *without, str(place.path)]
+    run_step(venv, f"no environment for {subject}", place, env, _BUILD_SECONDS)
+    pip = [sys.executable, "-m", "pip", "--python", str(python)] if without else [str(python), "-m", "pip"]
+    install = [*pip, "install", *PIP_OPTIONS, *options, "--", *requirements]
+    run_step(install, f"{subject} was not installed", place, env, _BUILD_SECONDS)
+    return python
+
+
 def _pip_here_serves_others() -> bool:
-    """Whether the pip of this environment can fill another one: no time, then, for a pip in each."""
+    """Whether the pip of this environment can fill another one; if so, environments are made without pip."""
     from packaging.version import InvalidVersion, Version
 
     try:
@@ -184,7 +195,7 @@ def _canonical(requirement: Requirement) -> list[Any]:
 
 
 def _content(requirement: Requirement) -> str | None:
-    """Of a file on this machine the hash, as its name stays when it is built again. Raises BuildError."""
+    """The hash of a file on this machine, whose name stays when it is built again. Raises BuildError."""
     path = local_file(requirement)
     if path is None:
         return None

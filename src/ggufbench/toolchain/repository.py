@@ -1,7 +1,7 @@
-"""Read a git repository: commits by name, their order, and the files of one. Nothing in it is changed or run.
+"""Read a git repository: commits by name, their order, and the files of one.
 
-A repository is hostile: its configuration names programs that git would start (hooks, filters, a file system
-monitor, helpers that fetch what a partial clone lacks), and its trees can hold any path.
+Only commands that change nothing and start no program of the repository's configuration (hooks, filters,
+signature checks) are used. A tree can hold any path.
 """
 
 from __future__ import annotations
@@ -10,20 +10,17 @@ import difflib
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 _SECONDS = 60.0
+_EXPORT_SECONDS = 600.0
 _KEPT_OF_GIT = ("GIT_CONFIG_", "GIT_CEILING_")
 """How to read any repository; others of git's variables name one, as they do in a hook."""
 _MOST_REFS = 1000
 _HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-_SAFE_OPTIONS = (
-    "--no-pager",
-    "--no-replace-objects",
-    *("-c", "core.fsmonitor=false"),
-    *("-c", f"core.hooksPath={os.devnull}"),
-)
 
 
 class RepositoryError(Exception):
@@ -98,6 +95,27 @@ def list_files(repository: Path, commit: str) -> list[bytes]:
     return [entry for entry in done.stdout.split(b"\0") if entry]
 
 
+def read_blobs(repository: Path, blobs: Sequence[str]) -> Iterator[bytes]:
+    """The contents of these blobs, in this order. Raises RepositoryError."""
+    with tempfile.TemporaryFile() as output:
+        asked = "".join(f"{blob}\n" for blob in blobs).encode()
+        _git(
+            repository, "cat-file", "--batch", "--buffer", text=asked, output=output, seconds=_EXPORT_SECONDS
+        )
+        output.seek(0)
+        for blob in blobs:
+            header = output.readline().split()
+            if len(header) != 3 or header[1] != b"blob":
+                raise RepositoryError(
+                    f"{repository} lacks the object {blob[:12]}; a partial clone gets what it lacks by "
+                    "`git fetch --refetch --no-filter`"
+                )
+            content = output.read(int(header[2]))
+            if output.read(1) != b"\n":
+                raise RepositoryError(f"git ended within the object {blob[:12]}; try `git fsck`")
+            yield content
+
+
 def folder_in_checkout(repository: Path) -> PurePosixPath:
     """Where a folder lies below the top of its checkout. Raises RepositoryError."""
     _require_repository(repository)
@@ -131,30 +149,28 @@ def _lines(repository: Path, *arguments: str) -> list[str]:
     return done.stdout.decode("ascii", errors="replace").split()
 
 
-def _git(repository: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+def _git(
+    repository: Path,
+    *arguments: str,
+    text: bytes = b"",
+    output: IO[bytes] | int = subprocess.PIPE,
+    seconds: float = _SECONDS,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run git so that it fetches nothing, and ignores the variables that lead to another repository."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith(_KEPT_OF_GIT)}
     try:
         return subprocess.run(
-            git_command(repository, *arguments),
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            env=git_environment(os.environ),
-            timeout=_SECONDS,
+            ["git", "-C", str(repository), "--no-replace-objects", *arguments],
+            input=text,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            env={**kept, "LC_ALL": "C", "GIT_ALLOW_PROTOCOL": "", "GIT_OPTIONAL_LOCKS": "0"},
+            timeout=seconds,
             check=False,
         )
     except FileNotFoundError:
         raise RepositoryError("git is not installed; install it to compare commits") from None
     except subprocess.TimeoutExpired:
-        raise RepositoryError(f"git did not answer within {_SECONDS:.0f} s in {repository}") from None
+        raise RepositoryError(f"git did not answer within {seconds:.0f} s in {repository}") from None
     except (OSError, ValueError) as error:  # a name that no program can be given
         raise RepositoryError(f"git cannot be asked about {repository}: {error}") from None
-
-
-def git_command(repository: Path, *arguments: str) -> list[str]:
-    """The command line that asks git, and lets the repository's configuration start no program."""
-    return ["git", "-C", str(repository), *_SAFE_OPTIONS, *arguments]
-
-
-def git_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Without the variables that lead git to another repository, and with no way to fetch anything."""
-    kept = {k: v for k, v in env.items() if not k.startswith("GIT_") or k.startswith(_KEPT_OF_GIT)}
-    return {**kept, "LC_ALL": "C", "GIT_ALLOW_PROTOCOL": "", "GIT_OPTIONAL_LOCKS": "0"}
