@@ -84,8 +84,8 @@ def measure_limits(
 ) -> MachineLimits:
     """Measure this machine, keep the result and return it. Takes 10 to 20 s on two cores.
 
-    `tell` hears what is measured next. What cannot be measured is left out and named in `problems`, also that
-    the result could not be kept.
+    `tell` receives what is measured next. What cannot be measured is left out and named in `problems`, and so
+    is a result that cannot be kept.
     """
     started, problems = time.monotonic(), [environment.problem] if environment.problem else []
     conditions, watch = read_conditions(), ProcessWatch()

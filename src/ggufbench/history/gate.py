@@ -73,9 +73,9 @@ class HistoryGateResult:
     """Microseconds since 1970; None where the run holds nothing."""
     fingerprint: str
     rows: list[SeriesRow]
-    """Of the anchored series: they decide."""
+    """The anchored series, which decide."""
     advisory: list[SeriesRow]
-    """Of the absolute ones."""
+    """The absolute series."""
     lost: list[Lost]
     undecided: list[str]
     """Cases with an anchor whose session gave no figure (disturbed, or too short), and unreadable files."""

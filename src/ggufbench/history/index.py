@@ -35,7 +35,7 @@ INDEX_NAME = ".index.duckdb"
 
 _VERSION = 2
 _WAIT_SECONDS = 20.0
-"""For another process that has the index open to write."""
+"""How long to wait for another process that has the index open to write."""
 
 _SAFE = {
     "enable_external_access": "false",
@@ -152,7 +152,7 @@ def _is_in_use(error: Exception) -> bool:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether a file lies there. Raises _UnusableError for what is none, which DuckDB might wait for."""
+    """Whether a file lies there. Raises _UnusableError for a pipe, which DuckDB might wait for."""
     found = False
     for one in (path, _log_of(path)):
         try:
@@ -210,6 +210,6 @@ def _definitions(connection: duckdb.DuckDBPyConnection) -> set[tuple[str, ...]]:
 
 
 def _stamp() -> str:
-    """Of everything that what stands in the index depends on: a change makes it another one."""
+    """Hash of everything that the content of the index depends on."""
     names = [field.name for kind in (Setting, Workload) for field in fields(kind)]
     return hashlib.sha256(repr((_VERSION, names, list(METRICS))).encode()).hexdigest()

@@ -32,7 +32,7 @@ class StoredSession:
 
     @property
     def day(self) -> str:
-        """For people."""
+        """The day for people."""
         return moment(self.created)[:10]
 
 

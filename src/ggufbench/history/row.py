@@ -27,7 +27,7 @@ from ggufbench.worker.job import TRANSFORMERS, Setting, Workload
 Kind = Literal["absolute", "anchored"]
 
 LEAST_PAIRS = 6
-"""Of a session that history counts: the gate's first look. With fewer, chance alone passes a tolerance."""
+"""Pairs that a session needs to count: the gate's first look. With fewer, chance alone passes a tolerance."""
 
 _MOST_REASON = 300
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -291,7 +291,7 @@ def _hash(value: Any) -> int:
 
 
 def _microseconds(created: str) -> int:
-    """Since 1970. Raises ValueError for what is no moment."""
+    """Microseconds since 1970. Raises ValueError for text that is not ISO 8601."""
     try:
         moment = datetime.fromisoformat(created)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -119,7 +119,7 @@ class _Rows:
         return number
 
     def add_file(self, path: Path, folder: int, name: str, stamp: Stamp) -> None:
-        """A document; what is none is noted as the problem it is."""
+        """Add a document, or the problem with a file that is not one."""
         from ggufbench.history.row import printable, read_excerpt
 
         place = (self.next_file, folder, name, *stamp)
@@ -160,7 +160,7 @@ class _Rows:
 
 
 _NOTHING = (0, None, None, 0, None, None, None, False)
-"""What stands beside a problem; and beside none for what is no part of history."""
+"""Placeholder columns for unreadable documents and for those outside the history."""
 
 
 _IF_NEW = {

@@ -1,4 +1,4 @@
-"""Where records lie: one folder for each run, one file for each case, written once and never again."""
+"""Stored records: one folder for each run, one file for each case, written once and never changed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUN_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]+")
 """What new_run_id() makes."""
 
 MOST_BYTES = 64 * 2**20
-"""Of a document; real ones have 0.2 MB, and 5 MB with ten thousand tokens in each sample."""
+"""The largest document; real ones have 0.2 MB, and 5 MB with ten thousand tokens in each sample."""
 
 
 class StoreError(Exception):
@@ -65,7 +65,7 @@ def write_record(folder: Path, record: Record) -> Path:
 
 
 def run_folder(results: Path, run_id: str) -> Path:
-    """Where a run's documents lie. Raises StoreError for what is no run's name."""
+    """The folder of a run's documents. Raises StoreError for a name that could lead elsewhere."""
     if not _SAFE_NAME.fullmatch(run_id):
         raise StoreError(f"{run_id!r} is not a run's name; take one of new_run_id()")
     return results / run_id
