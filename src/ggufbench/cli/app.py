@@ -12,9 +12,10 @@ from ggufbench.cli.compare import compare
 from ggufbench.cli.gating import ab, bisect, selftest
 from ggufbench.cli.history import gate, history
 from ggufbench.cli.models import chat, convert, pull, quantize
-from ggufbench.cli.options import USAGE, AsJson, Places, Results, print_json, print_rich, refuse, tell
+from ggufbench.cli.options import AsJson, Places, Results, print_json, print_rich, refuse, tell
 from ggufbench.cli.pick import pick
 from ggufbench.cli.report import report
+from ggufbench.exit_codes import ExitCode
 from ggufbench.modelkit.spec import Architecture
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def verify(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
         verification = answer(VerifyRequest(request, llama_bench, work, pairs, tolerance, seed))
     except (*USAGE_ERRORS, LlamaBenchError) as error:
         refuse(error)
-    if verification.exit_code == USAGE:
+    if verification.exit_code == ExitCode.USAGE:
         refuse(verification.refusal)
     if as_json:
         print_json(verification.document())

@@ -11,6 +11,7 @@ import typer
 
 from ggufbench.cli import options
 from ggufbench.cli.options import AsJson, print_json
+from ggufbench.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from ggufbench.chat import LlamaCppModelConfig
@@ -224,7 +225,7 @@ def _conclude(made: Any, path: Path, told: list[str], *, test: bool, as_json: bo
     """Print what was made, load it, say what comes next; exit with 11 where it does not load."""
     from dataclasses import asdict
 
-    from ggufbench.modelkit.load_test import FAILED, load_test
+    from ggufbench.modelkit.load_test import load_test
 
     if not as_json:
         typer.echo(_harmless(str(path)))
@@ -238,7 +239,7 @@ def _conclude(made: Any, path: Path, told: list[str], *, test: bool, as_json: bo
     if result is not None and result.problem is not None:
         problem = f"{path} was made and is kept, but it does not load: {result.problem}"
         typer.echo(f"ggufbench: {_harmless(problem)}", err=True)
-        raise typer.Exit(FAILED)
+        raise typer.Exit(ExitCode.BROKEN)
 
 
 def _next_steps(path: Path, result: LoadTest | None) -> list[str]:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from ggufbench.exit_codes import ExitCode
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-USAGE = 2
-"""The exit code of a request that cannot be met."""
 
 Places = Annotated[
     list[str] | None,
@@ -53,4 +52,4 @@ def tell(step: str) -> None:
 def refuse(error: object) -> NoReturn:
     """One sentence, and the exit code of a request that cannot be met."""
     typer.echo(f"ggufbench: {error}", err=True)
-    raise typer.Exit(USAGE)
+    raise typer.Exit(ExitCode.USAGE)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ggufbench.cli.options import Places, print_json, refuse, tell
+from ggufbench.exit_codes import ExitCode
 from ggufbench.picker.entries import SortBy
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from ggufbench.picker.entries import Order, PickerEntry
 
 Output = Literal["path", "config"]
-
-LEFT = 130
-"""The exit code without a choice, as after Ctrl-C."""
 
 
 def pick(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
@@ -66,7 +64,7 @@ def pick(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comman
         return
     chosen = _ask(places or [], results, match, Order(sort))
     if chosen is None:
-        raise typer.Exit(LEFT)
+        raise typer.Exit(ExitCode.INTERRUPTED)
     if output == "config":
         _print_config(chosen)
     else:

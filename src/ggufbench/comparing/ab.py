@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from ggufbench.comparing.arms import ArmError, ArmSpec, PreparedArm, import_path, parse_arm, prepare_arm
-from ggufbench.comparing.conclusion import INTERRUPTED, conclude, exit_code
+from ggufbench.comparing.conclusion import conclude, exit_code
 from ggufbench.comparing.side_by_side import BenchSession, ComparedCase, SessionStep, measure_side_by_side
+from ggufbench.exit_codes import ExitCode
 from ggufbench.machine.facts import read_machine, source_state
 from ggufbench.machine.parts import Machine
 from ggufbench.measuring.case import Bench, one_at_a_time
@@ -73,9 +74,9 @@ class AbResult:
     problems: list[str]
     """What could not be kept."""
 
-    def exit_code(self, *, strict: bool) -> int:
+    def exit_code(self, *, strict: bool) -> ExitCode:
         """The gate's, or 130 after Ctrl-C."""
-        return INTERRUPTED if self.interrupted else exit_code(self.comparisons, strict=strict)
+        return ExitCode.INTERRUPTED if self.interrupted else exit_code(self.comparisons, strict=strict)
 
 
 @dataclass(frozen=True, slots=True)

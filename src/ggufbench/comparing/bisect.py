@@ -14,16 +14,9 @@ from pydantic import ValidationError
 
 from ggufbench.comparing.ab import AbRequest, AbResult, Planned, measure, plan
 from ggufbench.comparing.arms import ArmError, ArmSpec, parse_arm
-from ggufbench.comparing.conclusion import (
-    BROKEN,
-    INCONCLUSIVE,
-    INTERRUPTED,
-    NO_BASELINE,
-    NOTHING_MEASURED,
-    PASS,
-)
 from ggufbench.comparing.side_by_side import ComparedCase
 from ggufbench.comparing.versions import commits_between, releases_between
+from ggufbench.exit_codes import ExitCode
 from ggufbench.planning.plan import Case, PlanError
 from ggufbench.planning.scenario import GateSpec
 from ggufbench.records.comparison import Cell, Comparison, Verdict
@@ -70,7 +63,7 @@ class Bisection:
     """Where the search could not tell further: the first bad one is one of these."""
     confirmation: Comparison | None = None
     """The first bad one against the one before it."""
-    exit_code: int = PASS
+    exit_code: ExitCode = ExitCode.PASS
     sentence: str = ""
     case_id: str | None = None
 
@@ -100,7 +93,7 @@ def bisect(hunt: Hunt) -> Bisection:
     try:
         _search(hunt, found)
     except KeyboardInterrupt:  # what its step had measured is kept
-        found.exit_code = INTERRUPTED
+        found.exit_code = ExitCode.INTERRUPTED
         found.sentence = "interrupted; the same command goes on where it ended"
     return found
 
@@ -133,7 +126,7 @@ def _search(hunt: Hunt, found: Bisection) -> None:
     low, high = _narrow(hunt, found, last, gate)
     if high - low > 1:
         found.suspects = found.candidates[low + 1 : high + 1]
-        found.exit_code = INCONCLUSIVE
+        found.exit_code = ExitCode.INCONCLUSIVE
         found.sentence = "the first bad one is one of these; the others could not be judged"
         return
     _confirm(hunt, found, low, high, gate)
@@ -151,7 +144,7 @@ def _difference(ends: BisectStep, found: Bisection) -> Cell | None:
     """The metric that regressed most between the ends; None, with the sentence said, where none did."""
     comparison = ends.comparison
     if comparison is None:
-        found.exit_code, found.sentence = BROKEN, f"the bad end cannot be measured: {ends.reason}"
+        found.exit_code, found.sentence = ExitCode.BROKEN, f"the bad end cannot be measured: {ends.reason}"
         return None
     found.case_id = comparison.case_id
     regressed = [
@@ -162,12 +155,12 @@ def _difference(ends: BisectStep, found: Bisection) -> Cell | None:
     if regressed:
         return max(regressed, key=lambda cell: math.log1p(cell.change or 0) / (cell.tolerance or 1))
     if comparison.lacking == "baseline":
-        found.exit_code = NO_BASELINE
+        found.exit_code = ExitCode.NO_BASELINE
     elif comparison.verdict in (Verdict.BROKEN, Verdict.MISSING):
-        found.exit_code = BROKEN
+        found.exit_code = ExitCode.BROKEN
     elif comparison.verdict is Verdict.INCONCLUSIVE:
         pairs = any(cell.pairs for cell in comparison.cells)
-        found.exit_code = INCONCLUSIVE if pairs else NOTHING_MEASURED
+        found.exit_code = ExitCode.INCONCLUSIVE if pairs else ExitCode.NOTHING_MEASURED
     found.sentence = (
         f"there is nothing to search: the ends were compared, and the verdict is {comparison.verdict}"
         + (f" ({comparison.reason})" if comparison.reason else "")
@@ -209,7 +202,7 @@ def _confirm(hunt: Hunt, found: Bisection, low: int, high: int, gate: GateSpec) 
     if step.side == "bad":
         found.first_bad, found.confirmation = found.candidates[high], step.comparison
         return
-    found.suspects, found.exit_code = [found.candidates[high]], INCONCLUSIVE
+    found.suspects, found.exit_code = [found.candidates[high]], ExitCode.INCONCLUSIVE
     found.sentence = (
         f"the search ended at {found.candidates[high]}, but beside the one before it the verdict is "
         f"{step.comparison.verdict if step.comparison else step.reason}: the change may have several causes"

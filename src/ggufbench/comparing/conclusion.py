@@ -9,20 +9,11 @@ from typing import Literal
 from ggufbench.analysis.pairs import second_over_first
 from ggufbench.analysis.verdicts import answers, judged_cell, worst
 from ggufbench.comparing.side_by_side import BenchSession, Key, Ongoing, judgements
+from ggufbench.exit_codes import ExitCode
 from ggufbench.measuring.record_builder import identify
 from ggufbench.records.comparison import Arm, Cell, Comparison, Role, Verdict
 from ggufbench.records.schema import ProviderFacts
 from ggufbench.stats.sequential_test import Judgement, order_effect
-
-PASS, REGRESSION, BROKEN, NO_BASELINE, INCONCLUSIVE, NOTHING_MEASURED, INTERRUPTED = (
-    0,
-    10,
-    11,
-    12,
-    13,
-    14,
-    130,
-)
 
 
 def conclude(ongoing: Sequence[Ongoing], session: BenchSession) -> list[Comparison]:
@@ -41,7 +32,7 @@ def conclude(ongoing: Sequence[Ongoing], session: BenchSession) -> list[Comparis
     ]
 
 
-def exit_code(comparisons: Sequence[Comparison], *, strict: bool) -> int:
+def exit_code(comparisons: Sequence[Comparison], *, strict: bool) -> ExitCode:
     """What a program that asked should do: the worst case decides.
 
     14 where not one pair counted and nothing broke; 11 before 10, 10 before 12; 13 only where `strict`.
@@ -49,14 +40,14 @@ def exit_code(comparisons: Sequence[Comparison], *, strict: bool) -> int:
     found = {comparison.verdict for comparison in comparisons}
     lacking = {comparison.lacking for comparison in comparisons}
     if Verdict.BROKEN in found or "candidate" in lacking:
-        return BROKEN
+        return ExitCode.BROKEN
     if Verdict.REGRESSION in found:
-        return REGRESSION
+        return ExitCode.REGRESSION
     if "baseline" in lacking:
-        return NO_BASELINE
+        return ExitCode.NO_BASELINE
     if not any(cell.pairs for comparison in comparisons for cell in comparison.cells):
-        return NOTHING_MEASURED
-    return INCONCLUSIVE if strict and Verdict.INCONCLUSIVE in found else PASS
+        return ExitCode.NOTHING_MEASURED
+    return ExitCode.INCONCLUSIVE if strict and Verdict.INCONCLUSIVE in found else ExitCode.PASS
 
 
 def _document(one: Ongoing, session: BenchSession, cells: list[Cell]) -> Comparison:

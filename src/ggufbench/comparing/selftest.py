@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ggufbench.comparing.ab import AbRequest, AbResult, Planned, measure, plan
-from ggufbench.comparing.conclusion import BROKEN, INTERRUPTED, NOTHING_MEASURED, PASS, REGRESSION
+from ggufbench.exit_codes import ExitCode
 from ggufbench.records.comparison import Comparison, Purpose, Verdict
 from ggufbench.records.comparisons import read_all_comparisons
 from ggufbench.stats.binomial import lower_bound, upper_bound
@@ -55,20 +55,20 @@ class Selftest:
         return any(answer.interrupted for answer in self.answers)
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """10 where A against A alarmed, 11 where the control was not found or a launch broke, 14 for none."""
         found = [comparison for answer in self.answers for comparison in answer.comparisons]
         if self.interrupted:
-            return INTERRUPTED
+            return ExitCode.INTERRUPTED
         if any(one.purpose == NULL and one.verdict is Verdict.REGRESSION for one in found):
-            return REGRESSION
+            return ExitCode.REGRESSION
         if any(one.verdict in (Verdict.BROKEN, Verdict.MISSING) for one in found):
-            return BROKEN
+            return ExitCode.BROKEN
         decided = [one for one in found if is_decided(one)]
         if not decided:
-            return NOTHING_MEASURED
+            return ExitCode.NOTHING_MEASURED
         missed = any(one.purpose == CONTROL and one.verdict is not Verdict.REGRESSION for one in decided)
-        return BROKEN if missed else PASS
+        return ExitCode.BROKEN if missed else ExitCode.PASS
 
 
 def selftest(

@@ -10,14 +10,13 @@ from typing import Any
 
 from ggufbench.comparing.fidelity import Comparison, Plan, Step, Work, compare, plan_comparisons
 from ggufbench.comparing.llama_bench import check_program
+from ggufbench.exit_codes import ExitCode
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.machine.facts import source_state
 from ggufbench.measuring.case import Bench, one_at_a_time
 from ggufbench.measuring.preparation import Request, prepare
 from ggufbench.records.store import new_run_id
 from ggufbench.text import duration
-
-AGREED, USAGE, DIFFERS, BROKEN, NOTHING_MEASURED, INTERRUPTED = 0, 2, 10, 11, 14, 130
 
 _SEEDS = 2**32
 
@@ -53,19 +52,19 @@ class Verification:
         return next((one.reason for one in self.comparisons if one.ended == "refused"), None)
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """0 where all agree, 10 where a ratio is off, 11 where a side broke, 14 where none was measured."""
         ended = {comparison.ended for comparison in self.comparisons}
         tests = [test for comparison in self.comparisons for test in comparison.tests]
         if self.refusal is not None:
-            return USAGE
+            return ExitCode.USAGE
         if "interrupted" in ended:
-            return INTERRUPTED
+            return ExitCode.INTERRUPTED
         if "broken" in ended:
-            return BROKEN
+            return ExitCode.BROKEN
         if not tests:
-            return NOTHING_MEASURED
-        return DIFFERS if any(test.verdict == "differs" for test in tests) else AGREED
+            return ExitCode.NOTHING_MEASURED
+        return ExitCode.REGRESSION if any(test.verdict == "differs" for test in tests) else ExitCode.PASS
 
     def document(self) -> dict[str, Any]:
         """Everything, the raw samples of each run among it; for JSON."""

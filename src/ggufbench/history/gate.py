@@ -8,14 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ggufbench.comparing.conclusion import (
-    BROKEN,
-    INCONCLUSIVE,
-    NO_BASELINE,
-    NOTHING_MEASURED,
-    PASS,
-    REGRESSION,
-)
+from ggufbench.exit_codes import ExitCode
 from ggufbench.history import queries
 from ggufbench.history.index import ask
 from ggufbench.history.judgement import State, other_host
@@ -94,22 +87,22 @@ class HistoryGateResult:
         """Whether there is an earlier session to compare with, of the kind that decides here."""
         return any(row.judged[-1].before for row in self.rows or self.advisory)
 
-    def exit_code(self, *, strict: bool) -> int:
+    def exit_code(self, *, strict: bool) -> ExitCode:
         """11 where a case broke, 14 where nothing was measured, 11 where one is missing, then 10, 12, 13, 0.
 
         A run whose cases all crashed measured nothing because it is broken, and says so.
         """
         if any(case.broken for case in self.lost):
-            return BROKEN
+            return ExitCode.BROKEN
         if not self.measured:
-            return NOTHING_MEASURED
+            return ExitCode.NOTHING_MEASURED
         if self.lost:
-            return BROKEN
+            return ExitCode.BROKEN
         if any(row.state is State.REGRESSION for row in self.rows):
-            return REGRESSION
+            return ExitCode.REGRESSION
         if not self.compared:
-            return NO_BASELINE
-        return INCONCLUSIVE if strict and not self.decided else PASS
+            return ExitCode.NO_BASELINE
+        return ExitCode.INCONCLUSIVE if strict and not self.decided else ExitCode.PASS
 
     @property
     def decided(self) -> bool:

@@ -11,8 +11,6 @@ from ggufbench.machine.facts import resolve_threads
 from ggufbench.outcomes import Outcome
 from ggufbench.worker.job import ENGINE, Job, Setting, Workload
 
-FAILED = 11
-"""The exit code of a file that was made and does not load."""
 _CONTEXT = 64
 _SLOWEST_LOAD_BYTES_PER_SECOND = 20e6
 

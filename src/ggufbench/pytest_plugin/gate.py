@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ggufbench.exit_codes import ExitCode
+
 if TYPE_CHECKING:
     from ggufbench.comparing.ab import AbRequest, AbResult, Planned
     from ggufbench.comparing.side_by_side import SessionStep
@@ -76,12 +78,10 @@ class Gate:
 
     def exit_code(self, status: int) -> int:
         """The gate's code in place of pytest's, unless the session ended in another way."""
-        from ggufbench.comparing.conclusion import NOTHING_MEASURED
-
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             return status
         if self._answer is None:
-            return NOTHING_MEASURED if status == pytest.ExitCode.OK else status
+            return ExitCode.NOTHING_MEASURED if status == pytest.ExitCode.OK else status
         return self._answer.exit_code(strict=self._strict) or status
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ggufbench.exit_codes import ExitCode
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from ggufbench.pytest_plugin.session import PytestSession
     from ggufbench.records.schema import Record
 
-NOTHING_MEASURED = 14
 _CHAT_MODELS = "chat_models"
 _GIB = 2**30
 
@@ -138,7 +139,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
     if run.gate is not None:
         session.exitstatus = run.gate.exit_code(int(session.exitstatus))
     elif run.measured_nothing() and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = NOTHING_MEASURED
+        session.exitstatus = ExitCode.NOTHING_MEASURED
     return result
 
 

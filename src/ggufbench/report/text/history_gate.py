@@ -9,14 +9,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from ggufbench.comparing.conclusion import (
-    BROKEN,
-    INCONCLUSIVE,
-    NO_BASELINE,
-    NOTHING_MEASURED,
-    PASS,
-    REGRESSION,
-)
+from ggufbench.exit_codes import ExitCode
 from ggufbench.history.gate import HistoryGateResult
 from ggufbench.history.judgement import LEAST, State
 from ggufbench.history.queries import moment
@@ -35,14 +28,19 @@ from ggufbench.report.text.history import (
 from ggufbench.report.text.terminal import stack, table, text
 
 _WORDS = {
-    PASS: "no regression",
-    REGRESSION: "regression",
-    BROKEN: "broken",
-    NO_BASELINE: "no comparable baseline",
-    INCONCLUSIVE: "inconclusive",
-    NOTHING_MEASURED: "nothing measured",
+    ExitCode.PASS: "no regression",
+    ExitCode.REGRESSION: "regression",
+    ExitCode.BROKEN: "broken",
+    ExitCode.NO_BASELINE: "no comparable baseline",
+    ExitCode.INCONCLUSIVE: "inconclusive",
+    ExitCode.NOTHING_MEASURED: "nothing measured",
 }
-_STYLES = {PASS: "green", REGRESSION: "bold red", BROKEN: "bold red", NOTHING_MEASURED: "bold red"}
+_STYLES = {
+    ExitCode.PASS: "green",
+    ExitCode.REGRESSION: "bold red",
+    ExitCode.BROKEN: "bold red",
+    ExitCode.NOTHING_MEASURED: "bold red",
+}
 
 
 def gate_report(answer: HistoryGateResult, *, strict: bool) -> RenderableType:
@@ -84,7 +82,7 @@ def gate_document(answer: HistoryGateResult, *, strict: bool) -> dict[str, Any]:
     }
 
 
-def headline(answer: HistoryGateResult, code: int) -> str:
+def headline(answer: HistoryGateResult, code: ExitCode) -> str:
     """The verdict in one line."""
     when = f" of {moment(answer.created)[:16]}" if answer.created is not None else ""
     which = f"Run {answer.run}{when}" if answer.run else "No run"

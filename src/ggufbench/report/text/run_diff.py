@@ -13,10 +13,9 @@ from rich.text import Text
 from ggufbench.analysis.baselines import advantage
 from ggufbench.analysis.run_diff import Between, CaseChange, Change
 from ggufbench.analysis.wording import amount, listed
+from ggufbench.exit_codes import ExitCode
 from ggufbench.report.text.comparison import SHORT
 from ggufbench.report.text.terminal import stack, table, text
-
-NOT_COMPARABLE = 12
 
 _NAMES = {**SHORT, "cold_ready_seconds": "cold load"}
 
@@ -37,9 +36,9 @@ class Compared:
     found: Between
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """12 where there is no ratio, else 0: a table is no gate."""
-        return 0 if self.found.is_comparable else NOT_COMPARABLE
+        return ExitCode.PASS if self.found.is_comparable else ExitCode.NO_BASELINE
 
     @property
     def sentence(self) -> str:
