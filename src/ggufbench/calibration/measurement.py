@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ggufbench.checks.roofline import prompt_flops
 from ggufbench.discovery import discover
 from ggufbench.discovery.model import Model
+from ggufbench.errors import GgufbenchError
 from ggufbench.launching.launcher import Ended, Event, Interpreter, launch
 from ggufbench.machine import page_cache
 from ggufbench.machine.facts import linux_last_cache_bytes
@@ -41,7 +42,7 @@ _DISK_BYTES, _DISK_BLOCK_BYTES, _DISK_PASSES = 256 * 2**20, 8 * 2**20, 2
 _COLD_AT_MOST = 0.02
 
 
-class CalibrationError(Exception):
+class CalibrationError(GgufbenchError):
     """A limit could not be measured; the message says which and why in one sentence."""
 
 

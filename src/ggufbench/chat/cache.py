@@ -24,6 +24,7 @@ from ggufbench.discovery.header import printable
 from ggufbench.discovery.hub import Repository
 from ggufbench.discovery.model import Discovery, Model
 from ggufbench.discovery.names import portable_path
+from ggufbench.errors import GgufbenchError
 
 if TYPE_CHECKING:
     from ggufbench.chat.config import LlamaCppModelConfig
@@ -34,7 +35,7 @@ _NEAREST = 3
 _PATH_SHOWN = 300
 
 
-class GgufNotFoundError(LookupError):
+class GgufNotFoundError(GgufbenchError, LookupError):
     """No file to load; the message is one sentence that says what was looked for, where, and what to do."""
 
 

@@ -22,6 +22,7 @@ from pydantic import (
 from ggufbench.chat.options import PLAIN_KV_TYPES, ModelOptions, Positive, Temperature
 from ggufbench.discovery.header import printable
 from ggufbench.discovery.hub import is_repository_name
+from ggufbench.errors import GgufbenchError
 
 AUTO = "auto"
 
@@ -40,7 +41,7 @@ class Provider(StrEnum):
     TRANSFORMERS = "transformers"
 
 
-class ModelConfigError(ValueError):
+class ModelConfigError(GgufbenchError, ValueError):
     """A config is not usable; the message is one sentence that names the key, the value and the remedy."""
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ggufbench.discovery.header import printable
+from ggufbench.errors import GgufbenchError
 
 
-class ChatModelError(ValueError):
+class ChatModelError(GgufbenchError, ValueError):
     """A model cannot be loaded or asked in this way.
 
     The message is one sentence that names the file or the value, and the remedy.

@@ -18,6 +18,8 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
+from ggufbench.errors import GgufbenchError
+
 MOST_CHARACTERS = 16 << 20
 """Of any text that a template makes."""
 _MOST_STEPS = 1_000_000
@@ -32,7 +34,7 @@ _COUNTER = "steps left"
 """No template can set a name with a space in it."""
 
 
-class LimitError(ValueError):
+class LimitError(GgufbenchError, ValueError):
     """A template asks for too much."""
 
 

@@ -26,10 +26,11 @@ from ggufbench.discovery import hub
 from ggufbench.discovery.checkpoints import read_checkpoint
 from ggufbench.discovery.header import printable
 from ggufbench.discovery.names import portable_path
+from ggufbench.errors import GgufbenchError
 from ggufbench.worker.untrusted import checkpoint_refusal
 
 
-class CheckpointNotFoundError(LookupError):
+class CheckpointNotFoundError(GgufbenchError, LookupError):
     """No checkpoint to load; the message is one sentence with the remedy."""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ggufbench.errors import GgufbenchError
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.toolchain.builds import BuildError
 from ggufbench.toolchain.exports import exported
@@ -25,7 +26,7 @@ _PYTHONS = ("bin/python", "bin/python3", "Scripts/python.exe", "python.exe")
 _PACKAGES = (".whl", ".tar.gz", ".zip")
 
 
-class ArmError(ValueError):
+class ArmError(GgufbenchError):
     """An arm cannot be used; the message is one sentence that names its text and the remedy."""
 
 

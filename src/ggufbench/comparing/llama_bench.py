@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ggufbench.errors import GgufbenchError
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.planning.plan import Case
 from ggufbench.processes import end_group
@@ -24,7 +25,7 @@ from ggufbench.worker.job import DEVICE_PREFIXES, Setting, Workload
 _KV_TYPES = ("f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl")
 
 
-class LlamaBenchError(Exception):
+class LlamaBenchError(GgufbenchError):
     """llama-bench cannot be used, or broke; the message is one sentence."""
 
 

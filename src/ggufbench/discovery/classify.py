@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ggufbench.discovery.header import Header, Tensor, printable
+from ggufbench.errors import GgufbenchError
 
 BLOCKS_CAP = 4096
 """Layers that a model may have; llama.cpp itself stops at 512."""
@@ -31,7 +32,7 @@ _ARCHITECTURES = {
 }
 
 
-class RefusedError(ValueError):
+class RefusedError(GgufbenchError):
     """The file is a valid GGUF, but nothing to benchmark; the message is one sentence."""
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ggufbench.discovery.tables import TENSOR_TYPES, VALUE_ARRAY, VALUE_FORMATS, VALUE_STRING, TensorType
+from ggufbench.errors import GgufbenchError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +47,7 @@ _NAME_BYTES = 64
 _DIMENSIONS = 4
 
 
-class HeaderError(ValueError):
+class HeaderError(GgufbenchError, ValueError):
     """This is no GGUF header that llama.cpp could read; the message says in one sentence what is wrong."""
 
 

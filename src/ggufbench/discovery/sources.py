@@ -12,6 +12,7 @@ from typing import Any
 
 from ggufbench.discovery import names
 from ggufbench.discovery.hub import hub_cache, is_repository_folder
+from ggufbench.errors import GgufbenchError
 from ggufbench.paths import folder_from, user_path
 
 _JSON_CAP = 1 << 20
@@ -43,7 +44,7 @@ class Candidate:
     """Why it need not even be opened."""
 
 
-class PlaceNotFound(ValueError):  # noqa: N818 (the name reads better where it is caught)
+class PlaceNotFound(GgufbenchError):  # noqa: N818 (the name reads better where it is caught)
     """A place that the user named is not there; the message says which and what to do."""
 
 

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ggufbench.errors import GgufbenchError
+
 Architecture = Literal["llama", "qwen3", "gpt-oss"]
 
 DIRECT_TYPES = ("F16", "Q8_0", "Q4_0", "MXFP4")
@@ -39,7 +41,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMBG]?)", re.IGNORECASE | re.ASCII)
 
 
-class ModelError(ValueError):
+class ModelError(GgufbenchError):
     """A model that cannot be made, or fetched; the message is one sentence for the user."""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ggufbench.discovery.model import Model, OriginalCheckpoint
 from ggufbench.discovery.tables import bytes_per_element
+from ggufbench.errors import GgufbenchError
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import resolve_threads
 from ggufbench.planning.scenario import Scenario, WorkloadSpec
@@ -31,7 +32,7 @@ _TORCH_START_SECONDS = 8.0
 _TORCH_BYTES = 300 * 2**20
 
 
-class PlanError(ValueError):
+class PlanError(GgufbenchError):
     """The selection names something that is not here; the message says what is."""
 
 

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
+from ggufbench.errors import GgufbenchError
 from ggufbench.metrics import METRICS
 from ggufbench.thresholds import (
     Count,
@@ -44,7 +45,7 @@ KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "
 Threads = Positive | Literal["auto", "physical", "physical-1"]
 
 
-class ScenarioError(ValueError):
+class ScenarioError(GgufbenchError):
     """A scenario file is not usable; the message names the file, the key and the remedy."""
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from ggufbench.errors import GgufbenchError
 from ggufbench.paths import atomic_write
 from ggufbench.records.schema import Record
 
@@ -29,7 +30,7 @@ MOST_BYTES = 64 * 2**20
 """The largest document; real ones have 0.2 MB, and 5 MB with ten thousand tokens in each sample."""
 
 
-class StoreError(Exception):
+class StoreError(GgufbenchError):
     """A record could not be written or read; the message names the file and the remedy."""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ggufbench.errors import GgufbenchError
 from ggufbench.paths import atomic_write
 from ggufbench.processes import alone, end_group
 
@@ -47,7 +48,7 @@ sys.exit(code if code >= 0 else 128 - code)
 """
 
 
-class BuildError(Exception):
+class BuildError(GgufbenchError):
     """It could not be built; the message is one sentence with the remedy."""
 
 

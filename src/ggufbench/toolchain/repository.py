@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from ggufbench.errors import GgufbenchError
+
 _SECONDS = 60.0
 _EXPORT_SECONDS = 600.0
 _KEPT_OF_GIT = ("GIT_CONFIG_", "GIT_CEILING_")
@@ -23,7 +25,7 @@ _MOST_REFS = 1000
 _HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
-class RepositoryError(Exception):
+class RepositoryError(GgufbenchError):
     """The repository cannot answer; the message is one sentence with the remedy."""
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ggufbench.errors import GgufbenchError
 from ggufbench.paths import atomic_write
 from ggufbench.records.record_summary import many_objects
 from ggufbench.report.content import Content
@@ -28,7 +29,7 @@ _HEAD_BYTES = 4096
 _SUFFIXES = (".html", ".htm")
 
 
-class ReportError(Exception):
+class ReportError(GgufbenchError):
     """A report could not be written; the message names the file and the remedy."""
 
 
