@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from typer import Typer
 from typer.testing import CliRunner
 
-from ggufbench.cli.history import gate, history
+from ggufbench.cli.app import app
 from ggufbench.records.comparison import Arm, Cell, Comparison, Verdict
 from ggufbench.records.comparisons import write_comparison
 from ggufbench.records.schema import Record
@@ -125,9 +124,6 @@ def stored(tmp_path, real_record) -> Stored:
 def ask_program(stored, monkeypatch):
     """A function: the commands with arguments, on the stored sessions."""
     monkeypatch.setenv("COLUMNS", "200")
-    app = Typer(pretty_exceptions_enable=False)
-    app.command()(history)
-    app.command()(gate)
 
     def ask(*arguments: str):
         return CliRunner().invoke(app, [*arguments, "--results", str(stored.results)], catch_exceptions=False)

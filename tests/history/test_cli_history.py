@@ -279,12 +279,8 @@ def test_a_series_longer_than_the_terminal_is_wide_is_drawn_within_it(stored, as
 def test_as_a_process_of_its_own(stored, command, code):
     nights(stored, 12)
     nights(stored, 2, 0.08, first=12)
-    program = (
-        "import sys, typer; from ggufbench.cli.history import gate, history; app = typer.Typer(); "
-        "app.command()(gate); app.command()(history); app()"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", program, command, "--results", str(stored.results)],
+        [sys.executable, "-m", "ggufbench.cli", command, "--results", str(stored.results)],
         capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "120"}, timeout=60,
     )  # fmt: skip
     assert done.returncode == code, done.stderr

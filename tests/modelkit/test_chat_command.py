@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from ggufbench.cli.models import _harmless
+from ggufbench.cli.options import harmless
 
 
 def test_an_answer_goes_to_stdout_and_its_rate_to_stderr(make, ggufbench):
@@ -41,5 +41,5 @@ def test_requests_that_cannot_be_met_are_one_sentence(make, refused, tmp_path):
 
 
 def test_what_could_steer_a_terminal_is_shown_as_its_escape():
-    assert _harmless("a\x1b[31m\u202eb\r\n\tc") == "a\\x1b[31m\\u202eb\\r\n\tc"
-    assert _harmless("\U0001f469\u200d\U0001f52c é") == "\U0001f469\u200d\U0001f52c é"
+    assert harmless("a\x1b[31m\u202eb\r\n\tc") == "a\\x1b[31m\\u202eb\\r\n\tc"
+    assert harmless("\U0001f469\u200d\U0001f52c é") == "\U0001f469\u200d\U0001f52c é"

@@ -14,7 +14,7 @@ import pytest
 
 from ggufbench.chat import LlamaCppModelConfig
 
-PICK = f"{shlex.quote(sys.executable)} -m ggufbench.cli.app pick"
+PICK = f"{shlex.quote(sys.executable)} -m ggufbench.cli pick"
 LLAMA = "llama-tiny-Q8_0.gguf"
 
 

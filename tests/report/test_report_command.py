@@ -9,10 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from typer import Typer
 from typer.testing import CliRunner
 
-from ggufbench.cli.report import report
+from ggufbench.cli.app import app
 from ggufbench.records.store import write_record
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -33,11 +32,11 @@ def results(make_record, tmp_path):
 @pytest.fixture
 def ask(results):
     """A function: the command with arguments."""
-    app = Typer(pretty_exceptions_enable=False)
-    app.command()(report)
 
     def ask(*arguments: str):
-        return CliRunner().invoke(app, [*arguments, "--results", str(results)], catch_exceptions=False)
+        return CliRunner().invoke(
+            app, ["report", *arguments, "--results", str(results)], catch_exceptions=False
+        )
 
     return ask
 

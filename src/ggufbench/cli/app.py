@@ -1,8 +1,7 @@
-"""The door for the command line: each command parses, calls the room that does the work, and prints."""
+"""Command line: each command parses its options, calls the library and prints the result."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,17 +11,46 @@ from ggufbench.cli.compare import compare
 from ggufbench.cli.gating import ab, bisect, selftest
 from ggufbench.cli.history import gate, history
 from ggufbench.cli.models import chat, convert, pull, quantize
-from ggufbench.cli.options import AsJson, Places, Results, print_json, print_rich, refuse, tell
+from ggufbench.cli.options import (
+    AsJson,
+    CaseMatch,
+    ModelMatch,
+    Places,
+    Quant,
+    Results,
+    RunName,
+    ScenarioFolder,
+    ScenarioNames,
+    print_error,
+    print_json,
+    print_rich,
+    request_from,
+)
 from ggufbench.cli.pick import pick
+from ggufbench.cli.progress import ProgressLine, tell
 from ggufbench.cli.report import report
-from ggufbench.exit_codes import ExitCode
+from ggufbench.errors import GgufbenchError
 from ggufbench.modelkit.spec import Architecture
 
 if TYPE_CHECKING:
-    from ggufbench.measuring.preparation import Request
+    from ggufbench.planning.plan import Case
+
+
+class Commands(typer.core.TyperGroup):
+    """All commands; one that raises a GgufbenchError prints its message and exits with its code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except GgufbenchError as error:
+            print_error(error)
+            raise typer.Exit(error.exit_code) from None
+
 
 app = typer.Typer(
     name="ggufbench",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -40,13 +68,10 @@ def main() -> None:
 @app.command()
 def models(places: Places = None, as_json: AsJson = False) -> None:
     """List every GGUF model on this machine, and the files that are none, with the reason."""
-    from ggufbench.discovery import PlaceNotFound, discover
+    from ggufbench.discovery import discover
     from ggufbench.measuring.preparation import requested_places
 
-    try:
-        found = discover(requested_places(places or []) or None)
-    except PlaceNotFound as error:
-        refuse(error)
+    found = discover(requested_places(places or []) or None)
     if as_json:
         print_json({"models": found.models, "rejected": found.rejected})
         return
@@ -63,33 +88,21 @@ def models(places: Places = None, as_json: AsJson = False) -> None:
 @app.command()
 def plan(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
     places: Places = None,
-    match: Annotated[
-        list[str] | None, typer.Option(help="Only models whose name or repository matches (repeatable).")
-    ] = None,
-    quant: Annotated[
-        list[str] | None, typer.Option(help="Only models of this quantization, such as Q4_K_M (repeatable).")
-    ] = None,
-    scenario: Annotated[list[str] | None, typer.Option(help="Only this scenario (repeatable).")] = None,
-    scenarios: Annotated[Path | None, typer.Option(help="Read scenarios from this folder.")] = None,
+    match: ModelMatch = None,
+    quant: Quant = None,
+    scenario: ScenarioNames = None,
+    scenarios: ScenarioFolder = None,
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
     """List the cases that would run, with the memory and the time that each needs; run nothing."""
     from ggufbench.launching.launcher import Interpreter
-    from ggufbench.measuring.preparation import USAGE_ERRORS, Request, prepare, requested_places
-    from ggufbench.planning.plan import Selection
+    from ggufbench.measuring.preparation import prepare
 
-    request: Request = Request(
-        places=requested_places(places or []),
-        selection=Selection(match or [], quant or []),
-        scenarios=scenario or [],
-        scenario_folder=scenarios,
-        results=results,
+    request = request_from(
+        places, match, quant=quant, scenario=scenario, scenarios=scenarios, results=results
     )
-    try:
-        prepared = prepare(request, Interpreter())
-    except USAGE_ERRORS as error:
-        refuse(error)
+    prepared = prepare(request, Interpreter())
     if as_json:
         print_json({"cases": [_planned(case) for case in prepared.cases]})
         return
@@ -110,11 +123,20 @@ def synth(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comma
     demo: Annotated[bool, typer.Option("--demo", help="Make the demo models that are missing.")] = False,
 ) -> None:
     """Write a GGUF with random weights: real shapes, types and tokenizer, and nothing to say."""
-    from ggufbench.modelkit import SynthError, SynthSpec, make_demo_models, parse_size, synthesize
+    from ggufbench.modelkit import SynthSpec, make_demo_models, parse_size, synthesize
 
-    try:
+    with ProgressLine() as line:
+
+        def progress(done: int, total: int) -> None:
+            line.show_bytes(done / max(1, total), total)
+
+        def demo_progress(name: str, done: int, total: int) -> None:
+            if done == 0:
+                typer.echo(f"Making {name}", err=True)
+            progress(done, total)
+
         if demo:
-            made = make_demo_models(out, _demo_progress)
+            made = make_demo_models(out, demo_progress)
         else:
             spec = SynthSpec(
                 architecture=architecture,
@@ -123,9 +145,7 @@ def synth(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comma
                 vocabulary=vocabulary,
                 seed=seed,
             )
-            made = [synthesize(out, spec, _progress, overwrite=overwrite)]
-    except (SynthError, ValueError) as error:
-        refuse(error)
+            made = [synthesize(out, spec, progress, overwrite=overwrite)]
     for path in made:
         typer.echo(f"{path} ({path.stat().st_size / 1e6:.0f} MB, synthetic)")
 
@@ -136,11 +156,9 @@ def verify(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
         Path, typer.Option("--llama-bench", metavar="PATH", help="The program to compare with.")
     ],
     places: Places = None,
-    match: Annotated[
-        list[str] | None, typer.Option(help="Only models whose name or repository matches (repeatable).")
-    ] = None,
+    match: ModelMatch = None,
     scenario: Annotated[str, typer.Option(help="Whose setting both sides get.")] = "cpu",
-    scenarios: Annotated[Path | None, typer.Option(help="Read scenarios from this folder.")] = None,
+    scenarios: ScenarioFolder = None,
     pairs: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each side, for each model.")] = 10,
     prompt: Annotated[int, typer.Option(min=1, max=2**20, help="Tokens of the prompt.")] = 512,
     generate: Annotated[int, typer.Option(min=1, max=2**20, help="Generated tokens.")] = 64,
@@ -159,25 +177,26 @@ def verify(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
     Exits 0 where they agree, 10 where they differ, 11 where a side broke.
     """
     from ggufbench.comparing.fidelity import Work
-    from ggufbench.comparing.llama_bench import LlamaBenchError
     from ggufbench.comparing.verify import VerifyRequest
     from ggufbench.comparing.verify import verify as answer
-    from ggufbench.measuring.preparation import USAGE_ERRORS, Request, requested_places
-    from ggufbench.planning.plan import Selection
 
-    request: Request = Request(
-        places=requested_places(places or []),
-        selection=Selection(match or []),
-        scenarios=[scenario],
-        scenario_folder=scenarios,
-    )
+    request = request_from(places, match, scenario=[scenario], scenarios=scenarios)
     work = Work(prompt, generate, depth, repetitions)
-    try:
-        verification = answer(VerifyRequest(request, llama_bench, work, pairs, tolerance, seed))
-    except (*USAGE_ERRORS, LlamaBenchError) as error:
-        refuse(error)
-    if verification.exit_code == ExitCode.USAGE:
-        refuse(verification.refusal)
+    with ProgressLine() as line:
+        verification = answer(
+            VerifyRequest(
+                request,
+                llama_bench,
+                work,
+                pairs,
+                tolerance,
+                seed,
+                on_step=lambda step: line.show(step.sentence),
+                tell=tell,
+            )
+        )
+    if verification.refusal is not None:
+        raise GgufbenchError(verification.refusal)
     if as_json:
         print_json(verification.document())
     else:
@@ -226,18 +245,18 @@ def rpc_server(
     try:
         serve(port, threads or resolve_threads("auto"), ready)
     except ModuleNotFoundError:
-        refuse("llama-cpp-python is not installed here; install it with `pip install llama-cpp-python`")
-    except ProviderError as error:
-        refuse(error)
+        raise GgufbenchError(
+            "llama-cpp-python is not installed here; install it with `pip install llama-cpp-python`"
+        ) from None
+    except ProviderError as error:  # the worker has no part in the package's tree of errors
+        raise GgufbenchError(str(error)) from None
 
 
 @app.command()
 def show(
-    run: Annotated[str | None, typer.Argument(help="A run's name or folder; the newest if left out.")] = None,
+    run: RunName = None,
     results: Results = Path("results"),
-    match: Annotated[
-        list[str] | None, typer.Option(help="Only cases with this in their id (repeatable).")
-    ] = None,
+    match: CaseMatch = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a run again, with everything behind its table: loads, memory by part, limits, advice.
@@ -245,22 +264,20 @@ def show(
     Findings stand above it; below it llama.cpp beside transformers, and whether that may be removed.
     """
     from ggufbench.records.runs import read_run
-    from ggufbench.records.store import StoreError
     from ggufbench.report.text.baselines import answers, baselines_table, findings_list, migration_table
     from ggufbench.report.text.comparison import comparison_report
     from ggufbench.report.text.record_details import details, documents
     from ggufbench.report.text.terminal import results_table, stack, width_of
 
-    try:
-        found = read_run(results, run)
-    except StoreError as error:
-        refuse(error)
+    found = read_run(results, run)
     shown = found.only(match) if match else found
     if not shown.case_ids:
         ids = ", ".join(found.case_ids[:12])
-        refuse(f"{found.folder} has no case that matches {', '.join(match or [])}; it holds {ids}")
+        raise GgufbenchError(
+            f"{found.folder} has no case that matches {', '.join(match or [])}; it holds {ids}"
+        )
     for problem in found.problems:
-        typer.echo(f"ggufbench: {problem}", err=True)
+        print_error(problem)
     answered = answers(shown.records, shown.comparisons, found.records)
     if as_json:
         cases, comparisons = documents(shown.records), shown.comparisons
@@ -301,7 +318,7 @@ for _command in (
     app.command()(_command)
 
 
-def _planned(case: Any) -> dict[str, Any]:
+def _planned(case: Case) -> dict[str, Any]:
     return {
         "case_id": case.id,
         "model": case.model,
@@ -311,15 +328,3 @@ def _planned(case: Any) -> dict[str, Any]:
         "estimate": case.estimate,
         "skip": case.skip,
     }
-
-
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done >= total else ""
-        typer.echo(f"\r{100 * done // max(1, total):3d} % of {total / 1e6:.0f} MB{end}", err=True, nl=False)
-
-
-def _demo_progress(name: str, done: int, total: int) -> None:
-    if done == 0:
-        typer.echo(f"Making {name}", err=True)
-    _progress(done, total)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ggufbench.cli.options import AsJson, Results, print_json, print_rich, refuse
+from ggufbench.cli.options import AsJson, CaseMatch, Results, print_error, print_json, print_rich
+from ggufbench.errors import GgufbenchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,9 +20,7 @@ def compare(  # noqa: PLR0913, PLR0917 (one parameter for each option of the com
     run: Annotated[str, typer.Argument(help="A run's name or folder.")],
     other: Annotated[str, typer.Argument(metavar="RUN", help="Another one, earlier or later.")],
     results: Results = Path("results"),
-    match: Annotated[
-        list[str] | None, typer.Option(help="Only cases with this in their id (repeatable).")
-    ] = None,
+    match: CaseMatch = None,
     metric: Annotated[
         list[str] | None, typer.Option(help="This metric instead of the usual ones (repeatable).")
     ] = None,
@@ -34,22 +33,18 @@ def compare(  # noqa: PLR0913, PLR0917 (one parameter for each option of the com
     """
     from ggufbench.analysis.run_diff import SHOWN, between
     from ggufbench.records.runs import read_run
-    from ggufbench.records.store import StoreError
     from ggufbench.report.text.run_diff import Compared, compare_document, compare_report
     from ggufbench.report.text.terminal import width_of
 
     metrics = _metrics(metric) if metric else SHOWN
-    try:
-        runs = [read_run(results, name) for name in (run, other)]
-    except StoreError as error:
-        refuse(error)
+    runs = [read_run(results, name) for name in (run, other)]
     for problem in {str(problem) for one in runs for problem in one.problems}:
-        typer.echo(f"ggufbench: {problem}", err=True)
+        print_error(problem)
     earlier, later = _in_order(runs)
     chosen = [one.only(match).records if match else one.records for one in (earlier, later)]
     if match and not any(chosen):
         ids = ", ".join(dict.fromkeys(id_ for one in runs for id_ in one.case_ids[:6]))
-        refuse(f"neither run has a case that matches {', '.join(match)}; they hold {ids}")
+        raise GgufbenchError(f"neither run has a case that matches {', '.join(match)}; they hold {ids}")
     compared = Compared(
         earlier=earlier.folder.name,
         later=later.folder.name,
@@ -74,7 +69,7 @@ def _metrics(asked: Sequence[str]) -> Sequence[str]:
         if name not in METRICS:
             near = difflib.get_close_matches(name, METRICS, 1, 0.4)
             remedy = f"did you mean {near[0]}?" if near else f"the metrics are {', '.join(METRICS)}"
-            refuse(f"--metric {name!r} is not a metric; {remedy}")
+            raise GgufbenchError(f"--metric {name!r} is not a metric; {remedy}")
     return list(dict.fromkeys(asked))
 
 
@@ -82,10 +77,12 @@ def _in_order(runs: Sequence[StoredRun]) -> tuple[StoredRun, StoredRun]:
     """The earlier one first; as they were given where they are of one moment."""
     first, second = runs
     if first.folder.resolve() == second.folder.resolve():
-        refuse(f"{first.folder} is both runs; name two")
+        raise GgufbenchError(f"{first.folder} is both runs; name two")
     for one in runs:
         if not one.records:
-            refuse(f"{one.folder} holds comparisons only, and no record; `ggufbench show` prints them")
+            raise GgufbenchError(
+                f"{one.folder} holds comparisons only, and no record; `ggufbench show` prints them"
+            )
     return (first, second) if _created(first) <= _created(second) else (second, first)
 
 

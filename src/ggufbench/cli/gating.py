@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from ggufbench.cli.options import AsJson, Places, Results, print_json, print_rich, refuse, tell
+from ggufbench.cli.options import (
+    AsJson,
+    ModelMatch,
+    Places,
+    Quant,
+    Repetitions,
+    Results,
+    ScenarioFolder,
+    ScenarioNames,
+    Seed,
+    print_error,
+    print_json,
+    print_rich,
+    request_from,
+)
+from ggufbench.cli.progress import ProgressLine, tell
+from ggufbench.errors import GgufbenchError
 
 if TYPE_CHECKING:
-    from ggufbench.comparing.ab import AbRequest, AbResult
+    from ggufbench.comparing.ab import AbResult
     from ggufbench.comparing.side_by_side import SessionStep
-    from ggufbench.measuring.preparation import Request
 
 ARM_HELP = (
     "`.` (this environment), a Python or virtual environment, a requirement (installed once, kept), "
     "a commit of --repository, or a scenario file."
 )
 
-Match = Annotated[
-    list[str] | None, typer.Option(help="Only models whose name or repository matches (repeatable).")
-]
-ScenarioNames = Annotated[
-    list[str] | None, typer.Option("--scenario", help="Only this scenario (repeatable).")
-]
-ScenarioFolder = Annotated[Path | None, typer.Option("--scenarios", help="Read scenarios from this folder.")]
 Repository = Annotated[Path, typer.Option(help="Whose commits and whose provider are meant.")]
-Seed = Annotated[
-    int | None, typer.Option(min=0, max=2**63 - 1, help="Of the order in each pair; drawn if not given.")
-]
 TimeBudget = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Start no pair that would end after this time, such as 10m."),
@@ -49,16 +53,12 @@ def ab(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
         typer.Option(metavar="REQUIREMENT", help="A pinned release to measure beside, for the history."),
     ] = None,
     places: Places = None,
-    match: Match = None,
-    quant: Annotated[
-        list[str] | None, typer.Option(help="Only models of this quantization, such as Q4_K_M (repeatable).")
-    ] = None,
+    match: ModelMatch = None,
+    quant: Quant = None,
     scenario: ScenarioNames = None,
     scenarios: ScenarioFolder = None,
     repository: Repository = Path(),
-    repetitions: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Timed samples in each launch.")
-    ] = None,
+    repetitions: Repetitions = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 13 where a verdict is inconclusive.")
     ] = False,
@@ -79,40 +79,44 @@ def ab(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
     regression, 11 where the candidate broke, gave another answer or cannot run a model, 12 where the baseline
     cannot, 13 with --strict where it stayed unclear, 14 where nothing could be measured.
     """
-    from ggufbench.comparing.ab import AbRequest
-    from ggufbench.measuring.preparation import Request, requested_places
-    from ggufbench.planning.plan import Selection
+    from ggufbench.comparing.ab import AbRequest, ask
 
-    request: Request = Request(
-        places=requested_places(places or []),
-        selection=Selection(match or [], quant or []),
-        scenarios=scenario or [],
-        scenario_folder=scenarios,
+    request = request_from(
+        places,
+        match,
+        quant=quant,
+        scenario=scenario,
+        scenarios=scenarios,
         repetitions=repetitions,
         results=results,
-        time_budget_seconds=seconds_of(time_budget),
+        time_budget=time_budget,
     )
     if baseline is None and anchor is None:
-        refuse("there is nothing to compare with; give --baseline, such as llama-cpp-python==0.3.35")
-    question = AbRequest(
-        request,
-        baseline or anchor or "",
-        candidate,
-        anchor,
-        repository,
-        seed,
-        allow_other_answers=allow_other_answers,
-        on_step=show_step,
-        tell=tell,
-    )
-    finish(_ask(question), strict=strict, as_json=as_json)
+        raise GgufbenchError(
+            "there is nothing to compare with; give --baseline, such as llama-cpp-python==0.3.35"
+        )
+    with ProgressLine() as line:
+        answer = ask(
+            AbRequest(
+                request,
+                baseline or anchor or "",
+                candidate,
+                anchor,
+                repository,
+                seed,
+                allow_other_answers=allow_other_answers,
+                on_step=_shown_on(line),
+                tell=tell,
+            )
+        )
+    _finish(answer, strict=strict, as_json=as_json)
 
 
 def selftest(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
     sessions: Annotated[int, typer.Option(min=0, max=1000, help="Sessions of A against A.")] = 1,
     controls: Annotated[int, typer.Option(min=0, max=1000, help="Sessions against the slower worker.")] = 1,
     places: Places = None,
-    match: Match = None,
+    match: ModelMatch = None,
     scenario: Annotated[str, typer.Option(help="Whose setting and workload are used.")] = "cpu",
     scenarios: ScenarioFolder = None,
     seed: Seed = None,
@@ -126,26 +130,16 @@ def selftest(  # noqa: PLR0913, PLR0917 (one parameter for each option of the co
     The sessions are kept, and what all of them together prove is printed.
     """
     from ggufbench.comparing.ab import AbRequest
-    from ggufbench.comparing.arms import ArmError
     from ggufbench.comparing.selftest import selftest as run_selftest
-    from ggufbench.measuring.preparation import USAGE_ERRORS, Request, requested_places
-    from ggufbench.planning.plan import Selection
 
-    request = Request(
-        places=requested_places(places or []),
-        selection=Selection(match or []),
-        scenarios=[scenario],
-        scenario_folder=scenarios,
-        results=results,
-    )
-    question = AbRequest(request, ".", seed=seed, on_step=show_step, tell=tell)
-    try:
+    request = request_from(places, match, scenario=[scenario], scenarios=scenarios, results=results)
+    with ProgressLine() as line:
         found = run_selftest(
-            question, sessions, controls, lambda number, kind: tell(f"session {number}: {kind}")
+            AbRequest(request, ".", seed=seed, on_step=_shown_on(line), tell=tell),
+            sessions,
+            controls,
+            lambda number, kind: tell(f"session {number}: {kind}"),
         )
-    except (*USAGE_ERRORS, ArmError) as error:
-        refuse(error)
-    show_step(None)
     if as_json:
         from ggufbench.report.text.selftest import document
 
@@ -164,13 +158,11 @@ def bisect(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
         str | None, typer.Option(help="Judge by this metric; the one that got worst if left out.")
     ] = None,
     places: Places = None,
-    match: Match = None,
+    match: ModelMatch = None,
     scenario: ScenarioNames = None,
     scenarios: ScenarioFolder = None,
     repository: Repository = Path(),
-    repetitions: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Timed samples in each launch.")
-    ] = None,
+    repetitions: Repetitions = None,
     allow_other_answers: Annotated[
         bool,
         typer.Option("--allow-other-answers", help="Judge candidates whose greedy tokens are others too."),
@@ -187,37 +179,27 @@ def bisect(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
     Exits 0 where the search came to an end, 13 where it could not tell, 11 where an end is broken.
     """
     from ggufbench.comparing.ab import AbRequest
-    from ggufbench.comparing.arms import ArmError
     from ggufbench.comparing.bisect import Hunt
     from ggufbench.comparing.bisect import bisect as search
-    from ggufbench.measuring.preparation import USAGE_ERRORS, Request, requested_places
-    from ggufbench.planning.plan import Selection
     from ggufbench.report.text.bisection import bisection_report, document
 
-    request: Request = Request(
-        places=requested_places(places or []),
-        selection=Selection(match or []),
-        scenarios=scenario or [],
-        scenario_folder=scenarios,
-        repetitions=repetitions,
-        results=results,
+    request = request_from(
+        places, match, scenario=scenario, scenarios=scenarios, repetitions=repetitions, results=results
     )
-    question = AbRequest(
-        request,
-        good,
-        bad,
-        repository=repository,
-        seed=seed,
-        allow_other_answers=allow_other_answers,
-        on_step=show_step,
-        tell=tell,
-    )
-    hunt = Hunt(question, metric, lambda name, left: tell(f"{name[:40]}, {left} could be the first bad one"))
-    try:
-        found = search(hunt)
-    except (*USAGE_ERRORS, ArmError, ValueError) as error:
-        refuse(error)
-    show_step(None)
+    with ProgressLine() as line:
+        question = AbRequest(
+            request,
+            good,
+            bad,
+            repository=repository,
+            seed=seed,
+            allow_other_answers=allow_other_answers,
+            on_step=_shown_on(line),
+            tell=tell,
+        )
+        found = search(
+            Hunt(question, metric, lambda name, left: tell(f"{name[:40]}, {left} could be the first bad one"))
+        )
     if as_json:
         print_json(document(found))
     else:
@@ -225,8 +207,10 @@ def bisect(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
     raise typer.Exit(found.exit_code)
 
 
-def finish(answer: AbResult, *, strict: bool, as_json: bool) -> NoReturn:
-    """Print an answer for whoever asked, and end with the gate's exit code."""
+def _finish(answer: AbResult, *, strict: bool, as_json: bool) -> NoReturn:
+    """Print an answer and end with the gate's exit code."""
+    from ggufbench.report.text.github_summary import write_summary
+
     code = answer.exit_code(strict=strict)
     if as_json:
         print_json(
@@ -242,54 +226,16 @@ def finish(answer: AbResult, *, strict: bool, as_json: bool) -> NoReturn:
         from ggufbench.report.text.terminal import width_of
 
         print_rich(comparison_report(answer.comparisons, answer.skipped, width_of()))
-    write_summary(answer)
+    unwritten = write_summary(answer.comparisons, answer.skipped)
+    if unwritten is not None:
+        print_error(unwritten)
     for problem in answer.problems:
-        typer.echo(f"ggufbench: measured, but not kept: {problem}", err=True)
+        print_error(f"measured, but not kept: {problem}")
     raise typer.Exit(code)
 
 
-def write_summary(answer: AbResult) -> None:
-    """Markdown to the file that GitHub shows beside a run, where there is one."""
-    from ggufbench.report.text.comparison import markdown
-
-    path = os.environ.get("GITHUB_STEP_SUMMARY")
-    if not path:
-        return
-    try:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(markdown(answer.comparisons, answer.skipped))
-    except OSError as error:
-        typer.echo(f"ggufbench: {path} cannot be written: {error.strerror}", err=True)
-
-
-def show_step(step: SessionStep | None) -> None:
-    """The line of progress: it changes when a launch begins, never while a clock runs."""
-    if not sys.stderr.isatty():
-        return
+def _shown_on(line: ProgressLine) -> Callable[[SessionStep], None]:
+    """Show each launch when it begins."""
     from ggufbench.report.text.comparison import step_sentence
 
-    words = step_sentence(step) if step is not None else ""
-    typer.echo(f"\r\x1b[K{words}", err=True, nl=False)
-
-
-def seconds_of(text: str | None) -> float | None:
-    """A duration given on the command line; ends the program where it is none."""
-    from ggufbench.measuring.preparation import parse_duration
-
-    try:
-        return parse_duration(text) if text else None
-    except ValueError as error:
-        refuse(error)
-
-
-def _ask(question: AbRequest) -> AbResult:
-    from ggufbench.comparing.ab import ask
-    from ggufbench.comparing.arms import ArmError
-    from ggufbench.measuring.preparation import USAGE_ERRORS
-
-    try:
-        answer = ask(question)
-    except (*USAGE_ERRORS, ArmError) as error:
-        refuse(error)
-    show_step(None)
-    return answer
+    return lambda step: line.show(step_sentence(step))

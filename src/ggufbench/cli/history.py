@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ggufbench.cli.options import AsJson, Results, print_json, print_rich, refuse
+from ggufbench.cli.options import AsJson, CaseMatch, Results, RunName, print_json, print_rich
+from ggufbench.cli.progress import ProgressLine
 
 Since = Annotated[
     str | None,
@@ -19,9 +20,7 @@ Rebuild = Annotated[bool, typer.Option("--rebuild", help="Make the index anew fr
 
 def history(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
     results: Results = Path("results"),
-    match: Annotated[
-        list[str] | None, typer.Option(help="Only cases with this in their id (repeatable).")
-    ] = None,
+    match: CaseMatch = None,
     metric: Annotated[
         list[str] | None, typer.Option(help="This metric instead of the gated ones (repeatable).")
     ] = None,
@@ -39,13 +38,11 @@ def history(  # noqa: PLR0913, PLR0917 (one parameter for each option of the com
     """
     from ggufbench.history.series import HistoryQuery
     from ggufbench.history.series import history as answer
-    from ggufbench.records.store import StoreError
 
-    question = HistoryQuery(results, match or [], metric or [], machine, since, rebuild, _progress)
-    try:
-        found = answer(question)
-    except StoreError as error:
-        refuse(error)
+    with ProgressLine() as line:
+        found = answer(
+            HistoryQuery(results, match or [], metric or [], machine, since, rebuild, _reading(line))
+        )
     if as_json:
         from ggufbench.report.text.history import history_document
 
@@ -58,7 +55,7 @@ def history(  # noqa: PLR0913, PLR0917 (one parameter for each option of the com
 
 
 def gate(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
-    run: Annotated[str | None, typer.Argument(help="A run's name or folder; the newest if left out.")] = None,
+    run: RunName = None,
     results: Results = Path("results"),
     since: Since = None,
     strict: Annotated[
@@ -78,12 +75,9 @@ def gate(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comman
     """
     from ggufbench.history.gate import HistoryGateRequest
     from ggufbench.history.gate import gate as answer
-    from ggufbench.records.store import StoreError
 
-    try:
-        found = answer(HistoryGateRequest(results, run, since, rebuild, _progress))
-    except StoreError as error:
-        refuse(error)
+    with ProgressLine() as line:
+        found = answer(HistoryGateRequest(results, run, since, rebuild, _reading(line)))
     from ggufbench.report.text.history_gate import gate_document, gate_report
 
     if as_json:
@@ -93,8 +87,11 @@ def gate(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comman
     raise typer.Exit(found.exit_code(strict=strict))
 
 
-def _progress(done: int, total: int) -> None:
-    """Reading thousands of documents takes a while, and happens once."""
-    if total >= 1000 and (done % 500 == 0 or done == total) and sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        typer.echo(f"\rReading {done} of {total} documents into the index{end}", err=True, nl=False)
+def _reading(line: ProgressLine) -> Callable[[int, int], None]:
+    """Show how many documents are in the index; reading thousands takes a while, and happens once."""
+
+    def show(done: int, total: int) -> None:
+        if total >= 1000 and (done % 500 == 0 or done == total):
+            line.show(f"Reading {done} of {total} documents into the index", done / total)
+
+    return show

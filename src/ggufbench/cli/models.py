@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ggufbench.cli import options
-from ggufbench.cli.options import AsJson, print_json
+from ggufbench.cli.options import AsJson, harmless, print_error, print_json
+from ggufbench.cli.progress import ProgressLine
+from ggufbench.errors import GgufbenchError
 from ggufbench.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ NoLoadTest = Annotated[
     bool, typer.Option("--no-load-test", help="Do not load the file afterwards to see that it works.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
-
-_JOINERS = "\u200c\u200d"  # between letters of some scripts, and in the middle of pictures
 
 
 def quantize(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
@@ -46,15 +45,11 @@ def quantize(  # noqa: PLR0913, PLR0917 (one parameter for each option of the co
     The file is complete or not there. Exits 11 where it was made and does not load.
     """
     from ggufbench.modelkit import quantization_types
-    from ggufbench.modelkit.spec import ModelError
 
-    try:
+    with ProgressLine() as line:
         made = quantization_types.quantize(
-            source, out, kind, _percent, threads=threads, imatrix=imatrix, overwrite=overwrite
+            source, out, kind, line.show_bytes, threads=threads, imatrix=imatrix, overwrite=overwrite
         )
-    except ModelError as error:
-        _refuse(error)
-    _end_progress()
     sizes = f"{_size(made.source_bytes)} of {made.source_type} became {_size(made.file_size_bytes)}"
     told = f"{made.tensors} tensors in {made.seconds:.0f} s, {sizes} of {made.type}"
     _conclude(made, made.path, [told, *made.notes], test=not no_load_test, as_json=as_json)
@@ -85,13 +80,9 @@ def convert(  # noqa: PLR0913, PLR0917 (one parameter for each option of the com
     Nothing of the checkpoint is run. Exits 11 where the file was made and does not load.
     """
     from ggufbench.modelkit.convert_command import convert as work
-    from ggufbench.modelkit.spec import ModelError
 
-    try:
-        made = work(source, out, kind, _say, _percent, overwrite=overwrite)
-    except ModelError as error:
-        _refuse(error)
-    _end_progress()
+    with ProgressLine() as line:
+        made = work(source, out, kind, _say, line.show_bytes, overwrite=overwrite)
     sizes = f"{_size(made.source_bytes)} of safetensors became {_size(made.file_size_bytes)} of {made.type}"
     told = f"{sizes} in {made.seconds:.0f} s, by the converter of llama-cpp-python {made.converter}"
     _conclude(made, made.path, [told, *made.notes], test=not no_load_test, as_json=as_json)
@@ -115,12 +106,8 @@ def pull(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comman
     Interrupted, the same command goes on where it stopped. Exits 11 where the file does not load.
     """
     from ggufbench.modelkit.pull import pull as work
-    from ggufbench.modelkit.spec import ModelError
 
-    try:
-        made = work(repository, quant, revision, cache, _say)
-    except ModelError as error:
-        _refuse(error)
+    made = work(repository, quant, revision, cache, _say)
     from ggufbench.modelkit.hub_files import gigabytes
 
     fetched = f"{gigabytes(made.fetched_bytes)} fetched" if made.fetched_bytes else "all of it was there"
@@ -150,33 +137,35 @@ def chat(
 
     try:
         speaker = get_chat_model(_config(model, quant, max_tokens=max_tokens, temperature=temperature))
-    except (LookupError, ValueError, ImportError, OSError) as error:
-        _refuse(error)
+    except (ImportError, OSError) as error:
+        raise GgufbenchError(str(error)) from None
     talk: list[BaseMessage] = []
     for text in [question] if question is not None else _lines():
         talk.append(HumanMessage(text))
         try:
             talk.append(AIMessage(_answer(speaker, talk)))
-        except (ValueError, RuntimeError) as error:
-            _refuse(error)
+        except (ValueError, RuntimeError) as error:  # langchain's own among them
+            raise GgufbenchError(str(error)) from None
 
 
 def _config(model: str, quant: str | None, **changes: Any) -> LlamaCppModelConfig:
-    """The config of a file, with a context that it was trained for. Raises LookupError or ValueError."""
+    """The config of a file, with a context that it was trained for. Raises GgufbenchError."""
     from ggufbench.chat import find_gguf_in_cache, rows
     from ggufbench.discovery import discover
 
     path = Path(model).expanduser()
     if not path.is_file():
         if model.lower().endswith(".gguf") or path.exists():
-            raise ValueError(f"{model} is no GGUF file; name one, or owner/name in the Hugging Face cache")
+            raise GgufbenchError(
+                f"{model} is no GGUF file; name one, or owner/name in the Hugging Face cache"
+            )
         path = find_gguf_in_cache(model, quantization=quant)
     elif quant is not None:
-        raise ValueError(f"--quant chooses a file of owner/name, and {model} is a file; leave it out")
+        raise GgufbenchError(f"--quant chooses a file of owner/name, and {model} is a file; leave it out")
     found = discover([path])
     if not found.models:
         reason = found.rejected[0].reason if found.rejected else "it holds no model"
-        raise ValueError(f"{model} cannot be chatted with: {reason}")
+        raise GgufbenchError(f"{model} cannot be chatted with: {reason}")
     return rows(found.models)[0].config(**changes)
 
 
@@ -205,7 +194,7 @@ def _answer(speaker: Any, talk: list[Any]) -> str:
         first = first or (perf_counter() - asked if chunk.text else 0.0)
         usage = chunk.usage_metadata or usage
         said.append(chunk.text)
-        typer.echo(_harmless(chunk.text), nl=False)
+        typer.echo(harmless(chunk.text), nl=False)
         sys.stdout.flush()
     seconds = perf_counter() - asked
     typer.echo()
@@ -216,11 +205,6 @@ def _answer(speaker: Any, talk: list[Any]) -> str:
     return "".join(said)
 
 
-def _harmless(text: str) -> str:
-    """A model's text for a terminal: what could steer it is shown as its escape."""
-    return "".join(c if c.isprintable() or c in "\n\t" + _JOINERS else ascii(c)[1:-1] for c in text)
-
-
 def _conclude(made: Any, path: Path, told: list[str], *, test: bool, as_json: bool) -> None:
     """Print what was made, load it, say what comes next; exit with 11 where it does not load."""
     from dataclasses import asdict
@@ -228,17 +212,16 @@ def _conclude(made: Any, path: Path, told: list[str], *, test: bool, as_json: bo
     from ggufbench.modelkit.load_test import load_test
 
     if not as_json:
-        typer.echo(_harmless(str(path)))
+        typer.echo(harmless(str(path)))
         for line in told:
-            typer.echo(f"  {_harmless(line)}")
+            typer.echo(f"  {harmless(line)}")
     result = load_test(path) if test else None
     if as_json:
         print_json({**asdict(made), "load_test": asdict(result) if result else None})
     elif result is None or result.problem is None:
         typer.echo("\n".join(_next_steps(path, result)))
     if result is not None and result.problem is not None:
-        problem = f"{path} was made and is kept, but it does not load: {result.problem}"
-        typer.echo(f"ggufbench: {_harmless(problem)}", err=True)
+        print_error(f"{path} was made and is kept, but it does not load: {result.problem}")
         raise typer.Exit(ExitCode.BROKEN)
 
 
@@ -251,7 +234,7 @@ def _next_steps(path: Path, result: LoadTest | None) -> list[str]:
     if result is not None:
         took, size = seconds_text(result.seconds), _size(result.file_size_bytes)
         lines.append(f"  loads in {took} on the CPU: {result.layers} layers, {size}")
-    quoted = _harmless(shlex.quote(str(path)))
+    quoted = harmless(shlex.quote(str(path)))
     lines.append(f'next: ggufbench chat {quoted} "Hello"')
     lines.append(f"      pytest bench --benchmark-only --models {quoted}")
     return lines
@@ -263,37 +246,6 @@ def _size(count: int) -> str:
     return size(count)
 
 
-def _refuse(error: Exception) -> NoReturn:
-    _end_progress()
-    options.refuse(_harmless(str(error)))
-
-
 def _say(sentence: str) -> None:
-    """What takes minutes is told also where nobody watches: in the log of a CI run."""
-    typer.echo(_harmless(sentence), err=True)
-
-
-def _percent(share: float, total: int) -> None:
-    _Progress.show(f"{100 * share:3.0f} % of {_size(total)}")
-
-
-def _end_progress() -> None:
-    _Progress.end()
-
-
-class _Progress:
-    """One line that is overwritten, on a terminal."""
-
-    _open = False
-
-    @classmethod
-    def show(cls, text: str) -> None:
-        if sys.stderr.isatty():
-            cls._open = True
-            typer.echo(f"\r{text}   ", err=True, nl=False)
-
-    @classmethod
-    def end(cls) -> None:
-        if cls._open:
-            cls._open = False
-            typer.echo(err=True)
+    """Print a step that takes minutes, in the log of a CI run as well."""
+    typer.echo(harmless(sentence), err=True)

@@ -1,17 +1,16 @@
-"""What every command of the terminal shares: its common options, its ways to print and to refuse."""
+"""Options, output and requests that several commands share."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ggufbench.exit_codes import ExitCode
-
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from ggufbench.measuring.preparation import Request
 
 Places = Annotated[
     list[str] | None,
@@ -21,19 +20,61 @@ Places = Annotated[
         help="Look in this file or folder instead of the known caches (repeatable; also GGUFBENCH_MODELS).",
     ),
 ]
+ModelMatch = Annotated[
+    list[str] | None, typer.Option(help="Only models whose name or repository matches (repeatable).")
+]
+Quant = Annotated[
+    list[str] | None, typer.Option(help="Only models of this quantization, such as Q4_K_M (repeatable).")
+]
+ScenarioNames = Annotated[list[str] | None, typer.Option(help="Only this scenario (repeatable).")]
+ScenarioFolder = Annotated[Path | None, typer.Option(help="Read scenarios from this folder.")]
+Repetitions = Annotated[int | None, typer.Option(min=1, max=1000, help="Timed samples in each launch.")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**63 - 1, help="Of the order in each pair; drawn if not given.")
+]
+RunName = Annotated[str | None, typer.Argument(help="A run's name or folder; the newest if left out.")]
+CaseMatch = Annotated[list[str] | None, typer.Option(help="Only cases with this in their id (repeatable).")]
 Results = Annotated[Path, typer.Option(envvar="GGUFBENCH_RESULTS", help="Where the runs lie.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
+_JOINERS = "\u200c\u200d"  # between letters of some scripts, and in the middle of pictures
+
+
+def request_from(  # noqa: PLR0913 (one parameter for each option)
+    places: list[str] | None,
+    match: list[str] | None,
+    *,
+    quant: list[str] | None = None,
+    scenario: list[str] | None = None,
+    scenarios: Path | None = None,
+    repetitions: int | None = None,
+    results: Path = Path("results"),
+    time_budget: str | None = None,
+) -> Request:
+    """The request that these options describe. Raises GgufbenchError for a time that cannot be read."""
+    from ggufbench.measuring.preparation import Request, parse_duration, requested_places
+    from ggufbench.planning.plan import Selection
+
+    return Request(
+        places=requested_places(places or []),
+        selection=Selection(match or [], quant or []),
+        scenarios=scenario or [],
+        scenario_folder=scenarios,
+        repetitions=repetitions,
+        results=results,
+        time_budget_seconds=parse_duration(time_budget) if time_budget else None,
+    )
+
 
 def print_rich(content: RenderableType) -> None:
-    """A table or text for people, as wide as the terminal."""
+    """Print a table or text for people, as wide as the terminal."""
     from rich.console import Console
 
     Console(highlight=False).print(content)
 
 
 def print_json(value: Any) -> None:
-    """The same for programs."""
+    """Print JSON for programs."""
     import json
 
     from pydantic_core import to_jsonable_python
@@ -43,13 +84,11 @@ def print_json(value: Any) -> None:
     typer.echo(text.encode("utf-8", errors="backslashreplace").decode())
 
 
-def tell(step: str) -> None:
-    """What takes time now, for who watches."""
-    if sys.stderr.isatty():
-        typer.echo(f"{step} ...", err=True)
+def print_error(message: object) -> None:
+    """Print one line to standard error."""
+    typer.echo(f"ggufbench: {harmless(str(message))}", err=True)
 
 
-def refuse(error: object) -> NoReturn:
-    """One sentence, and the exit code of a request that cannot be met."""
-    typer.echo(f"ggufbench: {error}", err=True)
-    raise typer.Exit(ExitCode.USAGE)
+def harmless(text: str) -> str:
+    """Text for a terminal, with an escape for each character that could control it."""
+    return "".join(c if c.isprintable() or c in "\n\t" + _JOINERS else ascii(c)[1:-1] for c in text)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ggufbench.cli.options import Places, print_json, refuse, tell
+from ggufbench.cli.options import Places, print_json
+from ggufbench.cli.progress import tell
+from ggufbench.errors import GgufbenchError
 from ggufbench.exit_codes import ExitCode
 from ggufbench.picker.entries import SortBy
 
@@ -55,9 +57,13 @@ def pick(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comman
     from ggufbench.picker.entries import Order, matching, ordered
 
     if as_json and output is not None:
-        refuse("--json prints every model, and --output says how to print the chosen one; leave one out")
+        raise GgufbenchError(
+            "--json prints every model, and --output says how to print the chosen one; leave one out"
+        )
     if results is not None and not results.is_dir():
-        refuse(f"--results {str(results)!r} is no folder; name the one that holds the runs, or leave it out")
+        raise GgufbenchError(
+            f"--results {str(results)!r} is no folder; name the one that holds the runs, or leave it out"
+        )
     if as_json:
         entries = ordered(matching(_entries(places or [], results), match), Order(sort))
         print_json({"models": [entry.document() for entry in entries]})
@@ -66,57 +72,41 @@ def pick(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comman
     if chosen is None:
         raise typer.Exit(ExitCode.INTERRUPTED)
     if output == "config":
-        _print_config(chosen)
+        print_json(chosen.row.config())
     else:
         _print_path(chosen.row.path)
 
 
 def _entries(places: Sequence[str], results: Path | None) -> list[PickerEntry]:
-    from ggufbench.discovery import PlaceNotFound
     from ggufbench.measuring.preparation import requested_places
     from ggufbench.picker.entries import find_entries
 
-    try:
-        return find_entries(requested_places(places) or None, results)
-    except PlaceNotFound as error:
-        refuse(error)
+    return find_entries(requested_places(places) or None, results)
 
 
 def _ask(places: Sequence[str], results: Path | None, match: str, order: Order) -> PickerEntry | None:
     """The user's choice; None where they left."""
-    from ggufbench.picker.terminal import NoTerminalError, on_the_terminal
+    from ggufbench.picker.terminal import on_the_terminal
 
     try:
         from ggufbench.picker.app import Picker
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "textual":
             raise
-        refuse(
+        raise GgufbenchError(
             "the picker needs textual, which is not installed here; "
             'install it with `pip install "ggufbench[tui]"`, or take --json'
+        ) from None
+    with on_the_terminal():
+        pass  # before anything is looked for
+    tell("Looking for models")
+    entries = _entries(places, results)
+    if not entries:
+        raise GgufbenchError(
+            "no GGUF model was found; give a folder with --models, or make some with `ggufbench synth`"
         )
-    try:
-        with on_the_terminal():
-            pass  # before anything is looked for
-        tell("Looking for models")
-        entries = _entries(places, results)
-        if not entries:
-            refuse(
-                "no GGUF model was found; give a folder with --models, or make some with `ggufbench synth`"
-            )
-        with on_the_terminal():
-            return Picker(entries, match, order).run()
-    except NoTerminalError as error:
-        refuse(f"{error}; take --json, which asks nothing")
-
-
-def _print_config(chosen: PickerEntry) -> None:
-    from ggufbench.chat import ModelConfigError
-
-    try:
-        print_json(chosen.row.config())
-    except ModelConfigError as error:
-        refuse(error)
+    with on_the_terminal():
+        return Picker(entries, match, order).run()
 
 
 def _print_path(path: Path) -> None:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ggufbench.cli.options import AsJson, Results, print_json, refuse, tell
+from ggufbench.cli.options import (
+    AsJson,
+    CaseMatch,
+    ModelMatch,
+    Results,
+    ScenarioNames,
+    print_error,
+    print_json,
+)
+from ggufbench.cli.progress import tell
 
 if TYPE_CHECKING:
     from ggufbench.report.content import Content
@@ -26,13 +35,9 @@ def report(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
         Path | None,
         typer.Option(help="The page to write, or a folder for it (default: RESULTS/report.html)."),
     ] = None,
-    match: Annotated[
-        list[str] | None, typer.Option(help="Only cases with this in their id (repeatable).")
-    ] = None,
-    scenario: Annotated[list[str] | None, typer.Option(help="Only this scenario (repeatable).")] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Only models whose name or repository matches (repeatable).")
-    ] = None,
+    match: CaseMatch = None,
+    scenario: ScenarioNames = None,
+    model: ModelMatch = None,
     against: Annotated[
         str | None, typer.Option(metavar="RUN", help="Compare with this earlier run, in a table.")
     ] = None,
@@ -53,21 +58,17 @@ def report(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
     The page needs no network and asks nobody for anything.
     """
     from ggufbench.records.record_summary import many_objects
-    from ggufbench.records.store import StoreError
-    from ggufbench.report.page import ReportError, write_report
+    from ggufbench.report.page import write_report
     from ggufbench.report.record_selection import Choice, choose
 
     choice = Choice(results, runs or [], match or [], scenario or [], model or [], against, tell)
-    try:
-        with many_objects():
-            content = choose(choice)
-            for problem in content.problems:
-                typer.echo(f"ggufbench: {problem}", err=True)
-            tell("drawing")
-            page, picture = write_report(content, out or results / "report.html", title, overwrite=overwrite)
-            drawn = _save_figures(content, figures) if figures else []
-    except (StoreError, ReportError) as error:
-        refuse(error)
+    with many_objects():
+        content = choose(choice)
+        for problem in content.problems:
+            print_error(problem)
+        tell("drawing")
+        page, picture = write_report(content, out or results / "report.html", title, overwrite=overwrite)
+        drawn = _save_figures(content, figures) if figures else []
     if as_json:
         print_json(
             {
@@ -103,4 +104,4 @@ def _open(page: Path) -> None:
     import webbrowser
 
     if not webbrowser.open(page.resolve().as_uri()):
-        typer.echo(f"ggufbench: no browser was found; open {page} yourself", err=True)
+        print_error(f"no browser was found; open {page} yourself")

@@ -92,7 +92,7 @@ class Planned:
 def ask(question: AbRequest, wanted: Callable[[ComparedCase], bool] = lambda _entry: True) -> AbResult:
     """Plan it, measure the wanted cases and keep what was measured.
 
-    Raises ArmError and run.USAGE_ERRORS, each one sentence, before anything is measured.
+    Raises GgufbenchError before anything is measured.
     """
     planned = plan(question)
     entries = [entry for entry in planned.entries if wanted(entry)]
@@ -100,7 +100,7 @@ def ask(question: AbRequest, wanted: Callable[[ComparedCase], bool] = lambda _en
 
 
 def plan(question: AbRequest) -> Planned:
-    """Prepare the arms and plan every model in each of them. Raises ArmError and run.USAGE_ERRORS."""
+    """Prepare the arms and plan every model in each of them. Raises GgufbenchError."""
     specs = _specs(question)
     _check_kinds(specs, question)
     scenarios = {role: _scenarios(spec, question) for role, spec in specs.items()}

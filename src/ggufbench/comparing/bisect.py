@@ -86,7 +86,7 @@ class Hunt:
 
 
 def bisect(hunt: Hunt) -> Bisection:
-    """Search. Raises ArmError and run.USAGE_ERRORS before anything is measured."""
+    """Search. Raises GgufbenchError before anything is measured."""
     good, bad = (parse_arm(text, hunt.question.repository) for text in _ends(hunt.question))
     candidates = _candidates(good, bad, hunt.question)
     found = Bisection(candidates)

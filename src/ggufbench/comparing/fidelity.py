@@ -24,6 +24,7 @@ from ggufbench.planning.plan import Case, Host, make_plan
 from ggufbench.planning.scenario import Scenario
 from ggufbench.records.schema import Launch, Record, Sample
 from ggufbench.stats.agreement import Agreement, agreement, build_problem
+from ggufbench.text import duration
 
 Side = Literal["ggufbench", "llama-bench"]
 OURS: Side = "ggufbench"
@@ -62,6 +63,12 @@ class Step:
     pairs: int
     side: Side
     seconds_left: float
+
+    @property
+    def sentence(self) -> str:
+        """The line of progress."""
+        where = f"pair {self.pair} of {self.pairs}" if self.pair else "warm pair"
+        return f"{self.case.id}: {where}, {self.side}, about {duration(self.seconds_left)} left"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from ggufbench.machine.facts import source_state
 from ggufbench.measuring.case import Bench, one_at_a_time
 from ggufbench.measuring.preparation import Request, prepare
 from ggufbench.records.store import new_run_id
-from ggufbench.text import duration
 
 _SEEDS = 2**32
 
@@ -32,6 +31,8 @@ class VerifyRequest:
     tolerance: float = 0.02
     seed: int | None = None
     """Of the order; drawn where it is None."""
+    on_step: Callable[[Step], None] = lambda _step: None
+    tell: Callable[[str], None] = lambda _sentence: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,7 @@ class Verification:
 
 
 def verify(question: VerifyRequest) -> Verification:
-    """Prepare and run it; progress goes to the terminal.
-
-    Raises LlamaBenchError and the errors of `run.prepare`, each a sentence, before anything is measured.
-    """
+    """Prepare and run it. Raises GgufbenchError before anything is measured."""
     program = check_program(question.llama_bench)
     prepared = prepare(question.request, Interpreter())
     cases = plan_comparisons(prepared.cases, question.work, prepared.environments)
@@ -96,11 +94,10 @@ def verify(question: VerifyRequest) -> Verification:
         pairs=question.pairs,
         tolerance=question.tolerance,
         seed=seed,
-        on_step=_show,
+        on_step=question.on_step,
     )
-    with one_at_a_time(_tell_waiting):
+    with one_at_a_time(lambda: question.tell("another run is measuring; waiting for it")):
         comparisons = compare(runnable, plan)
-    _clear()
     skipped = [(case.id, case.skip) for case in cases if case.skip is not None]
     return Verification(comparisons, skipped, program, seed, question.pairs, question.tolerance)
 
@@ -125,23 +122,3 @@ def _described(comparison: Comparison) -> dict[str, Any]:
         "warm_pair": comparison.warm_pair,
         "measured_pairs": comparison.pairs,
     }
-
-
-def _show(step: Step) -> None:
-    where = f"pair {step.pair} of {step.pairs}" if step.pair else "warm pair"
-    _line(f"{step.case.id}: {where}, {step.side}, about {duration(step.seconds_left)} left")
-
-
-def _tell_waiting() -> None:
-    _line("another run measures; waiting for its end")
-
-
-def _clear() -> None:
-    _line("")
-
-
-def _line(words: str) -> None:
-    """Replace the line of progress, where there is a terminal."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{words}")
-        sys.stderr.flush()

@@ -9,24 +9,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ggufbench.calibration.probe import probe, probe_transformers
-from ggufbench.discovery import PlaceNotFound, discover
+from ggufbench.discovery import discover
 from ggufbench.discovery.model import Discovery, Model
 from ggufbench.discovery.names import portable_path
+from ggufbench.errors import GgufbenchError
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import available_memory_bytes, read_machine
 from ggufbench.machine.parts import Machine
 from ggufbench.outcomes import Outcome
-from ggufbench.planning.plan import Case, Host, PlanError, Selection, environment_key, make_plan
-from ggufbench.planning.scenario import Scenario, ScenarioError, load_scenarios, scenario_folder
+from ggufbench.planning.plan import Case, Host, Selection, environment_key, make_plan
+from ggufbench.planning.scenario import Scenario, load_scenarios, scenario_folder
 from ggufbench.records.schema import Record
 from ggufbench.records.store import read_records
 from ggufbench.worker.job import TRANSFORMERS
 
 _RUNS_LOOKED_AT = 20
-
-USAGE_ERRORS = (PlaceNotFound, PlanError, ScenarioError)
-"""What is wrong with the request, not with the program; each says so in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,9 @@ def requested_places(given: Sequence[str], env: Mapping[str, str] = os.environ) 
 def prepare(
     request: Request, interpreter: Interpreter, tell: Callable[[str], None] = lambda _sentence: None
 ) -> Prepared:
-    """Find the models, read the scenarios, ask llama.cpp for its devices and plan. Raises USAGE_ERRORS.
+    """Find the models, read the scenarios, ask llama.cpp for its devices and plan.
+
+    Raises PlaceNotFound, PlanError and ScenarioError.
 
     `tell` hears about what takes time.
     """
@@ -130,10 +130,10 @@ def earlier_records(results: Path, fingerprint: str) -> dict[tuple[str, str], Re
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `10m` or `1.5h`. Raises ValueError with a sentence."""
+    """Seconds of `90`, `90s`, `10m` or `1.5h`. Raises GgufbenchError for another text."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
     if match is None:
-        raise ValueError(f"{text!r} is not a duration; write for example 90s, 10m or 1.5h")
+        raise GgufbenchError(f"{text!r} is not a duration; write for example 90s, 10m or 1.5h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 

@@ -7,11 +7,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ggufbench.errors import GgufbenchError
+
 _STREAMS = (0, 1, 2)
 
 
-class NoTerminalError(Exception):
-    """There is no terminal to draw on; the message says why."""
+class NoTerminalError(GgufbenchError):
+    """There is no terminal to draw on; the message names the reason and the remedy."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; take --json, which asks nothing")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """What `--gate-baseline` asks for. Tests only read its answer, so that their order does not matter."""
+    """The comparison with `--gate-baseline`. Tests only read its result, in any order."""
 
     def __init__(self, config: pytest.Config, request: Request) -> None:
         self._config = config
@@ -30,15 +30,10 @@ class Gate:
         """The session's line of progress."""
 
     def plan(self, tell: Callable[[str], None]) -> None:
-        """Prepare the arms and plan. Raises UsageError."""
+        """Prepare the arms and plan. Raises GgufbenchError."""
         from ggufbench.comparing.ab import plan
-        from ggufbench.comparing.arms import ArmError
-        from ggufbench.measuring.preparation import USAGE_ERRORS
 
-        try:
-            self._planned = plan(replace(self._question(), tell=tell))
-        except (*USAGE_ERRORS, ArmError) as error:
-            raise pytest.UsageError(f"ggufbench: {error}") from None
+        self._planned = plan(replace(self._question(), tell=tell))
 
     def select(self, items: Iterable[pytest.Item]) -> None:
         """Only the cases of tests that will run are measured."""
@@ -88,8 +83,8 @@ class Gate:
         """Print the table, and write the summary for GitHub where it asks for one."""
         if self._answer is None:
             return
-        from ggufbench.cli.gating import write_summary
         from ggufbench.report.text.comparison import comparison_report
+        from ggufbench.report.text.github_summary import write_summary
         from ggufbench.report.text.terminal import render
 
         width, color = reporter._tw.fullwidth, bool(reporter._tw.hasmarkup)
@@ -98,7 +93,9 @@ class Gate:
         reporter.write(render(report, width, color))
         for problem in self._answer.problems:
             reporter.write(f"measured, but not kept: {problem}\n")
-        write_summary(self._answer)
+        unwritten = write_summary(self._answer.comparisons, self._answer.skipped)
+        if unwritten is not None:
+            reporter.write(f"{unwritten}\n")
 
     @property
     def _strict(self) -> bool:

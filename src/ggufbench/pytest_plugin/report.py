@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ggufbench.errors import GgufbenchError
+
 if TYPE_CHECKING:
     import pytest
 
 
 def check_option(path: str | None) -> None:
-    """A test's name after --report would be taken for a path, and never be run. Raises ValueError."""
+    """A test's name after --report would be taken for a path, and never be run. Raises GgufbenchError."""
     if path and not path.lower().endswith((".html", ".htm")):
-        raise ValueError(f"--report {path} names no page; give --report=PATH.html, or --report last")
+        raise GgufbenchError(f"--report {path} names no page; give --report=PATH.html, or --report last")
 
 
 def write(reporter: pytest.TerminalReporter, results: Path, run: str) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ggufbench.errors import GgufbenchError
+from ggufbench.pytest_plugin.progress import SessionProgress, uncaptured
+
 if TYPE_CHECKING:
     from ggufbench.analysis.answer_changes import ChangedWork
     from ggufbench.calibration.limits import MachineLimits
-    from ggufbench.measuring.case import Bench, Moment
+    from ggufbench.measuring.case import Bench
     from ggufbench.measuring.preparation import Prepared, Request
     from ggufbench.planning.plan import Case
     from ggufbench.pytest_plugin.gate import Gate
@@ -55,7 +56,11 @@ class PytestSession:
     @property
     def cases(self) -> dict[str, Case]:
         """The planned cases by id. Raises UsageError for a wrong option."""
-        return self._cases or self._plan_cases()
+        try:
+            return self._cases or self._plan_cases()
+        except GgufbenchError as error:
+            self._usage_error = f"ggufbench: {error}"
+            raise pytest.UsageError(self._usage_error) from None
 
     def _plan_cases(self) -> dict[str, Case]:
         self._cases = {case.id: case for case in self._plan().cases}
@@ -67,26 +72,17 @@ class PytestSession:
         from ggufbench.pytest_plugin.gate import Gate
 
         self._gate = Gate(self.config, self._request())
-        try:
-            self._gate.plan(self._tell)
-        except pytest.UsageError as error:
-            self._usage_error = str(error)
-            raise
-        self._gate.say = ProgressLine(self.config, []).say
+        self._gate.plan(self._tell)
+        self._gate.say = SessionProgress(self.config, []).say
 
     def _plan(self) -> Prepared:
         if hasattr(self.config, "workerinput"):
-            self._usage_error = "ggufbench: one case is measured at a time; leave out -n"
-            raise pytest.UsageError(self._usage_error)
+            raise GgufbenchError("one case is measured at a time; leave out -n")
         if self._prepared is None:
             from ggufbench.launching.launcher import Interpreter
-            from ggufbench.measuring.preparation import USAGE_ERRORS, prepare
+            from ggufbench.measuring.preparation import prepare
 
-            try:
-                self._prepared = prepare(self._request(), Interpreter(), tell=self._tell)
-            except (*USAGE_ERRORS, ValueError) as error:
-                self._usage_error = f"ggufbench: {error}"
-                raise pytest.UsageError(self._usage_error) from None
+            self._prepared = prepare(self._request(), Interpreter(), tell=self._tell)
         return self._prepared
 
     def record(self, case: Case) -> Record:
@@ -200,7 +196,7 @@ class PytestSession:
     def _tell(self, sentence: str) -> None:
         reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
-            with _uncaptured(self.config):
+            with uncaptured(self.config):
                 reporter.ensure_newline()
                 reporter.write_line(f"ggufbench: {sentence}")
 
@@ -218,25 +214,28 @@ class PytestSession:
         return self.config.invocation_params.dir / str(self.config.getoption("results"))
 
     def _request(self) -> Request:
-        from ggufbench.measuring.preparation import Request, parse_duration, requested_places
-        from ggufbench.planning.plan import Selection
+        from ggufbench.cli.options import request_from
         from ggufbench.pytest_plugin.report import check_option
 
         option = self.config.getoption
         check_option(option("report"))
-        folder, budget = option("scenarios"), option("time_budget")
-        return Request(
-            places=requested_places(option("models")),
-            selection=Selection(option("match"), option("quant")),
-            scenarios=option("scenario"),
-            scenario_folder=Path(folder) if folder else None,
+        folder = option("scenarios")
+        request = request_from(
+            option("models"),
+            option("match"),
+            quant=option("quant"),
+            scenario=option("scenario"),
+            scenarios=Path(folder) if folder else None,
+            repetitions=1 if self._is_trial else _positive(option("repetitions"), "--repetitions"),
+            results=self._results,
+            time_budget=option("time_budget"),
+        )
+        return replace(
+            request,
             launches=1 if self._is_trial else _positive(option("launches"), "--launches"),
             cold_launches=0 if self._is_trial else _not_negative(option("cold_launches"), "--cold-launches"),
-            repetitions=1 if self._is_trial else _positive(option("repetitions"), "--repetitions"),
             demo_folder=self._folder("demo_models"),
-            results=self._results,
             deadline_scale=_more_than_zero(option("deadline_scale"), "--deadline-scale"),
-            time_budget_seconds=parse_duration(budget) if budget else None,
         )
 
     def _run_bench(self) -> Bench:
@@ -250,7 +249,7 @@ class PytestSession:
                 machine=self._plan().machine,
                 source=source_state(self.config.rootpath),
                 deadline_scale=self._request().deadline_scale,
-                observer=ProgressLine(self.config, list(self._cases.values())),
+                observer=SessionProgress(self.config, list(self._cases.values())),
             )
         return self._bench
 
@@ -309,87 +308,19 @@ class PytestSession:
         return record
 
 
-class ProgressLine:
-    """One line that says which case runs, in which phase, and how long it will take.
-
-    It changes when a phase begins, never while a clock runs.
-    """
-
-    def __init__(self, config: pytest.Config, cases: Sequence[Case]) -> None:
-        self._reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
-        self._config = config
-        self._order = [case.id for case in cases if case.skip is None]
-        self._total = sum(case.estimate.seconds for case in cases if case.skip is None)
-        self._started = time.monotonic()
-        self._shown = ""
-
-    def __call__(self, moment: Moment | None) -> None:
-        """Show where the run is; None clears the line."""
-        if self._reporter is None:
-            return
-        with _uncaptured(self._config):
-            self._show(moment)
-
-    def say(self, sentence: str) -> None:
-        """Show a sentence on a terminal; the empty one clears the line."""
-        if self._reporter is not None and self._reporter._tw.hasmarkup:
-            with _uncaptured(self._config):
-                self._redraw(sentence) if sentence else self._clear()
-
-    def _show(self, moment: Moment | None) -> None:
-        if moment is None:
-            self._clear()
-        elif self._reporter._tw.hasmarkup:
-            self._redraw(self._sentence(moment))
-        elif self._shown != moment.case.id:
-            self._reporter.ensure_newline()
-            self._reporter.write_line(self._sentence(moment))
-            self._shown = moment.case.id
-
-    def _sentence(self, moment: Moment) -> str:
-        from ggufbench.text import duration
-
-        case, workload = moment.case, moment.case.scenario.workload
-        number, launches = self._order.index(case.id) + 1, workload.launches + workload.cold_launches
-        elapsed = duration(time.monotonic() - self._started)
-        disturbed = f", {moment.disturbed} samples disturbed" if moment.disturbed else ""
-        return (
-            f"[{number}/{len(self._order)}, {elapsed} of about {duration(self._total)}] "
-            f"{case.id}: {moment.phase}, launch {moment.launch} of {max(launches, moment.launch)}{disturbed}"
-        )
-
-    def _redraw(self, sentence: str) -> None:
-        if not self._shown:
-            self._reporter.ensure_newline()
-        width = self._reporter._tw.fullwidth - 1
-        self._reporter._tw.write(f"\r\x1b[K{sentence[:width]}", flush=True)
-        self._shown = sentence
-
-    def _clear(self) -> None:
-        if self._shown and self._reporter._tw.hasmarkup:
-            self._reporter._tw.write("\r\x1b[K", flush=True)
-            self._shown = ""
-
-
-def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:
-    """While a test runs, its output is captured, and the reporter's with it."""
-    manager: Any = config.pluginmanager.get_plugin("capturemanager")
-    return manager.global_and_fixture_disabled() if manager is not None else nullcontext()
-
-
 def _positive(value: int | None, option: str) -> int | None:
     if value is not None and value < 1:
-        raise ValueError(f"{option} {value} measures nothing; give 1 or more")
+        raise GgufbenchError(f"{option} {value} measures nothing; give 1 or more")
     return value
 
 
 def _not_negative(value: int | None, option: str) -> int | None:
     if value is not None and value < 0:
-        raise ValueError(f"{option} {value} is less than none; give 0 or more")
+        raise GgufbenchError(f"{option} {value} is less than none; give 0 or more")
     return value
 
 
 def _more_than_zero(value: float, option: str) -> float:
     if not value > 0:
-        raise ValueError(f"{option} {value:g} gives nothing any time; give more than 0")
+        raise GgufbenchError(f"{option} {value:g} gives nothing any time; give more than 0")
     return value

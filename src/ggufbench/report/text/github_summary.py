@@ -1,0 +1,23 @@
+"""The summary that GitHub shows beside a run of a workflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ggufbench.records.comparison import Comparison
+from ggufbench.report.text.comparison import markdown
+
+
+def write_summary(comparisons: Sequence[Comparison], skipped: Sequence[tuple[str, str]]) -> str | None:
+    """Append Markdown to the file that GITHUB_STEP_SUMMARY names, if it does; return what went wrong."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return None
+    try:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(markdown(comparisons, skipped))
+    except OSError as error:
+        return f"{path} cannot be written: {error.strerror}"
+    return None
