@@ -2,7 +2,7 @@
 
 import pytest
 
-from ggufbench.pytest_plugin.hooks import worker_clock
+from ggufbench.pytest_plugin.clock import worker_clock
 
 pytestmark = pytest.mark.chat_models
 

@@ -5,7 +5,7 @@ Loading and first token count together: a new llama.cpp may move work from one t
 
 import pytest
 
-from ggufbench.pytest_plugin.hooks import worker_clock
+from ggufbench.pytest_plugin.clock import worker_clock
 
 
 @pytest.mark.benchmark(group="load and first token", timer=worker_clock)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ggufbench.pytest_plugin.hooks import worker_clock
+from ggufbench.pytest_plugin.clock import worker_clock
 
 
 @pytest.mark.benchmark(group="peak memory (1 s stands for 1 GiB)", timer=worker_clock)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ggufbench.pytest_plugin.hooks import worker_clock
+from ggufbench.pytest_plugin.clock import worker_clock
 
 
 @pytest.mark.benchmark(group="prompt, per token (OPS: tokens per second)", timer=worker_clock)

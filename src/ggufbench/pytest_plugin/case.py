@@ -1,0 +1,122 @@
+"""The value of the fixture `gguf_case`, and how its samples reach pytest-benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ggufbench.pytest_plugin.clock import worker_clock
+
+if TYPE_CHECKING:
+    from ggufbench.planning.plan import Case
+    from ggufbench.pytest_plugin.gate import Gate
+    from ggufbench.pytest_plugin.session import PytestSession
+    from ggufbench.records.schema import Record
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class GgufCase:
+    """What a benchmark holds: one case, measured at most once in a session."""
+
+    case: Case
+    _run: PytestSession = field(repr=False)
+
+    @property
+    def record(self) -> Record:
+        """The record, measured now if it was not yet; skips the test where the case cannot run."""
+        return self._run.record(self.case)
+
+    def replay(self, benchmark: Any, metric: str) -> None:
+        """Give pytest-benchmark one round for each sample of the metric.
+
+        Its table only knows seconds: rates become seconds per token (the column OPS then reads tokens per
+        second), and one second stands for one GiB of memory.
+        """
+        if self._run.gate is not None:
+            self._replay_gate(self._run.gate, benchmark, metric)
+            return
+        record = self.record
+        benchmark.extra_info.update(_extra_info(record))
+        rounds = [_as_seconds(value, metric) for value in self._run.samples(record, metric)]
+        if not rounds and record.outcome == "measured":
+            pytest.skip(f"{record.case_id}: {_why_absent(record, metric)}")
+        _pedantic(benchmark, rounds, lambda: self._check(record, metric))
+
+    def _replay_gate(self, gate: Gate, benchmark: Any, metric: str) -> None:
+        """The same for a comparison: the candidate's best sample of each launch, and the gate's verdict."""
+        comparison, cell = gate.cell(self.case.id, metric)
+        benchmark.extra_info.update(
+            case=self.case.id, run=comparison.run_id, verdict=str(cell.verdict), change=cell.change
+        )
+        rounds = [_as_seconds(value, metric) for value in cell.candidate_values]
+        if not rounds:
+            gate.check(comparison, cell)
+            pytest.skip(f"{self.case.id}: {comparison.reason or 'no pair was counted'}")
+        _pedantic(benchmark, rounds, lambda: gate.check(comparison, cell))
+
+    def _check(self, record: Record, metric: str) -> None:
+        from ggufbench.outcomes import Outcome
+
+        if record.outcome not in (Outcome.MEASURED, Outcome.ENVIRONMENT):
+            if record.is_baseline:
+                # That the baseline hangs or crashes is a result about it, not a failure of what is measured.
+                pytest.skip(f"baseline: {record.case_id}: {record.outcome}: {record.reason}")
+            pytest.fail(f"{record.case_id}: {record.outcome}: {record.reason}", pytrace=False)
+        missed = [t for t in record.targets if t.metric == metric and t.status == "missed"]
+        if missed and self._run.config.getoption("enforce_targets"):
+            pytest.fail(f"{record.case_id}: target missed: {missed[0].sentence}", pytrace=False)
+
+
+def _pedantic(benchmark: Any, rounds: list[float], check: Callable[[], None]) -> None:
+    """Replay the rounds. A failure inside must not take the other benchmarks' numbers with it.
+
+    pytest-benchmark registers its statistics first and forgives only `Exception`; pytest's own failures and
+    Ctrl-C are not among them, and would break its report for the whole session.
+    """
+    left = list(rounds)
+
+    def play() -> None:
+        check()
+        if left:
+            worker_clock.advance(left.pop(0))
+
+    try:
+        benchmark.pedantic(play, rounds=max(1, len(rounds)))
+    except BaseException:
+        benchmark.has_error = True
+        raise
+
+
+def _why_absent(record: Record, metric: str) -> str:
+    """Why a case that was measured has no sample of a metric."""
+    is_cold = metric.startswith("cold_")
+    loads = [launch.page_cache for launch in record.launches if launch.page_cache]
+    if is_cold and not any(found.asked == "cold" for found in loads):
+        return "its scenario asks for no cold launch"
+    if is_cold and not any(found.state == "cold" for found in loads):
+        return "no load was cold: the file stayed in the page cache"
+    return f"no sample of {metric} is free of disturbance"
+
+
+def _as_seconds(value: float, metric: str) -> float:
+    from ggufbench.metrics import METRICS
+
+    unit = METRICS[metric].unit
+    if unit == "tokens/s":
+        return 1 / value
+    return value / _GIB if unit == "bytes" else value
+
+
+def _extra_info(record: Record) -> dict[str, Any]:
+    return {
+        "case": record.case_id,
+        "run": record.run_id,
+        "outcome": str(record.outcome),
+        "model": record.model.identity,
+        "metrics": {name: {"median": s.median, "unit": s.unit} for name, s in record.summary.items()},
+    }
