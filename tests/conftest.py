@@ -24,7 +24,7 @@ from ggufbench.launching.launcher import Interpreter
 from ggufbench.machine.facts import read_machine, source_state
 from ggufbench.measuring import preparation
 from ggufbench.measuring.case import Bench
-from ggufbench.measuring.preparation import Request, prepare
+from ggufbench.measuring.preparation import Request, prepare_run
 from ggufbench.modelkit import SynthSpec, synthesize
 from ggufbench.records.store import new_run_id
 
@@ -203,7 +203,7 @@ def plan_cases(scenario_folder, one_probe):
     def plan(folder: Path, scenario: str = "cpu", **changes):
         chosen = {"places": [folder], "scenarios": [scenario], "scenario_folder": scenario_folder}
         request = Request(**chosen, results=folder / "none", **changes)
-        return prepare(request, Interpreter())
+        return prepare_run(request, Interpreter())
 
     return plan
 

@@ -8,7 +8,7 @@ from ggufbench.launching.launcher import Interpreter
 from ggufbench.machine.facts import source_state
 from ggufbench.machine.parts import BusyProcess, Conditions
 from ggufbench.measuring.case import Bench, measure_case
-from ggufbench.measuring.preparation import Request, prepare
+from ggufbench.measuring.preparation import Request, prepare_run
 from ggufbench.outcomes import Outcome
 from ggufbench.records.parts import LimitResult
 from ggufbench.records.schema import Environment, PageCache, Record
@@ -23,7 +23,7 @@ def record(model_folder, scenario_folder, tmp_path_factory) -> Record:
         places=[model_folder / "qwen3-tiny-Q4_0.gguf"], scenarios=["cpu"], scenario_folder=scenario_folder,
         results=tmp_path_factory.mktemp("none"),
     )  # fmt: skip
-    prepared = prepare(request, Interpreter())
+    prepared = prepare_run(request, Interpreter())
     return measure_case(prepared.cases[0], Bench("run", prepared.machine, source_state(model_folder)))
 
 

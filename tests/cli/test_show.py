@@ -12,7 +12,7 @@ import pytest
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.machine.facts import source_state
 from ggufbench.measuring.case import Bench, measure_case
-from ggufbench.measuring.preparation import Request, prepare
+from ggufbench.measuring.preparation import Request, prepare_run
 from ggufbench.records.schema import Record
 from ggufbench.records.store import write_record
 
@@ -24,7 +24,7 @@ def record(model_folder, scenario_folder, tmp_path_factory) -> Record:
         places=[model_folder / "llama-tiny-Q8_0.gguf"], scenarios=["cpu"], scenario_folder=scenario_folder,
         launches=1, cold_launches=1, results=tmp_path_factory.mktemp("none"),
     )  # fmt: skip
-    prepared = prepare(request, Interpreter())
+    prepared = prepare_run(request, Interpreter())
     return measure_case(
         prepared.cases[0], Bench("20260101T000000Z-aaaa", prepared.machine, source_state(model_folder))
     )

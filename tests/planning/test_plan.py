@@ -14,7 +14,7 @@ from ggufbench.launching.launcher import Interpreter, LaunchRefusedError, launch
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.parts import Device
 from ggufbench.measuring.case import measure_case
-from ggufbench.measuring.preparation import Request, prepare
+from ggufbench.measuring.preparation import Request, prepare_run
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Host, PlanError, Selection, kv_bytes, make_plan, resolve_setting
 from ggufbench.planning.scenario import load_scenarios
@@ -262,10 +262,10 @@ def test_the_time_of_an_earlier_record_is_the_estimate(
     (results / "z" / "broken.json").write_text("{")
 
     request = Request([llama_folder], scenarios=["cpu"], scenario_folder=scenario_folder, results=results)
-    (again,) = prepare(request, Interpreter()).cases
+    (again,) = prepare_run(request, Interpreter()).cases
     assert (again.estimate.seconds, again.estimate.from_record) == (record.wall_seconds, True)
     renamed = shutil.move(llama_folder / "llama-tiny-Q8_0.gguf", llama_folder / "other-Q8_0.gguf")
-    (moved,) = prepare(request, Interpreter()).cases
+    (moved,) = prepare_run(request, Interpreter()).cases
     assert moved.model.path == Path(renamed).resolve()
     assert moved.estimate.from_record, "the model is known by what it holds, not by its name"
 

@@ -50,11 +50,11 @@ def measured(model_folder, scenario_folder):
     from ggufbench.launching.launcher import Interpreter
     from ggufbench.machine.facts import source_state
     from ggufbench.measuring.case import Bench
-    from ggufbench.measuring.preparation import Request, prepare
+    from ggufbench.measuring.preparation import Request, prepare_run
 
     place = model_folder / "gpt-oss-tiny-MXFP4.gguf"
     request = Request([place], scenarios=["cpu"], scenario_folder=scenario_folder, launches=1)
-    prepared = prepare(request, Interpreter())
+    prepared = prepare_run(request, Interpreter())
     return measure_case(prepared.cases[0], Bench(new_run_id(), prepared.machine, source_state(CHECKOUT)))
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from ggufbench.discovery.header import read_header
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.measuring.case import measure_case
-from ggufbench.measuring.preparation import Request, prepare
+from ggufbench.measuring.preparation import Request, prepare_run
 from ggufbench.modelkit import SynthSpec, synthesize
 from ggufbench.outcomes import Outcome
 from ggufbench.worker.untrusted import adapter_refusal, checkpoint_refusal
@@ -104,7 +104,7 @@ def run(scenarios, folder, make_bench):
 
     def run(scenario, spoil=lambda: None):
         places = {"places": [folder], "scenario_folder": scenarios, "results": folder / "none"}
-        prepared = prepare(Request(scenarios=[scenario], **places), Interpreter())
+        prepared = prepare_run(Request(scenarios=[scenario], **places), Interpreter())
         (case,) = prepared.cases
         assert case.skip is None
         spoil()

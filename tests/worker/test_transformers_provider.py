@@ -85,13 +85,13 @@ def with_original(folder, checkpoint, tmp_path):
 @pytest.fixture
 def plan(scenarios):
     """A function that plans a folder under one of these scenarios."""
-    from ggufbench.measuring.preparation import Request, prepare
+    from ggufbench.measuring.preparation import Request, prepare_run
 
     def plan(folder, name):
         request = Request(
             places=[folder], scenarios=[name], scenario_folder=scenarios, results=folder / "none"
         )
-        return prepare(request, Interpreter())
+        return prepare_run(request, Interpreter())
 
     return plan
 

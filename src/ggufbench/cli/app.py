@@ -97,12 +97,12 @@ def plan(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comman
 ) -> None:
     """List the cases that would run, with the memory and the time that each needs; run nothing."""
     from ggufbench.launching.launcher import Interpreter
-    from ggufbench.measuring.preparation import prepare
+    from ggufbench.measuring.preparation import prepare_run
 
     request = request_from(
         places, match, quant=quant, scenario=scenario, scenarios=scenarios, results=results
     )
-    prepared = prepare(request, Interpreter())
+    prepared = prepare_run(request, Interpreter())
     if as_json:
         print_json({"cases": [_planned(case) for case in prepared.cases]})
         return

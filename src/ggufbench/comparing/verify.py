@@ -14,7 +14,7 @@ from ggufbench.exit_codes import ExitCode
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.machine.facts import source_state
 from ggufbench.measuring.case import Bench, one_at_a_time
-from ggufbench.measuring.preparation import Request, prepare
+from ggufbench.measuring.preparation import Request, prepare_run
 from ggufbench.records.store import new_run_id
 
 _SEEDS = 2**32
@@ -83,7 +83,7 @@ class Verification:
 def verify(question: VerifyRequest) -> Verification:
     """Prepare and run it. Raises GgufbenchError before anything is measured."""
     program = check_program(question.llama_bench)
-    prepared = prepare(question.request, Interpreter())
+    prepared = prepare_run(question.request, Interpreter())
     cases = plan_comparisons(prepared.cases, question.work, prepared.environments)
     runnable = [case for case in cases if case.skip is None]
     seed = secrets.randbelow(_SEEDS) if question.seed is None else question.seed

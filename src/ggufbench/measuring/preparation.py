@@ -29,7 +29,7 @@ _RUNS_LOOKED_AT = 20
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user asked for, from either door."""
+    """What the user asked for, by pytest or by the command line."""
 
     places: Sequence[Path] = ()
     """Files and folders to look in instead of the known caches."""
@@ -67,7 +67,7 @@ def requested_places(given: Sequence[str], env: Mapping[str, str] = os.environ) 
     return [Path(text).expanduser() for text in texts]
 
 
-def prepare(
+def prepare_run(
     request: Request, interpreter: Interpreter, tell: Callable[[str], None] = lambda _sentence: None
 ) -> Prepared:
     """Find the models, read the scenarios, ask llama.cpp for its devices and plan.

@@ -80,9 +80,9 @@ class PytestSession:
             raise GgufbenchError("one case is measured at a time; leave out -n")
         if self._prepared is None:
             from ggufbench.launching.launcher import Interpreter
-            from ggufbench.measuring.preparation import prepare
+            from ggufbench.measuring.preparation import prepare_run
 
-            self._prepared = prepare(self._request(), Interpreter(), tell=self._tell)
+            self._prepared = prepare_run(self._request(), Interpreter(), tell=self._tell)
         return self._prepared
 
     def record(self, case: Case) -> Record:
