@@ -14,6 +14,7 @@ from ggufbench.calibration.probe import probe
 from ggufbench.launching.launcher import Interpreter, launch
 from ggufbench.machine.facts import read_machine, usable_cores
 from ggufbench.outcomes import Outcome
+from ggufbench.worker.protocol import Bandwidth, BandwidthJob
 
 
 @pytest.fixture(scope="module")
@@ -172,9 +173,8 @@ def test_a_buffer_that_cannot_outgrow_the_cache_is_named(here, small, monkeypatc
 
 
 def test_more_threads_than_one_read_all_of_the_memory():
-    job = {"task": "bandwidth", "threads": [1, 2, 3], "bytes": 2**22, "rounds": 2}
-    ended = launch(job, lambda _phase: 60)
-    rates = {e["threads"]: e["bytes_per_second"] for e in ended.events if e["event"] == "bandwidth"}
+    ended = launch(BandwidthJob([1, 2, 3], 2**22, 2), lambda _phase: 60)
+    rates = {event.threads: event.bytes_per_second for event in ended.all(Bandwidth)}
     assert ended.outcome is Outcome.MEASURED
     assert list(rates) == [1, 2, 3]
     assert all(rate > 1e8 for rate in rates.values())

@@ -1,5 +1,6 @@
 """Asking an environment for its library and devices, whatever is wrong with it."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from ggufbench.launching.launcher import Interpreter, compute_variables, launch,
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.parts import Device
 from ggufbench.outcomes import Outcome
+from ggufbench.worker.protocol import ProbeJob
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def test_a_worker_that_goes_wrong_is_a_sentence(script, text, words):
 
 
 def test_an_answer_that_stops_in_the_middle_is_an_end(script):
-    ended = launch({}, lambda _phase: 10, interpreter=script("print('{\"event\": \"pro', end='')"))
+    ended = launch(ProbeJob(), lambda _phase: 10, interpreter=script("print('{\"event\": \"pro', end='')"))
     assert (ended.outcome, ended.reason) == (Outcome.FAILED, "it ended in start with exit code 0")
 
 
@@ -185,13 +187,12 @@ def test_a_worker_s_environment_is_clean():
     assert worker_environment({"OMP_NUM_THREADS": "1"}, outside)["OMP_NUM_THREADS"] == "1"
 
 
-def test_a_worker_really_has_that_environment(script, monkeypatch):
+def test_a_worker_really_has_that_environment(script, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.setenv("GGML_SOMETHING", "1")
-    text = (
-        "import json, os; print(json.dumps({'event': 'done', 'env': dict(os.environ)}), flush=True); input()"
-    )
-    ended = launch({}, lambda _phase: 10, interpreter=script(text), env={"OMP_WAIT_POLICY": "passive"})
-    seen = ended.find("done")["env"]
+    seen_file = tmp_path / "seen.json"
+    text = f"import json, os; json.dump(dict(os.environ), open({str(seen_file)!r}, 'w'))"
+    launch(ProbeJob(), lambda _phase: 10, interpreter=script(text), env={"OMP_WAIT_POLICY": "passive"})
+    seen = json.loads(seen_file.read_text())
     assert "PYTHONPATH" not in seen
     assert (seen["GGML_SOMETHING"], seen["OMP_WAIT_POLICY"]) == ("1", "passive")

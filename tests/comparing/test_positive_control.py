@@ -2,46 +2,53 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggufbench.launching.launcher import launch
+from ggufbench.comparing.selftest import CONTROL_ENTRY
+from ggufbench.launching.launcher import Interpreter, launch
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.scenario import ScenarioError, load_scenarios
 from ggufbench.worker.job import Workload
-from ggufbench.worker.steps import spread
+from ggufbench.worker.positive_control import HIDDEN_WORK, spread
+from ggufbench.worker.protocol import Digest, Sample
+
+OTHER_SHARE = Path(__file__).parents[1] / "workers" / "hidden_work.py"
 
 
 @pytest.fixture
-def run(llama_folder, plan_cases):
+def run(llama_folder, plan_cases, monkeypatch):
     """A function that runs one launch with hidden work; the context holds 256 tokens."""
     case = plan_cases(llama_folder, launches=1).cases[0]
 
     def once(hidden_work, **workload):
         chosen = dataclasses.replace(case, workload=Workload(repetitions=1, **workload))
-        job = chosen.job(1, hidden_work=hidden_work).to_json()
-        return launch(job, lambda _phase: 60)
+        monkeypatch.setenv("LLAMA_TEST_HIDDEN_WORK", str(hidden_work))
+        entry = CONTROL_ENTRY if hidden_work == HIDDEN_WORK else OTHER_SHARE
+        interpreter = Interpreter(entry=entry) if hidden_work else Interpreter()
+        return launch(chosen.job(1), lambda _phase: 60, interpreter=interpreter)
 
     return once
 
 
 def samples(ended, phase):
     assert ended.outcome is Outcome.MEASURED, ended.reason
-    return [event for event in ended.events if event["event"] == "sample" and event["phase"] == phase]
+    return [sample for sample in ended.all(Sample) if sample.phase == phase]
 
 
 def test_it_reports_what_was_asked_with_the_time_of_all(run):
     ended = run(0.1, prompt_tokens=30, generated_tokens=48)
     warmup, decoded = samples(ended, "decode")
-    assert (decoded["tokens"], len(decoded["token_seconds"])) == (48, 48)
-    assert sum(decoded["token_seconds"]) == pytest.approx(decoded["seconds"])
-    assert all(seconds > 0 for seconds in decoded["token_seconds"])
-    assert warmup["tokens"] == len(warmup["token_seconds"]) == 8
-    assert [sample["tokens"] for sample in samples(ended, "prompt")] == [64, 30]
+    assert (decoded.tokens, len(decoded.token_seconds)) == (48, 48)
+    assert sum(decoded.token_seconds) == pytest.approx(decoded.seconds)
+    assert all(seconds > 0 for seconds in decoded.token_seconds)
+    assert warmup.tokens == len(warmup.token_seconds) == 8
+    assert [sample.tokens for sample in samples(ended, "prompt")] == [64, 30]
     honest = run(0.0, prompt_tokens=30, generated_tokens=48)
-    assert honest.find("digest") == ended.find("digest"), "it answers as before"
+    assert honest.find(Digest) == ended.find(Digest), "it answers as before"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +57,7 @@ def test_it_reports_what_was_asked_with_the_time_of_all(run):
 def test_it_decodes_exactly_so_many_more(run, hidden_work, really):
     """A context with room for that many is enough, and one token less is not."""
     fits = run(hidden_work, prompt_tokens=1, generated_tokens=48, depth=256 - really)
-    assert samples(fits, "decode")[-1]["tokens"] == 48
+    assert samples(fits, "decode")[-1].tokens == 48
     too_deep = run(hidden_work, prompt_tokens=1, generated_tokens=48, depth=257 - really)
     assert (too_deep.outcome, too_deep.phase) == (Outcome.FAILED, "decode")
     assert "no room" in too_deep.reason
@@ -58,14 +65,18 @@ def test_it_decodes_exactly_so_many_more(run, hidden_work, really):
 
 def test_a_prompt_is_longer_by_the_same_share(run):
     fits = run(0.1, prompt_tokens=100, generated_tokens=1, depth=256 - 110)
-    assert samples(fits, "prompt")[-1]["tokens"] == 100
+    assert samples(fits, "prompt")[-1].tokens == 100
     too_deep = run(0.1, prompt_tokens=100, generated_tokens=1, depth=257 - 110)
     assert (too_deep.outcome, too_deep.phase) == (Outcome.FAILED, "prompt")
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.5])
-def test_a_share_that_is_none_is_refused(run, share):
-    assert "not a share from 0 to 1" in run(share).reason
+@pytest.mark.parametrize("provider", ["answers:get_chat_model", "llamacpp", "transformers"])
+def test_it_slows_the_engine_alone(llama_folder, plan_cases, provider):
+    """With another provider the control would find nothing, and say that the gate is blind."""
+    job = dataclasses.replace(plan_cases(llama_folder).cases[0].job(1), provider=provider)
+    ended = launch(job, lambda _phase: 60, interpreter=Interpreter(entry=CONTROL_ENTRY))
+    assert ended.outcome is Outcome.FAILED
+    assert f"the positive control cannot slow the provider {provider}" in ended.reason
 
 
 @pytest.mark.parametrize("table", ["", "[setting]", "[workload]", "[gate]", "[tolerance]"])

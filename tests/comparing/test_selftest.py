@@ -5,14 +5,17 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from ggufbench.comparing.ab import AbRequest, measure, plan
-from ggufbench.comparing.selftest import CONTROL, NULL, Selftest, SessionTally, tallies
+from ggufbench.comparing.selftest import CONTROL, NULL, Selftest, SessionTally, slow_candidate, tallies
 from ggufbench.measuring.preparation import Request
 from ggufbench.records.comparison import Verdict
 from ggufbench.records.comparisons import read_all_comparisons
+
+HIDDEN_WORK = Path(__file__).parents[1] / "workers" / "hidden_work.py"
 
 
 @pytest.fixture
@@ -47,11 +50,14 @@ def test_sessions_of_a_against_a_add_up_over_runs(selftest):
     assert (control["kind"], control["sessions"]) == (CONTROL, 0)
 
 
-def test_a_worker_that_does_twice_what_it_reports_is_found(llama_folder, gate_scenarios, tmp_path):
+def test_a_worker_that_does_twice_what_it_reports_is_found(
+    llama_folder, gate_scenarios, tmp_path, monkeypatch
+):
     request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path)
-    question = AbRequest(request, ".", purpose=CONTROL, hidden_work=1.0)
+    question = AbRequest(request, ".", purpose=CONTROL)
+    monkeypatch.setenv("LLAMA_TEST_HIDDEN_WORK", "1.0")
 
-    (comparison,) = measure(question, plan(question)).comparisons
+    (comparison,) = measure(question, slow_candidate(plan(question), HIDDEN_WORK)).comparisons
 
     cells = {cell.metric: cell for cell in comparison.cells}
     assert comparison.verdict == cells["decode_tokens_per_second"].verdict == "regression"

@@ -1,6 +1,7 @@
 """Measuring real models in real worker processes, and every way in which that can end."""
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -15,14 +16,16 @@ import pytest
 
 from ggufbench.analysis.advice import advise
 from ggufbench.calibration.limits import machine_limits
+from ggufbench.launching import launcher
 from ggufbench.launching.launcher import Interpreter, launch
-from ggufbench.measuring.case import Interrupted, _launches, _Progress, measure_case
+from ggufbench.measuring.case import Interrupted, _launches, measure_case
 from ggufbench.modelkit import SynthSpec, synthesize
 from ggufbench.outcomes import Outcome
 from ggufbench.records.parts import Disturbance
 from ggufbench.records.samples import metric_samples
 from ggufbench.records.store import read_record, write_record
 from ggufbench.thresholds import Tolerance
+from ggufbench.worker.protocol import AGAIN, GO, Sample, encode
 
 PHASES = ["import", "load", "first_decode", "prompt", "decode", "digest", "exit"]
 
@@ -30,10 +33,10 @@ PHASES = ["import", "load", "first_decode", "prompt", "decode", "digest", "exit"
 def at_phase(phase, act):
     """An observer that acts on the worker when a phase begins, and remembers which process it was."""
 
-    def observer(moment):
-        if moment.phase == phase:
-            observer.pid = moment.pid
-            act(moment.pid)
+    def observer(supervisor):
+        if supervisor.phase == phase:
+            observer.pid = supervisor.pid
+            act(supervisor.pid)
 
     return observer
 
@@ -234,26 +237,25 @@ def test_a_disturbed_load_is_measured_again_at_most_as_often_as_there_are_launch
 
 def asked_of_launches(case, launch):
     """What a case asks of its launches where each of them comes out like this one."""
-    progress = _Progress()
-    asked = []
-    for wanted in _launches(case, progress):
+    launches, asked = [], []
+    for wanted in _launches(case, launches):
         asked.append(wanted)
-        progress.launches.append(launch)
+        launches.append(launch)
     return asked
 
 
 def test_a_sample_is_taken_again_as_often_as_the_answer_says(llama_folder, plan_cases):
     case = plan_cases(llama_folder, launches=1).cases[0]
-    answers = iter(["again", "again", "go", "go"])
+    answers = iter([AGAIN, AGAIN, GO, GO])
 
     def answer(event, _pid):
-        timed = event["event"] == "sample" and event["phase"] == "decode" and not event["warmup"]
-        return next(answers) if timed else "go"
+        timed = isinstance(event, Sample) and event.phase == "decode" and not event.warmup
+        return next(answers) if timed else GO
 
-    ended = launch(case.job(1).to_json(), lambda _phase: 60, answer=answer)
+    ended = launch(case.job(1), lambda _phase: 60, answer=answer)
     assert ended.outcome is Outcome.MEASURED, ended.reason
-    decoded = [e for e in ended.events if e["event"] == "sample" and e["phase"] == "decode"]
-    assert [event["warmup"] for event in decoded] == [True, False, False, False, False]
+    decoded = [sample for sample in ended.all(Sample) if sample.phase == "decode"]
+    assert [sample.warmup for sample in decoded] == [True, False, False, False, False]
 
 
 def test_the_loop_around_the_library_costs_little_and_is_measured(llama_folder, plan_cases, make_bench):
@@ -401,9 +403,9 @@ def test_a_kill_from_outside_is_a_crash(llama_folder, plan_cases, make_bench):
 def test_ctrl_c_keeps_the_launches_that_were_measured(llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder)
 
-    def observer(moment):
-        if (moment.launch, moment.phase) == (2, "decode"):
-            observer.pid = moment.pid
+    def observer(supervisor):
+        if (supervisor.number, supervisor.phase) == (2, "decode"):
+            observer.pid = supervisor.pid
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted) as caught:
@@ -449,12 +451,28 @@ def test_a_hostile_file_name_is_measured_and_recorded(llama_folder, plan_cases, 
     assert written.model.path.endswith("<b>\\xff\x1b[31m%s [x]-Q8_0.gguf")
 
 
-def test_a_name_that_no_setting_has_is_refused_by_the_worker(llama_folder, plan_cases):
-    job = plan_cases(llama_folder).cases[0].job(1).to_json()
-    job["setting"]["flash_atn"] = "on"
-    ended = launch(job, lambda _phase: 60)
-    assert ended.outcome is Outcome.FAILED
-    assert "flash_atn" in ended.reason
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda job: job["setting"].update(flash_atn="on"), 'Job.setting has an unknown field "flash_atn"'),
+        (lambda job: job.update(protocol=0), "its protocol version is 0, and 1 is needed"),
+        (lambda job: job.pop("protocol"), "its protocol version is none, and 1 is needed"),
+    ],
+    ids=["a name that no setting has", "an older harness", "a foreign program"],
+)
+def test_a_job_that_is_not_understood_whole_is_refused_by_the_worker(
+    llama_folder, plan_cases, monkeypatch, spoil, sentence
+):
+    def encode_spoiled(job):
+        values = json.loads(encode(job))
+        spoil(values)
+        return json.dumps(values)
+
+    monkeypatch.setattr(launcher, "encode", encode_spoiled)
+    ended = launch(plan_cases(llama_folder).cases[0].job(1), lambda _phase: 60)
+    assert (ended.outcome, ended.phase) == (Outcome.FAILED, "start")
+    remedy = "run the worker and the harness of the same ggufbench version"
+    assert ended.reason == f"the job cannot be used: {sentence}; {remedy}"
 
 
 def test_the_worker_imports_nothing_of_the_harness(llama_folder, plan_cases, tmp_path):
@@ -465,7 +483,7 @@ def test_the_worker_imports_nothing_of_the_harness(llama_folder, plan_cases, tmp
 
     shutil.copytree(Path(ggufbench.worker.__file__).parent, tmp_path / "elsewhere")
     entry = Interpreter(entry=tmp_path / "elsewhere" / "__main__.py")
-    ended = launch(plan_cases(llama_folder).cases[0].job(1).to_json(), lambda _phase: 60, interpreter=entry)
+    ended = launch(plan_cases(llama_folder).cases[0].job(1), lambda _phase: 60, interpreter=entry)
     assert ended.outcome is Outcome.MEASURED, ended.reason
 
 

@@ -20,6 +20,7 @@ from ggufbench.planning.plan import Host, PlanError, Selection, kv_bytes, make_p
 from ggufbench.planning.scenario import load_scenarios
 from ggufbench.records.store import write_record
 from ggufbench.worker.job import Job, Setting, Workload
+from ggufbench.worker.protocol import GO, Loaded
 
 GIB = 2**30
 SIZES = """
@@ -185,12 +186,12 @@ def test_the_cache_is_as_large_as_llama_cpp_says(models, architecture, changes):
     seen = {}
 
     def stop_when_loaded(event, _pid):
-        if event["event"] != "loaded":
-            return "go"
-        seen["log"] = [text for _, text in event["log"] if "KV buffer size" in text]
+        if not isinstance(event, Loaded):
+            return GO
+        seen["log"] = [line for line in event.log if "KV buffer size" in line]
         raise LaunchRefusedError("enough")
 
-    assert launch(job.to_json(), lambda _phase: 60, answer=stop_when_loaded).reason == "enough"
+    assert launch(job, lambda _phase: 60, answer=stop_when_loaded).reason == "enough"
     logged = sum(float(line.split("=")[1].split()[0]) for line in seen["log"]) * 2**20
     rounding = 0.005 * 2**20 * len(seen["log"])
     assert kv_bytes(model, setting) == pytest.approx(logged, abs=rounding + 1)

@@ -1,5 +1,6 @@
 """The files of a commit beside the user's checkout, which nothing touches; repositories that are hostile."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,12 +11,13 @@ import pytest
 
 from ggufbench.comparing.arms import ArmError, parse_arm, prepare_arm
 from ggufbench.launching.launcher import launch
+from ggufbench.worker.protocol import ProbeJob
 
 WORKER = """
-import json, sys
+import json, pathlib
 import provider
-print(json.dumps({"event": "done", "version": provider.VERSION, "file": provider.__file__}), flush=True)
-sys.stdin.readline()
+found = {"version": provider.VERSION, "file": provider.__file__}
+pathlib.Path(__file__).with_name("imported.json").write_text(json.dumps(found))
 """
 
 
@@ -38,9 +40,9 @@ def imported(tmp_path):
     entry.write_text(WORKER)
 
     def ask(arm) -> dict:
-        ended = launch({}, lambda _phase: 60, interpreter=replace(arm.interpreter, entry=entry))
-        assert ended.reason is None, ended.stderr
-        return ended.find("done")
+        ended = launch(ProbeJob(), lambda _phase: 60, interpreter=replace(arm.interpreter, entry=entry))
+        assert ended.reason == "it ended in start with exit code 0", ended.stderr
+        return json.loads((tmp_path / "imported.json").read_text())
 
     return ask
 

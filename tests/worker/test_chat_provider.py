@@ -12,7 +12,8 @@ from ggufbench.measuring.case import measure_case
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.scenario import ScenarioError, load_scenarios
 from ggufbench.records.store import read_record, write_record
-from ggufbench.worker.job import provider_problem
+from ggufbench.worker.compatibility import provider_problem
+from ggufbench.worker.protocol import AGAIN, GO, EffectiveSetting, Loaded, Sample
 
 WORKERS = Path(__file__).parents[1] / "workers"
 INTERPRETER = Interpreter(import_path=(WORKERS,))
@@ -38,8 +39,8 @@ def chat_case(llama_folder, plan_cases):
 def run(chat_case):
     """A function that runs one launch with that provider."""
 
-    def once(provider=REAL, *, interpreter=INTERPRETER, answer=lambda _event, _pid: "go", **setting):
-        job = chat_case(provider, **setting).job(1).to_json()
+    def once(provider=REAL, *, interpreter=INTERPRETER, answer=lambda _event, _pid: GO, **setting):
+        job = chat_case(provider, **setting).job(1)
         return launch(job, lambda _phase: 60, interpreter=interpreter, answer=answer)
 
     return once
@@ -61,7 +62,7 @@ def asked(tmp_path, monkeypatch):
 
 def samples(ended, phase):
     assert ended.outcome is Outcome.MEASURED, ended.reason
-    return [e for e in ended.events if e["event"] == "sample" and e["phase"] == phase and not e["warmup"]]
+    return [sample for sample in ended.all(Sample) if sample.phase == phase and not sample.warmup]
 
 
 def test_a_case_is_measured_whole(chat_case, llama_folder, plan_cases, make_bench, tmp_path):
@@ -94,7 +95,7 @@ def test_each_sample_asks_something_of_the_length_that_was_asked(run, asked):
     prompts = [q for q in questions if "tell a story" in q["text"]]
     decodes = [q for q in questions if "Count upwards" in q["text"]]
     assert (len(prompts), len(decodes)) == (3, 3), "a warm-up and two samples"
-    assert [sample["tokens"] for sample in samples(ended, "prompt")] == [q["tokens"] for q in prompts[1:]]
+    assert [sample.tokens for sample in samples(ended, "prompt")] == [q["tokens"] for q in prompts[1:]]
     assert all(90 <= q["tokens"] <= 100 for q in prompts)
     beginnings = {q["text"][:12] for q in prompts} | {q["text"][:26] for q in decodes}
     assert len(beginnings) == 6, "none of them begins like another, so no cache answers it"
@@ -105,10 +106,10 @@ def test_each_sample_asks_something_of_the_length_that_was_asked(run, asked):
 
 
 def test_a_repeated_sample_asks_something_else(run, asked):
-    answers = {phase: iter(["go", "again", "go", "go"]) for phase in ("prompt", "decode")}
+    answers = {phase: iter([GO, AGAIN, GO, GO]) for phase in ("prompt", "decode")}
 
     def answer(event, _pid):
-        return next(answers.get(event.get("phase"), iter(())), "go") if event["event"] == "sample" else "go"
+        return next(answers.get(event.phase, iter(())), GO) if isinstance(event, Sample) else GO
 
     ended = run(answer=answer)
     assert [len(samples(ended, phase)) for phase in ("prompt", "decode")] == [3, 3]
@@ -119,21 +120,19 @@ def test_a_repeated_sample_asks_something_else(run, asked):
 def test_an_answer_s_tokens_are_counted_by_the_provider_where_it_does(run):
     counted = samples(run("chat_models:counting"), "decode")
     thought = samples(run("chat_models:reasoning"), "decode")
-    assert [sample["tokens"] for sample in thought] == [sample["tokens"] for sample in counted]
-    assert all(8 <= sample["tokens"] <= 15 for sample in counted), "16 in all, less the first text"
+    assert [sample.tokens for sample in thought] == [sample.tokens for sample in counted]
+    assert all(8 <= sample.tokens <= 15 for sample in counted), "16 in all, less the first text"
     for sample in counted:
-        assert sum(sample["token_seconds"]) == pytest.approx(sample["seconds"])
-        assert 1 < len(sample["token_seconds"]) <= 15
+        assert sum(sample.token_seconds) == pytest.approx(sample.seconds)
+        assert 1 < len(sample.token_seconds) <= 15
 
 
 def test_answers_that_end_early_count_as_what_they_are(run):
     ended = run("chat_models:brief")
     for sample in samples(ended, "decode"):
-        assert len(sample["token_seconds"]) == 2
-        assert sample["tokens"] > 1
-    assert ended.find("loaded")["effective"] == dict.fromkeys(
-        ("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "model")
-    )
+        assert len(sample.token_seconds) == 2
+        assert sample.tokens > 1
+    assert ended.find(Loaded).effective == EffectiveSetting()
 
 
 def test_what_it_prints_and_reads_is_not_the_harness_s(run):
@@ -143,8 +142,8 @@ def test_what_it_prints_and_reads_is_not_the_harness_s(run):
 def test_a_log_that_the_provider_takes_for_itself_is_left_to_it(run):
     ended = run("chat_models:with_its_own_log")
     assert samples(ended, "decode")
-    assert ended.find("loaded")["effective"]["n_ctx"] is None
-    assert ended.find("loaded")["log"] == []
+    assert ended.find(Loaded).effective.n_ctx is None
+    assert ended.find(Loaded).log == []
 
 
 @pytest.mark.parametrize(
@@ -208,16 +207,10 @@ def test_the_worker_refuses_such_a_setting_too(run):
 
 def test_a_file_without_a_tokenizer_is_told(chat_case, tmp_path):
     (tmp_path / "no.gguf").write_bytes(b"GGUF" + bytes(100))
-    job = {**chat_case("chat_models:brief").job(1).to_json(), "model_path": str(tmp_path / "no.gguf")}
+    job = dataclasses.replace(chat_case("chat_models:brief").job(1), model_path=str(tmp_path / "no.gguf"))
     ended = launch(job, lambda _phase: 60, interpreter=INTERPRETER)
     assert (ended.outcome, ended.phase) == (Outcome.FAILED, "prompt")
     assert "the model's tokenizer cannot be used" in ended.reason
-
-
-def test_hidden_work_is_the_engine_s_alone(chat_case):
-    job = chat_case().job(1, hidden_work=0.1).to_json()
-    ended = launch(job, lambda _phase: 60, interpreter=INTERPRETER)
-    assert "hidden_work is for the engine alone" in ended.reason
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from ggufbench.outcomes import Outcome
 from ggufbench.records.runs import read_run
 from ggufbench.records.samples import summaries
 from ggufbench.records.schema import MemoryMark
-from ggufbench.worker.channel import GO
 from ggufbench.worker.job import Job, Setting, Workload
+from ggufbench.worker.protocol import GO, Event, Phase
 
 RESULTS = Path(__file__).parents[2] / "results"
 CUDA_ERROR = Path(__file__).parents[1] / "workers" / "cuda_error.py"
@@ -26,10 +27,10 @@ MIB = 2**20
 def make_job(model_folder):
     """A function: a job with the small llama."""
 
-    def make(device="cpu", **setting) -> dict:
+    def make(device="cpu", **setting) -> Job:
         wanted = Setting(device=device, **{"n_ctx": 256, **setting})
         model = str(model_folder / "llama-tiny-Q8_0.gguf")
-        return Job("engine", model, wanted, Workload(16, 4, 0, 1)).to_json()
+        return Job("engine", model, wanted, Workload(16, 4, 0, 1))
 
     return make
 
@@ -77,8 +78,8 @@ def give_more(pid: int, size: int) -> None:
 def test_a_buffer_that_the_machine_refuses(make_job, room, n_ctx, words):
     """The real worker, which may grow by so much from the load on; the words are llama.cpp's own."""
 
-    def confine(event: dict, pid: int) -> str:
-        if event["event"] == "phase" and event["phase"] == "load":
+    def confine(event: Event, pid: int) -> str:
+        if event == Phase("load"):
             give_more(pid, room)
         return GO
 
@@ -122,8 +123,8 @@ def test_an_abort_of_cuda_says_why(make_job, said, outcome):
 def test_any_other_refusal_is_a_failure(make_job, tmp_path):
     cut = tmp_path / "cut.gguf"
     job = make_job()
-    cut.write_bytes(Path(job["model_path"]).read_bytes()[:1000])
-    ended = launch({**job, "model_path": str(cut)}, lambda _phase: 60)
+    cut.write_bytes(Path(job.model_path).read_bytes()[:1000])
+    ended = launch(replace(job, model_path=str(cut)), lambda _phase: 60)
     assert (ended.outcome, ended.phase) == (Outcome.FAILED, "load")
 
 

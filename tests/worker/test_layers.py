@@ -14,7 +14,9 @@ from ggufbench.modelkit import SynthSpec, synthesize
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.scenario import load_scenarios, scenario_folder
 from ggufbench.records.store import read_record, write_record
-from ggufbench.worker.job import LAYERS, provider_problem
+from ggufbench.worker.compatibility import provider_problem
+from ggufbench.worker.job import LAYERS
+from ggufbench.worker.protocol import Digest, Loaded, Sample
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +58,7 @@ def run(layer_case):
     """A function that runs one launch through a layer."""
 
     def once(provider, **workload):
-        job = layer_case(provider, **workload).job(1).to_json()
+        job = layer_case(provider, **workload).job(1)
         return launch(job, lambda _phase: 60, interpreter=Interpreter())
 
     return once
@@ -85,7 +87,7 @@ def test_a_layer_is_measured_whole(provider, measured, tmp_path):
 
 
 def test_all_layers_give_the_same_answer(run):
-    digests = {provider: run(provider).find("digest")["digest"] for provider in LAYERS}
+    digests = {provider: run(provider).find(Digest).digest for provider in LAYERS}
     assert len(set(digests.values())) == 1, digests
 
 
@@ -93,7 +95,7 @@ def test_all_layers_give_the_same_answer(run):
 def test_nothing_of_an_earlier_question_is_left(provider, run):
     """A question asked again, as a repeated sample asks it, is evaluated whole."""
     ended = run(provider, prompt_tokens=100, repetitions=4)
-    prompts = [e["seconds"] for e in ended.events if e["event"] == "sample" and e["phase"] == "prompt"]
+    prompts = [sample.seconds for sample in ended.all(Sample) if sample.phase == "prompt"]
     assert min(prompts) > statistics.median(prompts) / 4, "none was answered from what was computed before"
 
 
@@ -136,9 +138,9 @@ def test_flash_attention_is_what_the_setting_says(provider, flash_attn, layer_ca
     case = layer_case(provider)
     case = dataclasses.replace(case, setting=dataclasses.replace(case.setting, flash_attn=flash_attn))
     assert provider_problem(provider, case.setting, case.workload) is None
-    ended = launch(case.job(1).to_json(), lambda _phase: 60, interpreter=Interpreter())
+    ended = launch(case.job(1), lambda _phase: 60, interpreter=Interpreter())
     assert ended.outcome is Outcome.MEASURED, ended.reason
-    lines = [text for _, text in ended.find("loaded")["log"] if "flash_attn" in text]
+    lines = [line for line in ended.find(Loaded).log if "flash_attn" in line]
     assert lines, "llama.cpp says which it uses"
     assert all(("enabled" in line or "= 1" in line) == (flash_attn == "on") for line in lines), lines
 

@@ -12,6 +12,7 @@ from ggufbench.checks.native_log import parse_load_log
 from ggufbench.launching.launcher import Interpreter, launch
 from ggufbench.measuring.case import measure_case
 from ggufbench.outcomes import Outcome
+from ggufbench.worker.protocol import Loaded
 
 OLDER = Interpreter(entry=Path(__file__).parents[1] / "workers" / "older_release.py")
 
@@ -24,7 +25,7 @@ def load(llama_folder, plan_cases, monkeypatch):
     def once(shape, **setting):
         monkeypatch.setenv("LLAMA_TEST_SHAPE", shape)
         chosen = dataclasses.replace(case, setting=dataclasses.replace(case.setting, **setting))
-        job = chosen.job(1, load_only=True).to_json()
+        job = chosen.job(1, load_only=True)
         return launch(job, lambda _phase: 60, interpreter=OLDER)
 
     return once
@@ -33,7 +34,7 @@ def load(llama_folder, plan_cases, monkeypatch):
 def facts(ended):
     """What the library's own log says it did."""
     assert ended.outcome is Outcome.MEASURED, ended.reason
-    return parse_load_log(text for _, text in ended.find("loaded")["log"])
+    return parse_load_log(ended.find(Loaded).log)
 
 
 def test_a_case_is_measured_whole_and_is_the_same_work(llama_folder, plan_cases, make_bench, monkeypatch):
@@ -91,4 +92,4 @@ def test_what_a_release_cannot_do_is_refused_in_a_sentence(load, shape, setting,
     ended = load(shape, **setting)
     assert ended.outcome is Outcome.FAILED
     assert ended.reason.startswith("llama-cpp-python ") and sentence in ended.reason
-    assert ended.find("loaded") is None
+    assert ended.find(Loaded) is None

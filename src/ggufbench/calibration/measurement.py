@@ -15,12 +15,13 @@ from ggufbench.checks.roofline import prompt_flops
 from ggufbench.discovery import discover
 from ggufbench.discovery.model import Model
 from ggufbench.errors import GgufbenchError
-from ggufbench.launching.launcher import Ended, Event, Interpreter, launch
+from ggufbench.launching.launcher import Ended, Interpreter, launch
 from ggufbench.machine import page_cache
 from ggufbench.machine.facts import linux_last_cache_bytes
 from ggufbench.modelkit import SynthError, SynthSpec, synthesize
 from ggufbench.outcomes import Outcome
-from ggufbench.worker.job import Job, Setting, Workload
+from ggufbench.worker.job import ENGINE, Job, Setting, Workload
+from ggufbench.worker.protocol import AnyJob, Bandwidth, BandwidthJob, Sample
 
 QUANTIZATIONS = ("Q4_K_M", "Q4_0", "F16", "Q8_0")
 """llama.cpp has a multiplication of its own for each; which is the fastest depends on the processor."""
@@ -84,12 +85,10 @@ def last_cache_bytes() -> int:
 
 def read_rates(interpreter: Interpreter, threads: Sequence[int], buffer_bytes: int) -> MeasuredRates:
     """Bytes per second read from a buffer in memory. Raises CalibrationError."""
-    job = {"task": "bandwidth", "threads": list(threads), "bytes": buffer_bytes, "rounds": _ROUNDS}
-    ended = _run(job, interpreter, "the memory's speed")
-    found = [event for event in ended.events if event["event"] == "bandwidth"]
+    job = BandwidthJob(list(threads), buffer_bytes, _ROUNDS)
+    found = _run(job, interpreter, "the memory's speed").all(Bandwidth)
     return MeasuredRates(
-        {event["threads"]: event["bytes_per_second"] for event in found},
-        calm=all(event["calm"] for event in found),
+        {event.threads: event.bytes_per_second for event in found}, calm=all(event.calm for event in found)
     )
 
 
@@ -178,14 +177,16 @@ def _flops(model: Model, threads: int, interpreter: Interpreter) -> tuple[float,
         device="cpu", n_ctx=_PROMPT_TOKENS, n_threads=threads, n_threads_batch=threads, load_mode="none"
     )
     workload = Workload(prompt_tokens=_PROMPT_TOKENS, generated_tokens=1, repetitions=_REPETITIONS)
-    job = Job("engine", str(model.path), setting, workload)
-    best: Event = {"seconds": float("inf"), "evidence": {}}
+    job = Job(ENGINE, str(model.path), setting, workload)
+    prompts: list[Sample] = []
     for _ in range(_MOST_LAUNCHES):
-        ended = _run(job.to_json(), interpreter, "the multiplications' speed")
-        best = min([best, *filter(_is_prompt, ended.events)], key=lambda event: float(event["seconds"]))
-        if _is_calm(best["evidence"], threads):
-            return prompt_flops(model, workload) / best["seconds"], True
-    return prompt_flops(model, workload) / best["seconds"], False
+        ended = _run(job, interpreter, "the multiplications' speed")
+        prompts += [sample for sample in ended.all(Sample) if sample.phase == "prompt"]
+        best = min(prompts, key=lambda sample: sample.seconds)
+        calm = _is_calm(best.evidence, threads)
+        if calm:
+            break
+    return prompt_flops(model, workload) / best.seconds, calm
 
 
 def _is_calm(evidence: Mapping[str, float], threads: int) -> bool:
@@ -193,11 +194,7 @@ def _is_calm(evidence: Mapping[str, float], threads: int) -> bool:
     return busy is None or wall is None or busy >= _CALM_SHARE * threads * wall
 
 
-def _is_prompt(event: Event) -> bool:
-    return bool(event["event"] == "sample" and event["phase"] == "prompt")
-
-
-def _run(job: dict[str, object], interpreter: Interpreter, what: str) -> Ended:
+def _run(job: AnyJob, interpreter: Interpreter, what: str) -> Ended:
     ended = launch(job, lambda _phase: _DEADLINE_SECONDS, interpreter=interpreter)
     if ended.outcome is not Outcome.MEASURED:
         raise CalibrationError(f"{what} was not measured: {ended.reason}")

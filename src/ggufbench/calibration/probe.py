@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from dataclasses import asdict
 
 from ggufbench.launching.launcher import Interpreter, launch
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.parts import Device
 from ggufbench.outcomes import Outcome
 from ggufbench.worker.job import TRANSFORMERS
+from ggufbench.worker.protocol import Probed, ProbeJob
 
 _DEADLINE_SECONDS = 60.0
 _CONNECT_SECONDS = 2.0
@@ -23,11 +24,11 @@ def probe(interpreter: Interpreter, rpc_servers: str = "") -> AvailableDevices:
     if absent is not None:
         return _without(f"no RPC server answers at {absent}; start one with `ggufbench rpc-server`")
     ended = launch(
-        {"task": "probe", "rpc_servers": rpc_servers},
+        ProbeJob(rpc_servers=rpc_servers),
         lambda _phase: _DEADLINE_SECONDS,
         interpreter=interpreter,
     )
-    answer = ended.find("probed")
+    answer = ended.find(Probed)
     if ended.outcome is not Outcome.MEASURED or answer is None:
         return _without(_explain(ended.reason or "the worker said nothing", interpreter, rpc_servers))
     return _environment(answer)
@@ -36,11 +37,11 @@ def probe(interpreter: Interpreter, rpc_servers: str = "") -> AvailableDevices:
 def probe_transformers(interpreter: Interpreter) -> AvailableDevices:
     """Ask a fresh worker which PyTorch and transformers are there. Never raises."""
     ended = launch(
-        {"task": "probe", "provider": TRANSFORMERS},
+        ProbeJob(TRANSFORMERS),
         lambda _phase: PYTORCH_IMPORT_SECONDS,
         interpreter=interpreter,
     )
-    answer = ended.find("probed")
+    answer = ended.find(Probed)
     if ended.outcome is Outcome.MEASURED and answer is not None:
         return _environment(answer, TRANSFORMERS)
     reason = ended.reason or "the worker said nothing"
@@ -52,15 +53,16 @@ def probe_transformers(interpreter: Interpreter) -> AvailableDevices:
     return _without(f"transformers does not start: {reason}")
 
 
-def _environment(answer: dict[str, Any], library: str = "llama.cpp") -> AvailableDevices:
+def _environment(answer: Probed, library: str = "llama.cpp") -> AvailableDevices:
+    facts = answer.library
     return AvailableDevices(
         library=library,
-        versions=answer["versions"],
-        system_info=answer["system_info"],
-        supports_rpc=answer["supports_rpc"],
-        devices=[Device(**device) for device in answer["devices"]],
-        errors=answer.get("errors", ""),
-        missing_packages=answer.get("layers", {}),
+        versions=facts.versions,
+        system_info=facts.system_info,
+        supports_rpc=facts.supports_rpc,
+        devices=[Device(**asdict(device)) for device in facts.devices],
+        errors=answer.errors,
+        missing_packages=answer.missing_packages,
     )
 
 

@@ -53,7 +53,6 @@ class AbRequest:
     """In place of that of each scenario."""
     design: Design = field(default_factory=Design)
     purpose: Purpose = "ab"
-    hidden_work: float = 0.0
     allow_other_answers: bool = False
     run_id: str | None = None
     """Where the documents go; a new run where it is None."""
@@ -128,7 +127,6 @@ def measure(question: AbRequest, planned: Planned) -> AbResult:
         seed=secrets.randbelow(_SEEDS) if question.seed is None else question.seed,
         design=question.design,
         purpose=question.purpose,
-        hidden_work=question.hidden_work,
         allow_other_answers=question.allow_other_answers,
         time_budget_seconds=question.request.time_budget_seconds,
         anchored_by=_anchored_by(question),

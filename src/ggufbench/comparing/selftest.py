@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from ggufbench.comparing.ab import AbRequest, AbResult, Planned, measure, plan
@@ -11,9 +12,10 @@ from ggufbench.exit_codes import ExitCode
 from ggufbench.records.comparison import Comparison, Purpose, Verdict
 from ggufbench.records.comparisons import read_all_comparisons
 from ggufbench.stats.binomial import lower_bound, upper_bound
+from ggufbench.worker import positive_control
 
-HIDDEN_WORK = 0.10
-"""Of the positive control: its worker does so much more than it reports."""
+CONTROL_ENTRY = Path(positive_control.__file__)
+"""What the candidate's worker runs in a session of the positive control."""
 
 NULL: Purpose = "a/a selftest"
 CONTROL: Purpose = "positive control"
@@ -85,13 +87,19 @@ def selftest(
             break
         on_session(number, purpose)
         seed = None if question.seed is None else question.seed + number
-        hidden = HIDDEN_WORK if purpose == CONTROL else 0.0
-        asked = replace(question, purpose=purpose, hidden_work=hidden, seed=seed, run_id=None)
-        answers.append(measure(asked, planned))
+        asked = replace(question, purpose=purpose, seed=seed, run_id=None)
+        answers.append(measure(asked, slow_candidate(planned) if purpose == CONTROL else planned))
     case_id = planned.entries[0].id if planned.entries else None
     stored = read_all_comparisons(question.request.results)
     fingerprint = planned.machine.fingerprint
     return Selftest(answers, tallies(stored, fingerprint, case_id), case_id)
+
+
+def slow_candidate(planned: Planned, entry: Path = CONTROL_ENTRY) -> Planned:
+    """The same comparison with another worker for the candidate: the positive control's."""
+    arm = planned.arms["candidate"]
+    slowed = replace(arm, interpreter=replace(arm.interpreter, entry=entry))
+    return replace(planned, arms={**planned.arms, "candidate": slowed})
 
 
 def _order(sessions: int, controls: int) -> list[tuple[int, Purpose]]:

@@ -71,8 +71,6 @@ class BenchSession:
     """Of the coin."""
     design: Design = field(default_factory=Design)
     purpose: Purpose = "ab"
-    hidden_work: float = 0.0
-    """The share of work that the candidate's worker does and does not report: for the positive control."""
     allow_other_answers: bool = False
     time_budget_seconds: float | None = None
     anchored_by: Role | None = None
@@ -210,7 +208,6 @@ def _measure_arm(one: Ongoing, role: Role, session: BenchSession, coin: random.R
         one.entry.cases[role],
         replace(session.bench, interpreter=session.arms[role].interpreter),
         padding,
-        session.hidden_work if role == "candidate" else 0.0,
     )
     one.providers.setdefault(role, measured.provider)
     one.processes = one.processes or measured.processes

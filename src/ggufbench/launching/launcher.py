@@ -7,7 +7,6 @@ of the harness does.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
 import re
@@ -20,15 +19,24 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol, TypeVar, cast
 
 from ggufbench.outcomes import Outcome
 from ggufbench.processes import end_group
-from ggufbench.worker.channel import GO
+from ggufbench.worker.protocol import (
+    GO,
+    AnyJob,
+    Done,
+    Error,
+    Event,
+    Phase,
+    Probed,
+    ProtocolError,
+    decode_event,
+    encode,
+)
 
 WORKER_ENTRY = Path(__file__).resolve().parents[1] / "worker" / "__main__.py"
-
-Event = dict[str, Any]
 
 _KEPT_VARIABLES = (
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "APPDATA",
@@ -48,6 +56,8 @@ _TELLING = ("GGML_ASSERT", "GGML_ABORT", "Error: ", "CUDA error: ", "ROCm error:
 
 Answering = Callable[[Event, int], str]
 """Takes an event and the worker's process id; returns the answer that lets the worker go on."""
+
+_E = TypeVar("_E", bound=Event)
 
 
 class LaunchRefusedError(Exception):
@@ -88,9 +98,13 @@ class Ended:
     signal: str | None = None
     stderr: str = ""
 
-    def find(self, event: str) -> Event | None:
-        """The first event of that name."""
-        return next((found for found in self.events if found["event"] == event), None)
+    def all(self, kind: type[_E]) -> list[_E]:
+        """All events of that type, in order."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def find(self, kind: type[_E]) -> _E | None:
+        """The first event of that type."""
+        return next(iter(self.all(kind)), None)
 
 
 def worker_environment(extra: Mapping[str, str], env: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -105,7 +119,7 @@ def compute_variables(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def launch(
-    job: Mapping[str, Any],
+    job: AnyJob,
     deadlines: PhaseTimeouts,
     *,
     interpreter: Interpreter | None = None,
@@ -115,8 +129,8 @@ def launch(
     """Run one job in a fresh process group and wait for its end.
 
     `answer(event, pid)` is called for each event, and the worker waits for what it returns; a
-    LaunchRefusedError of it ends the worker as `failed`. Whatever happens here, Ctrl-C included, no process
-    of the group is left.
+    LaunchRefusedError of it ends the worker as `failed`, and so does a line that is not an event. Whatever
+    happens here, Ctrl-C included, no process of the group is left.
     """
     chosen = interpreter or Interpreter()
     with tempfile.TemporaryFile() as stderr:
@@ -154,8 +168,8 @@ class _Worker:
         # Only a thread can wait for a pipe with a deadline on every system; it sleeps in the read.
         threading.Thread(target=self._read_lines, daemon=True).start()
 
-    def converse(self, job: Mapping[str, Any], deadlines: PhaseTimeouts, answer: Answering) -> Ended:
-        self._say(json.dumps(job))
+    def converse(self, job: AnyJob, deadlines: PhaseTimeouts, answer: Answering) -> Ended:
+        self._say(encode(job))
         while True:
             try:
                 line = self._lines.get(timeout=deadlines(self._phase))
@@ -165,13 +179,14 @@ class _Worker:
                 return self._ended()
             if not line.endswith(b"\n"):
                 continue  # it died while it wrote; the end of the pipe follows
-            event = _event(line)
-            if event is None:
-                return self._result(Outcome.FAILED, reason=f"it printed {line[:80]!r} in place of an event")
-            self._events.append(event)
-            self._phase = event["phase"] if event["event"] == "phase" else self._phase
             try:
+                event = decode_event(line)
+                self._events.append(event)
+                self._phase = event.phase if isinstance(event, Phase) else self._phase
                 self._say(answer(event, self._process.pid))
+            except ProtocolError as error:
+                reason = f"it printed {line[:80]!r} in place of an event: {error}"
+                return self._result(Outcome.FAILED, reason=reason)
             except LaunchRefusedError as refusal:
                 return self._result(Outcome.FAILED, reason=str(refusal))
 
@@ -199,9 +214,9 @@ class _Worker:
             code = self._process.wait(_EXIT_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             return self._hung(_EXIT_GRACE_SECONDS)
-        error = next((event for event in self._events if event["event"] == "error"), None)
+        error = next((event for event in self._events if isinstance(event, Error)), None)
         if error is not None:
-            return self._result(_outcome(error["message"], Outcome.FAILED), reason=error["message"])
+            return self._result(_outcome(error.message, Outcome.FAILED), reason=error.message)
         if code < 0:
             return self._killed(-code)
         if code > 0 or not self._is_complete():
@@ -210,7 +225,7 @@ class _Worker:
         return self._result(Outcome.MEASURED)
 
     def _is_complete(self) -> bool:
-        return bool(self._events) and self._events[-1]["event"] in ("done", "probed")
+        return bool(self._events) and isinstance(self._events[-1], Done | Probed)
 
     def _killed(self, number: int) -> Ended:
         name = _signal_name(number)
@@ -254,15 +269,6 @@ class _Worker:
 def _outcome(words: str, otherwise: Outcome) -> Outcome:
     """What ended a worker by its own words: a device that is full is no other failure than a full machine."""
     return Outcome.OUT_OF_MEMORY if _NO_MEMORY.search(words) else otherwise
-
-
-def _event(line: bytes) -> Event | None:
-    """An event of the worker; None for what something else in its process printed."""
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) and "event" in event else None
 
 
 def _signal_name(number: int) -> str:

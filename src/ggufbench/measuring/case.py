@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,43 +15,23 @@ from ggufbench.calibration.probe import PYTORCH_IMPORT_SECONDS
 from ggufbench.checks.interference import Judge, is_environment
 from ggufbench.checks.roofline import Rates, evaluate_limits, measuring_error
 from ggufbench.checks.targets import evaluate_targets
-from ggufbench.launching.launcher import Ended, Event, Interpreter, compute_variables, launch
-from ggufbench.machine.conditions import busiest_processes, read_conditions
-from ggufbench.machine.parts import BusyProcess, Conditions, Device, Machine, SourceState
-from ggufbench.measuring.record_builder import Surroundings, build_launch, describe_environment, identify
-from ggufbench.measuring.supervisor import Attendant
+from ggufbench.launching.launcher import Interpreter, compute_variables
+from ggufbench.machine.parts import BusyProcess, Device, Machine, SourceState
+from ggufbench.measuring.record_builder import build_launch, describe_environment, identify
+from ggufbench.measuring.supervisor import SEED, LaunchSupervisor, Observer
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
 from ggufbench.processes import alone
 from ggufbench.records.parts import CacheState, LimitResult
 from ggufbench.records.samples import summaries
 from ggufbench.records.schema import Environment, Launch, ProviderFacts, Record
-
-Observer = Callable[["Moment | None"], None]
-"""Told when a phase begins; None when a case has ended."""
-
-SEED = 1
-"""Of the random tokens: the same in every run, because they decide which experts of a mixture are used."""
+from ggufbench.worker.protocol import Imported
 
 _SLOWEST_LOAD_BYTES_PER_SECOND = 20e6
 _SLOWEST_PARAMETERS_PER_SECOND = 5e6
 _PATIENCE = 30
 """A phase may take this many times its estimate before it counts as hung, and a minute beside."""
-_LOOK_AROUND_SECONDS = 0.5
 _LOADING = ("load", "first_decode")
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """Where a measurement is: what a line of progress needs."""
-
-    case: Case
-    launch: int
-    """Counted from 1, the cold ones included."""
-    phase: str
-    pid: int
-    disturbed: int = 0
-    """Samples of the case so far that something else disturbed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +45,7 @@ class Bench:
     deadline_scale: float = 1.0
     limits: Rates | None = None
     """What this machine can do at most; None leaves the results without that comparison."""
-    observer: Observer = lambda _moment: None
+    observer: Observer = lambda _launch: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +91,19 @@ def measure_case(case: Case, bench: Bench) -> Record:
     Cold loads come first, then the launches that measure everything; disturbed loads are measured again.
     Raises Interrupted, with the record of what was measured until then.
     """
-    progress = _Progress()
-    for asked, load_only in _launches(case, progress):
-        ended, attendant, conditions = _launch(case, bench, progress, _Asked(asked, load_only))
-        progress.library = progress.library or ended.find("imported") or {}
-        around = Surroundings(attendant.judge, load_only, attendant.page_cache, conditions)
-        keep_log = not any(launch.log for launch in progress.launches)
-        progress.launches.append(build_launch(ended, case.model, around, keep_log=keep_log))
-        if progress.interrupted:
-            raise Interrupted(_record(case, bench, progress))
-        if progress.failed:
+    started = time.monotonic()
+    launches: list[Launch] = []
+    supervisors: list[LaunchSupervisor] = []
+    for asked, load_only in _launches(case, launches):
+        supervisor = _supervisor(case, bench, asked, load_only, supervisors)
+        supervisor.run(CaseTimeouts(case, bench.deadline_scale), bench.interpreter)
+        supervisors.append(supervisor)
+        launches.append(build_launch(supervisor, keep_log=not any(launch.log for launch in launches)))
+        if supervisor.interrupted:
+            raise Interrupted(_record(case, bench, launches, supervisors, started))
+        if launches[-1].outcome is not Outcome.MEASURED:
             break
-    return _record(case, bench, progress)
+    return _record(case, bench, launches, supervisors, started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,23 +116,19 @@ class MeasuredLaunch:
     """The busiest other ones when a sample was first disturbed."""
 
 
-def measure_launch(
-    case: Case, bench: Bench, variables: Mapping[str, str] | None = None, hidden_work: float = 0.0
-) -> MeasuredLaunch:
+def measure_launch(case: Case, bench: Bench, variables: Mapping[str, str]) -> MeasuredLaunch:
     """One warm launch of a case, for a comparison. Raises KeyboardInterrupt when Ctrl-C ended it.
 
-    `variables` are added to the worker's environment; `hidden_work` is the share of work that it does and
-    does not report.
+    `variables` are added to the worker's environment.
     """
-    progress = _Progress()
-    how = _Asked("warm", variables=variables or {}, hidden_work=hidden_work)
-    ended, attendant, conditions = _launch(case, bench, progress, how)
-    if progress.interrupted:
+    supervisor = _supervisor(case, bench, "warm")
+    supervisor.run(CaseTimeouts(case, bench.deadline_scale), bench.interpreter, variables)
+    if supervisor.interrupted:
         raise KeyboardInterrupt
-    around = Surroundings(attendant.judge, False, attendant.page_cache, conditions)
-    facts = _provider_facts(case, ended.find("imported") or {})
     return MeasuredLaunch(
-        build_launch(ended, case.model, around, keep_log=True), facts, progress.processes or []
+        build_launch(supervisor, keep_log=True),
+        _provider_facts(case, supervisor.imported),
+        supervisor.processes or [],
     )
 
 
@@ -168,12 +145,12 @@ def one_at_a_time(on_wait: Callable[[], None]) -> Iterator[None]:
 
 def skipped_record(case: Case, bench: Bench, reason: str) -> Record:
     """The record of a case that was not run."""
-    record = _record(case, bench, _Progress())
+    record = _record(case, bench, [], [], time.monotonic())
     return record.model_copy(update={"outcome": Outcome.SKIPPED, "reason": reason})
 
 
-def _launches(case: Case, progress: _Progress) -> Iterator[tuple[CacheState, bool]]:
-    """What each launch asks of the page cache, and whether it only loads."""
+def _launches(case: Case, launches: Sequence[Launch]) -> Iterator[tuple[CacheState, bool]]:
+    """What each launch asks of the page cache, and whether it only loads; `launches` are those so far."""
     workload = case.scenario.workload
     wanted: tuple[tuple[CacheState, int, bool], ...] = (
         ("cold", workload.cold_launches, True),
@@ -183,90 +160,57 @@ def _launches(case: Case, progress: _Progress) -> Iterator[tuple[CacheState, boo
         for _ in range(count):
             yield state, load_only
         for _ in range(count):
-            if not _lacks(progress, state, count):
+            if not _lacks(launches, state, count):
                 break
             yield state, True
 
 
-def _lacks(progress: _Progress, state: CacheState, wanted: int) -> bool:
+def _lacks(launches: Sequence[Launch], state: CacheState, wanted: int) -> bool:
     """Whether loads of that state were disturbed, so that fewer count than are wanted.
 
     Loads that were not of the state that was asked are no reason: the next one would be the same.
     """
-    asked = [found for found in progress.launches if found.page_cache and found.page_cache.asked == state]
+    asked = [found for found in launches if found.page_cache and found.page_cache.asked == state]
     loads = [found for found in asked if found.page_cache and found.page_cache.state == state]
     clean = [found for found in loads if not any(s.disturbed for s in found.samples if s.phase in _LOADING)]
     return bool(loads) and len(clean) < wanted
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What one launch shall do."""
-
-    page_cache: CacheState
-    load_only: bool = False
-    variables: Mapping[str, str] = field(default_factory=dict)
-    """Added to the worker's environment."""
-    hidden_work: float = 0.0
-
-
-def _launch(
-    case: Case, bench: Bench, progress: _Progress, asked: _Asked
-) -> tuple[Ended, Attendant, list[Conditions]]:
-    """One launch. Ctrl-C ends it and is noted in the progress."""
-    number = len(progress.launches) + 1
-
-    def on_phase(phase: str, pid: int) -> None:
-        bench.observer(Moment(case, number, phase, pid, progress.disturbed))
-
-    def on_disturbed() -> None:
-        progress.disturbed += 1
-        if progress.processes is None:
-            progress.processes = busiest_processes(_LOOK_AROUND_SECONDS)
-
+def _supervisor(
+    case: Case,
+    bench: Bench,
+    asked: CacheState,
+    load_only: bool = False,
+    earlier: Sequence[LaunchSupervisor] = (),
+) -> LaunchSupervisor:
+    """The supervisor of a case's next launch."""
     judge = Judge(
         case.setting.device, case.setting.n_threads, bench.machine.logical_cores, case.scenario.tolerance
     )
-    attendant = Attendant(case, judge, asked.page_cache, on_phase, on_disturbed)
-    before, started = read_conditions(), time.monotonic()
-    try:
-        ended = launch(
-            case.job(SEED, load_only=asked.load_only, hidden_work=asked.hidden_work).to_json(),
-            CaseTimeouts(case, bench.deadline_scale),
-            interpreter=bench.interpreter,
-            env=asked.variables,
-            answer=attendant,
-        )
-    except KeyboardInterrupt:
-        progress.interrupted = True
-        phase, elapsed = attendant.phase, time.monotonic() - started
-        reason = f"interrupted by Ctrl-C in {phase}"
-        ended = Ended(Outcome.FAILED, attendant.events, elapsed, phase, reason)
-    return ended, attendant, [before, read_conditions()]
+    return LaunchSupervisor(
+        case,
+        judge,
+        bench.observer,
+        number=len(earlier) + 1,
+        asked=asked,
+        load_only=load_only,
+        disturbed=earlier[-1].disturbed if earlier else 0,
+        processes=earlier[-1].processes if earlier else None,
+    )
 
 
-@dataclass(slots=True)
-class _Progress:
-    """A case while it is measured."""
-
-    launches: list[Launch] = field(default_factory=list)
-    library: Event = field(default_factory=dict)
-    processes: list[BusyProcess] | None = None
-    """The busiest other ones when a sample was first disturbed."""
-    disturbed: int = 0
-    interrupted: bool = False
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def failed(self) -> Launch | None:
-        """The launch that was not measured."""
-        return next((launch for launch in self.launches if launch.outcome is not Outcome.MEASURED), None)
-
-
-def _record(case: Case, bench: Bench, progress: _Progress) -> Record:
-    launches, library, failed = progress.launches, progress.library, progress.failed
+def _record(
+    case: Case,
+    bench: Bench,
+    launches: list[Launch],
+    supervisors: Sequence[LaunchSupervisor],
+    started: float,
+) -> Record:
+    failed = next((launch for launch in launches if launch.outcome is not Outcome.MEASURED), None)
+    imported = next((supervisor.imported for supervisor in supervisors if supervisor.imported), None)
+    processes = (supervisors[-1].processes if supervisors else None) or []
     summary = summaries(launches, case.loaded_bytes)
-    environment = describe_environment(launches, progress.processes or [])
+    environment = describe_environment(launches, processes)
     # Bounds and promises are llama.cpp's: they follow from the GGUF's bytes.
     is_baseline = case.scenario.is_baseline
     limits: list[LimitResult] = []
@@ -277,7 +221,7 @@ def _record(case: Case, bench: Bench, progress: _Progress) -> Record:
         run_id=bench.run_id,
         case_id=case.id,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        wall_seconds=time.monotonic() - progress.started,
+        wall_seconds=time.monotonic() - started,
         outcome=outcome,
         phase=failed.phase if failed else None,
         reason=reason,
@@ -287,7 +231,7 @@ def _record(case: Case, bench: Bench, progress: _Progress) -> Record:
         workload=case.workload,
         seed=SEED,
         tolerance=case.scenario.tolerance,
-        provider=_provider_facts(case, library),
+        provider=_provider_facts(case, imported),
         machine=bench.machine,
         source=bench.source,
         launches=launches,
@@ -300,13 +244,17 @@ def _record(case: Case, bench: Bench, progress: _Progress) -> Record:
     )
 
 
-def _provider_facts(case: Case, library: Event) -> ProviderFacts:
+def _provider_facts(case: Case, imported: Imported | None) -> ProviderFacts:
+    name, environment = case.scenario.provider, compute_variables(os.environ)
+    if imported is None:
+        return ProviderFacts(name=name, environment=environment)
+    library = imported.library
     return ProviderFacts(
-        name=case.scenario.provider,
-        versions=library.get("versions", {}),
-        system_info=library.get("system_info", ""),
-        devices=[Device(**device) for device in library.get("devices", [])],
-        environment=compute_variables(os.environ),
+        name=name,
+        versions=library.versions,
+        system_info=library.system_info,
+        devices=[Device(**asdict(device)) for device in library.devices],
+        environment=environment,
     )
 
 

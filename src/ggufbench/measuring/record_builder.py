@@ -1,18 +1,18 @@
-"""From a worker's events to the launch that a record keeps."""
+"""From a supervised launch to the launch that a record keeps."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict
 
-from ggufbench.checks.interference import Judge, environment_sentence, main_reason
+from ggufbench.checks.interference import environment_sentence, main_reason
 from ggufbench.checks.native_log import LoadLog, parse_load_log
 from ggufbench.discovery.model import Model
 from ggufbench.discovery.names import portable_path
-from ggufbench.launching.launcher import Ended, Event
-from ggufbench.machine.parts import BusyProcess, Conditions
+from ggufbench.machine.parts import BusyProcess
+from ggufbench.measuring.supervisor import LaunchSupervisor
 from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import (
     Effective,
@@ -21,9 +21,8 @@ from ggufbench.records.schema import (
     MemoryMark,
     ModelIdentity,
     Original,
-    PageCache,
-    Sample,
 )
+from ggufbench.worker import protocol
 
 _NOISE = ("create_tensor: loading tensor", "llama_model_loader: - tensor", "load: control token:")
 """Lists of tensors and vocabulary entries in the native log: the file itself holds them."""
@@ -31,55 +30,32 @@ _NOISE = ("create_tensor: loading tensor", "llama_model_loader: - tensor", "load
 _INSTALLED = re.compile(r'"[^"\n]{0,500}?[/\\](site-packages|dist-packages|ggufbench)[/\\]')
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the harness knows of a launch beside what the worker says."""
-
-    judge: Judge
-    load_only: bool = False
-    page_cache: PageCache | None = None
-    conditions: list[Conditions] = field(default_factory=list)
-
-
-def build_launch(ended: Ended, model: Model, around: Surroundings, *, keep_log: bool) -> Launch:
-    """The launch as the record keeps it; each sample with the reasons against it."""
-    imported, loaded = ended.find("imported") or {}, ended.find("loaded") or {}
-    log = load_log(loaded)
+def build_launch(supervisor: LaunchSupervisor, *, keep_log: bool) -> Launch:
+    """The launch as the record keeps it."""
+    ended, imported, loaded = supervisor.ended, supervisor.imported, supervisor.loaded
+    log = parse_load_log(loaded.log if loaded else [])
     measured = ended.outcome is Outcome.MEASURED
     return Launch(
-        load_only=around.load_only,
+        load_only=supervisor.load_only,
         outcome=ended.outcome,
         phase=ended.phase,
         reason=ended.reason,
         signal=ended.signal,
         wall_seconds=ended.wall_seconds,
-        import_seconds=imported.get("seconds"),
-        model_seconds=loaded.get("model_seconds"),
-        context_seconds=loaded.get("context_seconds"),
-        page_cache=around.page_cache,
-        conditions=around.conditions,
-        loop_overhead_seconds=(ended.find("overhead") or {}).get("seconds_per_token"),
+        import_seconds=imported.seconds if imported else None,
+        model_seconds=loaded.model_seconds if loaded else None,
+        context_seconds=loaded.context_seconds if loaded else None,
+        page_cache=supervisor.page_cache,
+        conditions=supervisor.conditions,
+        loop_overhead_seconds=supervisor.loop_overhead_seconds,
         effective=_effective(loaded, log) if loaded else None,
-        samples=_samples(ended.events, around.judge),
-        marks=[_mark(event) for event in ended.events if event["event"] == "mark"],
+        samples=supervisor.samples,
+        marks=[_mark(event) for event in supervisor.marks],
         device_bytes=log.device_bytes,
-        digest=(ended.find("digest") or {}).get("digest"),
-        log=_kept_lines(loaded, model) if keep_log or not measured else [],
+        digest=supervisor.digest,
+        log=_kept_lines(loaded, supervisor.case.model) if loaded and (keep_log or not measured) else [],
         stderr="" if measured else _shareable(ended.stderr),
     )
-
-
-def load_log(loaded: Event) -> LoadLog:
-    """The facts in the native log of a `loaded` event."""
-    return parse_load_log(text for _, text in loaded.get("log", []))
-
-
-def as_sample(event: Event) -> Event:
-    """A `loaded` event as the sample that it also is; other events as they are."""
-    if event["event"] != "loaded":
-        return event
-    seconds = event["model_seconds"] + (event["context_seconds"] or 0.0)
-    return {"phase": "load", "warmup": False, "tokens": 0, "seconds": seconds, "evidence": event["evidence"]}
 
 
 def identify(model: Model) -> ModelIdentity:
@@ -109,42 +85,21 @@ def describe_environment(launches: Iterable[Launch], processes: list[BusyProcess
     )
 
 
-def _samples(events: Iterable[Event], judge: Judge) -> list[Sample]:
-    found = [as_sample(event) for event in events if event["event"] in ("loaded", "sample")]
-    return [
-        Sample(
-            phase=event["phase"],
-            warmup=event["warmup"],
-            tokens=event["tokens"],
-            seconds=event["seconds"],
-            token_seconds=event.get("token_seconds", []),
-            native_seconds=event.get("native_seconds", []),
-            evidence=event["evidence"],
-            disturbed=judge.reasons(event["evidence"], event["phase"]),
-        )
-        for event in found
-    ]
+def _mark(event: protocol.Mark) -> MemoryMark:
+    return MemoryMark(after=event.after, figures=event.memory, device_free_bytes=event.device_free_bytes)
 
 
-def _mark(event: Event) -> MemoryMark:
-    return MemoryMark(
-        after=event["after"], figures=event["memory"], device_free_bytes=event["device_free_bytes"]
-    )
-
-
-def _effective(loaded: Event, log: LoadLog) -> Effective:
-    values = dict(loaded["effective"])
-    placement = loaded.get("placement") or {"layers": log.layers, "buffers": log.buffers}
+def _effective(loaded: protocol.Loaded, log: LoadLog) -> Effective:
+    placement = loaded.placement or protocol.Placement(log.layers, log.buffers)
     return Effective(
-        description=values.pop("model"),
-        devices=loaded["devices"],
-        layers=placement["layers"],
-        buffers=placement["buffers"],
+        devices=loaded.devices,
+        layers=placement.layers,
+        buffers=placement.buffers,
         load_mode=log.load_mode,
         flash_attn=log.flash_attn,
         type_k=log.type_k,
         type_v=log.type_v,
-        **values,
+        **asdict(loaded.effective),
     )
 
 
@@ -153,11 +108,10 @@ def _shareable(stderr: str) -> str:
     return _INSTALLED.sub(r'"\1/', stderr)
 
 
-def _kept_lines(loaded: Event, model: Model) -> list[str]:
+def _kept_lines(loaded: protocol.Loaded, model: Model) -> list[str]:
     """The log without its noise.
 
     The model's folder is written as in the rest of the record, so that a record can be shown to others.
     """
     folder, shown = str(model.path.parent), portable_path(model.path.parent)
-    lines = (text for _, text in loaded.get("log", []) if not text.startswith(_NOISE))
-    return [line.replace(folder, shown) for line in lines]
+    return [line.replace(folder, shown) for line in loaded.log if not line.startswith(_NOISE)]

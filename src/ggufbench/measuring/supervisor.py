@@ -1,98 +1,159 @@
-"""Answers one worker's events: the file is prepared before it loads, samples are judged as they come.
+"""Supervision of one launch: the file is prepared before it loads, and each sample is judged as it arrives.
 
-All of it happens while the worker waits for an answer, so none of it beside a clock.
+All of it happens while the worker waits for an answer, so no work of the harness runs beside a clock.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 
 from ggufbench.checks.cache_state import WARM_AT_LEAST, cache_state
 from ggufbench.checks.interference import Judge
-from ggufbench.checks.native_log import offload_problem
-from ggufbench.launching.launcher import Event, LaunchRefusedError
-from ggufbench.machine import page_cache as pagecache
-from ggufbench.measuring.record_builder import as_sample, load_log
+from ggufbench.checks.native_log import offload_problem, parse_load_log
+from ggufbench.launching.launcher import Ended, Interpreter, LaunchRefusedError, PhaseTimeouts, launch
+from ggufbench.machine import page_cache
+from ggufbench.machine.conditions import busiest_processes, read_conditions
+from ggufbench.machine.parts import BusyProcess, Conditions
+from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
 from ggufbench.records.parts import CacheState
-from ggufbench.records.schema import PageCache
-from ggufbench.worker.channel import AGAIN, GO
+from ggufbench.records.schema import PageCache, Sample
+from ggufbench.worker import protocol
+from ggufbench.worker.protocol import AGAIN, GO
+
+SEED = 1
+"""Seed of the random tokens, the same in every run: they decide which experts of a mixture are used."""
 
 PREPARING = "reading the file into memory"
+_LOOK_AROUND_SECONDS = 0.5
+
+Observer = Callable[["LaunchSupervisor | None"], None]
+"""Called with the supervisor of a launch when a phase of it begins, and with None when a case has ended."""
 
 
 @dataclass(slots=True)
-class Attendant:
-    """Attends to one launch, and keeps what it saw."""
+class LaunchSupervisor:
+    """Supervises one launch of a case, and holds what it collected."""
 
     case: Case
     judge: Judge
-    asked: CacheState
-    """What the page cache shall hold of the file when loading begins: `cold` or `warm`."""
-    on_phase: Callable[[str, int], None]
-    """Told the name of a phase that begins and the worker's process id."""
-    on_disturbed: Callable[[], None]
-    """Told of each sample that something else disturbed, while the worker waits."""
+    observer: Observer
+    number: int = 1
+    """Counted from 1 in the case, the cold launches included."""
+    asked: CacheState = "warm"
+    """What the page cache is to hold of the file when loading begins: `cold` or `warm`."""
+    load_only: bool = False
+    disturbed: int = 0
+    """Disturbed samples of the case so far."""
+    processes: list[BusyProcess] | None = None
+    """The busiest other processes when a sample of the case was first disturbed."""
+
+    phase: str = "start"
+    pid: int = 0
+    interrupted: bool = False
+    ended: Ended = field(init=False)
+    conditions: list[Conditions] = field(default_factory=list)
+    """Before and after the launch."""
     page_cache: PageCache | None = None
-    events: list[Event] = field(default_factory=list)
+    imported: protocol.Imported | None = None
+    loaded: protocol.Loaded | None = None
+    samples: list[Sample] = field(default_factory=list)
+    """Each with the reasons against it."""
+    marks: list[protocol.Mark] = field(default_factory=list)
+    loop_overhead_seconds: float | None = None
+    digest: str | None = None
     _repeated: Counter[str] = field(default_factory=Counter)
 
-    def __call__(self, event: Event, pid: int) -> str:
+    def run(
+        self, timeouts: PhaseTimeouts, interpreter: Interpreter, variables: Mapping[str, str] | None = None
+    ) -> None:
+        """Run the launch to its end. Ctrl-C ends it and is noted in `interrupted`."""
+        self.conditions.append(read_conditions())
+        started = time.monotonic()
+        job = self.case.job(SEED, load_only=self.load_only)
+        try:
+            self.ended = launch(job, timeouts, interpreter=interpreter, env=variables, answer=self)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            elapsed, reason = time.monotonic() - started, f"interrupted by Ctrl-C in {self.phase}"
+            self.ended = Ended(Outcome.FAILED, [], elapsed, self.phase, reason)
+        self.conditions.append(read_conditions())
+
+    def __call__(self, event: protocol.Event, pid: int) -> str:
         """The answer to an event. Raises LaunchRefusedError."""
-        self.events.append(event)
-        match event["event"]:
-            case "phase":
-                if event["phase"] == "load":
-                    self._prepare_file(pid)
-                self.on_phase(event["phase"], pid)
-            case "loaded":
-                self._refuse_fallback(event)
-                self._judge(event)
-            case "sample":
-                return self._judge(event)
+        match event:
+            case protocol.Phase():
+                self._begin(event.phase, pid)
+            case protocol.Imported():
+                self.imported = event
+            case protocol.Loaded():
+                self._take_load(event)
+            case protocol.Sample():
+                return self._take(event)
+            case protocol.Mark():
+                self.marks.append(event)
+            case protocol.Overhead():
+                self.loop_overhead_seconds = event.seconds_per_token
+            case protocol.Digest():
+                self.digest = event.digest
         return GO
 
-    @property
-    def phase(self) -> str:
-        """The phase that began last."""
-        return next((e["phase"] for e in reversed(self.events) if e["event"] == "phase"), "start")
+    def _begin(self, phase: str, pid: int) -> None:
+        self.phase, self.pid = phase, pid
+        if phase == "load":
+            self._prepare_file()
+        self.observer(self)
 
-    def _prepare_file(self, pid: int) -> None:
+    def _prepare_file(self) -> None:
         files = self.case.files
-        resident = pagecache.resident_fraction(files)
+        resident = page_cache.resident_fraction(files)
         if self.asked == "cold":
-            pagecache.drop(files)
-            resident = pagecache.resident_fraction(files)
+            page_cache.drop(files)
+            resident = page_cache.resident_fraction(files)
         elif resident is None or resident < WARM_AT_LEAST:
-            self.on_phase(PREPARING, pid)
-            with contextlib.suppress(OSError):  # loading it will say the same, in the library's words
-                pagecache.read_once(files)
-            resident = pagecache.resident_fraction(files)
+            self._read_file()
+            resident = page_cache.resident_fraction(files)
         self.page_cache = PageCache(
             asked=self.asked, resident_fraction=resident, state=cache_state(self.asked, resident)
         )
 
-    def _refuse_fallback(self, loaded: Event) -> None:
-        """A GPU run that is none ends before hours are spent on it."""
+    def _read_file(self) -> None:
+        loading = self.phase
+        try:
+            self.phase = PREPARING
+            self.observer(self)
+            with contextlib.suppress(OSError):  # loading reports the same error in the library's words
+                page_cache.read_once(self.case.files)
+        finally:
+            self.phase = loading
+
+    def _take_load(self, loaded: protocol.Loaded) -> None:
+        """Keep a load, which is a sample too. A GPU run on the CPU ends before hours are spent on it."""
+        self.loaded = loaded
+        self._take(protocol.Sample("load", False, 0, loaded.seconds, [], [], loaded.evidence))
         setting = self.case.setting
         if self.case.scenario.is_baseline:
-            return  # it has no such log; its worker looks at every tensor itself
-        problem = offload_problem(load_log(loaded), setting.device, setting.n_gpu_layers, loaded["devices"])
+            return  # its library has no such log; its worker checks every tensor itself
+        log = parse_load_log(loaded.log)
+        problem = offload_problem(log, setting.device, setting.n_gpu_layers, loaded.devices)
         if problem is not None:
             raise LaunchRefusedError(problem)
 
-    def _judge(self, event: Event) -> str:
-        """`AGAIN` for a disturbed sample that can be taken once more: each one once, on the average."""
-        sample = as_sample(event)
-        phase = sample["phase"]
-        if sample["warmup"] or not self.judge.reasons(sample["evidence"], phase):
+    def _take(self, event: protocol.Sample) -> str:
+        """Judge and keep a sample; `AGAIN` for a disturbed one that can be repeated, each once on average."""
+        reasons = self.judge.reasons(event.evidence, event.phase)
+        self.samples.append(Sample(**asdict(event), disturbed=reasons))
+        if event.warmup or not reasons:
             return GO
-        self.on_disturbed()
-        can_repeat = phase in ("prompt", "decode")
-        if not can_repeat or self._repeated[phase] >= self.case.workload.repetitions:
+        self.disturbed += 1
+        if self.processes is None:
+            self.processes = busiest_processes(_LOOK_AROUND_SECONDS)
+        can_repeat = event.phase in ("prompt", "decode")
+        if not can_repeat or self._repeated[event.phase] >= self.case.workload.repetitions:
             return GO
-        self._repeated[phase] += 1
+        self._repeated[event.phase] += 1
         return AGAIN

@@ -10,6 +10,7 @@ from ggufbench.launching.launcher import launch
 from ggufbench.machine.facts import resolve_threads
 from ggufbench.outcomes import Outcome
 from ggufbench.worker.job import ENGINE, Job, Setting, Workload
+from ggufbench.worker.protocol import Loaded, Sample
 
 _CONTEXT = 64
 _SLOWEST_LOAD_BYTES_PER_SECOND = 20e6
@@ -39,12 +40,11 @@ def load_test(path: Path) -> LoadTest:
     model = found.models[0]
     result = LoadTest(path, None, 0.0, model.layers, model.file_size_bytes, model.label)
     seconds = 60 + model.file_size_bytes / _SLOWEST_LOAD_BYTES_PER_SECOND
-    ended = launch(_job(model).to_json(), lambda _phase: seconds)
-    loaded, sample = ended.find("loaded"), ended.find("sample")
+    ended = launch(_job(model), lambda _phase: seconds)
+    loaded, sample = ended.find(Loaded), ended.find(Sample)
     if ended.outcome is not Outcome.MEASURED or loaded is None or sample is None:
         return replace(result, problem=ended.reason or "the worker said nothing")
-    loading = loaded["model_seconds"] + (loaded["context_seconds"] or 0)
-    return replace(result, seconds=loading + sample["seconds"])
+    return replace(result, seconds=loaded.seconds + sample.seconds)
 
 
 def _job(model: Model) -> Job:

@@ -74,10 +74,10 @@ class Case:
         """Size of those files together."""
         return (self.original or self.model).file_size_bytes
 
-    def job(self, seed: int, *, load_only: bool = False, hidden_work: float = 0.0) -> Job:
+    def job(self, seed: int, *, load_only: bool = False) -> Job:
         """The job of one launch."""
         path = str((self.original or self.model).path)
-        return Job(self.scenario.provider, path, self.setting, self.workload, seed, load_only, hidden_work)
+        return Job(self.scenario.provider, path, self.setting, self.workload, seed, load_only)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ from ggufbench.thresholds import (
     Tolerance,
     default_tolerance,
 )
-from ggufbench.worker.job import ENGINE, SHIPPED, TRANSFORMERS, provider_problem
+from ggufbench.worker.compatibility import provider_problem
+from ggufbench.worker.job import ENGINE, SHIPPED, TRANSFORMERS
 
 TARGETS_FILE = "targets.toml"
 

@@ -12,7 +12,7 @@ from ggufbench.cli.progress import ProgressLine
 if TYPE_CHECKING:
     import pytest
 
-    from ggufbench.measuring.case import Moment
+    from ggufbench.measuring.supervisor import LaunchSupervisor
     from ggufbench.planning.plan import Case
 
 
@@ -28,17 +28,17 @@ class SessionProgress:
         self._started = time.monotonic()
         self._printed = ""
 
-    def __call__(self, moment: Moment | None) -> None:
+    def __call__(self, launch: LaunchSupervisor | None) -> None:
         """Show where the run is; None removes the line."""
-        if moment is None:
+        if launch is None:
             self.say("")
         elif self._is_terminal:
-            self.say(self._sentence(moment))
-        elif self._reporter is not None and self._printed != moment.case.id:
-            self._printed = moment.case.id
+            self.say(self._sentence(launch))
+        elif self._reporter is not None and self._printed != launch.case.id:
+            self._printed = launch.case.id
             with uncaptured(self._config):
                 self._reporter.ensure_newline()
-                self._reporter.write_line(self._sentence(moment))
+                self._reporter.write_line(self._sentence(launch))
 
     def say(self, sentence: str) -> None:
         """Show a sentence on a terminal; an empty one removes the line."""
@@ -56,16 +56,16 @@ class SessionProgress:
     def _is_terminal(self) -> bool:
         return self._reporter is not None and self._reporter.isatty and self._reporter._tw.hasmarkup
 
-    def _sentence(self, moment: Moment) -> str:
+    def _sentence(self, launch: LaunchSupervisor) -> str:
         from ggufbench.text import duration
 
-        case, workload = moment.case, moment.case.scenario.workload
+        case, workload = launch.case, launch.case.scenario.workload
         number, launches = self._order.index(case.id) + 1, workload.launches + workload.cold_launches
         elapsed = duration(time.monotonic() - self._started)
-        disturbed = f", {moment.disturbed} samples disturbed" if moment.disturbed else ""
+        disturbed = f", {launch.disturbed} samples disturbed" if launch.disturbed else ""
         return (
             f"[{number}/{len(self._order)}, {elapsed} of about {duration(self._total)}] "
-            f"{case.id}: {moment.phase}, launch {moment.launch} of {max(launches, moment.launch)}{disturbed}"
+            f"{case.id}: {launch.phase}, launch {launch.number} of {max(launches, launch.number)}{disturbed}"
         )
 
 

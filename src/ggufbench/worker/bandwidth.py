@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Barrier
 from time import perf_counter, process_time
-from typing import Any
 
 from .channel import Channel, ProviderError
+from .protocol import Bandwidth, BandwidthJob, Done
 
 _CALM_ROUNDS = 6
 _ROUND_SECONDS = 0.08
@@ -30,17 +30,12 @@ Kernel = Callable[[int, int], bool]
 """Reads all bytes of (address, length); False if it stopped before the end."""
 
 
-def measure(values: dict[str, Any], channel: Channel) -> None:
-    """Send `bandwidth` with the bytes per second for each number of `threads`, over `bytes` of memory.
-
-    `rounds` is how often each function reads it at most: less often where the machine is quiet. `calm` says
-    whether the threads had their cores to themselves in at least one round.
-    """
+def measure(job: BandwidthJob, channel: Channel) -> None:
+    """Send the rate for each number of threads."""
     channel.enter("bandwidth")
-    for threads in values["threads"]:
-        rate, calm = best_rate(threads, values["bytes"], values["rounds"])
-        channel.send("bandwidth", threads=threads, bytes_per_second=rate, calm=calm)
-    channel.send("done")
+    for threads in job.threads:
+        channel.send(Bandwidth(threads, *best_rate(threads, job.total_bytes, job.rounds)))
+    channel.send(Done())
 
 
 def best_rate(threads: int, total_bytes: int, rounds: int) -> tuple[float, bool]:

@@ -8,12 +8,13 @@ nothing, and the worker ends.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
+
+from .protocol import AGAIN, GO, Error, Event, Phase, ProtocolError, encode
 
 
 class ProviderError(Exception):
@@ -22,10 +23,6 @@ class ProviderError(Exception):
 
 class StoppedError(Exception):
     """The harness asked this worker to end, or is gone."""
-
-
-GO, AGAIN = "go", "again"
-"""Answers: go on; or take this sample once more, because something else had the machine meanwhile."""
 
 
 class Channel:
@@ -54,20 +51,20 @@ class Channel:
         return self._answers.readline() if self._answers else ""
 
     def enter(self, phase: str) -> None:
-        """Tell the harness which phase begins; its deadline for that phase runs from here."""
+        """Begin a phase; the harness measures its timeout from here."""
         self.phase = phase
-        self.send("phase", phase=phase)
+        self.send(Phase(phase))
 
-    def send(self, event: str, **fields: Any) -> str:
+    def send(self, event: Event) -> str:
         """Send one event and return the answer, `GO` or `AGAIN`. Raises StoppedError for any other."""
-        answer = self.exchange(event, **fields)
+        answer = self.exchange(event)
         if answer not in (GO, AGAIN):
             raise StoppedError
         return answer
 
-    def exchange(self, event: str, **fields: Any) -> str:
+    def exchange(self, event: Event) -> str:
         """Send one event and return the line that answers it, empty where the other side is gone."""
-        self._out.write(json.dumps({"event": event, **fields}, allow_nan=False) + "\n")
+        self._out.write(encode(event) + "\n")
         self._out.flush()
         return GO if self._answers is None else self._answers.readline().strip()
 
@@ -80,13 +77,15 @@ class Channel:
         except Exception as error:
             sys.excepthook(*sys.exc_info())
             with contextlib.suppress(StoppedError, OSError):
-                self.send("error", phase=self.phase, message=_sentence(error))
+                self.send(Error(self.phase, _sentence(error)))
             return 1
         return 0
 
 
 def _sentence(error: Exception) -> str:
     """What a provider says of itself stands alone; any other error needs its type to make sense."""
+    if isinstance(error, ProtocolError):
+        return f"the job cannot be used: {error}"
     return str(error) if isinstance(error, ProviderError) else explain(error)
 
 

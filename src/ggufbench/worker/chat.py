@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 from . import questions
 from .callables import Callee
 from .channel import ProviderError, explain
+from .compatibility import provider_problem
 from .decode_clock import DecodeClock
 from .evidence import Watch
-from .job import Job, provider_problem
+from .job import Job
 from .native import Library
+from .protocol import EffectiveSetting
 from .provider import DIGEST_TOKENS, Loading, Timing, digest_of
 from .vocabulary import Tokenizer
 
@@ -48,8 +50,6 @@ class Chat:
 
     def __init__(self, library: Library, job: Job, callee: Callee, clock: DecodeClock) -> None:
         problem = provider_problem(job.provider, job.setting, job.workload)
-        if problem is None and job.hidden_work:
-            problem = "hidden_work is for the engine alone"
         if problem is not None:
             raise ProviderError(problem)
         self._library, self._job, self._callee, self._clock = library, job, callee, clock
@@ -64,7 +64,7 @@ class Chat:
         """Free bytes of each device that the setting may use."""
         return self._library.free_bytes(self._devices)
 
-    def drain_log(self) -> list[list[Any]]:
+    def drain_log(self) -> list[str]:
         """What llama.cpp has logged since the last call."""
         return self._library.log.drain()
 
@@ -81,19 +81,19 @@ class Chat:
             raise ProviderError(f"{self._callee.name} returned a {kind} that has no stream(text)")
         return Loading((stop - start) / 1e9, None, evidence)
 
-    def effective(self) -> dict[str, Any]:
+    def effective(self) -> EffectiveSetting:
         """What llama.cpp's log says of the context; None where nothing of it came, as for other libraries.
 
         Raises ProviderError where no context has the length that was given.
         """
-        lines = [match for _, line in self._library.log.peek() if (match := _IN_USE.match(line))]
+        lines = [match for line in self._library.log.peek() if (match := _IN_USE.match(line))]
         asked, found = self._job.setting.n_ctx, [int(match[2]) for match in lines if match[1] == "n_ctx"]
         if found and not any(asked <= length < asked + _CONTEXT_STEP for length in found):
             raise ProviderError(
                 f"{self._callee.name} was given n_ctx = {asked} and made a context of {found[-1]}; pass it on"
             )
-        absent = dict.fromkeys(("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "model"))
-        return {**absent, **{match[1]: int(match[2]) for match in lines}}
+        in_use = {match[1]: int(match[2]) for match in lines}
+        return EffectiveSetting(in_use.get("n_ctx"), in_use.get("n_batch"), in_use.get("n_ubatch"))
 
     def first_decode(self) -> Timing:
         """The first text of the first answer; what is loaded late is loaded in it."""

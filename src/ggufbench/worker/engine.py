@@ -8,7 +8,6 @@ prompt and one after each decoded token.
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import random
 from itertools import pairwise
@@ -20,6 +19,7 @@ from .channel import ProviderError
 from .evidence import Watch
 from .job import Job
 from .native import Library, attach_threadpool, device_list
+from .protocol import EffectiveSetting
 from .provider import DIGEST_TOKENS, WARMUP, Loading, Timing, digest_of, digest_prompt
 
 _DECODE_ERRORS = {
@@ -47,8 +47,6 @@ class Engine:
         self._threadpool: Any = None
         self._depth_state: Any = None
         self._watch = Watch()
-        if not 0 <= job.hidden_work <= 1:
-            raise ProviderError(f"hidden_work = {job.hidden_work} is not a share from 0 to 1")
         self._devices = library.devices_of(job.setting)
         self._device_list = device_list(self._devices)
 
@@ -56,7 +54,7 @@ class Engine:
         """Free bytes of each device that the setting may use."""
         return self._library.free_bytes(self._devices)
 
-    def drain_log(self) -> list[list[Any]]:
+    def drain_log(self) -> list[str]:
         """What llama.cpp has logged since the last call."""
         return self._library.log.drain()
 
@@ -78,17 +76,17 @@ class Engine:
         self._prepare()
         return Loading((loaded - start) / 1e9, (ready - loaded) / 1e9, evidence)
 
-    def effective(self) -> dict[str, Any]:
+    def effective(self) -> EffectiveSetting:
         """The settings as the library holds them now; the log says the rest."""
         api, context = self._api, self._context
-        return {
-            "n_ctx": api.llama_n_ctx(context),
-            "n_batch": api.llama_n_batch(context),
-            "n_ubatch": api.llama_n_ubatch(context),
-            "n_threads": api.llama_n_threads(context),
-            "n_threads_batch": api.llama_n_threads_batch(context),
-            "model": api_text(api.llama_model_desc, self._model),
-        }
+        return EffectiveSetting(
+            n_ctx=api.llama_n_ctx(context),
+            n_batch=api.llama_n_batch(context),
+            n_ubatch=api.llama_n_ubatch(context),
+            n_threads=api.llama_n_threads(context),
+            n_threads_batch=api.llama_n_threads_batch(context),
+            description=api_text(api.llama_model_desc, self._model),
+        )
 
     def first_decode(self) -> Timing:
         """The first token after loading, from an empty context."""
@@ -105,7 +103,7 @@ class Engine:
         """
         workload = self._job.workload
         count = self._warmup_size() if number == WARMUP else workload.prompt_tokens
-        tokens = self._tokens("prompt", number, count + self._hidden(number, count))
+        tokens = self._tokens("prompt", number, count)
         chunks = self._chunks(tokens)
         decode, synchronize, context = self._api.llama_decode, self._api.llama_synchronize, self._context
         self._watch.start()
@@ -116,20 +114,19 @@ class Engine:
         synchronize(context)
         stop = perf_counter_ns()
         evidence = self._watch.stop()
-        self._check(codes, workload.depth + len(tokens))
+        self._check(codes, workload.depth + count)
         return Timing([(stop - start) / 1e9], count, evidence)
 
     def decode(self, number: int) -> Timing:
         """Generated tokens at the workload's depth, one after the other; the same number, the same tokens."""
         workload = self._job.workload
         count = _WARMUP_TOKENS if number == WARMUP else workload.generated_tokens
-        ids = list(self._tokens("decode", number, count + self._hidden(number, count)))
+        ids = list(self._tokens("decode", number, count))
         with steps.prepared(self._api, self._context, ids, position=workload.depth) as ready:
             self._watch.start()
             self._settle()
             self._go_to_depth()
-            timing = self._decode_tokens(ready, len(ids), position=workload.depth)
-        return Timing(steps.spread(timing.seconds, count), count, timing.evidence)
+            return self._decode_tokens(ready, count, position=workload.depth)
 
     def loop_overhead(self) -> float:
         """Seconds that the timed loop itself takes for a token, measured around calls that do nothing.
@@ -187,12 +184,6 @@ class Engine:
         self._memory = self._api.llama_get_memory(self._context)
         threads = max(self._job.setting.n_threads, self._job.setting.n_threads_batch)
         self._threadpool = attach_threadpool(self._library.ggml, self._context, threads)
-
-    def _hidden(self, number: int, count: int) -> int:
-        """Tokens of work beside the `count` that are reported: none, but where a comparison is tested."""
-        if number == WARMUP:
-            return 0
-        return math.ceil(count * self._job.hidden_work - 1e-9)  # 0.1 is a little more than a tenth
 
     def _tokens(self, kind: str, number: int, count: int | None = None) -> Any:
         """Random tokens, of which the same kind and number are always the same ones."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from .channel import ProviderError
 from .job import DEVICE_PREFIXES, Setting
+from .protocol import DeviceFacts, LibraryFacts
 from .releases import refuse_too_old
 
 _DEVICE_TYPES = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accelerator", 4: "meta"}
@@ -61,21 +62,21 @@ class NativeLog:
         if level in (_WARN, _ERROR):
             os.write(2, text)
 
-    def drain(self) -> list[list[Any]]:
-        """The lines since the last call, each `[level, text]`, continued lines joined."""
+    def drain(self) -> list[str]:
+        """The lines since the last call, continued lines joined."""
         lines, self._lines = self.peek(), []
         return lines
 
-    def peek(self) -> list[list[Any]]:
+    def peek(self) -> list[str]:
         """What the next `drain` will return."""
-        lines: list[list[Any]] = []
+        lines: list[str] = []
         for level, raw in self._lines:
             text = _text(raw)
             if level == _CONTINUE and lines:
-                lines[-1][1] += text
+                lines[-1] += text
             else:
-                lines.append([level, text])
-        return [[level, text.rstrip("\n")] for level, text in lines if text.strip()]
+                lines.append(text)
+        return [text.rstrip("\n") for text in lines if text.strip()]
 
     def errors(self) -> str:
         """The error lines so far in one string, empty where there were none."""
@@ -96,24 +97,24 @@ class Library:
         self.ggml = ggml_symbols(self.api)
         self.api.llama_backend_init()
 
-    def describe(self, *, with_memory: bool = False) -> dict[str, Any]:
+    def describe(self, *, with_memory: bool = False) -> LibraryFacts:
         """Versions, build flags and devices, as the record keeps them.
 
         A launch does not ask devices for their memory before the load: to answer, CUDA makes a context in the
         process, whose time and memory are the load's, or with a model on the processor nobody's.
         """
-        return {
-            "versions": {
+        return LibraryFacts(
+            versions={
                 "python": platform.python_version(),
                 "llama-cpp-python": self.version,
                 "llama.cpp": self._said_by("ggml_commit"),
                 "ggml": self._said_by("ggml_version"),
             },
-            "system_info": _text(self.api.llama_print_system_info()).strip(),
-            "supports_rpc": bool(self.api.llama_supports_rpc()),
-            "supports_gpu_offload": bool(self.api.llama_supports_gpu_offload()),
-            "devices": [self._describe_device(device, with_memory) for device in self.devices()],
-        }
+            system_info=_text(self.api.llama_print_system_info()).strip(),
+            supports_rpc=bool(self.api.llama_supports_rpc()),
+            supports_gpu_offload=bool(self.api.llama_supports_gpu_offload()),
+            devices=[self._describe_device(device, with_memory) for device in self.devices()],
+        )
 
     def _said_by(self, name: str) -> str:
         return _text(getattr(self.ggml, name)()) if hasattr(self.ggml, name) else "unknown"
@@ -122,15 +123,15 @@ class Library:
         """Handles of every device that the library knows now."""
         return [self.ggml.ggml_backend_dev_get(index) for index in range(self.ggml.ggml_backend_dev_count())]
 
-    def _describe_device(self, device: int, with_memory: bool) -> dict[str, Any]:
+    def _describe_device(self, device: int, with_memory: bool) -> DeviceFacts:
         free, total = self.device_memory(device) if with_memory else (None, None)
-        return {
-            "name": self.device_name(device),
-            "description": _text(self.ggml.ggml_backend_dev_description(device)),
-            "type": _DEVICE_TYPES.get(self.ggml.ggml_backend_dev_type(device), "unknown"),
-            "memory_free_bytes": free,
-            "memory_total_bytes": total,
-        }
+        return DeviceFacts(
+            name=self.device_name(device),
+            description=_text(self.ggml.ggml_backend_dev_description(device)),
+            type=_DEVICE_TYPES.get(self.ggml.ggml_backend_dev_type(device), "unknown"),
+            memory_free_bytes=free,
+            memory_total_bytes=total,
+        )
 
     def free_bytes(self, devices: Iterable[int]) -> dict[str, int]:
         """Free bytes of each of these devices, by name."""

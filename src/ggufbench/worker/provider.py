@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
+
+from .protocol import EffectiveSetting, Placement
 
 WARMUP = -1
 """In place of the number of a sample: a run that is not counted."""
@@ -23,16 +25,6 @@ def digest_prompt(vocabulary_size: int) -> list[int]:
 def digest_of(tokens: Iterable[int]) -> str:
     """A short hash of token ids."""
     return hashlib.sha256(",".join(map(str, tokens)).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where the weights are, of a library whose log does not say it."""
-
-    layers: dict[str, int]
-    """Device to number of layers."""
-    buffers: dict[str, dict[str, int]]
-    """Kind of buffer to its name to bytes, as llama.cpp's log has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +57,14 @@ class WorkerProvider(Protocol):
     def device_free_bytes(self) -> dict[str, int]:
         """Free bytes of each device that the setting may use."""
 
-    def drain_log(self) -> list[list[Any]]:
-        """The native log's lines since the last call, each `[level, text]`."""
+    def drain_log(self) -> list[str]:
+        """The native log's lines since the last call."""
 
     def load(self) -> Loading:
         """Load the model and make it ready for tokens."""
 
-    def effective(self) -> dict[str, Any]:
-        """The settings as they are in use; None for what cannot be read back."""
+    def effective(self) -> EffectiveSetting:
+        """The settings as they are in use."""
 
     def first_decode(self) -> Timing:
         """The first token after loading."""

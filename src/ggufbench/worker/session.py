@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import faulthandler
 import gc
-import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
-from . import bandwidth, layers, memory, vocabulary
+from . import bandwidth, layers, memory, protocol, vocabulary
 from .callables import Callee
-from .channel import AGAIN, Channel
+from .channel import Channel
 from .chat import Chat
 from .decode_clock import DecodeClock
 from .engine import Engine
 from .job import ENGINE, LAYERS, TRANSFORMERS, Job
 from .native import Library
+from .protocol import AGAIN, AnyJob, BandwidthJob, LibraryFacts, ProbeJob, TokenizeJob, decode_job
 from .provider import WARMUP, Timing, WorkerProvider
 
 
@@ -33,42 +32,42 @@ def main(arguments: list[str]) -> int:
     by_hand = bool(arguments)
     channel = Channel.over_stdio(answered=not by_hand)
     text = Path(arguments[0]).read_text(encoding="utf-8") if by_hand else channel.first_line()
-    return channel.guarded(lambda: _run(json.loads(text), channel))
+    return channel.guarded(lambda: _run(decode_job(text), channel))
 
 
-def _run(values: dict[str, Any], channel: Channel) -> None:
-    tasks = {
-        "measure": _measure,
-        "probe": _probe,
-        "bandwidth": bandwidth.measure,
-        "tokenize": vocabulary.serve,
-    }
-    tasks[values["task"]](values, channel)
+def _run(job: AnyJob, channel: Channel) -> None:
+    match job:
+        case Job():
+            _measure(job, channel)
+        case ProbeJob():
+            _probe(job, channel)
+        case BandwidthJob():
+            bandwidth.measure(job, channel)
+        case TokenizeJob():
+            vocabulary.serve(job, channel)
 
 
-def _probe(values: dict[str, Any], channel: Channel) -> None:
+def _probe(job: ProbeJob, channel: Channel) -> None:
     """Which library and which devices are here, before anything is loaded."""
     channel.enter("import")
     start = perf_counter()
-    if values.get("provider", ENGINE) == TRANSFORMERS:
+    if job.provider == TRANSFORMERS:
         from . import torch_library
 
         facts = torch_library.describe(with_memory=True)
         _imported(facts, perf_counter() - start, [], channel)
-        channel.send("probed", **facts)
+        channel.send(protocol.Probed(facts, "", {}))
         return
     library = Library()
     errors = library.log.errors()
     _imported(library.describe(), perf_counter() - start, library.log.drain(), channel)
-    servers = values.get("rpc_servers", "")
-    if servers:
+    if job.rpc_servers:
         channel.enter("connect")
-        library.add_rpc_servers(servers)
-    channel.send("probed", **library.describe(with_memory=True), errors=errors, layers=layers.missing())
+        library.add_rpc_servers(job.rpc_servers)
+    channel.send(protocol.Probed(library.describe(with_memory=True), errors, layers.missing()))
 
 
-def _measure(values: dict[str, Any], channel: Channel) -> None:
-    job = Job.from_json(values)
+def _measure(job: Job, channel: Channel) -> None:
     launch = _LaunchPhases(job, _import_provider(job, channel), channel)
     # A collection inside a timed loop would be the harness's time, not the model's.
     gc.disable()
@@ -101,13 +100,13 @@ def _import_provider(job: Job, channel: Channel) -> WorkerProvider:
     clock = DecodeClock(library.api)
     callee = layers.find(job.provider) if job.provider in LAYERS else Callee.find(job.provider)
     seconds, facts = perf_counter() - start, library.describe()
-    facts["versions"].update(callee.versions())
+    facts.versions.update(callee.versions())
     _imported(facts, seconds, library.log.drain(), channel)
     return Chat(library, job, callee, clock)
 
 
-def _imported(facts: dict[str, Any], seconds: float, log: list[list[Any]], channel: Channel) -> None:
-    channel.send("imported", seconds=seconds, log=log, **facts)
+def _imported(facts: LibraryFacts, seconds: float, log: list[str], channel: Channel) -> None:
+    channel.send(protocol.Imported(seconds, log, facts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +125,15 @@ class _LaunchPhases:
         self._enter("load")
         loading = self.provider.load()
         self.channel.send(
-            "loaded",
-            **asdict(loading),
-            effective=self.provider.effective(),
-            devices=list(self.provider.device_free_bytes()),
-            log=self.provider.drain_log(),
+            protocol.Loaded(
+                loading.model_seconds,
+                loading.context_seconds,
+                loading.evidence,
+                loading.placement,
+                effective=self.provider.effective(),
+                devices=list(self.provider.device_free_bytes()),
+                log=self.provider.drain_log(),
+            )
         )
         self._mark("load")
 
@@ -146,11 +149,11 @@ class _LaunchPhases:
         self._repeat("decode", self.provider.decode)
         overhead = self.provider.loop_overhead()
         if overhead is not None:
-            self.channel.send("overhead", seconds_per_token=overhead)
+            self.channel.send(protocol.Overhead(overhead))
 
     def digest(self) -> None:
         self._enter("digest")
-        self.channel.send("digest", digest=self.provider.digest())
+        self.channel.send(protocol.Digest(self.provider.digest()))
         self._mark("digest")
 
     def exit(self) -> None:
@@ -159,7 +162,7 @@ class _LaunchPhases:
         gc.collect()
         # What a device has free without the model, which every mark before is compared with.
         self._mark("exit")
-        self.channel.send("done")
+        self.channel.send(protocol.Done())
 
     def _repeat(self, phase: str, work: Callable[[int], Timing]) -> None:
         """A warm-up, then every repetition, each until the harness accepts it."""
@@ -177,14 +180,15 @@ class _LaunchPhases:
     def _send(self, timing: Timing, *, warmup: bool = False) -> str:
         phase = self.channel.phase
         answer = self.channel.send(
-            "sample",
-            phase=phase,
-            warmup=warmup,
-            tokens=timing.tokens,
-            seconds=sum(timing.seconds),
-            token_seconds=timing.seconds if phase == "decode" else [],
-            native_seconds=timing.native_seconds,
-            evidence=timing.evidence,
+            protocol.Sample(
+                phase=phase,
+                warmup=warmup,
+                tokens=timing.tokens,
+                seconds=sum(timing.seconds),
+                token_seconds=timing.seconds if phase == "decode" else [],
+                native_seconds=timing.native_seconds,
+                evidence=timing.evidence,
+            )
         )
         gc.collect()
         return answer
@@ -193,13 +197,7 @@ class _LaunchPhases:
         self._send_mark(after, self.provider.device_free_bytes())
 
     def _send_mark(self, after: str, device_free_bytes: dict[str, int]) -> None:
-        self.channel.send(
-            "mark",
-            after=after,
-            memory=memory.mark(),
-            device_free_bytes=device_free_bytes,
-            log=self.provider.drain_log(),
-        )
+        self.channel.send(protocol.Mark(after, memory.mark(), device_free_bytes, self.provider.drain_log()))
 
 
 def _end_with_parent() -> None:

@@ -10,7 +10,7 @@ import ctypes
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, pairwise, repeat
+from itertools import repeat
 from time import perf_counter_ns
 from typing import Any
 
@@ -68,19 +68,6 @@ def run(steps: Steps, synchronize: Any, context: int) -> tuple[int, list[int]]:
     timed = list(loop)
     code = next((code for code, _, _ in timed if code), 0)
     return code, [start, *(stop for _, _, stop in timed)]
-
-
-def spread(seconds: Sequence[float], count: int) -> list[float]:
-    """The time of some tokens as that of `count` tokens, fewer or as many, which take all of it together.
-
-    Each of them has the time of the same number of real ones, parts of one included.
-    """
-    if count == len(seconds):
-        return list(seconds)
-    passed = [0.0, *accumulate(seconds)]
-    ends = [len(seconds) * index / count for index in range(count + 1)]
-    marks = [passed[int(end)] + (end % 1) * (seconds[int(end)] if end % 1 else 0.0) for end in ends]
-    return [stop - start for start, stop in pairwise(marks)]
 
 
 def _extended(api: Any, context: int, token: int, position: int) -> ctypes.c_void_p:

@@ -8,6 +8,7 @@ import platform
 from typing import Any
 
 from .native import installed_version
+from .protocol import DeviceFacts, LibraryFacts
 
 for _name, _value in (
     ("HF_HUB_OFFLINE", "1"),
@@ -37,25 +38,25 @@ _NOT_ASKED = (None, None)
 _PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "gguf")
 
 
-def describe(*, with_memory: bool = False) -> dict[str, Any]:
+def describe(*, with_memory: bool = False) -> LibraryFacts:
     """Versions, build flags and devices, as the record keeps them. See `Library.describe` on memory."""
     versions = {name: installed_version(name) for name in _PACKAGES}
     accelerators = _accelerators(with_memory=with_memory)
-    return {
-        "versions": {"python": platform.python_version(), **versions},
-        "system_info": _system_info(),
-        "supports_rpc": False,
-        "supports_gpu_offload": bool(accelerators),
-        "devices": [_processor(), *accelerators],
-    }
+    return LibraryFacts(
+        versions={"python": platform.python_version(), **versions},
+        system_info=_system_info(),
+        supports_rpc=False,
+        supports_gpu_offload=bool(accelerators),
+        devices=[_processor(), *accelerators],
+    )
 
 
 def free_bytes(device: str) -> dict[str, int]:
     """Free bytes of the accelerator of that kind, by name; for the processor nothing, and no GPU is asked."""
     if device == "cpu":
         return {}
-    found = [entry for entry in _accelerators(with_memory=True) if entry["name"].lower().startswith(device)]
-    return {entry["name"]: entry["memory_free_bytes"] for entry in found}
+    found = [entry for entry in _accelerators(with_memory=True) if entry.name.lower().startswith(device)]
+    return {entry.name: entry.memory_free_bytes or 0 for entry in found}
 
 
 def synchronize(device: str) -> None:
@@ -85,19 +86,19 @@ def _system_info() -> str:
     return " | ".join(f"{name} = {value}" for name, value in facts.items())
 
 
-def _processor() -> dict[str, Any]:
-    return _device("CPU", platform.processor() or platform.machine(), "cpu", (0, 0))
+def _processor() -> DeviceFacts:
+    return DeviceFacts("CPU", platform.processor() or platform.machine(), "cpu", 0, 0)
 
 
-def _accelerators(*, with_memory: bool) -> list[dict[str, Any]]:
+def _accelerators(*, with_memory: bool) -> list[DeviceFacts]:
     """The GPUs, their memory as the library tells it."""
     found = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         memory = torch.cuda.mem_get_info(index) if with_memory else _NOT_ASKED
-        found.append(_device(f"CUDA{index}", torch.cuda.get_device_name(index), "gpu", memory))
+        found.append(DeviceFacts(f"CUDA{index}", torch.cuda.get_device_name(index), "gpu", *memory))
     if torch.backends.mps.is_available():
         memory = _memory_of_mps() if with_memory else _NOT_ASKED
-        found.append(_device("mps", "Apple GPU through PyTorch", "gpu", memory))
+        found.append(DeviceFacts("mps", "Apple GPU through PyTorch", "gpu", *memory))
     return found
 
 
@@ -105,16 +106,3 @@ def _memory_of_mps() -> tuple[int, int]:
     """What Apple recommends for this process, and what of that the driver does not hold for it yet."""
     total = int(torch.mps.recommended_max_memory())
     return max(0, total - int(torch.mps.driver_allocated_memory())), total
-
-
-def _device(
-    name: str, description: str, kind: str, memory: tuple[int, int] | tuple[None, None]
-) -> dict[str, Any]:
-    free, total = memory
-    return {
-        "name": name,
-        "description": description,
-        "type": kind,
-        "memory_free_bytes": free,
-        "memory_total_bytes": total,
-    }

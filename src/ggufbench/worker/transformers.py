@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import torch_library
 from .channel import ProviderError, explain
+from .compatibility import provider_problem
 from .evidence import Watch
-from .job import Job, provider_problem
-from .provider import DIGEST_TOKENS, WARMUP, Loading, Placement, Timing, digest_of, digest_prompt
+from .job import Job
+from .protocol import EffectiveSetting, Placement
+from .provider import DIGEST_TOKENS, WARMUP, Loading, Timing, digest_of, digest_prompt
 from .torch_library import torch, transformers
 from .untrusted import adapter_refusal, checkpoint_refusal
 
@@ -36,8 +38,6 @@ class Transformers:
 
     def __init__(self, job: Job) -> None:
         problem = provider_problem(job.provider, job.setting, job.workload)
-        if problem is None and job.hidden_work:
-            problem = "hidden_work is for the engine alone"
         if problem is not None:
             raise ProviderError(problem)
         self._job = job
@@ -51,7 +51,7 @@ class Transformers:
         """Free bytes of the device, as PyTorch tells it."""
         return torch_library.free_bytes(self._device)
 
-    def drain_log(self) -> list[list[Any]]:
+    def drain_log(self) -> list[str]:
         """Nothing: what transformers says goes to stderr."""
         return []
 
@@ -80,14 +80,13 @@ class Transformers:
         self._cache_name = "cache" if "cache" in takes else "past_key_values"
         return Loading((stop - start) / 1e9, None, evidence, self._placement())
 
-    def effective(self) -> dict[str, Any]:
+    def effective(self) -> EffectiveSetting:
         """Class, type of the numbers, and how much stayed packed as in the file; the threads of PyTorch."""
-        absent = dict.fromkeys(("n_ctx", "n_batch", "n_ubatch", "n_threads_batch"))
         packed = sum("Gguf" in type(module).__name__ for module in self._model.modules())
         kept = "" if self._job.setting.weights != "gguf" else f", {packed} matrices packed as in the GGUF"
         kinds = Counter(str(weight.dtype).removeprefix("torch.") for weight in self._model.parameters())
         described = f"{type(self._model).__name__}, {kinds.most_common(1)[0][0]}{kept}"
-        return {**absent, "n_threads": torch.get_num_threads(), "model": described}
+        return EffectiveSetting(n_threads=torch.get_num_threads(), description=described)
 
     def first_decode(self) -> Timing:
         """The first token after loading, from an empty cache."""

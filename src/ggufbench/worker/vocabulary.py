@@ -6,15 +6,15 @@ text comes.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from .channel import Channel, ProviderError
 from .native import Library
+from .protocol import Error, Text, TokenizeJob, Tokens, decode_event, decode_text, encode
 from .releases import vocabulary_params
 
 _ENTRY = Path(__file__).resolve().with_name("__main__.py")
@@ -27,11 +27,11 @@ class Tokenizer:
         self._process = subprocess.Popen(
             [sys.executable, str(_ENTRY)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
         )
-        self._exchange({"task": "tokenize", "model_path": model_path})
+        self._exchange(TokenizeJob(model_path))
 
     def tokens(self, text: str) -> list[int]:
         """The text's token ids, with nothing added."""
-        return cast("list[int]", self._exchange(text)["ids"])
+        return self._exchange(Text(text)).ids
 
     def close(self) -> None:
         """End the other process."""
@@ -40,31 +40,33 @@ class Tokenizer:
                 pipe.close()
         self._process.wait()
 
-    def _exchange(self, message: Any) -> dict[str, Any]:
+    def _exchange(self, message: TokenizeJob | Text) -> Tokens:
         said, answers = self._process.stdin, self._process.stdout
         assert said is not None and answers is not None  # noqa: S101 (both are pipes)
         try:
-            said.write(json.dumps(message) + "\n")
+            said.write(encode(message) + "\n")
             said.flush()
-            answer: dict[str, Any] = json.loads(answers.readline() or "{}")
+            line = answers.readline()
         except OSError:
-            answer = {}
-        if "ids" not in answer:
-            raise ProviderError(f"the model's tokenizer cannot be used: {answer.get('message', 'it ended')}")
-        return answer
+            line = ""
+        event = decode_event(line) if line else None
+        if isinstance(event, Tokens):
+            return event
+        reason = event.message if isinstance(event, Error) else "it ended"
+        raise ProviderError(f"the model's tokenizer cannot be used: {reason}")
 
 
-def serve(values: dict[str, Any], channel: Channel) -> None:
-    """Answer each line, a text in JSON, with its `ids`, until the lines end."""
+def serve(job: TokenizeJob, channel: Channel) -> None:
+    """Answer each text with its tokens, until the texts end."""
     library = Library()
-    api, path = library.api, os.fsencode(values["model_path"])
+    api, path = library.api, os.fsencode(job.model_path)
     model = api.llama_model_load_from_file(path, vocabulary_params(api, library.version))
     if not model:
         raise ProviderError(library.log.errors() or "llama.cpp could not load the file")
     vocabulary = api.llama_model_get_vocab(model)
     ids: list[int] = []
-    while line := channel.exchange("tokens", ids=ids):
-        ids = _tokenize(api, vocabulary, json.loads(line))
+    while line := channel.exchange(Tokens(ids)):
+        ids = _tokenize(api, vocabulary, decode_text(line).text)
         library.log.drain()
 
 

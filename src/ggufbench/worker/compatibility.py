@@ -1,0 +1,75 @@
+"""Which settings and workloads each provider can be given, and the sentence that refuses the others."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+from .job import DEFAULT_UBATCH, ENGINE, LAYERS, TRANSFORMERS, Setting
+
+_CHAT_TAKES = ("device", "n_ctx", "n_gpu_layers", "n_batch", "n_threads", "load_mode", "rpc_servers")
+_LAYER_TAKES = (*_CHAT_TAKES, "flash_attn")
+_TRANSFORMERS_TAKES = ("device", "n_threads", "weights", "dtype")
+_DTYPES = ("float32", "bfloat16")
+
+
+def provider_problem(provider: str, setting: Any, workload: Any) -> str | None:
+    """Why a provider cannot be measured like this, in one sentence; None where it can.
+
+    Both may be what a scenario's tables say, whose names are the same. What a provider is not given and does
+    not have as it is by default would be accepted and not applied.
+    """
+    if provider == TRANSFORMERS:
+        return _transformers_problem(setting)
+    if setting.device == "mps":
+        return 'device = "mps" is PyTorch\'s name, for provider = "transformers"; write "metal"'
+    if setting.weights != "gguf" or setting.dtype:
+        return 'weights and dtype are for provider = "transformers" alone; leave them out'
+    return None if provider == ENGINE else _chat_problem(provider, setting, workload)
+
+
+def _chat_problem(provider: str, setting: Any, workload: Any) -> str | None:
+    refused = _unusual(setting, _LAYER_TAKES if provider in LAYERS else _CHAT_TAKES)
+    if setting.load_mode == "dio":
+        refused["load_mode"] = "dio"
+    if workload.depth:
+        refused["depth"] = workload.depth
+    if refused and provider in LAYERS:
+        return f"provider {provider} cannot be given {_listed(refused)}; leave it out"
+    if refused:
+        remedy = "leave it out, and set it in the callable"
+        return f"a provider of your own cannot be given {_listed(refused)}; {remedy}"
+    needed = workload.prompt_tokens + workload.generated_tokens
+    if needed > setting.n_ctx:
+        return f"n_ctx = {setting.n_ctx} has no room for question and answer of {needed} tokens; raise it"
+    return None
+
+
+def _transformers_problem(setting: Any) -> str | None:
+    if setting.device not in ("cpu", "mps", "cuda"):
+        return f'transformers has no device "{setting.device}"; write cpu, mps or cuda'
+    if setting.dtype not in _DTYPES:
+        return f"transformers needs a dtype; write one of {', '.join(_DTYPES)}"
+    if setting.weights == "gguf" and setting.dtype != "float32":
+        return 'transformers computes with the weights of a GGUF in float32; write dtype = "float32"'
+    refused = _unusual(setting, _TRANSFORMERS_TAKES)
+    if setting.device == "cpu" and setting.n_gpu_layers == 0:
+        refused.pop("n_gpu_layers", None)
+    if setting.load_mode is None:
+        refused.pop("load_mode", None)
+    return f"transformers cannot be given {_listed(refused)}; leave it out" if refused else None
+
+
+def _unusual(setting: Any, taken: tuple[str, ...]) -> dict[str, Any]:
+    """What is not taken and is not as it always is."""
+    usual = {field.name: field.default for field in fields(Setting) if field.name not in taken}
+    usual["n_ubatch"] = min(DEFAULT_UBATCH, setting.n_batch)
+    asked = {name: getattr(setting, name) for name in usual}
+    if asked["n_threads_batch"] in (None, setting.n_threads):
+        del asked["n_threads_batch"]
+    return {name: value for name, value in asked.items() if value != usual[name]}
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = {json.dumps(value)}" for name, value in settings.items())

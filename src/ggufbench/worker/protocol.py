@@ -1,0 +1,311 @@
+"""The messages between the worker and the harness: their types, and how each is written as one line of JSON.
+
+The harness sends a job and answers each event of the worker. The name of a message in its line is the name of
+its class, and each line names the protocol's version, so that a worker file of another version is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from types import UnionType
+from typing import Any, cast, get_args, get_origin, get_type_hints
+
+from .job import ENGINE, Job
+
+VERSION = 1
+"""Raised by each change of a message."""
+
+GO, AGAIN = "go", "again"
+"""Answers to an event: continue; or repeat this sample, because of interference."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeJob:
+    """Describe the library and its devices; load nothing."""
+
+    provider: str = ENGINE
+    """`engine` for llama.cpp, or `transformers`."""
+    rpc_servers: str = ""
+    """As in a setting; the devices of these servers are described too."""
+
+
+@dataclass(frozen=True, slots=True)
+class BandwidthJob:
+    """Measure how fast memory is read, with each number of threads."""
+
+    threads: list[int]
+    total_bytes: int
+    """Size of the memory that the threads read together."""
+    rounds: int
+    """The most that each function reads it; fewer on a quiet machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizeJob:
+    """Load a vocabulary, then answer each `Text` with `Tokens`."""
+
+    model_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text to tokenize: the answer to `Tokens`."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """A device as the library describes it."""
+
+    name: str
+    description: str
+    type: str
+    memory_free_bytes: int | None
+    memory_total_bytes: int | None
+    """None where the device was not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryFacts:
+    """The library under test, as a record keeps it."""
+
+    versions: dict[str, str]
+    system_info: str
+    supports_rpc: bool
+    supports_gpu_offload: bool
+    devices: list[DeviceFacts]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the weights are, of a library whose log does not say it."""
+
+    layers: dict[str, int]
+    """Device to number of layers."""
+    buffers: dict[str, dict[str, int]]
+    """Kind of buffer to its name to bytes, as in llama.cpp's log."""
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveSetting:
+    """What the library uses of a setting; None for what cannot be read back."""
+
+    n_ctx: int | None = None
+    n_batch: int | None = None
+    n_ubatch: int | None = None
+    n_threads: int | None = None
+    n_threads_batch: int | None = None
+    description: str | None = None
+    """The model, in the library's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A phase begins; the harness measures its timeout for that phase from here."""
+
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The library was imported."""
+
+    seconds: float
+    log: list[str]
+    """Lines of the native log since the last event that has some, here and below."""
+    library: LibraryFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The result of a `ProbeJob`, whose last event this is."""
+
+    library: LibraryFacts
+    errors: str
+    """What the library reported as wrong while it looked for devices."""
+    missing_packages: dict[str, str]
+    """Packages that a layer over llama.cpp lacks here, by the provider's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model was loaded."""
+
+    model_seconds: float
+    context_seconds: float | None
+    """None where model and context are made in one call."""
+    evidence: dict[str, float]
+    placement: Placement | None
+    effective: EffectiveSetting
+    devices: list[str]
+    log: list[str]
+
+    @property
+    def seconds(self) -> float:
+        """Model and context together."""
+        return self.model_seconds + (self.context_seconds or 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One timed repetition."""
+
+    phase: str
+    warmup: bool
+    tokens: int
+    seconds: float
+    token_seconds: list[float]
+    native_seconds: list[float]
+    evidence: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Memory at the end of a phase."""
+
+    after: str
+    memory: dict[str, int]
+    device_free_bytes: dict[str, int]
+    log: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """The time that the timed loop itself takes."""
+
+    seconds_per_token: float
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Hash of the greedy tokens after a fixed prompt."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The job is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """The job failed, and the worker ends."""
+
+    phase: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """How fast memory was read with one number of threads."""
+
+    threads: int
+    bytes_per_second: float
+    calm: bool
+    """Whether the threads had their cores to themselves in at least one round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of the last `Text`; of none before the first."""
+
+    ids: list[int]
+
+
+AnyJob = Job | ProbeJob | BandwidthJob | TokenizeJob
+Event = (
+    Phase | Imported | Probed | Loaded | Sample | Mark | Overhead | Digest | Done | Error | Bandwidth | Tokens
+)
+
+
+class ProtocolError(ValueError):
+    """A line is not a message of this protocol; the text says what was received and what to do."""
+
+    def __init__(self, received: str) -> None:
+        super().__init__(f"{received}; run the worker and the harness of the same ggufbench version")
+
+
+def encode(message: AnyJob | Text | Event) -> str:
+    """One line of JSON, without its end. Raises ValueError for a number that is not finite."""
+    header = {"protocol": VERSION, "type": type(message).__name__}
+    return json.dumps({**header, **asdict(message)}, allow_nan=False)
+
+
+def decode_job(line: str) -> AnyJob:
+    """The job of a line. Raises ProtocolError."""
+    return cast("AnyJob", _decode(line, get_args(AnyJob)))
+
+
+def decode_text(line: str) -> Text:
+    """The text of a line. Raises ProtocolError."""
+    return cast("Text", _decode(line, [Text]))
+
+
+def decode_event(line: str | bytes) -> Event:
+    """The event of a line. Raises ProtocolError."""
+    return cast("Event", _decode(line, get_args(Event)))
+
+
+def _decode(line: str | bytes, expected: Iterable[type]) -> Any:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise ProtocolError("this is not a JSON object")
+    version, name = values.pop("protocol", None), values.pop("type", None)
+    if version != VERSION:
+        shown = "none" if version is None else _shown(version)
+        raise ProtocolError(f"its protocol version is {shown}, and {VERSION} is needed")
+    kind = next((kind for kind in expected if kind.__name__ == name), None)
+    if kind is None:
+        raise ProtocolError(f"its type {_shown(name)} is unknown")
+    return _build(kind, values, kind.__name__)
+
+
+def _build(kind: type, values: dict[str, Any], where: str) -> Any:
+    hints = get_type_hints(kind)
+    unknown = next((name for name in values if name not in hints), None)
+    if unknown is not None:
+        raise ProtocolError(f"{where} has an unknown field {_shown(unknown)}")
+    needed = [field.name for field in fields(kind) if field.default is MISSING]
+    missing = next((name for name in needed if name not in values), None)
+    if missing is not None:
+        raise ProtocolError(f"{where} has no field {missing}")
+    return kind(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """The value as the field's type has it. Raises ProtocolError where it is of another type."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is UnionType:  # a type or None
+        return None if value is None else _convert(arguments[0], value, where)
+    if origin is list and isinstance(value, list):
+        return [_convert(arguments[0], item, where) for item in value]
+    if origin is dict and isinstance(value, dict):
+        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if is_dataclass(hint) and isinstance(value, dict):
+        return _build(cast("type", hint), value, where)
+    if hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
+        return float(value)
+    if hint in (bool, int, str) and type(value) is hint:
+        return value
+    raise ProtocolError(f"{where} = {_shown(value)} is not {_WORDS.get(origin or hint, 'an object')}")
+
+
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a finite number",
+    str: "a text",
+    list: "a list",
+}
+
+
+def _shown(value: Any) -> str:
+    return f"{json.dumps(value):.60}"
