@@ -18,9 +18,9 @@ QUESTIONS = ("decode", "load", "memory", "prompt")
 
 KILLS = """
 import os, signal
-from ggufbench import measure
+from ggufbench.measuring import case as measuring
 
-real = measure.measure_case
+real = measuring.measure_case
 
 def measure_case(case, bench):
     def observer(moment):
@@ -30,7 +30,7 @@ def measure_case(case, bench):
     import dataclasses
     return real(case, dataclasses.replace(bench, observer=observer))
 
-measure.measure_case = measure_case
+measuring.measure_case = measure_case
 """
 
 

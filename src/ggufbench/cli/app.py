@@ -183,18 +183,10 @@ def verify(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
     request = request_from(places, match, scenario=[scenario], scenarios=scenarios)
     work = Work(prompt, generate, depth, repetitions)
     with ProgressLine() as line:
-        verification = answer(
-            VerifyRequest(
-                request,
-                llama_bench,
-                work,
-                pairs,
-                tolerance,
-                seed,
-                on_step=lambda step: line.show(step.sentence),
-                tell=tell,
-            )
+        question = VerifyRequest(
+            request, llama_bench, work, pairs, tolerance, seed, lambda step: line.show(step.sentence), tell
         )
+        verification = answer(question)
     if verification.refusal is not None:
         raise GgufbenchError(verification.refusal)
     if as_json:

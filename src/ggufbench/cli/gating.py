@@ -96,19 +96,18 @@ def ab(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
             "there is nothing to compare with; give --baseline, such as llama-cpp-python==0.3.35"
         )
     with ProgressLine() as line:
-        answer = ask(
-            AbRequest(
-                request,
-                baseline or anchor or "",
-                candidate,
-                anchor,
-                repository,
-                seed,
-                allow_other_answers=allow_other_answers,
-                on_step=_shown_on(line),
-                tell=tell,
-            )
+        question = AbRequest(
+            request,
+            baseline or anchor or "",
+            candidate,
+            anchor,
+            repository,
+            seed,
+            allow_other_answers=allow_other_answers,
+            on_step=_shown_on(line),
+            tell=tell,
         )
+        answer = ask(question)
     _finish(answer, strict=strict, as_json=as_json)
 
 
@@ -134,11 +133,9 @@ def selftest(  # noqa: PLR0913, PLR0917 (one parameter for each option of the co
 
     request = request_from(places, match, scenario=[scenario], scenarios=scenarios, results=results)
     with ProgressLine() as line:
+        question = AbRequest(request, ".", seed=seed, on_step=_shown_on(line), tell=tell)
         found = run_selftest(
-            AbRequest(request, ".", seed=seed, on_step=_shown_on(line), tell=tell),
-            sessions,
-            controls,
-            lambda number, kind: tell(f"session {number}: {kind}"),
+            question, sessions, controls, lambda number, kind: tell(f"session {number}: {kind}")
         )
     if as_json:
         from ggufbench.report.text.selftest import document
