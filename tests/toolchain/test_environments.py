@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 BUILDER = """
 import sys
 from pathlib import Path
-from ggufbench.arms import parse_arm, prepare_arm
+from ggufbench.comparing.arms import parse_arm, prepare_arm
 tell = lambda sentence: print(sentence, flush=True)
 print("python", prepare_arm(parse_arm(sys.argv[1], Path()), Path(), tell).interpreter.python, flush=True)
 """

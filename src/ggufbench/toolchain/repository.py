@@ -83,18 +83,14 @@ def first_parents(repository: Path, good: str, bad: str) -> list[str]:
 def commit_message(repository: Path, commit: str) -> str:
     """The message of a commit, given as full hash. Raises RepositoryError."""
     # The object itself: `git log` may start the program that checks signatures.
-    done = _git(repository, "cat-file", "commit", commit)
-    if done.returncode != 0:
-        raise RepositoryError(_refusal(repository, done.stderr))
-    return done.stdout.partition(b"\n\n")[2].decode("utf-8", errors="replace")
+    stored = _answer(repository, "cat-file", "commit", commit)
+    return stored.partition(b"\n\n")[2].decode("utf-8", errors="replace")
 
 
 def list_files(repository: Path, commit: str) -> list[bytes]:
     """Mode, kind, hash and, after a tab, path of each file of a commit. Raises RepositoryError."""
-    done = _git(repository, "ls-tree", "-r", "-z", "--full-tree", commit)
-    if done.returncode != 0:
-        raise RepositoryError(_refusal(repository, done.stderr))
-    return [entry for entry in done.stdout.split(b"\0") if entry]
+    listing = _answer(repository, "ls-tree", "-r", "-z", "--full-tree", commit)
+    return [entry for entry in listing.split(b"\0") if entry]
 
 
 def read_blobs(repository: Path, blobs: Sequence[str]) -> Iterator[bytes]:
@@ -125,9 +121,7 @@ def folder_in_checkout(repository: Path) -> PurePosixPath:
 
 
 def _require_repository(repository: Path) -> None:
-    done = _git(repository, "rev-parse", "--git-dir")
-    if done.returncode != 0:
-        raise RepositoryError(_refusal(repository, done.stderr))
+    _answer(repository, "rev-parse", "--git-dir")
 
 
 def _refusal(repository: Path, stderr: bytes) -> str:
@@ -145,10 +139,15 @@ def _line(repository: Path, *arguments: str) -> str:
 
 
 def _lines(repository: Path, *arguments: str) -> list[str]:
+    return _answer(repository, *arguments).decode("ascii", errors="replace").split()
+
+
+def _answer(repository: Path, *arguments: str) -> bytes:
+    """What git prints. Raises RepositoryError if it fails."""
     done = _git(repository, *arguments)
     if done.returncode != 0:
         raise RepositoryError(_refusal(repository, done.stderr))
-    return done.stdout.decode("ascii", errors="replace").split()
+    return done.stdout
 
 
 def _git(
