@@ -463,13 +463,15 @@ def test_a_hostile_file_name_is_measured_and_recorded(llama_folder, plan_cases, 
 def test_a_job_that_is_not_understood_whole_is_refused_by_the_worker(
     llama_folder, plan_cases, monkeypatch, spoil, sentence
 ):
+    job = plan_cases(llama_folder).cases[0].job(1)
+
     def encode_spoiled(job):
         values = json.loads(encode(job))
         spoil(values)
         return json.dumps(values)
 
     monkeypatch.setattr(launcher, "encode", encode_spoiled)
-    ended = launch(plan_cases(llama_folder).cases[0].job(1), lambda _phase: 60)
+    ended = launch(job, lambda _phase: 60)
     assert (ended.outcome, ended.phase) == (Outcome.FAILED, "start")
     remedy = "run the worker and the harness of the same ggufbench version"
     assert ended.reason == f"the job cannot be used: {sentence}; {remedy}"
