@@ -188,7 +188,7 @@ def test_what_does_not_fit_is_skipped_with_the_numbers(run, llama_folder, scenar
     (folder / "roomy.toml").write_text(ROOMY)
     done = run("plan", "--models", llama_folder, "--scenarios", folder)
     assert done.returncode == 0
-    numbers = r"needs about 19\d\d\.\d GiB of memory, \d+\.\d GiB is available"
+    numbers = r"needs about 19\d\d GiB of memory, \d+\.\d GiB is available"
     assert re.search(rf"^roomy +llama-tiny-Q8_0 +does not fit: {numbers}", done.stdout, re.MULTILINE)
     assert "0 of 1 cases would run" in done.stdout
 
@@ -227,7 +227,7 @@ def test_synth_writes_and_does_not_overwrite(run, refused, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--quant", "Q4_K_N"), "the nearest is Q4_K_"),
+        (("--quant", "Q4_K_N"), "did you mean Q4_K_"),
         (("--quant", "MXFP4"), "ask for gpt-oss or Q4_0"),
         (("--size", "big"), "'big' is not a number of parameters; an example is 1.1B"),
         (("--size", "1"), ""),

@@ -342,7 +342,7 @@ def test_requests_that_cannot_be_met_are_one_sentence(hub, env, refused):
     assert "is no repository; write owner/name" in refused("pull", "../../etc", **env)
     assert "There is no repository owner/other" in refused("pull", "owner/other", **env)
     assert "has no revision 'v9'" in refused("pull", "owner/model", "--revision", "v9", **env)
-    assert "has no Q4_K_M; it has Q8_0 (1.0 MB)" in refused("pull", "owner/model", "--quant", "Q4_K_M", **env)
+    assert "has no Q4_K_M; it has Q8_0 (1 MB)" in refused("pull", "owner/model", "--quant", "Q4_K_M", **env)
     assert "HF_HUB_OFFLINE is set" in refused("pull", "owner/model", **{**env, "HF_HUB_OFFLINE": "1"})
     nowhere = {**env, "HF_ENDPOINT": "http://127.0.0.1:9"}
     assert "The hub cannot be reached at HF_ENDPOINT" in refused("pull", "owner/model", **nowhere)

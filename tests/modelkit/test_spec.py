@@ -112,9 +112,9 @@ def test_vocabulary_too_large_for_the_size():
         ({"architecture": "bert"}, "Unknown architecture 'bert'; known are llama, qwen3, gpt-oss"),
         (
             {"quantization": "Q4_K_X"},
-            r"Unknown quantization 'Q4_K_X'; the nearest is Q4_K_\w, and known are F16",
+            r"Unknown quantization 'Q4_K_X'; did you mean Q4_K_\w\?; known are F16",
         ),
-        ({"quantization": "zzz"}, "the nearest is"),
+        ({"quantization": "zzz"}, "Unknown quantization 'zzz'; known are F16"),
         ({"quantization": "MXFP4"}, "MXFP4 is a type for experts and llama has none"),
         ({"quantization": "iq2_xs"}, "IQ2_XS needs an importance matrix"),
         ({"quantization": "Q2_K_S"}, "Q2_K_S needs an importance matrix"),

@@ -19,6 +19,7 @@ from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Host, PlanError, Selection, kv_bytes, make_plan, resolve_setting
 from ggufbench.planning.scenario import load_scenarios
 from ggufbench.records.store import write_record
+from ggufbench.text import size
 from ggufbench.worker.job import Job, Setting, Workload
 from ggufbench.worker.protocol import GO, Loaded
 
@@ -152,11 +153,11 @@ def test_models_are_chosen_by_name_label_repository_and_quantization(models, sel
         ),
         (
             Selection(match=["llama", "zzz"]),
-            "no model matches 'zzz'; found: gpt-oss-tiny-MXFP4, llama-tiny-Q8_0, qwen3-tiny-Q4_0",
+            "no model matches 'zzz'; found: gpt-oss-tiny-MXFP4, llama-tiny-Q8_0 and qwen3-tiny-Q4_0",
         ),
         (
             Selection(quantizations=["Q4_K_M"]),
-            "no model is 'Q4_K_M'; did you mean Q4_0?; found: MXFP4, Q4_0, Q8_0",
+            "no model is 'Q4_K_M'; did you mean Q4_0?; found: MXFP4, Q4_0 and Q8_0",
         ),
     ],
 )
@@ -219,13 +220,13 @@ def test_what_does_not_fit_is_skipped_with_the_numbers(models, scenarios, make_h
     (fits,) = make_plan([models["llama"]], scenarios[:1], make_host(available=needed))
     assert fits.skip is None
     (too_large,) = make_plan([models["llama"]], scenarios[:1], make_host(available=needed - 1))
-    size = f"{needed / GIB:.1f} GiB"
-    assert too_large.skip == f"does not fit: needs about {size} of memory, {size} is available"
+    shown = size(needed)
+    assert too_large.skip == f"does not fit: needs about {shown} of memory, {shown} is available"
 
 
 def test_what_does_not_fit_on_the_device_is_skipped_with_the_numbers(models, scenarios, make_host):
     (case,) = make_plan([models["llama"]], scenarios[1:], make_host(MTL0=2**20))
-    assert case.skip == "does not fit: needs about 0.1 GiB on metal, 0.0 GiB is free there"
+    assert case.skip == "does not fit: needs about 68.9 MiB on metal, 1.0 MiB is free there"
     (silent,) = make_plan([models["llama"]], scenarios[1:], make_host(MTL0=0))
     assert silent.skip is None, "a device that does not say how much it has is tried"
 

@@ -181,7 +181,7 @@ def test_in_a_shallow_clone_the_refusal_says_how_to_get_the_history(repository, 
 
 def test_a_subject_is_one_line_that_a_terminal_can_be_given(repository):
     commit = repository.commit("Faster \x1b[31mdecode\x07, naïvely\n\nAnd more.")
-    assert commit_subject(repository.path, commit) == "Faster  [31mdecode , naïvely"
+    assert commit_subject(repository.path, commit) == "Faster _[31mdecode_, naïvely"
     repository.git("commit", "--quiet", "--allow-empty", "--allow-empty-message", "--message", "")
     assert commit_subject(repository.path, "HEAD") == ""
     with pytest.raises(ArmError, match="gone is no commit"):

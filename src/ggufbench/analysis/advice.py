@@ -11,13 +11,13 @@ from ggufbench.checks.memory import Breakdown, break_down
 from ggufbench.machine.fitness import unfit
 from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import Effective, Launch, Record
+from ggufbench.text import mebibytes
 from ggufbench.worker.job import ENGINE
 
-_MIB = 2**20
 _NOTABLE_DUPLICATE = 0.05
 """Of the file: a smaller duplicate is not worth a sentence."""
 _NOTABLE_KV = 0.05
-_NOTABLE_KV_BYTES = 64 * _MIB
+_NOTABLE_KV_BYTES = 64 * 2**20
 _FEW_TOKENS = 4
 """A context this many times larger than what the workload uses is reserved for nothing."""
 _NOTABLE_OVERHEAD = 0.02
@@ -73,8 +73,9 @@ def _duplicate(record: Record) -> str | None:
         return None
     now, then = found.measured_bytes / size, (found.measured_bytes - found.duplicate_bytes) / size
     return (
-        f"{_mib(found.duplicate_bytes)} of the peak are repacked copies of weights that also stay mapped: "
-        f'load_mode = "none" brings the peak from {now:.2f} to {then:.2f} times the file, and loads slower'
+        f"{mebibytes(found.duplicate_bytes)} of the peak are repacked copies of weights that also stay "
+        f'mapped: load_mode = "none" brings the peak from {now:.2f} to {then:.2f} times the file, and loads '
+        "slower"
     )
 
 
@@ -100,8 +101,8 @@ def _large_context(record: Record) -> str | None:
     if effective.n_ctx is None or kv < notable or effective.n_ctx < _FEW_TOKENS * needed:
         return None
     return (
-        f"n_ctx = {effective.n_ctx} reserves {_mib(kv)} of KV cache, and this workload uses {used} tokens of "
-        f"it: n_ctx = {needed} takes about {_mib(kv * needed / effective.n_ctx)}"
+        f"n_ctx = {effective.n_ctx} reserves {mebibytes(kv)} of KV cache, and this workload uses {used} "
+        f"tokens of it: n_ctx = {needed} takes about {mebibytes(kv * needed / effective.n_ctx)}"
     )
 
 
@@ -197,7 +198,3 @@ def _full_launch(record: Record) -> Launch | None:
 def _effective(record: Record) -> Effective | None:
     launch = _full_launch(record)
     return launch.effective if launch else None
-
-
-def _mib(size: float) -> str:
-    return f"{size / _MIB:.0f} MiB"

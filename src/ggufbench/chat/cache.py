@@ -10,7 +10,6 @@ Of several files the first of this order is loaded:
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from ggufbench.chat.measurements import Measured, measured_here
 from ggufbench.discovery import PlaceNotFound, discover, hub
 from ggufbench.discovery.default_folders import class_of, place_of
-from ggufbench.discovery.header import printable
 from ggufbench.discovery.hub import Repository
 from ggufbench.discovery.model import Discovery, Model
 from ggufbench.discovery.names import portable_path
 from ggufbench.errors import GgufbenchError
+from ggufbench.text import nearest, printable
 
 if TYPE_CHECKING:
     from ggufbench.chat.config import LlamaCppModelConfig
@@ -260,7 +259,7 @@ def _nearest(name: str, repositories: Sequence[Repository]) -> list[str]:
     known = {one.name.casefold(): one for one in repositories if any(map(bool, _newest_files(one)))}
     short = name.casefold().rpartition("/")[2]
     ends = [key for key in known if short in key.rpartition("/")[2]]
-    close = difflib.get_close_matches(name.casefold(), known, n=_NEAREST, cutoff=0.5)
+    close = nearest(name.casefold(), known, _NEAREST)
     return [known[key].name for key in dict.fromkeys([*close, *ends])][:_NEAREST]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 
 from ggufbench.chat.engine import AnswerUsage, ChatEngine
-from ggufbench.chat.errors import ChatModelError, shown
+from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.grammar import call_grammar, json_grammar
 from ggufbench.chat.messages import to_template, with_instruction
 from ggufbench.chat.options import Options
@@ -20,6 +20,7 @@ from ggufbench.chat.sampling import Sampler
 from ggufbench.chat.template import CHATML, CHATML_END, Template
 from ggufbench.chat.text_reader import TextReader
 from ggufbench.chat.tools import Call, ToolReader, as_tool, describe
+from ggufbench.text import printable
 
 Tool = Mapping[str, Any]
 Schema = Mapping[str, Any]
@@ -127,7 +128,9 @@ def chosen_tools(tools: Sequence[Tool], choice: str | None) -> tuple[Tool, ...]:
     named = tuple(tool for tool in tools if tool["function"]["name"] == choice)
     if not named:
         known = ", ".join(tool["function"]["name"] for tool in tools) or "there are none"
-        raise ChatModelError(f"tool_choice = {shown(repr(choice), 80)} names no tool; bound are: {known}.")
+        raise ChatModelError(
+            f"tool_choice = {printable(repr(choice), 80)} names no tool; bound are: {known}."
+        )
     return named
 
 
@@ -141,7 +144,7 @@ def _schemas(asked: Mapping[str, Any] | None) -> tuple[Schema | None, Schema | N
     schema = asked.get("schema", asked.get("json_schema"))
     if kind != "json_schema" or not isinstance(schema, Mapping):
         raise ChatModelError(
-            f"response_format = {shown(repr(asked), 80)} is not usable; "
+            f"response_format = {printable(repr(asked), 80)} is not usable; "
             'give {"type": "json_object"} or {"type": "json_schema", "schema": {...}}.'
         )
     inner = schema.get("schema")

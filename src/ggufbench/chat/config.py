@@ -20,9 +20,10 @@ from pydantic import (
 )
 
 from ggufbench.chat.options import PLAIN_KV_TYPES, ModelOptions, Positive, Temperature
-from ggufbench.discovery.header import printable
 from ggufbench.discovery.hub import is_repository_name
 from ggufbench.errors import GgufbenchError
+from ggufbench.text import printable
+from ggufbench.values import complaint
 
 AUTO = "auto"
 
@@ -150,28 +151,11 @@ def _warn_once() -> None:
 
 
 def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
-    """The most telling complaint; an unknown key goes first, because it is often why another is missing."""
     complaints = error.errors(include_url=False)
     other = next((found for found in complaints if found["loc"][:1] == ("provider",)), None)
-    if other:  # it explains all the others
-        usual = kind.model_fields["provider"].default
-        shown = printable(repr(other["input"]))
-        return f"provider = {shown} is not that of {kind.__name__}; write {usual}, or take the other config"
-    first = next((found for found in complaints if found["type"] == "extra_forbidden"), complaints[0])
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    key = printable(str(first["loc"][0]) if first["loc"] else kind.__name__)
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {key}{_nearest(key, kind)}"
-    if first["type"] == "missing":
-        return f"{key} is missing; add it"
-    same_key = [found for found in complaints if found["loc"][:1] == first["loc"][:1]]
-    reasons = dict.fromkeys(found["msg"][:1].lower() + found["msg"][1:] for found in same_key)
-    return f"{key} = {printable(repr(first['input']))} is not usable: {' or '.join(reasons)}"
-
-
-def _nearest(key: str, kind: type[BaseModel]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(key, kind.model_fields, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(kind.model_fields)}"
+    if other is None:
+        return complaint(error, kind)
+    # It explains all the others.
+    usual = kind.model_fields["provider"].default
+    shown = printable(repr(other["input"]))
+    return f"provider = {shown} is not that of {kind.__name__}; write {usual}, or take the other config"

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ggufbench.chat.errors import ChatModelError, shown
+from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.native import log
 from ggufbench.chat.sampling import Sampler
+from ggufbench.text import printable
 
 _SEQUENCE = 0
 _SPM = 1
@@ -110,7 +111,7 @@ class ChatEngine:
     @property
     def name(self) -> str:
         """The file's name without its suffix, fit for a message."""
-        return shown(self.path.stem)
+        return printable(self.path.stem)
 
     # Text
 

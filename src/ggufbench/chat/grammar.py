@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ggufbench.chat.errors import ChatModelError, shown
+from ggufbench.chat.errors import ChatModelError
+from ggufbench.text import printable
 
 Schema = Mapping[str, Any]
 _BODY = "tool-call-in-tags"
@@ -95,9 +96,9 @@ def _rules(schema: str) -> str:
     try:
         rules: str = json_schema_to_gbnf(schema)
     except Exception as error:  # an assertion, a KeyError, a RecursionError: whatever the schema meets
-        reason = shown(str(error) or type(error).__name__, 120)
+        reason = printable(str(error) or type(error).__name__, 120)
         raise ChatModelError(
-            f"There is no grammar for the schema {shown(schema, 80)}: {reason}; ask for a simpler one."
+            f"There is no grammar for the schema {printable(schema, 80)}: {reason}; ask for a simpler one."
         ) from None
     # The binding's rule lets control characters into strings, which JSON does not.
     return rules.replace('char ::= [^"\\\\] |', 'char ::= [^"\\\\\\x00-\\x1F\\x7F] |')

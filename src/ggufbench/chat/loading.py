@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ggufbench.chat.engine import ChatEngine
-from ggufbench.chat.errors import ChatModelError, shown
+from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.native import has_gpu, library, loading, log
 from ggufbench.chat.options import PLAIN_KV_TYPES, KvType
 from ggufbench.discovery.classify import RefusedError
@@ -17,6 +17,7 @@ from ggufbench.discovery.header import HeaderError, read_header
 from ggufbench.discovery.shards import gather
 from ggufbench.discovery.tables import bytes_per_element, type_id
 from ggufbench.machine.facts import available_memory_bytes, resolve_threads
+from ggufbench.text import mebibytes, printable
 
 _UBATCH = 512
 _NO_DEVICE = -1
@@ -52,7 +53,7 @@ def load(path: Path, settings: Settings) -> ChatEngine:
         model = api.llama_model_load_from_file(str(path).encode(), _model_params(api, settings))
         if not model:
             raise ChatModelError(
-                f"llama.cpp cannot load {shown(str(path))}{log().why()}; take another file, or a newer "
+                f"llama.cpp cannot load {printable(str(path))}{log().why()}; take another file, or a newer "
                 "llama-cpp-python."
             )
         context = api.llama_init_from_model(model, _context_params(api, settings))
@@ -60,8 +61,8 @@ def load(path: Path, settings: Settings) -> ChatEngine:
             why = log().why()
             api.llama_model_free(model)
             raise ChatModelError(
-                f"llama.cpp has no context of n_ctx = {settings.n_ctx} for {shown(path.name)}, whose KV "
-                f"cache takes {_mib(kv_bytes)}{why}; load it with a smaller n_ctx."
+                f"llama.cpp has no context of n_ctx = {settings.n_ctx} for {printable(path.name)}, whose KV "
+                f"cache takes {mebibytes(kv_bytes)}{why}; load it with a smaller n_ctx."
             )
     return ChatEngine(api, path, model, context)
 
@@ -93,15 +94,16 @@ def _context_params(api: Any, settings: Settings) -> Any:
 
 def _kv_bytes(path: Path, settings: Settings) -> int:
     """Bytes of the KV cache, from the file's header. Raises ChatModelError for what is no chat model."""
+    name = printable(str(path))
     if not path.exists():
-        raise ChatModelError(f"There is no file {shown(str(path))}; `ggufbench models` lists what is here.")
+        raise ChatModelError(f"There is no file {name}; `ggufbench models` lists what is here.")
     if path.is_dir():
-        raise ChatModelError(f"{shown(str(path))} is a folder; name the GGUF file in it.")
+        raise ChatModelError(f"{name} is a folder; name the GGUF file in it.")
     try:
         model = describe(gather(path, read_header(path)), Provenance("", path.stem, "path", None))
     except (RefusedError, HeaderError) as error:
         raise ChatModelError(
-            f"{shown(str(path))} cannot be asked: {shown(str(error))}; `ggufbench models` lists what can be."
+            f"{name} cannot be asked: {printable(str(error))}; `ggufbench models` lists what can be."
         ) from None
     k, v = bytes_per_element(settings.type_k), bytes_per_element(settings.type_v)
     kv = model.kv
@@ -113,10 +115,6 @@ def _refuse_beyond_memory(api: Any, path: Path, settings: Settings, kv_bytes: in
     free = available_memory_bytes()
     if kv_bytes > free and (settings.n_gpu_layers == 0 or not has_gpu(api)):
         raise ChatModelError(
-            f"n_ctx = {settings.n_ctx} needs {_mib(kv_bytes)} for the KV cache of {shown(path.name)} and "
-            f"{_mib(free)} are free; load it with a smaller n_ctx."
+            f"n_ctx = {settings.n_ctx} needs {mebibytes(kv_bytes)} for the KV cache of "
+            f"{printable(path.name)} and {mebibytes(free)} are free; load it with a smaller n_ctx."
         )
-
-
-def _mib(count: int) -> str:
-    return f"{count / 2**20:,.0f} MiB"

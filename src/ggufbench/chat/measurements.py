@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ggufbench.discovery.header import printable
+from ggufbench.text import printable
 from ggufbench.worker.job import ENGINE
 
 if TYPE_CHECKING:

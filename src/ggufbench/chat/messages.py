@@ -8,8 +8,9 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, ToolMessage
 
-from ggufbench.chat.errors import ChatModelError, shown
+from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.template import Message
+from ggufbench.text import printable
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool"}
 _NOT_TEXT = (
@@ -52,7 +53,9 @@ def _role(message: BaseMessage) -> str:
     kind = message.type.removesuffix("MessageChunk").lower()
     role = _ROLES.get(kind)
     if role is None:
-        raise ChatModelError(f"A message of type {shown(message.type)} cannot be asked; use a HumanMessage.")
+        raise ChatModelError(
+            f"A message of type {printable(message.type)} cannot be asked; use a HumanMessage."
+        )
     return role
 
 
@@ -72,7 +75,8 @@ def _block_text(block: str | dict[str, Any]) -> str:
         text: str = block["text"]
         return text
     raise ChatModelError(
-        f"A message has a part of type {shown(str(kind), 40)}, and this model reads text only; send its text."
+        f"A message has a part of type {printable(str(kind), 40)}, and this model reads text only; send "
+        "its text."
     )
 
 

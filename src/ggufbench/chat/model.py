@@ -25,7 +25,7 @@ from ggufbench.chat.completion import Asker, chosen_tools
 from ggufbench.chat.engine import AnswerUsage, ChatEngine
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.loading import Settings, load
-from ggufbench.chat.options import ModelOptions, Options, options, sentence
+from ggufbench.chat.options import ModelOptions, Options, options, refusal
 from ggufbench.chat.tools import Call, as_tool
 
 __all__ = ["ChatLlamaCpp", "ChatModelError"]
@@ -59,7 +59,7 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ChatModelError(sentence(error, type(self))) from None
+            raise refusal(error, type(self)) from None
         settings = Settings(**{name: getattr(self, name) for name in _LOADING})
         self._engine = load(Path(self.model_path), settings)
         try:

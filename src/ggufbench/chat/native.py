@@ -14,7 +14,8 @@ from collections import deque
 from functools import cache
 from typing import Any
 
-from ggufbench.chat.errors import ChatModelError, shown
+from ggufbench.chat.errors import ChatModelError
+from ggufbench.text import escaped, printable
 
 _ERROR, _CONTINUE = 4, 5
 """Levels of ggml.h; the binding's own table is off by one."""
@@ -80,7 +81,7 @@ class LibraryLog:
 
     def why(self) -> str:
         """The last errors, to stand in brackets in a message; empty where there are none."""
-        told = dict.fromkeys(line for line in map(shown, self._errors) if line)
+        told = dict.fromkeys(line for line in map(printable, self._errors) if line)
         return f" (llama.cpp: {'; '.join(told)})" if told else ""
 
     def _receive(self, level: int, text: bytes, _data: Any) -> None:
@@ -92,7 +93,7 @@ class LibraryLog:
         if self._next is not None:
             self._next[0](level, text, self._next[1])
         elif self.verbose:
-            sys.stderr.write("".join(c if c.isprintable() or c in "\n\t" else "_" for c in line))
+            sys.stderr.write(escaped(line, "\n\t"))
 
 
 @cache

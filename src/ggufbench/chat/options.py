@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ggufbench.chat.errors import ChatModelError, shown
+from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.sampling import Sampling
+from ggufbench.values import complaint
 
 # llama.cpp keeps these in 32 bits, and would take a larger number for a small one.
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
@@ -91,17 +92,10 @@ def options(defaults: Mapping[str, Any], asked: Mapping[str, Any]) -> Options:
     try:
         return Options(**{**defaults, **asked})
     except ValidationError as error:
-        raise ChatModelError(sentence(error, Options)) from None
+        raise refusal(error, Options) from None
 
 
-def sentence(error: ValidationError, kind: type[BaseModel]) -> str:
-    """The first complaint in words; an unknown name goes first: it is often why another is missing."""
-    complaints = error.errors(include_url=False)
-    first = next((found for found in complaints if found["type"] == "extra_forbidden"), complaints[0])
-    name = shown(".".join(map(str, first["loc"])) or kind.__name__, 80)
-    if first["type"] == "extra_forbidden":
-        return f"{name} is no option; known are {', '.join(kind.model_fields)}."
-    if first["type"] == "missing":
-        return f"{name} is missing; add it."
-    reason = first["msg"][:1].lower() + first["msg"][1:]
-    return f"{name} = {shown(repr(first['input']), 80)} is not usable: {reason}."
+def refusal(error: ValidationError, kind: type[BaseModel]) -> ChatModelError:
+    """The error that says which option cannot be used, and why."""
+    said = complaint(error, kind)
+    return ChatModelError(said if said.endswith("?") else f"{said}.")

@@ -16,8 +16,9 @@ from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
-from ggufbench.chat.errors import ChatModelError, shown
+from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.tools import as_tool
+from ggufbench.text import printable
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 Schema = dict[str, Any] | type
@@ -27,7 +28,7 @@ def check_method(method: str, schema: Schema | None) -> None:
     """Raise ChatModelError where there is no such way, or it needs a schema."""
     if method not in get_args(Method):
         known = ", ".join(get_args(Method))
-        raise ChatModelError(f"method = {shown(repr(method), 80)} is not usable; known are {known}.")
+        raise ChatModelError(f"method = {printable(repr(method), 80)} is not usable; known are {known}.")
     if schema is None and method != "json_mode":
         raise ChatModelError(f'method = "{method}" needs a schema; give one, or take method = "json_mode".')
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from jinja2 import TemplateError, meta
 
-from ggufbench.chat.errors import ChatModelError, shown
+from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.sandbox import MOST_CHARACTERS, LimitError, Sandbox, limits
+from ggufbench.text import printable
 
 CHATML = (
     "{% for message in messages %}"
@@ -63,7 +64,7 @@ class Template:
 
     def _broken(self, error: Exception) -> ChatModelError:
         return ChatModelError(
-            f"The chat template of {self._name} fails: {shown(str(error) or type(error).__name__, 160)}; "
+            f"The chat template of {self._name} fails: {printable(str(error) or type(error).__name__, 160)}; "
             "give another one with chat_template."
         )
 

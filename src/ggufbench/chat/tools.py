@@ -13,8 +13,9 @@ from langchain_core.messages.tool import ToolCallChunk, invalid_tool_call, tool_
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.json import parse_partial_json
 
-from ggufbench.chat.errors import ChatModelError, shown
+from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.text_reader import unfinished
+from ggufbench.text import printable
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
@@ -60,9 +61,9 @@ def as_tool(tool: Any) -> dict[str, Any]:
     try:
         return convert_to_openai_tool(tool)
     except (ValueError, TypeError, AttributeError) as error:
-        first = shown(str(error).strip().partition("\n")[0] or type(error).__name__, 120)
+        first = printable(str(error).strip().partition("\n")[0] or type(error).__name__, 120)
         raise ChatModelError(
-            f"{shown(repr(tool), 80)} is no tool: {first}; give a function with a docstring, a pydantic "
+            f"{printable(repr(tool), 80)} is no tool: {first}; give a function with a docstring, a pydantic "
             "class, or a JSON schema with a title."
         ) from None
 

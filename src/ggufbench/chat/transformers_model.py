@@ -24,9 +24,9 @@ from ggufbench.chat.config import AUTO, TransformersModelConfig
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.discovery import hub
 from ggufbench.discovery.checkpoints import read_checkpoint
-from ggufbench.discovery.header import printable
 from ggufbench.discovery.names import portable_path
 from ggufbench.errors import GgufbenchError
+from ggufbench.text import printable
 from ggufbench.worker.untrusted import checkpoint_refusal
 
 

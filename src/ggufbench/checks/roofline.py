@@ -13,6 +13,7 @@ from ggufbench.discovery.model import AttentionShape, KvShape
 from ggufbench.discovery.tables import bytes_per_element
 from ggufbench.metrics import Summary
 from ggufbench.records.parts import LimitResult
+from ggufbench.text import decimal_size
 from ggufbench.worker.job import Setting, Workload
 
 CACHES_TO_JUDGE = 4
@@ -161,8 +162,8 @@ def _decode(
     fits = needed <= CACHES_TO_JUDGE * cache
     reason = machine.disturbance
     if fits:
-        reason = f"{_bytes(needed)} can come in part from the last cache of {_bytes(cache)}"
-    how = f"reading {_bytes(needed)} for each token at {_bytes(rate)}/s"
+        reason = f"{decimal_size(needed)} can come in part from the last cache of {decimal_size(cache)}"
+    how = f"reading {decimal_size(needed)} for each token at {decimal_size(rate)}/s"
     # What the cache still holds of the last token need not be read again.
     limit = 1.0 if fits else needed / (needed - cache)
     return _rate("decode", measured, rate / needed, how, limit, reason)
@@ -211,7 +212,8 @@ def _load(facts: ModelFacts, summary: Mapping[str, Summary], machine: Rates) -> 
     fraction = bound / measured.median
     sentence = (
         f"load: {measured.median:.3g} s from a cold file is {_percent(fraction)} of the speed of reading "
-        f"{_bytes(facts.file_size_bytes)} at {_bytes(rate)}/s (not judged: the model may lie on another disk)"
+        f"{decimal_size(facts.file_size_bytes)} at {decimal_size(rate)}/s (not judged: the model may "
+        "lie on another disk)"
     )
     return LimitResult(
         name="load",
@@ -228,7 +230,3 @@ def _load(facts: ModelFacts, summary: Mapping[str, Summary], machine: Rates) -> 
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.0f} %"
-
-
-def _bytes(value: float) -> str:
-    return f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB"

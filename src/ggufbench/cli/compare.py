@@ -9,6 +9,7 @@ import typer
 
 from ggufbench.cli.options import AsJson, CaseMatch, Results, print_error, print_json, print_rich
 from ggufbench.errors import GgufbenchError
+from ggufbench.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,15 +62,12 @@ def compare(  # noqa: PLR0913, PLR0917 (one parameter for each option of the com
 
 
 def _metrics(asked: Sequence[str]) -> Sequence[str]:
-    import difflib
-
     from ggufbench.metrics import METRICS
 
     for name in asked:
         if name not in METRICS:
-            near = difflib.get_close_matches(name, METRICS, 1, 0.4)
-            remedy = f"did you mean {near[0]}?" if near else f"the metrics are {', '.join(METRICS)}"
-            raise GgufbenchError(f"--metric {name!r} is not a metric; {remedy}")
+            remedy = did_you_mean(name, METRICS) or f"; the metrics are {', '.join(METRICS)}"
+            raise GgufbenchError(f"--metric {name!r} is not a metric{remedy}")
     return list(dict.fromkeys(asked))
 
 

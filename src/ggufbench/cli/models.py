@@ -13,6 +13,7 @@ from ggufbench.cli.options import AsJson, harmless, print_error, print_json
 from ggufbench.cli.progress import ProgressLine
 from ggufbench.errors import GgufbenchError
 from ggufbench.exit_codes import ExitCode
+from ggufbench.text import decimal_size
 
 if TYPE_CHECKING:
     from ggufbench.chat import LlamaCppModelConfig
@@ -108,10 +109,9 @@ def pull(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comman
     from ggufbench.modelkit.pull import pull as work
 
     made = work(repository, quant, revision, cache, _say)
-    from ggufbench.modelkit.hub_files import gigabytes
 
-    fetched = f"{gigabytes(made.fetched_bytes)} fetched" if made.fetched_bytes else "all of it was there"
-    told = f"{gigabytes(made.file_size_bytes)}, {fetched} in {made.seconds:.0f} s"
+    fetched = f"{decimal_size(made.fetched_bytes)} fetched" if made.fetched_bytes else "all of it was there"
+    told = f"{decimal_size(made.file_size_bytes)}, {fetched} in {made.seconds:.0f} s"
     _conclude(made, made.path, [told], test=not no_load_test, as_json=as_json)
 
 

@@ -91,4 +91,6 @@ def print_error(message: object) -> None:
 
 def harmless(text: str) -> str:
     """Text for a terminal, with an escape for each character that could control it."""
-    return "".join(c if c.isprintable() or c in "\n\t" + _JOINERS else ascii(c)[1:-1] for c in text)
+    from ggufbench.text import escaped
+
+    return escaped(text, kept="\n\t" + _JOINERS)

@@ -22,6 +22,7 @@ from ggufbench.planning.scenario import GateSpec
 from ggufbench.records.comparison import Cell, Comparison, Verdict
 from ggufbench.records.comparisons import read_all_comparisons
 from ggufbench.thresholds import MetricTolerance
+from ggufbench.values import complaint
 
 _MORE_PAIRS = 2
 """An inconclusive step is measured again with so many times the pairs, once."""
@@ -137,7 +138,7 @@ def _only_metric(name: str) -> GateSpec:
     try:
         return GateSpec(metrics=[name])
     except ValidationError as error:
-        raise PlanError(str(error.errors()[0]["ctx"]["error"])) from None
+        raise PlanError(complaint(error, GateSpec)) from None
 
 
 def _difference(ends: BisectStep, found: Bisection) -> Cell | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggufbench.comparing.arms import ArmError, ArmSpec, as_arm_errors
+from ggufbench.text import printable
 from ggufbench.toolchain.repository import RepositoryError, commit_message, first_parents, resolve_commit
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def commit_subject(repository: Path, commit: str) -> str:
     with as_arm_errors():
         message = commit_message(repository, _commit(repository, commit))
     line = next(iter(message.strip().splitlines()), "")
-    return "".join(letter if letter.isprintable() else " " for letter in line)[:_LONGEST_SUBJECT].strip()
+    return printable(line, _LONGEST_SUBJECT)
 
 
 def _commit(repository: Path, name: str) -> str:
@@ -179,4 +180,4 @@ def _reason(done: subprocess.CompletedProcess[str]) -> str:
     telling = (
         "the index does not answer" if broken else next(reversed(errors or lines), "it does not say why")
     )
-    return "".join(letter for letter in telling if letter.isprintable())[:300]
+    return printable(telling)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ggufbench.discovery.header import Header, Tensor, printable
+from ggufbench.discovery.header import Header, Tensor
 from ggufbench.errors import GgufbenchError
+from ggufbench.text import printable
 
 BLOCKS_CAP = 4096
 """Layers that a model may have; llama.cpp itself stops at 512."""

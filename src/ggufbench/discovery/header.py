@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ggufbench.discovery.tables import TENSOR_TYPES, VALUE_ARRAY, VALUE_FORMATS, VALUE_STRING, TensorType
 from ggufbench.errors import GgufbenchError
+from ggufbench.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,12 +149,6 @@ def _kind(value: Value) -> str:
         return "an array"
     names = {bool: "true or false", int: "a whole number", float: "a number with a fraction"}
     return names.get(type(value), "a text")
-
-
-def printable(text: str, most: int = 80) -> str:
-    """The text fit for a terminal: no control, format or lone surrogate characters, at most `most` long."""
-    cleaned = "".join(c if c.isprintable() else "_" for c in text[: most + 1])
-    return cleaned if len(cleaned) <= most else cleaned[: most - 3] + "..."
 
 
 def _shown(name: str) -> str:

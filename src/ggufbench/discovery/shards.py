@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufbench.discovery.classify import RefusedError
-from ggufbench.discovery.header import Header, HeaderError, Tensor, open_regular, printable, read_header
+from ggufbench.discovery.header import Header, HeaderError, Tensor, open_regular, read_header
+from ggufbench.text import printable
 
 _SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 _SHARDS_CAP = 65_535

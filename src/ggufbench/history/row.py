@@ -22,6 +22,8 @@ from ggufbench.outcomes import Outcome
 from ggufbench.records.comparison import COMPARISON_VERSION, Purpose, Role, Verdict
 from ggufbench.records.schema import SCHEMA_VERSION
 from ggufbench.records.store import StoreError, read_regular
+from ggufbench.text import escaped
+from ggufbench.values import first_complaint
 from ggufbench.worker.job import TRANSFORMERS, Setting, Workload
 
 Kind = Literal["absolute", "anchored"]
@@ -94,19 +96,12 @@ def read_excerpt(path: Path, kind: Kind) -> Excerpt | None:
             return _of_record(_RecordView.model_validate_json(content))
         return _of_comparison(_ComparisonView.model_validate_json(content))
     except OSError as error:
-        raise StoreError(printable(f"{path} cannot be read: {error.strerror}")) from None
+        raise StoreError(escaped(f"{path} cannot be read: {error.strerror}")) from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(key)[:80] for key in first["loc"]) or "document"
-        detail = f"{where}: {first['msg']}"
+        detail = first_complaint(error)
     except (RecursionError, OverflowError, ValueError) as error:
         detail = str(error) or "nested too deeply"
-    raise StoreError(printable(f"{path} is not a {name} of this version of ggufbench: {detail}"))
-
-
-def printable(words: str) -> str:
-    """Words from a file or about one, for one line: what steers a terminal is shown as its escape."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+    raise StoreError(escaped(f"{path} is not a {name} of this version of ggufbench: {detail}"))
 
 
 class _View(BaseModel):

@@ -16,6 +16,7 @@ from ggufbench.history.queries import SeenMachine, StoredSeries, StoredSession, 
 from ggufbench.metrics import METRICS
 from ggufbench.planning.scenario import GateSpec
 from ggufbench.records.store import StoreError
+from ggufbench.text import did_you_mean
 from ggufbench.thresholds import default_tolerance
 
 if TYPE_CHECKING:
@@ -261,11 +262,8 @@ def _metrics_of(kind: str, named: Sequence[str]) -> Sequence[str] | None:
 def _check_metrics(names: Iterable[str]) -> None:
     for name in names:
         if name not in METRICS:
-            import difflib
-
-            near = difflib.get_close_matches(name, METRICS, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(METRICS)}"
-            raise StoreError(f"{name!r} is no metric; {hint}")
+            hint = did_you_mean(name, METRICS) or f"; known: {', '.join(METRICS)}"
+            raise StoreError(f"{name!r} is no metric{hint}")
 
 
 def _choose_machine(seen: Sequence[SeenMachine], question: HistoryQuery) -> SeenMachine:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ggufbench.history.scan import COMPARISONS, FolderChange, Stamp
 from ggufbench.records.store import StoreError
+from ggufbench.text import escaped
 
 if TYPE_CHECKING:
     import duckdb
@@ -120,7 +121,7 @@ class _Rows:
 
     def add_file(self, path: Path, folder: int, name: str, stamp: Stamp) -> None:
         """Add a document, or the problem with a file that is not one."""
-        from ggufbench.history.row import printable, read_excerpt
+        from ggufbench.history.row import read_excerpt
 
         place = (self.next_file, folder, name, *stamp)
         self.next_file += 1
@@ -128,7 +129,7 @@ class _Rows:
             found = read_excerpt(path, "anchored" if path.parent.name == COMPARISONS else "absolute")
         except StoreError as error:
             # Without the path, which is another one when the results have been moved.
-            problem = str(error).removeprefix(printable(str(path)))
+            problem = str(error).removeprefix(escaped(str(path)))
             self.tables["files"].append((*place, problem, *_NOTHING))
             return
         if found is None:

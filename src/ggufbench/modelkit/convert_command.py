@@ -18,7 +18,8 @@ from ggufbench.modelkit.output import check_space, check_target, orderly_end, wr
 from ggufbench.modelkit.safetensors import Source, find_source, stage
 from ggufbench.modelkit.spec import ModelError
 from ggufbench.paths import cache_folder
-from ggufbench.toolchain.builds import Tell, log_tail, run_logged, shown
+from ggufbench.text import printable
+from ggufbench.toolchain.builds import Tell, log_tail, run_logged
 
 TYPES = ("auto", "bf16", "f16", "f32", "q8_0")
 
@@ -159,7 +160,7 @@ def _failure(source: Source, code: int, output: str, converter: Converter) -> st
             f"{source.name} cannot be converted: llama-cpp-python {converter.version} does not know how its "
             "tokenizer splits text (its BPE pre-tokenizer), and would do it wrongly; upgrade that."
         )
-    lines = [shown(line) for line in re.split(r"[\r\n]+", output) if line.strip()]
+    lines = [printable(line) for line in re.split(r"[\r\n]+", output) if line.strip()]
     found = [match for line in lines if (match := _ERROR_LINE.fullmatch(line))]
     if found:
         said = (found[-1]["logged"] or found[-1]["raised"]).strip().rstrip(".")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ggufbench.discovery.default_folders import class_of, place_of
 from ggufbench.discovery.names import quantization_in
 from ggufbench.modelkit.spec import ModelError
+from ggufbench.text import decimal_size
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})", re.DOTALL)
 _BESIDE = re.compile(r"(?:^|[-_.])(?:mmproj|imatrix|lora|adapter)(?:[-_.]|$)|^mtp[-_.]", re.IGNORECASE)
@@ -42,12 +43,7 @@ class Offer:
 
     def described(self) -> str:
         """Quantization and size for people: `Q4_K_M (4.7 GB)`."""
-        return f"{self.quantization or self.title} ({gigabytes(self.size_bytes)})"
-
-
-def gigabytes(size: int) -> str:
-    """Bytes for people, in units of 1000 as the hub shows them."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+        return f"{self.quantization or self.title} ({decimal_size(self.size_bytes)})"
 
 
 def offers(files: Iterable[RemoteFile]) -> list[Offer]:

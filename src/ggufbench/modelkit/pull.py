@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ggufbench.discovery.hub import folder_name
-from ggufbench.modelkit.hub_files import Offer, RemoteFile, choose, gigabytes, offers
+from ggufbench.modelkit.hub_files import Offer, RemoteFile, choose, offers
 from ggufbench.modelkit.output import orderly_end
 from ggufbench.modelkit.spec import ModelError
 from ggufbench.processes import alone
+from ggufbench.text import decimal_size
 
 if TYPE_CHECKING:
     from huggingface_hub.utils import tqdm
@@ -81,8 +82,10 @@ def pull(
         missing = hub.missing_bytes(offer.files)
         kind, count = offer.quantization or offer.title, len(offer.files)
         files = f"{count} files, " if count > 1 else ""
-        there = f", {gigabytes(offer.size_bytes - missing)} are there" if missing < offer.size_bytes else ""
-        tell(f"{repository}: {kind}, {files}{gigabytes(offer.size_bytes)}{there}, into {folder}")
+        there = (
+            f", {decimal_size(offer.size_bytes - missing)} are there" if missing < offer.size_bytes else ""
+        )
+        tell(f"{repository}: {kind}, {files}{decimal_size(offer.size_bytes)}{there}, into {folder}")
         _check_space(folder, missing)
         paths = [hub.fetch(file, tell) for file in offer.files]
     return Pulled(
@@ -237,8 +240,8 @@ def _check_space(folder: Path, missing: int) -> None:
     free = shutil.disk_usage(base).free
     if missing and free < missing + _ROOM_BYTES:
         raise ModelError(
-            f"{gigabytes(missing)} are to be fetched and {gigabytes(free)} are free in {folder}; free some "
-            "space, or name another cache with --cache."
+            f"{decimal_size(missing)} are to be fetched and {decimal_size(free)} are free in {folder}; free "
+            "some space, or name another cache with --cache."
         )
     if not os.access(base, os.W_OK | os.X_OK):
         raise ModelError(f"{folder} may not be written; name another cache with --cache.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from ggufbench.discovery import Model, PlaceNotFound, discover
 from ggufbench.modelkit import llama_quantize
 from ggufbench.modelkit.output import check_target, orderly_end, write_model
 from ggufbench.modelkit.spec import IMATRIX_TYPES, ModelError
+from ggufbench.text import did_you_mean
 
 FLOAT_TYPES = ("F32", "F16", "BF16")
 TERNARY_TYPES = ("TQ1_0", "TQ2_0")
@@ -114,9 +114,8 @@ def check_type(kind: str, *, with_imatrix: bool) -> str:
         )
     known = (*TYPES, *IMATRIX_TYPES)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}."
-        raise ModelError(f"There is no type {kind!r}; {hint}")
+        hint = did_you_mean(name, known) or f"; known are {', '.join(known)}."
+        raise ModelError(f"There is no type {kind!r}{hint}")
     return name
 
 

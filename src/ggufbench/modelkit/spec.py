@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ggufbench.errors import GgufbenchError
+from ggufbench.text import did_you_mean
 
 Architecture = Literal["llama", "qwen3", "gpt-oss"]
 
@@ -105,11 +105,8 @@ def check_quantization(quantization: str, architecture: str) -> str:
         raise SynthError(f"MXFP4 is a type for experts and {architecture} has none; ask for gpt-oss or Q4_0.")
     known_types = (*DIRECT_TYPES, *REQUANTIZED_TYPES)
     if name not in known_types:
-        nearest = difflib.get_close_matches(name, known_types, n=1, cutoff=0.0)[0]
-        raise SynthError(
-            f"Unknown quantization {quantization!r}; the nearest is {nearest}, "
-            f"and known are {', '.join(known_types)}."
-        )
+        near = did_you_mean(name, known_types)
+        raise SynthError(f"Unknown quantization {quantization!r}{near}; known are {', '.join(known_types)}.")
     return name
 
 

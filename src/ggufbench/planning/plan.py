@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ggufbench.errors import GgufbenchError
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import resolve_threads
 from ggufbench.planning.scenario import Scenario, WorkloadSpec
+from ggufbench.text import did_you_mean, listed, size
 from ggufbench.worker.job import TRANSFORMERS, Job, Setting, Workload
 
 _INTERPRETER_BYTES = 40 * 2**20
@@ -93,14 +93,13 @@ class Selection:
         for pattern in self.match:
             if models and not any(_matches(model, pattern) for model in models):
                 labels = sorted({model.label for model in models})
-                near = _near(pattern, labels)
-                raise PlanError(f"no model matches {pattern!r}{near}; found: {_listed(labels)}")
+                near = did_you_mean(pattern, labels)
+                raise PlanError(f"no model matches {pattern!r}{near}; found: {listed(labels, 12)}")
         found = sorted({model.quantization for model in models})
         for wanted in self.quantizations:
             if models and wanted.upper() not in (name.upper() for name in found):
-                raise PlanError(
-                    f"no model is {wanted!r}{_near(wanted.upper(), found)}; found: {_listed(found)}"
-                )
+                near = did_you_mean(wanted.upper(), found)
+                raise PlanError(f"no model is {wanted!r}{near}; found: {listed(found, 12)}")
         quantizations = {name.upper() for name in self.quantizations}
         return [
             model
@@ -272,11 +271,11 @@ def _does_not_fit(
     model: Model, setting: Setting, estimate: Estimate, environment: AvailableDevices, host: Host
 ) -> str | None:
     if estimate.host_bytes > host.available_bytes:
-        needed, free = _gib(estimate.host_bytes), _gib(host.available_bytes)
+        needed, free = size(estimate.host_bytes), size(host.available_bytes)
         return f"does not fit: needs about {needed} of memory, {free} is available"
     free_on_device = environment.free_bytes(setting.device)
     if free_on_device is not None and estimate.device_bytes > free_on_device:
-        needed, free = _gib(estimate.device_bytes), _gib(free_on_device)
+        needed, free = size(estimate.device_bytes), size(free_on_device)
         return f"does not fit: needs about {needed} on {setting.device}, {free} is free there"
     return None
 
@@ -311,20 +310,6 @@ def _matches(model: Model, pattern: str) -> bool:
     texts = (model.name, model.label, model.repository or "")
     wanted = pattern.lower()
     return any(wanted in text.lower() or fnmatch.fnmatchcase(text.lower(), wanted) for text in texts)
-
-
-def _near(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _listed(names: Sequence[str], most: int = 12) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -7,7 +7,6 @@ named after the file and the keys that vary (`cpu-n_threads4-depth1024`).
 from __future__ import annotations
 
 import copy
-import difflib
 import itertools
 import math
 import os
@@ -22,16 +21,16 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from ggufbench.errors import GgufbenchError
 from ggufbench.metrics import METRICS
+from ggufbench.text import did_you_mean, printable
 from ggufbench.thresholds import (
     Count,
-    LoadTarget,
-    MemoryTarget,
     MetricTolerance,
     Table,
     Targets,
     Tolerance,
     default_tolerance,
 )
+from ggufbench.values import complaint
 from ggufbench.worker.compatibility import provider_problem
 from ggufbench.worker.job import ENGINE, SHIPPED, TRANSFORMERS
 
@@ -133,8 +132,8 @@ class GateSpec(Table):
         known = [name for name in METRICS if _gateable(name)]
         for name in (*self.metrics, *self.tolerance):
             if name not in known:
-                hint = _nearest(name, known) or f"; known: {', '.join(known)}"
-                raise ValueError(f"gate: {_short(repr(name))} is no metric that can be gated{hint}")
+                hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
+                raise ValueError(f"gate: {printable(repr(name), 60)} is no metric that can be gated{hint}")
         if not self.metrics:
             raise ValueError("gate.metrics is empty; name a metric, such as decode_tokens_per_second")
         if len(set(self.metrics)) < len(self.metrics):
@@ -150,8 +149,8 @@ def _provider(text: str) -> str:
     own = re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*", text, re.ASCII)
     if own or text in SHIPPED:
         return text
-    near, known = _nearest(text, SHIPPED), f"{', '.join(map(repr, SHIPPED))} or 'package.module:callable'"
-    raise ValueError(f"provider = {_short(repr(text))} is not usable{near}; known: {known}")
+    near, known = did_you_mean(text, SHIPPED), f"{', '.join(map(repr, SHIPPED))} or 'package.module:callable'"
+    raise ValueError(f"provider = {printable(repr(text), 60)} is not usable{near}; known: {known}")
 
 
 class Scenario(Table):
@@ -220,7 +219,9 @@ def load_scenarios(
     for name in names:
         if name not in files:
             known = ", ".join(files)
-            raise ScenarioError(f"{folder} has no scenario {name!r}{_nearest(name, files)}; known: {known}")
+            raise ScenarioError(
+                f"{folder} has no scenario {name!r}{did_you_mean(name, files)}; known: {known}"
+            )
     targets = _read_targets(folder / TARGETS_FILE)
     chosen = dict.fromkeys(names or files)
     expanded = [scenario for name in chosen for scenario in _expand(files[name], targets, env)]
@@ -277,7 +278,7 @@ def _axes(path: Path, content: dict[str, Any]) -> list[tuple[str, str, list[Any]
     ]
     for table, key, values in axes:
         if not values:
-            raise ScenarioError(f"{path}: {table}.{_shown(key)} is an empty list; give it a value")
+            raise ScenarioError(f"{path}: {table}.{printable(key, 60)} is an empty list; give it a value")
     count = math.prod(len(values) for _, _, values in axes)
     if count > _MOST_COMBINATIONS:
         raise ScenarioError(
@@ -317,75 +318,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise ScenarioError(f"{path} is not usable: it is nested too deeply") from None
 
 
+_T = TypeVar("_T", bound=BaseModel)
+
+
 def _validate(table: type[_T], path: Path, values: dict[str, Any]) -> _T:
     try:
         return table.model_validate(values)
     except ValidationError as error:
-        raise ScenarioError(f"{path}: {_sentence(error, table)}") from None
-
-
-def _sentence(error: ValidationError, table: type[BaseModel]) -> str:
-    """The most telling complaint of pydantic, as one sentence that names the key and the remedy.
-
-    An unknown key goes first: it is often why another one is missing.
-    """
-    complaints = error.errors(include_url=False)
-    first = next((found for found in complaints if found["type"] == "extra_forbidden"), complaints[0])
-    # Where a key may have one of several types, pydantic adds the type it tried to the key's place.
-    where = [str(part) for part in first["loc"] if part in _all_keys() or first["type"] == "extra_forbidden"]
-    key = ".".join(_shown(part) for part in where)
-    if first["type"] == "extra_forbidden":
-        inside = ("targets", *where[:-1]) if table is Targets else where[:-1]
-        known = [name for name in _known_keys(inside) if name != "name"]
-        return f"unknown key {key}{_nearest(where[-1], known) or '; known here: ' + ', '.join(known)}"
-    if first["type"] in ("model_type", "model_attributes_type"):
-        return f"{key} is not a table; write it as [{key}] with its keys below"
-    if first["type"] == "missing":
-        return f"{key} is missing; add it"
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    same_key = [found for found in complaints if found["loc"][: len(where)] == first["loc"][: len(where)]]
-    reasons = dict.fromkeys(found["msg"].lower() for found in same_key)
-    return f"{key} = {_short(repr(first['input']))} is not usable: {' or '.join(reasons)}"
-
-
-def _shown(key: str) -> str:
-    """A key for one line of a terminal: short, and without characters that steer it."""
-    return _short(key if key and key.isprintable() else repr(key))
-
-
-def _short(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."
-
-
-_T = TypeVar("_T", bound=BaseModel)
-
-_TABLES: dict[tuple[str, ...], type[BaseModel]] = {
-    (): Scenario,
-    ("setting",): SettingSpec,
-    ("workload",): WorkloadSpec,
-    ("tolerance",): Tolerance,
-    ("gate",): GateSpec,
-    ("targets",): Targets,
-    ("targets", "load"): LoadTarget,
-    ("targets", "memory"): MemoryTarget,
-}
-
-
-def _known_keys(where: Sequence[str]) -> Iterable[str]:
-    table = _TABLES.get(tuple(where))
-    if tuple(where[:2]) == ("gate", "tolerance"):
-        table = MetricTolerance
-    return table.model_fields if table else ()
-
-
-def _all_keys() -> set[str]:
-    tables: list[type[BaseModel]] = [*_TABLES.values(), MetricTolerance]
-    return {key for table in tables for key in table.model_fields}
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    names = list(known)
-    beginning = [name for name in names if len(word) > 2 and name.startswith(word)]
-    close = beginning or difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+        raise ScenarioError(f"{path}: {complaint(error, table, unlisted=('name',))}") from None

@@ -19,6 +19,7 @@ from pydantic_core import PydanticSerializationError
 from ggufbench.errors import GgufbenchError
 from ggufbench.paths import atomic_write
 from ggufbench.records.schema import Record
+from ggufbench.values import first_complaint
 
 _Document = TypeVar("_Document", bound=BaseModel)
 
@@ -101,12 +102,7 @@ def read_document(path: Path, kind: type[_Document]) -> _Document:
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
     except (ValidationError, RecursionError) as error:
-        first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
-        detail = (
-            f"{'.'.join(map(_shown, first['loc'])) or 'document'}: {first['msg']}"
-            if first
-            else "nested too deeply"
-        )
+        detail = first_complaint(error) if isinstance(error, ValidationError) else "nested too deeply"
         name = kind.__name__.lower()
         raise StoreError(f"{path} is not a {name} of this version of ggufbench: {detail}") from None
 
@@ -152,9 +148,3 @@ def read_folder(run: Path) -> Iterator[Record | StoreError]:
             yield read_record(path)
         except StoreError as error:
             yield error
-
-
-def _shown(key: int | str) -> str:
-    """A key of a file that may hold anything: on one line, short, and without what steers a terminal."""
-    text = str(key)[:80]
-    return text if text.isprintable() else ascii(text)

@@ -14,6 +14,7 @@ from pathlib import Path
 from ggufbench.errors import GgufbenchError
 from ggufbench.paths import atomic_write
 from ggufbench.processes import alone, end_group
+from ggufbench.text import printable
 
 Tell = Callable[[str], None]
 
@@ -185,14 +186,9 @@ def log_tail(log: Path) -> str:
         return file.read().decode("utf-8", errors="replace")
 
 
-def shown(line: str) -> str:
-    """A line of a program's output, without what could steer a terminal."""
-    return "".join(letter for letter in line.strip() if letter.isprintable())[:_LONGEST_LINE]
-
-
 def _telling_line(log: Path) -> str:
     """The line in which pip or venv reports the error, else the last line."""
-    lines = [shown(line) for line in log_tail(log).splitlines() if line.strip()]
+    lines = [printable(line) for line in log_tail(log).splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith("ERROR: ")]
     return (telling or lines or [""])[-1].removeprefix("ERROR: ")
 

@@ -6,7 +6,6 @@ signature checks) are used. A tree can hold any path.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from ggufbench.errors import GgufbenchError
+from ggufbench.text import nearest, printable
 
 _SECONDS = 60.0
 _EXPORT_SECONDS = 600.0
@@ -51,7 +51,7 @@ def nearest_ref(repository: Path, name: str) -> str | None:
     except RepositoryError:
         return None
     refs = done.stdout.decode("utf-8", errors="replace").split()
-    return next(iter(difflib.get_close_matches(name, refs, n=1, cutoff=0.7)), None)
+    return next(iter(nearest(name, refs)), None)
 
 
 def top_folder(repository: Path) -> Path:
@@ -128,7 +128,7 @@ def _refusal(repository: Path, stderr: bytes) -> str:
     """Git's own words, which name the remedy where another user owns the repository."""
     lines = [line.strip() for line in stderr.decode("utf-8", errors="replace").splitlines() if line.strip()]
     said = next((line for line in lines if line.startswith("fatal: ")), "fatal: it does not say why")
-    words = "".join(letter for letter in said.removeprefix("fatal: ") if letter.isprintable())
+    words = printable(said.removeprefix("fatal: "))
     if words.startswith("not a git repository"):
         return f"{repository} is not in a git repository"
     return f"git cannot read {repository}: {words}"

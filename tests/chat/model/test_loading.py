@@ -17,7 +17,7 @@ def refusal(*arguments, **options) -> str:
         ChatLlamaCpp(*arguments, **options)
     message = str(caught.value)
     assert message.isprintable()
-    assert message.endswith(".")
+    assert message.endswith((".", "?"))
     assert len(message) < 500
     return message
 
@@ -86,7 +86,7 @@ class TestFiles:
 class TestSettings:
     def test_an_unknown_name(self, tiny_path):
         message = refusal(model_path=str(tiny_path), n_gpu_layer=1)
-        assert message.startswith("n_gpu_layer is no option; known are ")
+        assert message == "unknown key n_gpu_layer; did you mean n_gpu_layers?"
         assert "model_path is missing" in refusal()
 
     @pytest.mark.parametrize(
@@ -152,9 +152,9 @@ class TestQuestions:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"temprature": 1}, "temprature is no option; known are temperature"),
+            ({"temprature": 1}, r"unknown key temprature; did you mean temperature\?"),
             ({"temperature": "hot"}, "temperature = 'hot' is not usable"),
-            ({"model": "other"}, "model is no option"),
+            ({"model": "other"}, "unknown key model; known here: temperature"),
             ({"max_tokens": -1}, "max_tokens = -1 is not usable"),
         ],
     )
