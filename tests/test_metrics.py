@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggufbench.metrics import METRICS, percentile, slope, summarize
+from ggufbench.metrics import METRICS, metric_of, percentile, slope, summarize
 
 values = st.lists(st.floats(0, 1e6), min_size=1, max_size=50)
 percents = st.floats(0, 100)
@@ -108,3 +108,19 @@ def test_single_slow_tokens_do_not_tilt_a_slope():
 @given(st.floats(-10, 10), st.floats(-1, 1), st.integers(2, 400))
 def test_a_straight_line_has_its_slope_at_any_length(start, step, length):
     assert slope([start + step * n for n in range(length)]) == pytest.approx(step, abs=1e-9)
+
+
+def test_a_metric_has_its_texts():
+    assert all(metric.label and metric.short_label and metric.meaning for metric in METRICS.values())
+    load, memory = METRICS["ready_seconds"], METRICS["peak_rss_bytes"]
+    assert (load.short_label, load.verb) == ("load+first token", "loads")
+    assert METRICS["token_p99_seconds"].short_label == "token_p99_seconds"
+    assert (load.amount(0.193), memory.amount(1.27 * 2**30)) == ("0.19 s", "1.3 GiB")
+    assert (load.exact(0.193), memory.exact(12052 * 2**20)) == ("0.193 s", "12052 MiB")
+    assert METRICS["decode_tokens_per_second"].amount(13) == "13.0 t/s"
+    assert METRICS["peak_to_file_ratio"].amount(1.04) == "1.04"
+    assert (load.change(0.081), memory.change(-0.004)) == ("8.1 % slower", "0.4 % smaller")
+
+
+def test_an_unknown_metric_keeps_its_name():
+    assert metric_of("watts").label == metric_of("watts").short_label == "watts"

@@ -1,4 +1,4 @@
-"""Which numbers a case has, in which unit, and which direction is better."""
+"""The measured quantities: unit, better direction, and the texts that reports use for each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from ggufbench.text import mebibytes, rate, seconds_text, size
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,44 @@ class Metric:
     unit: Literal["s", "tokens/s", "bytes", "ratio"]
     better: Literal["lower", "higher"]
     meaning: str
+    label: str
+    """For people: `Load and first token`."""
+    column_label: str = ""
+    """For a narrow column; empty where the name itself serves."""
+    verb: str = ""
+    """What a model does in this time or at this rate: `loads`, `answers`."""
+
+    @property
+    def short_label(self) -> str:
+        """The name for a narrow column."""
+        return self.column_label or self.name
+
+    def amount(self, value: float) -> str:
+        """A value with its unit: `0.19 s`, `13.0 t/s`, `1.3 GiB`, `1.04`."""
+        match self.unit:
+            case "s":
+                return seconds_text(value)
+            case "tokens/s":
+                return rate(value)
+            case "bytes":
+                return size(value)
+            case _:
+                return f"{value:.2f}"
+
+    def exact(self, value: float) -> str:
+        """A value beside its limit, where more digits count: `0.193 s`, `12052 MiB`."""
+        match self.unit:
+            case "s":
+                return f"{value:.3g} s"
+            case "bytes":
+                return mebibytes(value)
+            case _:
+                return self.amount(value)
+
+    def change(self, share: float) -> str:
+        """A relative change that is worse above zero: `8.1 % slower`, `0.4 % smaller`."""
+        worse, better = ("larger", "smaller") if self.unit in ("bytes", "ratio") else ("slower", "faster")
+        return f"{100 * abs(share):.1f} % {worse if share >= 0 else better}"
 
 
 METRICS: dict[str, Metric] = {
@@ -26,61 +66,164 @@ METRICS: dict[str, Metric] = {
             "s",
             "lower",
             "from loading the file to a context ready for tokens, file in memory",
+            "Load",
+            column_label="load",
         ),
-        Metric("first_decode_seconds", "s", "lower", "first token after loading; may still read weights"),
-        Metric("ready_seconds", "s", "lower", "load_seconds + first_decode_seconds"),
-        Metric("cold_load_seconds", "s", "lower", "load_seconds where the file had to be read from the disk"),
-        Metric("cold_first_decode_seconds", "s", "lower", "first_decode_seconds after a cold load"),
-        Metric("cold_ready_seconds", "s", "lower", "cold_load_seconds + cold_first_decode_seconds"),
+        Metric(
+            "first_decode_seconds",
+            "s",
+            "lower",
+            "first token after loading; may still read weights",
+            "First token after loading",
+        ),
+        Metric(
+            "ready_seconds",
+            "s",
+            "lower",
+            "load_seconds + first_decode_seconds",
+            "Load and first token",
+            column_label="load+first token",
+            verb="loads",
+        ),
+        Metric(
+            "cold_load_seconds",
+            "s",
+            "lower",
+            "load_seconds where the file had to be read from the disk",
+            "Cold load",
+        ),
+        Metric(
+            "cold_first_decode_seconds",
+            "s",
+            "lower",
+            "first_decode_seconds after a cold load",
+            "First token after a cold load",
+        ),
+        Metric(
+            "cold_ready_seconds",
+            "s",
+            "lower",
+            "cold_load_seconds + cold_first_decode_seconds",
+            "Cold load and first token",
+            column_label="cold load",
+            verb="loads from the disk",
+        ),
         Metric(
             "prompt_tokens_per_second",
             "tokens/s",
             "higher",
             "prompt tokens over the time to evaluate them",
+            "Prompt",
+            column_label="prompt",
+            verb="reads prompts",
         ),
         Metric(
             "time_to_first_token_seconds",
             "s",
             "lower",
             "time to evaluate the prompt; of a chat model, from the question to the first text of the answer",
+            "Time to first token",
+            column_label="first token",
+            verb="begins an answer",
         ),
         Metric(
             "decode_tokens_per_second",
             "tokens/s",
             "higher",
             "generated tokens over the time they took",
+            "Decode",
+            column_label="decode",
+            verb="answers",
         ),
-        Metric("token_p50_seconds", "s", "lower", "median time of one generated token"),
-        Metric("token_p95_seconds", "s", "lower", "95th percentile of the time of one generated token"),
-        Metric("token_p99_seconds", "s", "lower", "99th percentile of the time of one generated token"),
+        Metric(
+            "token_p50_seconds",
+            "s",
+            "lower",
+            "median time of one generated token",
+            "One token, median",
+            verb="gives a token",
+        ),
+        Metric(
+            "token_p95_seconds",
+            "s",
+            "lower",
+            "95th percentile of the time of one generated token",
+            "One token, 95 %",
+        ),
+        Metric(
+            "token_p99_seconds",
+            "s",
+            "lower",
+            "99th percentile of the time of one generated token",
+            "One token, 99 %",
+        ),
         Metric(
             "token_slope_seconds",
             "s",
             "lower",
             "what one generated token takes longer than the one before it",
+            "Each token longer than the last by",
         ),
         Metric(
             "token_overhead_seconds",
             "s",
             "lower",
             "what a chat model adds to one generated token, beyond llama.cpp's own decoding of it",
+            "Added to one token",
+            column_label="added to a token",
         ),
         Metric(
             "overhead_slope_seconds",
             "s",
             "lower",
             "what a chat model adds to one generated token more than to the one before it",
+            "Added more to each token than to the last",
         ),
-        Metric("peak_rss_bytes", "bytes", "lower", "most memory of the process, mapped file pages included"),
-        Metric("peak_anonymous_bytes", "bytes", "lower", "most memory not backed by a file, at any mark"),
-        Metric("device_bytes", "bytes", "lower", "buffers that llama.cpp allocated on the GPU-type devices"),
         Metric(
-            "device_used_bytes", "bytes", "lower", "free memory that the model took of the GPU-type devices"
+            "peak_rss_bytes",
+            "bytes",
+            "lower",
+            "most memory of the process, mapped file pages included",
+            "Peak memory",
+            column_label="peak memory",
+            verb="takes",
         ),
-        Metric("peak_to_file_ratio", "ratio", "lower", "peak_rss_bytes over the size of the file"),
+        Metric(
+            "peak_anonymous_bytes",
+            "bytes",
+            "lower",
+            "most memory not backed by a file, at any mark",
+            "Peak memory without the file",
+        ),
+        Metric(
+            "device_bytes",
+            "bytes",
+            "lower",
+            "buffers that llama.cpp allocated on the GPU-type devices",
+            "Buffers on the device",
+        ),
+        Metric(
+            "device_used_bytes",
+            "bytes",
+            "lower",
+            "free memory that the model took of the GPU-type devices",
+            "Device memory taken",
+        ),
+        Metric(
+            "peak_to_file_ratio",
+            "ratio",
+            "lower",
+            "peak_rss_bytes over the size of the file",
+            "Peak memory over file size",
+        ),
     )
 }
 """Every metric by name; records hold no other."""
+
+
+def metric_of(name: str) -> Metric:
+    """The metric of a stored document; one that is not known here has its name as label, and no unit."""
+    return METRICS.get(name) or Metric(name, "ratio", "lower", "", name)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

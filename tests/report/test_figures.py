@@ -98,7 +98,7 @@ def test_llama_cpp_stands_beside_its_baselines(baseline_records):
     (found,) = [one for one in draw_all(Content(baseline_records)) if one.name == "versus"]
     for words in ("llama.cpp: ", "x as fast (", "x the memory (", "transformers-gguf", "transformers-bf16"):
         assert words in found.svg
-    assert "load to first token: " in found.description
+    assert "Load and first token: " in found.description
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1e300, float("inf"), float("nan")])
@@ -167,7 +167,7 @@ def test_ratios_to_transformers_are_written(drawn):
         said = [words for words in texts(drawn[name].svg) if re.search(r"\d+x (gguf|bf16)", words)]
         assert said, name
         assert re.search(
-            r"llama.cpp \w+( a \w+)? [\d.]+( to [\d.]+)?x (as fast as|the memory of) transformers",
+            r"llama.cpp \w+( a token| prompts)? [\d.]+( to [\d.]+)?x (as fast as|the memory of) transformers",
             drawn[name].caption,
         )
     assert "10x gguf, 3.3x bf16" in " ".join(texts(drawn["rate-decode"].svg))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from ggufbench.analysis.baselines import (
     Versus,
@@ -18,14 +17,14 @@ from ggufbench.analysis.baselines import (
     memory_of,
     newest,
 )
-from ggufbench.analysis.wording import amount, count, ending, label, listed, times, verb
+from ggufbench.analysis.verdicts import VERDICT_KINDS, Kind
+from ggufbench.analysis.wording import ending, label
 from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
 from ggufbench.records.comparison import Cell, Comparison, Verdict
 from ggufbench.records.schema import Record
 from ggufbench.stats.ratios import Ratio, ratio_of
-
-Kind = Literal["bad", "warn", "good"]
+from ggufbench.text import count, listed, times
 
 BESIDE_TRANSFORMERS = (
     "ready_seconds",
@@ -37,15 +36,6 @@ BESIDE_TRANSFORMERS = (
 
 _DECODE = "decode_tokens_per_second"
 _ORDER: tuple[Kind, ...] = ("bad", "warn", "good")
-_VERDICTS: dict[Verdict, Kind] = {
-    Verdict.REGRESSION: "bad",
-    Verdict.BROKEN: "bad",
-    Verdict.MISSING: "bad",
-    Verdict.INCONCLUSIVE: "warn",
-    Verdict.IMPROVEMENT: "good",
-    Verdict.NO_REGRESSION: "good",
-}
-"""In the order in which they are said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +74,7 @@ def findings(
 
 
 def _verdicts(comparisons: Sequence[Comparison]) -> Iterator[Finding]:
-    for verdict, kind in _VERDICTS.items():
+    for verdict, kind in VERDICT_KINDS.items():
         cases = [one for one in comparisons if one.verdict is verdict]
         if cases:
             words = listed([f"{one.case_id}{_change(one, verdict)}" for one in cases])
@@ -105,8 +95,7 @@ def _cell(cell: Cell) -> str:
     metric = METRICS.get(cell.metric)
     if cell.change is None or metric is None:
         return ""
-    worse, better = ("larger", "smaller") if metric.unit in ("bytes", "ratio") else ("slower", "faster")
-    return f"{metric.name} {100 * abs(cell.change):.1f} % {worse if cell.change > 0 else better}"
+    return f"{metric.name} {metric.change(cell.change)}"
 
 
 def _broken(records: Sequence[Record], library: str, kind: Kind) -> Iterator[Finding]:
@@ -154,9 +143,8 @@ def _targets(records: Sequence[Record]) -> Iterator[Finding]:
             held[target.name] = held.get(target.name, 0) + 1
             if target.status == "missed":
                 excess = target.measured / target.limit if target.limit > 0 else float("inf")
-                words = (
-                    f"{amount(target.metric, target.measured)}, limit {amount(target.metric, target.limit)}"
-                )
+                metric = METRICS[target.metric]
+                words = f"{metric.exact(target.measured)}, limit {metric.exact(target.limit)}"
                 missed.setdefault(target.name, []).append((excess, record.case_id, words))
     for name, total in held.items():
         if name not in missed:
@@ -194,7 +182,7 @@ def _factors(metric: str, factors: Sequence[tuple[float, str, str]]) -> Finding:
     models = sorted({name for _, _, name in factors})
     over = f"over {len(models)} models" if len(models) > 1 else f"with {models[0]}"
     lost = [case for factor, case, _ in factors if factor <= 1]
-    what = "takes less memory than" if metric == "peak_rss_bytes" else f"{verb(metric)} faster than"
+    what = "takes less memory than" if metric == "peak_rss_bytes" else f"{METRICS[metric].verb} faster than"
     if lost:
         cases = list(dict.fromkeys(lost))
         sentence = (
@@ -206,7 +194,7 @@ def _factors(metric: str, factors: Sequence[tuple[float, str, str]]) -> Finding:
     if metric == "peak_rss_bytes":
         return Finding("good", f"llama.cpp takes {_factor_range(metric, factors)} of transformers {over}.")
     return Finding(
-        "good", f"llama.cpp {verb(metric)} {_factor_range(metric, factors)} as transformers {over}."
+        "good", f"llama.cpp {METRICS[metric].verb} {_factor_range(metric, factors)} as transformers {over}."
     )
 
 
@@ -238,7 +226,7 @@ def _quantizations(records: Sequence[Record]) -> Iterator[Finding]:
     if not best:
         return
     words = [
-        f"{name} as {quantization} ({amount(_DECODE, rate)}, {scenario})"
+        f"{name} as {quantization} ({METRICS[_DECODE].amount(rate)}, {scenario})"
         for (_, name), (rate, quantization, scenario, _) in best.items()
     ]
     yield Finding("good", f"fastest quantization: {listed(words)}.", [found[3] for found in best.values()])

@@ -15,10 +15,12 @@ from ggufbench.analysis.baselines import (
     memory_of,
     newest,
 )
-from ggufbench.analysis.wording import amount, count, ending, label, listed, spread, times, verb
+from ggufbench.analysis.wording import ending, label, spread
+from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import ModelIdentity, Record
 from ggufbench.stats.ratios import Ratio, ratio_of
+from ggufbench.text import count, listed, size, times
 from ggufbench.worker.job import ENGINE, LLAMACPP, TRANSFORMERS
 
 Question = Literal["stable", "faster", "smaller", "same interface"]
@@ -182,12 +184,12 @@ def _closest(measured: Sequence[Versus], metric: str) -> tuple[Reply, str, str]:
     if missing:
         return (
             "not measured",
-            f"{verb(metric)} at a rate that is not comparable",
+            f"{METRICS[metric].verb} at a rate that is not comparable",
             missing[0].baseline.scenario,
         )
     judged = [(one, advantage(one.ratios[metric], metric)) for one in measured]
     one, factor = min(judged, key=lambda pair: (_RANK[_judge(pair[1])], pair[1].value))
-    return _judge(factor), f"{verb(metric)} {_factor(factor)}", one.baseline.scenario
+    return _judge(factor), f"{METRICS[metric].verb} {_factor(factor)}", one.baseline.scenario
 
 
 _RANK: dict[Reply, int] = {"no": 0, "not measured": 1, "yes": 2}
@@ -222,8 +224,8 @@ def _smaller(record: Record, versus: Sequence[Versus]) -> MigrationAnswer:
     reply = _judge(factor)
     third = "not " if ratio.value > DOCUMENTED_SHARE else ""
     clause = (
-        f"it takes {amount('peak_rss_bytes', _middle(ours))}, {ratio.value:.2f} of what {baseline.scenario} "
-        f"takes{_share_spread(ratio)}, {third}the documented third"
+        f"it takes {size(_middle(ours))}, {ratio.value:.2f} of what {baseline.scenario} takes"
+        f"{_share_spread(ratio)}, {third}the documented third"
     )
     return MigrationAnswer("smaller", reply, clause + (", of too few launches" if ratio.low is None else ""))
 

@@ -11,20 +11,24 @@ from ggufbench.records.comparison import Block, Cell, Role, Verdict
 from ggufbench.records.schema import Launch
 from ggufbench.stats.sequential_test import Judgement
 
-_WORST_FIRST = (
-    Verdict.BROKEN,
-    Verdict.REGRESSION,
-    Verdict.MISSING,
-    Verdict.INCONCLUSIVE,
-    Verdict.NO_REGRESSION,
-    Verdict.IMPROVEMENT,
-)
+Kind = Literal["bad", "warn", "good"]
+"""How a report marks a sentence or a figure."""
+
+VERDICT_KINDS: dict[Verdict, Kind] = {
+    Verdict.BROKEN: "bad",
+    Verdict.REGRESSION: "bad",
+    Verdict.MISSING: "bad",
+    Verdict.INCONCLUSIVE: "warn",
+    Verdict.NO_REGRESSION: "good",
+    Verdict.IMPROVEMENT: "good",
+}
+"""Every verdict, the worst first."""
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """The one that decides over all of them; inconclusive where there is none."""
     found = set(verdicts)
-    return next((verdict for verdict in _WORST_FIRST if verdict in found), Verdict.INCONCLUSIVE)
+    return next((verdict for verdict in VERDICT_KINDS if verdict in found), Verdict.INCONCLUSIVE)
 
 
 def judged_cell(

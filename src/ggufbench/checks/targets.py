@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ggufbench.metrics import Summary
+from ggufbench.metrics import METRICS, Summary
 from ggufbench.records.parts import Promise, TargetResult
 from ggufbench.thresholds import Targets
 
@@ -37,17 +37,9 @@ def _hold(name: Promise, measured: Summary | None, limit: float, promise: float 
     if measured is None:
         sentence = f"{name}: {metric} was not measured"
         return TargetResult(name, "not applicable", metric, None, limit, promise, sentence)
-    value, show = measured.median, _seconds if measured.unit == "s" else _mebibytes
+    value, show = measured.median, METRICS[metric].exact
     met = value <= limit
     sentence = f"{name}: {show(value)}, {'within' if met else 'over'} the limit of {show(limit)}"
     if promise is not None:
         sentence += f" ({'and' if value <= promise else 'not'} within the promised {show(promise)})"
     return TargetResult(name, "met" if met else "missed", metric, value, limit, promise, sentence)
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3g} s"
-
-
-def _mebibytes(value: float) -> str:
-    return f"{value / 2**20:.0f} MiB"

@@ -17,7 +17,7 @@ from ggufbench.discovery.names import portable_path
 from ggufbench.picker.entries import LARGEST_FIRST, Order, PickerEntry, SortBy
 from ggufbench.report.text.phrases import shell_command
 from ggufbench.report.text.terminal import text
-from ggufbench.text import rate, seconds_text, size
+from ggufbench.text import context_tokens, parameters, rate, seconds_text, size
 
 NOTHING = "-"
 _ARROW = 2
@@ -76,8 +76,10 @@ def _facts(entry: PickerEntry) -> Iterator[tuple[str, str]]:
     if entry.larger_than_memory:
         yield "! Memory", "the file is larger than the memory of this machine"
     template = "" if row.chat_template else ", no chat template"
-    parameters = f"{row.parameters / 1e9:.1f} B" if row.parameters >= 1e9 else f"{row.parameters / 1e6:.0f} M"
-    yield "Kind", f"{row.architecture}, {parameters} parameters, {size(row.file_size_bytes)}{template}"
+    yield (
+        "Kind",
+        f"{row.architecture}, {parameters(row.parameters)} parameters, {size(row.file_size_bytes)}{template}",
+    )
     yield "Context", f"trained for {row.trained_context} tokens"
     yield "From", f"{row.repository} ({row.source})" if row.repository else row.source
     yield "Path", portable_path(row.path)
@@ -128,16 +130,12 @@ def _shown(entry: PickerEntry, figure: str, show: Callable[[float], str]) -> str
     return NOTHING if value is None else show(value)
 
 
-def _tokens(count: int) -> str:
-    return f"{count // 1024}k" if count >= 1024 else str(count)
-
-
 MODEL = Column("Model", "name", _marked, right=False)
 
 # In the order of the screen; on a narrow one the last of `_DISPENSABLE` goes first.
 _QUANT = Column("Quant", "quantization", lambda entry: entry.row.quantization, right=False)
 _SIZE = Column("Size", "size", lambda entry: size(entry.row.file_size_bytes))
-_CONTEXT = Column("Context", "context", lambda entry: _tokens(entry.row.trained_context))
+_CONTEXT = Column("Context", "context", lambda entry: context_tokens(entry.row.trained_context))
 _COST = Column("Cost", None, lambda entry: entry.row.cost, right=False)
 _SPEED = Column("Speed", "speed", _speed)
 _MEMORY = Column("Memory", "memory", lambda entry: _shown(entry, "peak_rss_bytes", size))

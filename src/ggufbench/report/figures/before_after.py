@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ggufbench.metrics import metric_of
 from ggufbench.records.comparison import Cell, Comparison, Verdict
 from ggufbench.report.figures.captions import plain
 from ggufbench.report.figures.sketch import Sketch
@@ -24,8 +25,6 @@ from ggufbench.report.figures.style import (
     fit,
 )  # fmt: skip
 from ggufbench.report.text.comparison import arms_line
-from ggufbench.report.text.history import short
-from ggufbench.report.text.phrases import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,7 +151,7 @@ def _limits(axes: Axes, cells: Sequence[Cell]) -> None:
 
 def _cell(canvas: Canvas, axes: Axes, cell: Cell, y: float) -> None:
     color, marker = _LOOKS[cell.verdict]
-    canvas.text(0.3, _TOP + y, fit(short(cell.metric), _LEFT - 0.45), va="center")
+    canvas.text(0.3, _TOP + y, fit(metric_of(cell.metric).short_label, _LEFT - 0.45), va="center")
     if cell.tolerance is not None and cell.tolerance < _WIDEST:
         axes.barh(
             y, 2 * cell.tolerance, _ROW * 0.9, left=-cell.tolerance, color=BAND.light, linewidth=0, zorder=1
@@ -181,8 +180,8 @@ def _words(cell: Cell) -> str:
     if cell.low is not None and cell.high is not None:
         said += f" ({100 * cell.low:+.1f} to {100 * cell.high:+.1f})"
     if cell.reference_median is not None and cell.candidate_median is not None:
-        before, after = amount(cell.metric, cell.reference_median), amount(cell.metric, cell.candidate_median)
-        said = f"{before} → {after}, {said}"
+        show = metric_of(cell.metric).amount
+        said = f"{show(cell.reference_median)} → {show(cell.candidate_median)}, {said}"
     return f"{said}: {cell.verdict}"
 
 
@@ -207,7 +206,7 @@ def _legend(canvas: Canvas, groups: Sequence[Group]) -> None:
 def _description(groups: Sequence[Group]) -> str:
     said = []
     for group in groups:
-        cells = "; ".join(f"{short(cell.metric)} {_words(cell)}" for cell in group.cells)
+        cells = "; ".join(f"{metric_of(cell.metric).short_label} {_words(cell)}" for cell in group.cells)
         found = cells or plain(group.comparison.reason or "nothing was measured")
         said.append(f"{plain(group.comparison.case_id)} ({plain(arms_line(group.comparison))}): {found}")
     return f"{_TITLE}. " + ". ".join(said) + "."

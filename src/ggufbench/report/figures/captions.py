@@ -9,7 +9,7 @@ from ggufbench.analysis.wording import ending
 from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import Record
-from ggufbench.report.text.terminal import text
+from ggufbench.text import escaped, times
 
 _MOST_CHARACTERS = 200
 _CUT = 400
@@ -19,19 +19,10 @@ def plain(words: str) -> str:
     """A name from a file: what could steer a display is shown as its escape; a long one loses its middle."""
     if len(words) > _CUT:
         words = words[: _CUT // 2] + "…" + words[-_CUT // 2 :]
-    shown = text(words).plain
+    shown = escaped(words)
     if len(shown) > _MOST_CHARACTERS:
         shown = shown[: _MOST_CHARACTERS // 2] + "…" + shown[-_MOST_CHARACTERS // 2 :]
     return shown
-
-
-def times(ratio: float) -> str:
-    """A ratio for people: `0.33x`, `3.2x`, `140x`."""
-    if ratio >= 1000:
-        return f"{ratio:,.3g}x" if ratio >= 1e6 else f"{ratio:,.0f}x"
-    if ratio >= 9.95:
-        return f"{ratio:.0f}x"
-    return f"{ratio:.1f}x" if ratio >= 0.995 else f"{ratio:.2g}x"
 
 
 def gain(versus: Versus, metric: str) -> float | None:
@@ -40,6 +31,11 @@ def gain(versus: Versus, metric: str) -> float | None:
     if found is None or found.value <= 0:
         return None
     return 1 / found.value if METRICS[metric].unit == "s" else found.value
+
+
+def compared(metric: str) -> str:
+    """What stands between a factor and the name of a baseline."""
+    return "the memory of" if METRICS[metric].unit == "bytes" else "as fast as"
 
 
 def baseline_name(record: Record) -> str:
@@ -53,20 +49,19 @@ def beside(pairs: Sequence[Versus], metric: str) -> str:
     for versus in pairs:
         found = gain(versus, metric)
         if found is not None:
-            said.append(f"{times(found)} {baseline_name(versus.baseline)}")
+            said.append(f"{times(found)}x {baseline_name(versus.baseline)}")
     return ", ".join(said)
 
 
-def summary(pairs: Sequence[Versus], metric: str, verb: str) -> str:
+def summary(pairs: Sequence[Versus], metric: str) -> str:
     """The ratios of all cases in one sentence; where there is none, what transformers did instead."""
     gains = sorted(found for versus in pairs if (found := gain(versus, metric)) is not None)
     if not gains:
         return failures(pairs) or "No transformers baseline has this figure."
     low, high = times(gains[0]), times(gains[-1])
-    span = low if low == high else f"{low.rstrip('x')} to {high}"
-    last = "the memory of" if METRICS[metric].unit == "bytes" else "as fast as"
+    span = f"{low}x" if low == high else f"{low} to {high}x"
     how_many = f" over {len(gains):,} comparisons" if len(gains) > 1 else ""
-    return f"llama.cpp {verb} {span} {last} transformers{how_many}."
+    return f"llama.cpp {METRICS[metric].verb} {span} {compared(metric)} transformers{how_many}."
 
 
 def sentences(*parts: str) -> str:

@@ -25,7 +25,7 @@ from ggufbench.report.figures.style import (
     Canvas,
     fit,
 )  # fmt: skip
-from ggufbench.report.text.history import amount, percent, short
+from ggufbench.report.text.history import amount, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,7 +136,7 @@ def _subtitle(row: SeriesRow) -> str:
     change = ""
     if row.change is not None:
         change = f", {percent(abs(row.change)).lstrip('+')} {'worse' if row.change > 0 else 'better'}"
-    return f"{short(row.series.metric)}: {newest.value}{change}; {against}"
+    return f"{METRICS[row.series.metric].short_label}: {newest.value}{change}; {against}"
 
 
 def _told(row: SeriesRow) -> Sequence[Level]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import Record
 from ggufbench.report.figures.captions import beside, failure, failures, sentences, summary
@@ -15,7 +16,7 @@ from ggufbench.report.figures.label_placement import Labels
 from ggufbench.report.figures.scatter import both_log, bytes_axis, log_axis, thin
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import BAND, BLUE, GREEN, MUTED, VERMILLION, WIDTH, Canvas, fit
-from ggufbench.report.text.phrases import amount
+from ggufbench.text import size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +55,7 @@ def load(facts: CaseFacts) -> Sketch | None:
         return _draw(facts, loaded, chosen.rows, title)
 
     caption = sentences(
-        summary(facts.pairs, WARM, "loads"),
+        summary(facts.pairs, WARM),
         failures(facts.pairs),
         "The band is what the documentation says: 11 GB in 5 to 10 s, and a second for small files.",
         "A warm load finds the file in memory, a cold one reads it from the disk.",
@@ -246,11 +247,11 @@ def _description(rows: Sequence[FigureRow]) -> str:
     said = []
     for row in rows:
         found = [
-            f"{amount(metric, row.record.summary[metric].median)} {how}"
+            f"{METRICS[metric].amount(row.record.summary[metric].median)} {how}"
             for metric, how in ((WARM, "with the file in memory"), (COLD, "from disk"))
             if metric in row.record.summary
         ]
         parts = [", ".join(found), beside(row.versus, WARM), failure(row.record) or ""]
-        name = f"{row.title} ({amount('peak_rss_bytes', row.record.loaded_bytes)})"
+        name = f"{row.title} ({size(row.record.loaded_bytes)})"
         said.append(f"{name}: {', '.join(part for part in parts if part)}")
     return f"{_TITLE}: seconds from opening the file to the first token. " + "; ".join(said) + "."

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ggufbench.analysis.advice import breakdown_of
 from ggufbench.records.schema import Record
-from ggufbench.report.figures.captions import beside, failure, sentences, summary, times
+from ggufbench.report.figures.captions import beside, failure, sentences, summary
 from ggufbench.report.figures.cases import CaseFacts, FigureRow
 from ggufbench.report.figures.rows import RowFigure, Words
 from ggufbench.report.figures.sketch import Sketch
@@ -22,7 +22,7 @@ from ggufbench.report.figures.style import (
     VERMILLION,
     Color,
 )  # fmt: skip
-from ggufbench.report.text.phrases import amount
+from ggufbench.text import size, times
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +62,7 @@ def memory(facts: CaseFacts) -> Sketch | None:
         return figure.canvas.figure
 
     caption = sentences(
-        f"{summary(facts.pairs, METRIC, 'takes')} The black line is the size of the file that was loaded; "
+        f"{summary(facts.pairs, METRIC)} The black line is the size of the file that was loaded; "
         f"memory close to it is what is promised. Device memory is not in it.{chosen.note}"
     )
     return Sketch(_NAME, _TITLE, caption, _description(chosen.rows), draw)
@@ -80,8 +80,8 @@ def parts_of(record: Record) -> dict[str, float]:
         start = min(float(found.parts["interpreter"]), left) if found else 0.0
         return {"interpreter": start, "transformers" if record.is_baseline else "other": left - start}
     parts = {}
-    for part, size in ((name, found.parts.get(name, 0)) for name in _PARTS):  # type: ignore[call-overload]
-        parts[part] = min(float(size), left)
+    for part, held in ((name, found.parts.get(name, 0)) for name in _PARTS):  # type: ignore[call-overload]
+        parts[part] = min(float(held), left)
         left -= parts[part]
     parts["other"] += left
     return parts
@@ -94,15 +94,15 @@ def _bar(figure: RowFigure, row: FigureRow, y: float) -> set[str]:
         return {"failed"}
     used = {"file"}
     start = 0.0
-    for part, size in parts_of(row.record).items():
-        if size <= 0:
+    for part, held in parts_of(row.record).items():
+        if held <= 0:
             continue
         _, color, hatch = _PARTS[part]
         figure.axes.barh(
-            y, size / _GIB, figure.bar, left=start, color=color.light, hatch=hatch or None,
+            y, held / _GIB, figure.bar, left=start, color=color.light, hatch=hatch or None,
             edgecolor=PAPER.light, linewidth=0.4,
         )  # fmt: skip
-        start += size / _GIB
+        start += held / _GIB
         used.add(part)
     file = row.record.loaded_bytes / _GIB
     half = 0.5 * figure.bar + 0.16
@@ -116,9 +116,9 @@ def _words(row: FigureRow) -> Words:
     found, ended = row.record.summary.get(METRIC), failure(row.record)
     if found is None:
         return Words(ended or "not measured", 0.0, VERMILLION.light, "italic")
-    said = amount(METRIC, found.median)
+    said = size(found.median)
     if row.record.loaded_bytes:
-        said += f", {times(found.median / row.record.loaded_bytes)} file"
+        said += f", {times(found.median / row.record.loaded_bytes)}x file"
     parts = [said, beside(row.versus, METRIC), ended or ""]
     end = max(found.median, row.record.loaded_bytes) / _GIB
     return Words(" · ".join(part for part in parts if part), end)
@@ -151,11 +151,7 @@ def _description(rows: list[FigureRow]) -> str:
     for row in rows:
         words = f"{row.title}: {_words(row).words}"
         if METRIC in row.record.summary:
-            parts = [
-                f"{_PARTS[part][0]} {amount(METRIC, size)}"
-                for part, size in parts_of(row.record).items()
-                if size
-            ]
+            parts = [f"{_PARTS[part][0]} {size(held)}" for part, held in parts_of(row.record).items() if held]
             words += f" ({', '.join(parts)})"
         said.append(words)
     return f"{_TITLE}. " + "; ".join(said) + "."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ggufbench.records.schema import Record
-from ggufbench.report.figures.captions import beside, gain, plain, sentences, summary, times
+from ggufbench.report.figures.captions import beside, gain, plain, sentences, summary
 from ggufbench.report.figures.cases import CaseFacts, key_of
 from ggufbench.report.figures.label_placement import Labels
 from ggufbench.report.figures.scatter import both_log, bytes_axis, log_axis, thin
@@ -26,7 +26,7 @@ from ggufbench.report.figures.style import (
     Color,
     fit,
 )  # fmt: skip
-from ggufbench.report.text.phrases import amount
+from ggufbench.text import rate, size, times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def pareto(facts: CaseFacts) -> Sketch | None:
         return _draw(facts, points, shown, title)
 
     caption = sentences(
-        summary(facts.pairs, SPEED, "writes"),
+        summary(facts.pairs, SPEED),
         "Filled and joined are the choices that no other of the same model beats in both, fast at the top "
         "and small at the left; hollow ones are beaten.",
         _note(points, models, shown),
@@ -201,7 +201,7 @@ def _ratios(facts: CaseFacts, record: Record) -> str:
     if not found:
         return ""
     _, versus, memory_part = min(found, key=lambda one: one[0])
-    return f"{beside([versus], SPEED)} in {times(memory_part)} its memory"
+    return f"{beside([versus], SPEED)} in {times(memory_part)}x its memory"
 
 
 def _note(
@@ -218,7 +218,7 @@ def _description(facts: CaseFacts, shown: dict[str, list[ParetoPoint]]) -> str:
     said = []
     for name, points in shown.items():
         best = [
-            f"{facts.label(point.record)} with {amount(SPEED, point.speed)} in {amount(MEMORY, point.memory)}"
+            f"{facts.label(point.record)} with {rate(point.speed)} in {size(point.memory)}"
             for point in front(points)[:_MOST_LABELS]
         ]
         said.append(f"best choices of {plain(name)}: {', '.join(best)}")

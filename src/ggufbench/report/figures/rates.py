@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from ggufbench.metrics import METRICS
 from ggufbench.records.schema import Record
 from ggufbench.report.figures.captions import beside, failure, sentences, summary
 from ggufbench.report.figures.cases import CaseFacts, FigureRow
 from ggufbench.report.figures.rows import RowFigure, Words
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import BLUE, INK, PAPER, VERMILLION
-from ggufbench.report.text.phrases import amount
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Kind = Literal["prompt", "decode"]
 
 _TITLES: dict[Kind, str] = {"prompt": "How fast a prompt is read", "decode": "How fast an answer is written"}
-_VERBS: dict[Kind, str] = {"prompt": "reads a prompt", "decode": "writes"}
 _BOUNDS: dict[Kind, str] = {
     "prompt": "this processor's multiplications",
     "decode": "the speed of reading the weights from memory",
@@ -46,7 +45,7 @@ def rates(facts: CaseFacts, kind: Kind) -> Sketch | None:
         return figure.canvas.figure
 
     caption = sentences(
-        f"{summary(facts.pairs, metric, _VERBS[kind])} Whiskers reach from the slowest to the fastest "
+        f"{summary(facts.pairs, metric)} Whiskers reach from the slowest to the fastest "
         f"counted sample; the mark is what {_BOUNDS[kind]} allows.{chosen.note}"
     )
     return Sketch(f"rate-{kind}", _TITLES[kind], caption, _description(chosen.rows, kind, metric), draw)
@@ -81,7 +80,7 @@ def _words(row: FigureRow, kind: Kind, metric: str) -> Words:
     if found is None:
         return Words(ended or "not measured", 0.0, VERMILLION.light, "italic")
     bound = _bound(row.record, metric)
-    said = amount(metric, found.median)
+    said = METRICS[metric].amount(found.median)
     if bound:
         said += f" ({100 * found.median / bound:.0f} %)"
     ratios = beside(row.versus, metric)

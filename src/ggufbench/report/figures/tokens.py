@@ -82,7 +82,7 @@ def tokens(facts: CaseFacts) -> Sketch | None:
 
     left_out = f" Drawn are {len(lines)} of {chosen.of:,} cases." if len(lines) < chosen.of else ""
     caption = sentences(
-        f"{summary(facts.pairs, _METRIC, 'makes a token')} Each line is the median over the samples at that "
+        f"{summary(facts.pairs, _METRIC)} Each line is the median over the samples at that "
         f"position; what it rises by each token is written beside it.{left_out}"
     )
     return Sketch("tokens", _TITLE, caption, _description(lines), draw)

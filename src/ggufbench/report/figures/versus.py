@@ -10,22 +10,17 @@ from typing import TYPE_CHECKING
 from ggufbench.analysis.baselines import Versus
 from ggufbench.metrics import METRICS
 from ggufbench.records.schema import Record
-from ggufbench.report.figures.captions import baseline_name, failure, gain, plain, times
+from ggufbench.report.figures.captions import baseline_name, compared, failure, gain, plain
 from ggufbench.report.figures.cases import CaseFacts
 from ggufbench.report.figures.sketch import Sketch
 from ggufbench.report.figures.style import BLUE, INK, PAPER, VERMILLION, WIDTH, Canvas, fit
-from ggufbench.report.text.phrases import amount
+from ggufbench.text import times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PANELS = (
-    ("ready_seconds", "load to first token", "as fast as"),
-    ("peak_rss_bytes", "peak memory", "the memory of"),
-    ("prompt_tokens_per_second", "reading a prompt", "as fast as"),
-    ("decode_tokens_per_second", "writing an answer", "as fast as"),
-)
+_PANELS = ("ready_seconds", "peak_rss_bytes", "prompt_tokens_per_second", "decode_tokens_per_second")
 _NAMES, _BARS, _SAID = 1.75, 4.6, 3.55
 """Inches: names of the bars, the bars with their values, and the ratios."""
 _BAR, _HEAD, _GAP = 0.25, 0.24, 0.14
@@ -49,9 +44,7 @@ def versus(facts: CaseFacts) -> Sketch | None:
     bars = [_Bar(record, f"llama.cpp {plain(record.scenario)}", None)]
     bars += [_Bar(pair.baseline, plain(pair.baseline.scenario), pair) for pair in pairs]
     label = plain(f"{record.model.name}-{record.model.quantization}")
-    sentences = [
-        f"{heading}: {said}" for metric, heading, what in _PANELS if (said := _ratios(pairs, metric, what))
-    ]
+    sentences = [f"{METRICS[metric].label}: {_ratios(pairs, metric)}" for metric in _PANELS]
     return Sketch(
         "versus",
         f"{label}: llama.cpp beside transformers",
@@ -68,9 +61,9 @@ def _tells(pairs: Sequence[Versus]) -> tuple[bool, int, int, str]:
     return record.setting.device == "cpu", measured, record.model.parameters, record.model.quantization
 
 
-def _ratios(pairs: Sequence[Versus], metric: str, what: str) -> str:
+def _ratios(pairs: Sequence[Versus], metric: str) -> str:
     said = [
-        f"{times(found)} {what} {baseline_name(pair.baseline)}"
+        f"{times(found)}x {compared(metric)} {baseline_name(pair.baseline)}"
         for pair in pairs
         if (found := gain(pair, metric)) is not None
     ]
@@ -80,16 +73,15 @@ def _ratios(pairs: Sequence[Versus], metric: str, what: str) -> str:
 def _draw(bars: Sequence[_Bar], title: str | None) -> Figure:
     panel = _HEAD + _BAR * len(bars)
     canvas = Canvas(len(_PANELS) * (panel + _GAP) + 0.1, title)
-    for number, (metric, heading, what) in enumerate(_PANELS):
+    for number, metric in enumerate(_PANELS):
         top = number * (panel + _GAP)
-        canvas.text(0.15, top, heading, size=9.5, weight="bold")
+        canvas.text(0.15, top, METRICS[metric].label, size=9.5, weight="bold")
         axes = canvas.axes(_NAMES, top + _HEAD, _BARS, _BAR * len(bars))
-        _panel(canvas, axes, bars, (metric, what), top + _HEAD)
+        _panel(canvas, axes, bars, metric, top + _HEAD)
     return canvas.figure
 
 
-def _panel(canvas: Canvas, axes: Axes, bars: Sequence[_Bar], kind: tuple[str, str], top: float) -> None:
-    metric, what = kind
+def _panel(canvas: Canvas, axes: Axes, bars: Sequence[_Bar], metric: str, top: float) -> None:
     values = [_value(bar.record, metric) for bar in bars]
     most = max((value for value in values if value is not None), default=1.0) or 1.0
     axes.set(xlim=(0, 1.38 * most), ylim=(len(bars) - 0.5, -0.5), xticks=[], yticks=[])
@@ -110,8 +102,8 @@ def _panel(canvas: Canvas, axes: Axes, bars: Sequence[_Bar], kind: tuple[str, st
             place, value, 0.72, color=color.light, edgecolor=PAPER.light, linewidth=0,
             hatch="////" if bar.record.is_baseline else None,
         )  # fmt: skip
-        axes.text(value + 0.015 * most, place, amount(metric, value), va="center", color=INK.light)
-        canvas.text(WIDTH - _SAID, middle, _said(bar, metric, what), va="center")
+        axes.text(value + 0.015 * most, place, METRICS[metric].amount(value), va="center", color=INK.light)
+        canvas.text(WIDTH - _SAID, middle, _said(bar, metric), va="center")
 
 
 def _value(record: Record, metric: str) -> float | None:
@@ -121,13 +113,14 @@ def _value(record: Record, metric: str) -> float | None:
     return found.median if found is not None and possible else None
 
 
-def _said(bar: _Bar, metric: str, what: str) -> str:
+def _said(bar: _Bar, metric: str) -> str:
     """The ratio to this baseline, and its interval."""
     found = bar.versus.ratios.get(metric) if bar.versus else None
     if bar.versus is None or found is None or (value := gain(bar.versus, metric)) is None:
         return ""
-    said = f"llama.cpp: {times(value)} {what.removesuffix(' as').removesuffix(' of')}"
+    what = compared(metric).removesuffix(" as").removesuffix(" of")
+    said = f"llama.cpp: {times(value)}x {what}"
     if found.low is None or found.high is None or found.level is None or found.low <= 0:
         return said
     ends = sorted((1 / found.low, 1 / found.high) if METRICS[metric].unit == "s" else (found.low, found.high))
-    return f"{said} ({times(ends[0])} to {times(ends[1])} at {100 * found.level:.0f} %)"
+    return f"{said} ({times(ends[0])}x to {times(ends[1])}x at {100 * found.level:.0f} %)"

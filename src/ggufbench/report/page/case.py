@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, fields, replace
 
 from ggufbench.analysis.advice import advise, breakdown_of
 from ggufbench.checks.memory import PARTS
+from ggufbench.metrics import Metric, Summary, metric_of
 from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import Effective, Record
 from ggufbench.report.page.launches import LogView, launch_line, logs_of, sample_line
-from ggufbench.report.text.phrases import amount, metric_name, repeat_command, show_command
+from ggufbench.report.text.phrases import repeat_command, show_command
 from ggufbench.report.text.terminal import ended
 from ggufbench.text import duration, size
 
@@ -190,16 +191,17 @@ def _provenance(record: Record) -> list[tuple[str, str]]:
 
 
 def _metrics(record: Record) -> list[tuple[str, ...]]:
-    return [
-        (
-            metric_name(name),
-            amount(name, found.median),
-            f"{amount(name, found.minimum)} to {amount(name, found.maximum)}",
-            str(found.samples),
-            ", ".join(amount(name, value) for value in found.per_launch[:12]),
-        )
-        for name, found in record.summary.items()
-    ]
+    return [_metric_line(metric_of(name), found) for name, found in record.summary.items()]
+
+
+def _metric_line(metric: Metric, found: Summary) -> tuple[str, ...]:
+    return (
+        metric.label,
+        metric.amount(found.median),
+        f"{metric.amount(found.minimum)} to {metric.amount(found.maximum)}",
+        str(found.samples),
+        ", ".join(map(metric.amount, found.per_launch[:12])),
+    )
 
 
 def _memory(record: Record) -> tuple[list[MemoryLine], str]:

@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 
 from ggufbench.analysis.baselines import Versus
 from ggufbench.analysis.run_diff import CaseChange, Change, between
-from ggufbench.analysis.wording import listed
+from ggufbench.analysis.verdicts import VERDICT_KINDS
 from ggufbench.metrics import METRICS
-from ggufbench.records.comparison import Comparison, Verdict
+from ggufbench.records.comparison import Comparison
 from ggufbench.report.content import Content
 from ggufbench.report.text import comparison as words_of
-from ggufbench.report.text.phrases import NOTHING, amount, metric_name, shell_command, times
+from ggufbench.report.text.phrases import NOTHING, shell_command, times
 from ggufbench.report.text.run_diff import differences
 from ggufbench.report.text.terminal import ended
 from ggufbench.stats.ratios import Ratio
+from ggufbench.text import listed
 
 VERSUS_METRICS = (
     "ready_seconds",
@@ -25,14 +26,6 @@ VERSUS_METRICS = (
     "decode_tokens_per_second",
 )
 MOST_ROWS = 300
-_KINDS = {
-    Verdict.REGRESSION: "bad",
-    Verdict.BROKEN: "bad",
-    Verdict.MISSING: "bad",
-    Verdict.INCONCLUSIVE: "warn",
-    Verdict.NO_REGRESSION: "good",
-    Verdict.IMPROVEMENT: "good",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +124,7 @@ def comparisons(content: Content) -> Comparisons | None:
     found = content.comparisons
     if not found:
         return None
-    shown = sorted(found, key=lambda one: list(_KINDS).index(one.verdict))[:MOST_ROWS]
+    shown = sorted(found, key=lambda one: list(VERDICT_KINDS).index(one.verdict))[:MOST_ROWS]
     return Comparisons(words_of.headline(found), words_of.legend(found), [_judged(one) for one in shown])
 
 
@@ -147,7 +140,8 @@ def _versus_row(one: Versus) -> VersusRow:
 
 def _both(one: Versus, metric: str) -> str:
     mine, other = one.record.summary.get(metric), one.baseline.summary.get(metric)
-    return f"{amount(metric, mine.median)} against {amount(metric, other.median)}" if mine and other else ""
+    show = METRICS[metric].amount
+    return f"{show(mine.median)} against {show(other.median)}" if mine and other else ""
 
 
 def _ratio_cell(metric: str, ratio: Ratio | None, values: str = "") -> RatioCell:
@@ -166,11 +160,12 @@ def _ratio_cell(metric: str, ratio: Ratio | None, values: str = "") -> RatioCell
 
 
 def _against_row(case: CaseChange, change: Change) -> AgainstRow:
+    metric = METRICS[change.metric]
     return AgainstRow(
         case.case_id,
-        metric_name(change.metric),
-        amount(change.metric, change.earlier),
-        amount(change.metric, change.later),
+        metric.label,
+        metric.amount(change.earlier),
+        metric.amount(change.later),
         _ratio_cell(change.metric, change.ratio),
     )
 
@@ -179,9 +174,9 @@ def _judged(one: Comparison) -> JudgedTable:
     return JudgedTable(
         case=one.case_id,
         verdict=str(one.verdict),
-        kind=_KINDS[one.verdict],
+        kind=VERDICT_KINDS[one.verdict],
         arms=words_of.arms_line(one),
-        rows=[(row, _KINDS[row.verdict]) for row in words_of.rows(one)],
+        rows=[(row, VERDICT_KINDS[row.verdict]) for row in words_of.rows(one)],
         notes=words_of.notes(one),
         command=_ab_command(one),
     )

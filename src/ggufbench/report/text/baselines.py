@@ -10,25 +10,20 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ggufbench.analysis.baselines import COMPARED, Versus, advantage, compare_with_baselines
-from ggufbench.analysis.findings import Finding, Kind, findings
+from ggufbench.analysis.findings import Finding, findings
 from ggufbench.analysis.migration import Migration, Reply, migrations
-from ggufbench.analysis.wording import times
+from ggufbench.analysis.verdicts import Kind
 from ggufbench.records.comparison import Comparison
 from ggufbench.records.schema import Record
-from ggufbench.report.text.terminal import table, text
+from ggufbench.report.text.terminal import KIND_STYLE, table, text
 from ggufbench.stats.ratios import Ratio
+from ggufbench.text import times
 
-_KIND_STYLE: dict[Kind, str] = {"bad": "red", "warn": "yellow", "good": "green"}
 _KIND_WORD: dict[Kind, str] = {"bad": "Bad", "warn": "Note", "good": "Good"}
 _REPLY_STYLE: dict[Reply, str] = {"yes": "green", "no": "red", "not measured": "yellow"}
 
-_HEADINGS = {
-    "ready_seconds": "Load",
-    "cold_ready_seconds": "Cold",
-    "prompt_tokens_per_second": "Prompt",
-    "decode_tokens_per_second": "Decode",
-}
-"""Metrics of which a higher factor is better for llama.cpp."""
+_FACTORS = ("ready_seconds", "cold_ready_seconds", "prompt_tokens_per_second", "decode_tokens_per_second")
+"""Metrics with a higher factor where llama.cpp is better."""
 
 _MOST_ROWS = 200
 """Of a table in the terminal; `--match` shows the others."""
@@ -40,7 +35,7 @@ def findings_list(found: Sequence[Finding]) -> RenderableType | None:
         return None
     shown = table("", "Findings", first_column=4)
     for finding in found:
-        style = _KIND_STYLE[finding.kind]
+        style = KIND_STYLE[finding.kind]
         shown.add_row(Text(_KIND_WORD[finding.kind], style=style), text(finding.sentence))
     return shown
 
@@ -49,11 +44,10 @@ def baselines_table(pairs: Sequence[Versus]) -> RenderableType | None:
     """How many times as fast llama.cpp is as each baseline, and which part of its memory it takes."""
     if not pairs:
         return None
-    headings = [f">{heading}" for heading in _HEADINGS.values()]
-    shown = table("llama.cpp", "Beside transformers", *headings, ">Memory")
+    shown = table("llama.cpp", "Beside transformers", ">Load", ">Cold", ">Prompt", ">Decode", ">Memory")
     levels = set()
     for one in pairs[:_MOST_ROWS]:
-        cells = [*(_factor(one, metric) for metric in _HEADINGS), _share(one.ratios.get("peak_rss_bytes"))]
+        cells = [*(_factor(one, metric) for metric in _FACTORS), _share(one.ratios.get("peak_rss_bytes"))]
         shown.add_row(text(one.record.case_id), text(one.baseline.case_id), *cells)
         levels |= {ratio.level for ratio in one.ratios.values() if ratio.level is not None}
     return Group(shown, *_notes(pairs), *_more(len(pairs)), Text(_legend(levels), style="dim"))

@@ -10,34 +10,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ggufbench.metrics import METRICS
+from ggufbench.analysis.verdicts import VERDICT_KINDS
+from ggufbench.metrics import metric_of
 from ggufbench.records.comparison import Cell, Comparison, Verdict
-from ggufbench.report.text.terminal import stack, table, text
-from ggufbench.text import duration, seconds_text, size
+from ggufbench.report.text.terminal import KIND_STYLE, stack, table, text
+from ggufbench.text import duration, escaped
 
 if TYPE_CHECKING:
     from ggufbench.comparing.side_by_side import SessionStep
 
-_STYLE = {
-    Verdict.REGRESSION: "red",
-    Verdict.BROKEN: "red",
-    Verdict.MISSING: "red",
-    Verdict.INCONCLUSIVE: "yellow",
-    Verdict.NO_REGRESSION: "green",
-    Verdict.IMPROVEMENT: "green",
-}
 _MANY_CELLS = 8
-
-SHORT = {
-    "decode_tokens_per_second": "decode",
-    "prompt_tokens_per_second": "prompt",
-    "ready_seconds": "load+first token",
-    "load_seconds": "load",
-    "time_to_first_token_seconds": "first token",
-    "token_overhead_seconds": "added to a token",
-    "peak_rss_bytes": "peak memory",
-}
-"""Names for a narrow column; other metrics keep their own."""
 
 _HEADINGS = ("Metric", ">Baseline", ">Candidate", ">Change", ">Interval", ">Finds from", ">Pairs", "Verdict")
 
@@ -115,7 +97,8 @@ def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
 def headline(comparisons: Sequence[Comparison]) -> str:
     """How the session ended, in a few words."""
     counts = [
-        (verdict, sum(1 for comparison in comparisons if comparison.verdict is verdict)) for verdict in _STYLE
+        (verdict, sum(1 for comparison in comparisons if comparison.verdict is verdict))
+        for verdict in VERDICT_KINDS
     ]
     return ", ".join(
         f"{verdict} in {count} of {len(comparisons)} cases" for verdict, count in counts if count
@@ -132,7 +115,7 @@ def sentence(comparison: Comparison, cell: Cell) -> str:
     if cell.change is None or cell.verdict in (Verdict.BROKEN, Verdict.MISSING):
         return f"{cell.metric}: {cell.verdict}: {cell.reason or comparison.reason or 'nothing was measured'}"
     parts = [
-        f"{cell.metric}: {cell.verdict}: {_words(cell)} than the baseline "
+        f"{cell.metric}: {cell.verdict}: {metric_of(cell.metric).change(cell.change)} than the baseline "
         f"({_interval_words(cell)}), tolerance {_percent(cell.tolerance)}, "
         f"p = {_probability(cell.p_regression)}, {cell.pairs} pairs"
     ]
@@ -145,10 +128,11 @@ def notes(comparison: Comparison) -> list[str]:
     """What the figures do not say by themselves."""
     found = [comparison.reason] if comparison.reason else []
     for cell in comparison.cells:
+        name = metric_of(cell.metric).short_label
         if cell.against == "baseline" and cell.reason and cell.reason not in found:
-            found.append(f"{_name(cell)}: {cell.reason}")
+            found.append(f"{name}: {cell.reason}")
         if cell.against == "baseline" and cell.pairs_needed and cell.verdict is Verdict.INCONCLUSIVE:
-            found.append(f"{_name(cell)}: about {cell.pairs_needed} pairs would tell")
+            found.append(f"{name}: about {cell.pairs_needed} pairs would tell")
     if comparison.order_effect_p is not None and comparison.order_effect_p < 0.01:
         found.append(
             "the second launch of a pair differs from the first; the coin keeps that out of the verdict"
@@ -207,15 +191,18 @@ def _table(found: Sequence[ComparisonRow], *, wide: bool) -> Table:
     for row in found:
         power = (row.detectable, row.pairs) if wide else ()
         figures = (row.metric, row.baseline, row.candidate, row.change, row.interval, *power)
-        shown.add_row(*map(Text, figures), Text(str(row.verdict), style=_STYLE[row.verdict]))
+        shown.add_row(
+            *map(Text, figures), Text(str(row.verdict), style=KIND_STYLE[VERDICT_KINDS[row.verdict]])
+        )
     return shown
 
 
 def _row(cell: Cell) -> ComparisonRow:
+    metric = metric_of(cell.metric)
     return ComparisonRow(
-        metric=_name(cell),
-        baseline=_value(cell.metric, cell.reference_median),
-        candidate=_value(cell.metric, cell.candidate_median),
+        metric=metric.short_label,
+        baseline="-" if cell.reference_median is None else metric.amount(cell.reference_median),
+        candidate="-" if cell.candidate_median is None else metric.amount(cell.candidate_median),
         change=_signed(cell.change),
         interval=_interval(cell),
         detectable=_percent(cell.smallest_detectable),
@@ -224,24 +211,12 @@ def _row(cell: Cell) -> ComparisonRow:
     )
 
 
-def _name(cell: Cell) -> str:
-    return SHORT.get(cell.metric, cell.metric)
-
-
 def _anchor_note(cell: Cell, comparison: Comparison) -> str:
     anchor = next((arm.name for arm in comparison.arms if arm.role == "anchor"), "the anchor")
+    metric = metric_of(cell.metric)
     if cell.change is None or cell.low is None:
-        return f"{_name(cell)}: {anchor} has nothing to compare with"
-    return f"{_name(cell)}: {_words(cell)} than {anchor} ({_interval_words(cell)})"
-
-
-def _words(cell: Cell) -> str:
-    """`8.1 % slower`, `0.4 % smaller`."""
-    worse, better = (
-        ("larger", "smaller") if METRICS[cell.metric].unit in ("bytes", "ratio") else ("slower", "faster")
-    )
-    change = cell.change or 0.0
-    return f"{100 * abs(change):.1f} % {worse if change >= 0 else better}"
+        return f"{metric.short_label}: {anchor} has nothing to compare with"
+    return f"{metric.short_label}: {metric.change(cell.change)} than {anchor} ({_interval_words(cell)})"
 
 
 def _interval(cell: Cell) -> str:
@@ -254,20 +229,6 @@ def _interval(cell: Cell) -> str:
 def _interval_words(cell: Cell) -> str:
     level = f"{100 * cell.level:.0f} %" if cell.level is not None else "its"
     return f"{level} interval {_interval(cell)}"
-
-
-def _value(metric: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    match METRICS[metric].unit:
-        case "tokens/s":
-            return f"{value:.0f} t/s" if value >= 100 else f"{value:.1f} t/s"
-        case "s":
-            return seconds_text(value)
-        case "bytes":
-            return size(round(value))
-        case _:
-            return f"{value:.2f}"
 
 
 def _signed(value: float | None) -> str:
@@ -289,7 +250,7 @@ def _version(versions: dict[str, str]) -> str:
 
 def _plain(words: str) -> str:
     """Text for Markdown: nothing in it becomes markup, a link or a column."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in words)
-    for letter, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
-        printable = printable.replace(letter, shown)
-    return "".join(f"\\{letter}" if letter in "\\`*_[]|~#!@" else letter for letter in printable)
+    shown = escaped(words)
+    for letter, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        shown = shown.replace(letter, entity)
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|~#!@" else letter for letter in shown)

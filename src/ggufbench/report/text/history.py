@@ -15,9 +15,7 @@ from ggufbench.history.queries import SeenMachine, moment
 from ggufbench.history.series import ANCHORED, History, Level, OtherMachine, SeriesRow
 from ggufbench.metrics import METRICS
 from ggufbench.report.text.chart import LEGEND, Drawing, chart
-from ggufbench.report.text.comparison import SHORT
 from ggufbench.report.text.terminal import stack, table, text
-from ggufbench.text import seconds_text, size
 
 ADVISORY = (
     "Absolute series are advisory: they move with the machine as much as with the code, and fail nothing. "
@@ -63,7 +61,7 @@ def _one_table(anchor: str, rows: Sequence[SeriesRow]) -> RenderableType:
     for row in rows:
         shown.add_row(
             text(row.series.case_id),
-            Text(short(row.series.metric)),
+            Text(METRICS[row.series.metric].short_label),
             Text(str(row.series.count)),
             Text(amount(row, row.newest.value)),
             Text("-" if row.before is None else amount(row, row.before)),
@@ -144,7 +142,7 @@ def problems_note(count: int, problems: Sequence[str]) -> RenderableType | None:
 def creep_sentence(row: SeriesRow) -> str:
     """A series that became worse in steps too small for any session to show."""
     return (
-        f"{row.series.case_id}, {short(row.series.metric)}: the last 10 sessions are "
+        f"{row.series.case_id}, {METRICS[row.series.metric].short_label}: the last 10 sessions are "
         f"{percent(row.crept or 0.0).lstrip('+')} worse than the first 20 of {len(row.series.sessions)}; "
         "it crept there, or a slow-down was left as it is."
     )
@@ -154,22 +152,12 @@ def amount(row: SeriesRow, value: float) -> str:
     """A value of a series in words: a share of the anchor, or with its unit."""
     if row.series.kind == ANCHORED:
         return percent(value)
-    unit = METRICS[row.series.metric].unit
-    if unit == "s":
-        return seconds_text(value)
-    if unit == "bytes":
-        return size(value)
-    return f"{value:.3f}" if unit == "ratio" else f"{value:.0f} t/s" if value >= 100 else f"{value:.1f} t/s"
+    return METRICS[row.series.metric].amount(value)
 
 
 def percent(share: float) -> str:
     """A relative change: `+8.0 %`."""
     return f"{100 * share:+.1f} %" if abs(share) < 100 else f"{100 * share:+.1e} %"
-
-
-def short(metric: str) -> str:
-    """A metric's name for a narrow column."""
-    return SHORT.get(metric, metric)
 
 
 def _machine_line(machine: SeenMachine) -> Text:
@@ -206,7 +194,9 @@ def _drawn(row: SeriesRow, width: int) -> RenderableType:
         lambda value: amount(row, value),
         (sessions[0].day, sessions[-1].day),
     )
-    title = text(f"{row.series.case_id}  {short(row.series.metric)}  {_direction(row)}", style="bold")
+    title = text(
+        f"{row.series.case_id}  {METRICS[row.series.metric].short_label}  {_direction(row)}", style="bold"
+    )
     lines = [text(_level_sentence(row, level), style="yellow") for level in row.levels]
     return stack(Text("\n").join([title, chart(drawing, width - 1), *lines]))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 from rich.console import RenderableType
@@ -14,6 +13,7 @@ from ggufbench.history.gate import HistoryGateResult
 from ggufbench.history.judgement import LEAST, State
 from ggufbench.history.queries import moment
 from ggufbench.history.series import SeriesRow
+from ggufbench.metrics import METRICS
 from ggufbench.report.text.history import (
     ADVISORY,
     creep_sentence,
@@ -23,9 +23,9 @@ from ggufbench.report.text.history import (
     problems_note,
     row_document,
     series_table,
-    short,
 )
 from ggufbench.report.text.terminal import stack, table, text
+from ggufbench.text import count
 
 _WORDS = {
     ExitCode.PASS: "no regression",
@@ -131,8 +131,8 @@ def _compared(row: SeriesRow) -> str:
     worse = percent(row.change or 0.0).lstrip("+")
     limit = percent(math.expm1(newest.limit or 0.0)).lstrip("+")
     return (
-        f"{row.series.case_id}, {short(row.series.metric)}: {worse} worse than the median of the "
-        f"{newest.before} sessions before, limit {limit}"
+        f"{row.series.case_id}, {METRICS[row.series.metric].short_label}: {worse} worse than the median of "
+        f"the {newest.before} sessions before, limit {limit}"
     )
 
 
@@ -175,8 +175,8 @@ def _undecided(answer: HistoryGateResult) -> list[str]:
     if few:
         least = min(row.judged[-1].before for row in few)
         found.append(
-            f"{_count(few, 'series has', 'series have')} fewer than {LEAST} earlier sessions (the shortest "
-            f"{least}) and cannot be judged yet; --strict says inconclusive."
+            f"{count(len(few), 'series has', 'series have')} fewer than {LEAST} earlier sessions (the "
+            f"shortest {least}) and cannot be judged yet; --strict says inconclusive."
         )
     if answer.undecided:
         cases = ", ".join(answer.undecided[:5])
@@ -186,11 +186,6 @@ def _undecided(answer: HistoryGateResult) -> list[str]:
             "No session of this run has an anchor, so nothing here could fail; --strict says inconclusive."
         )
     return found
-
-
-def _count(found: Iterable[object], one: str, several: str) -> str:
-    number = len(list(found))
-    return f"{number} {one if number == 1 else several}"
 
 
 def _lost(answer: HistoryGateResult) -> RenderableType | None:

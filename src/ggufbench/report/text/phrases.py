@@ -6,10 +6,8 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ggufbench.metrics import METRICS
 from ggufbench.records.schema import Record
-from ggufbench.report.text.terminal import text
-from ggufbench.text import rate, seconds_text, size
+from ggufbench.text import escaped
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -18,30 +16,6 @@ NOTHING = "\u2013"
 """A dash, where there is no value."""
 TIMES = "\u00d7"
 
-METRIC_NAMES = {
-    "load_seconds": "Load",
-    "first_decode_seconds": "First token after loading",
-    "ready_seconds": "Load and first token",
-    "cold_load_seconds": "Cold load",
-    "cold_first_decode_seconds": "First token after a cold load",
-    "cold_ready_seconds": "Cold load and first token",
-    "prompt_tokens_per_second": "Prompt",
-    "decode_tokens_per_second": "Decode",
-    "token_p50_seconds": "One token, median",
-    "token_p95_seconds": "One token, 95 %",
-    "token_p99_seconds": "One token, 99 %",
-    "token_slope_seconds": "Each token longer than the last by",
-    "time_to_first_token_seconds": "Time to first token",
-    "token_overhead_seconds": "Added to one token",
-    "overhead_slope_seconds": "Added more to each token than to the last",
-    "peak_rss_bytes": "Peak memory",
-    "peak_anonymous_bytes": "Peak memory without the file",
-    "device_bytes": "Buffers on the device",
-    "device_used_bytes": "Device memory taken",
-    "peak_to_file_ratio": "Peak memory over file size",
-}
-"""For people; another metric keeps its own name."""
-
 
 def harmless(value: object) -> object:
     """Text with everything that is not printable as its escape: controls, overrides of direction, surrogates.
@@ -49,10 +23,10 @@ def harmless(value: object) -> object:
     Other values pass; so do texts that were made into markup before, which have been through here.
     """
     if type(value) is str:  # first, because a page of ten thousand cases asks half a million times
-        return value if value.isprintable() else text(value).plain
+        return escaped(value)
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
-    return text(value).plain
+    return escaped(value)
 
 
 def prose(sentence: str) -> Markup:
@@ -65,26 +39,6 @@ def prose(sentence: str) -> Markup:
     code = Markup("<code>{}</code>")
     tagged = (code.format(part) if n % 2 else escape(part) for n, part in enumerate(parts))
     return Markup("").join(tagged)
-
-
-def metric_name(metric: str) -> str:
-    """A metric's name for people."""
-    return METRIC_NAMES.get(metric, metric)
-
-
-def amount(metric: str, value: float | None) -> str:
-    """A metric's value with its unit; a dash for none."""
-    if value is None:
-        return NOTHING
-    match METRICS[metric].unit if metric in METRICS else "ratio":
-        case "tokens/s":
-            return rate(value)
-        case "s":
-            return seconds_text(value)
-        case "bytes":
-            return size(value)
-        case _:
-            return f"{value:.2f}{TIMES}"
 
 
 def times(ratio: float) -> str:

@@ -12,12 +12,10 @@ from rich.text import Text
 
 from ggufbench.analysis.baselines import advantage
 from ggufbench.analysis.run_diff import Between, CaseChange, Change
-from ggufbench.analysis.wording import amount, listed
 from ggufbench.exit_codes import ExitCode
-from ggufbench.report.text.comparison import SHORT
+from ggufbench.metrics import METRICS
 from ggufbench.report.text.terminal import stack, table, text
-
-_NAMES = {**SHORT, "cold_ready_seconds": "cold load"}
+from ggufbench.text import listed
 
 _WIDE, _TABLE = 110, 72
 """Columns of a terminal that shows the case beside each metric, and of one that shows a table at all."""
@@ -118,12 +116,12 @@ def _line(case: CaseChange, change: Change) -> Text:
 
 
 def _cells(case: CaseChange, change: Change) -> list[Text]:
-    ratio = change.ratio
+    ratio, metric = change.ratio, METRICS[change.metric]
     interval = "-" if ratio.low is None or ratio.high is None else f"{ratio.low:.3f}-{ratio.high:.3f}"
     return [
-        Text(_NAMES.get(change.metric, change.metric)),
-        Text(amount(change.metric, change.earlier)),
-        Text(amount(change.metric, change.later)),
+        Text(metric.short_label),
+        Text(metric.amount(change.earlier)),
+        Text(metric.amount(change.later)),
         Text(f"{ratio.value:.3f}", style=_style(change)),
         Text(interval),
         Text("-" if ratio.level is None else f"{100 * ratio.level:.1f} %"),

@@ -8,12 +8,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ggufbench.analysis.verdicts import Kind
 from ggufbench.discovery.model import Discovery, Model, Rejected
 from ggufbench.discovery.names import portable_path
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
 from ggufbench.records.schema import Record
-from ggufbench.text import duration, rate, seconds_text, size
+from ggufbench.text import context_tokens, duration, escaped, parameters, rate, seconds_text, size
 
 SYNTHETIC_NOTE = "~ synthetic: random weights; speed and size mean something, answers do not"
 
@@ -21,6 +22,8 @@ _WIDE = 144
 """Columns of a terminal that shows every figure in a column of its own."""
 
 _FIRST_COLUMN = 22
+
+KIND_STYLE: dict[Kind, str] = {"bad": "red", "warn": "yellow", "good": "green"}
 
 _OUTCOME_STYLE = {Outcome.MEASURED: "green", Outcome.SKIPPED: "yellow", Outcome.ENVIRONMENT: "yellow"}
 
@@ -32,8 +35,8 @@ def models_table(found: Discovery) -> RenderableType:
         shown.add_row(
             _name(model.label, model.synthetic),
             Text(size(model.file_size_bytes)),
-            Text(_parameters(model)),
-            Text(_tokens(model.trained_context)),
+            Text(parameters(model.parameters)),
+            Text(context_tokens(model.trained_context)),
             text(_architecture(model)),
             text(model.repository or model.source),
         )
@@ -179,9 +182,7 @@ def stack(*parts: RenderableType | None) -> Group:
 
 def text(words: str, style: str = "") -> Text:
     """Text from a file or a library: what could steer the terminal is shown as its escape."""
-    if not words.isprintable():
-        words = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
-    return Text(words, style=style)
+    return Text(escaped(words), style=style)
 
 
 def _name(name: str, synthetic: bool) -> Text:
@@ -213,15 +214,6 @@ def _skipped(skipped: Iterable[tuple[str, str, str]]) -> RenderableType | None:
         models = labels[0] if len(labels) == 1 else str(len(labels))
         shown.add_row(text(scenario), text(models), text(reason))
     return shown
-
-
-def _parameters(model: Model) -> str:
-    count = model.parameters
-    return f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.0f} M"
-
-
-def _tokens(count: int) -> str:
-    return f"{count // 1024}k" if count >= 1024 else str(count)
 
 
 def _architecture(model: Model) -> str:
