@@ -28,7 +28,7 @@ from ggufbench.worker.protocol import AGAIN, GO
 SEED = 1
 """Seed of the random tokens, the same in every run: they decide which experts of a mixture are used."""
 
-PREPARING = "reading the file into memory"
+_PREPARING = "reading the file into memory"
 _LOOK_AROUND_SECONDS = 0.5
 
 Observer = Callable[["LaunchSupervisor | None"], None]
@@ -124,7 +124,7 @@ class LaunchSupervisor:
     def _read_file(self) -> None:
         loading = self.phase
         try:
-            self.phase = PREPARING
+            self.phase = _PREPARING
             self.observer(self)
             with contextlib.suppress(OSError):  # loading reports the same error in the library's words
                 page_cache.read_once(self.case.files)
