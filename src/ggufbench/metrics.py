@@ -23,7 +23,7 @@ class Metric:
     column_label: str = ""
     """For a narrow column; empty where the name itself serves."""
     verb: str = ""
-    """What a model does in this time or at this rate: `loads`, `answers`."""
+    """What a model does in this time or at this rate: `loads`. Metrics beside transformers need one."""
 
     @property
     def short_label(self) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ggufbench.metrics import METRICS
 from ggufbench.records.schema import Record
 from ggufbench.report.page.case import kind_of
 from ggufbench.report.text.phrases import NOTHING, TIMES
 from ggufbench.report.text.terminal import ended
-from ggufbench.text import rate, seconds_text, size
+from ggufbench.text import size
 
 COLUMNS = ("Load", "Cold load", "Peak memory", "Prompt", "Decode", "Size")
 """Headings of a line's figures."""
@@ -76,21 +77,19 @@ def _cells(record: Record) -> list[TableCell]:
     found = {name: summary.median for name, summary in record.summary.items()}
     ratio = found.get("peak_to_file_ratio")
 
-    def seconds(metric: str) -> TableCell:
+    def figure(metric: str, note: str = "") -> TableCell:
         value = found.get(metric)
-        return TableCell(NOTHING) if value is None else TableCell(seconds_text(value), value)
+        return TableCell(NOTHING) if value is None else TableCell(METRICS[metric].amount(value), value, note)
 
     def speed(name: str) -> TableCell:
-        value, part = found.get(f"{name}_tokens_per_second"), limits.get(name)
-        note = "" if part is None else f"{100 * part:.0f} % of bound"
-        return TableCell(NOTHING) if value is None else TableCell(rate(value), value, note)
+        part = limits.get(name)
+        return figure(f"{name}_tokens_per_second", "" if part is None else f"{100 * part:.0f} % of bound")
 
-    peak = found.get("peak_rss_bytes")
     of_file = "" if ratio is None else f"{ratio:.2f}{TIMES} file"
     return [
-        seconds("ready_seconds"),
-        seconds("cold_ready_seconds"),
-        TableCell(NOTHING) if peak is None else TableCell(size(peak), peak, of_file),
+        figure("ready_seconds"),
+        figure("cold_ready_seconds"),
+        figure("peak_rss_bytes", of_file),
         speed("prompt"),
         speed("decode"),
         TableCell(size(record.loaded_bytes), record.loaded_bytes),

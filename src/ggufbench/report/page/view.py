@@ -18,6 +18,7 @@ from ggufbench.report.page import tables
 from ggufbench.report.page.case import CaseDetail, Room, case_detail
 from ggufbench.report.page.cases import COLUMNS, CaseRow, case_row, missed
 from ggufbench.report.record_selection import MOST_COMPLETE
+from ggufbench.text import listed
 
 _MOST_BRIEF = 1000
 _LOG_CHARACTERS, _LOGS_CHARACTERS = 60_000, 3_000_000
@@ -135,9 +136,8 @@ def machine_facts(content: Content) -> list[tuple[str, str]]:
     when = created[0][:16].replace("T", " ")
     until = created[-1][:16].replace("T", " ")
     runs = sorted({one.run_id for one in documents})
-    shown = ", ".join(runs[:4]) + (f" and {len(runs) - 4} more" if len(runs) > 4 else "")
     facts.append(("Measured", (when if when == until else f"{when} to {until}") + " UTC"))
-    facts.append(("Run" if len(runs) == 1 else "Runs", shown))
+    facts.append(("Run" if len(runs) == 1 else "Runs", listed(runs, 4)))
     facts.append(("Software", _software(content.records) or "see the comparisons"))
     return facts
 
@@ -153,8 +153,8 @@ def _software(records: Iterable[Record]) -> str:
 def _title(content: Content) -> str:
     documents: list[Record | Comparison] = [*content.records, *content.comparisons]
     names = sorted({one.model.name for one in documents})
-    listed = ", ".join(names)
-    about = listed if len(listed) <= _LONGEST_TITLE else f"{len(names)} GGUF models"
+    about = ", ".join(names)
+    about = about if len(about) <= _LONGEST_TITLE else f"{len(names)} GGUF models"
     return f"{about} on {documents[0].machine.cpu}"
 
 

@@ -164,7 +164,7 @@ def _overhead(record: Record) -> str:
 
 def _metric(record: Record, name: str, unit: str = "") -> Text:
     summary = record.summary.get(name)
-    return Text("-" if summary is None else f"{seconds_text(summary.median)}{unit}")
+    return Text("-" if summary is None else f"{METRICS[name].amount(summary.median)}{unit}")
 
 
 def _environment(records: Iterable[Record]) -> RenderableType | None:
@@ -180,10 +180,7 @@ def _environment(records: Iterable[Record]) -> RenderableType | None:
 def _changes(changes: Sequence[ChangedWork]) -> RenderableType | None:
     shown = table("Answers changed", "Since run", "Digest", "Speed, with other work done")
     for change in changes:
-        speeds = [
-            f"{METRICS[name].name.removesuffix('_tokens_per_second').removesuffix('_seconds')} x{ratio:.2f}"
-            for name, ratio in change.ratios.items()
-        ]
+        speeds = [f"{METRICS[name].short_label} x{ratio:.2f}" for name, ratio in change.ratios.items()]
         shown.add_row(
             text(change.case_id),
             text(change.earlier_run_id),

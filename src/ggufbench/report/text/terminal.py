@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ggufbench.analysis.verdicts import Kind
+from ggufbench.analysis.wording import label
 from ggufbench.discovery.model import Discovery, Model, Rejected
 from ggufbench.discovery.names import portable_path
+from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
 from ggufbench.records.schema import Record
-from ggufbench.text import context_tokens, duration, escaped, parameters, rate, seconds_text, size
+from ggufbench.text import context_tokens, duration, escaped, parameters, size
 
 SYNTHETIC_NOTE = "~ synthetic: random weights; speed and size mean something, answers do not"
 
@@ -83,7 +85,7 @@ def results_table(
     return stack(
         (_wide_results(shown) if width >= _WIDE else _narrow_results(shown)) if shown else None,
         _synthetic_note(record.model.synthetic for record in shown),
-        _skipped((r.scenario, _label(r), r.reason or "") for r in skipped),
+        _skipped((r.scenario, label(r), r.reason or "") for r in skipped),
         _rejected(rejected),
     )
 
@@ -104,11 +106,11 @@ def _wide_results(records: Iterable[Record]) -> Table:
     for record in records:
         peak, ratio = _peak(record)
         shown.add_row(
-            _name(_label(record), record.model.synthetic),
+            _name(label(record), record.model.synthetic),
             Text(size(record.model.file_size_bytes)),
             text(record.scenario),
-            _value(record, "ready_seconds", seconds_text),
-            _value(record, "cold_ready_seconds", seconds_text),
+            _value(record, "ready_seconds"),
+            _value(record, "cold_ready_seconds"),
             Text(f"{peak} ({ratio})" if ratio else peak),
             _rated(record, "prompt", " "),
             _rated(record, "decode", " "),
@@ -125,12 +127,10 @@ def _narrow_results(records: Iterable[Record]) -> Table:
     for record in records:
         peak, ratio = _peak(record)
         shown.add_row(
-            _name(_label(record), record.model.synthetic)
+            _name(label(record), record.model.synthetic)
             + Text("\n")
             + text(f"{size(record.model.file_size_bytes)}, {record.scenario}", style="dim"),
-            _value(record, "ready_seconds", seconds_text)
-            + Text("\n")
-            + _value(record, "cold_ready_seconds", seconds_text),
+            _value(record, "ready_seconds") + Text("\n") + _value(record, "cold_ready_seconds"),
             Text(f"{peak}\n{ratio}"),
             _rated(record, "prompt", "\n"),
             _rated(record, "decode", "\n"),
@@ -205,8 +205,8 @@ def _rejected(rejected: Sequence[Rejected]) -> RenderableType | None:
 def _skipped(skipped: Iterable[tuple[str, str, str]]) -> RenderableType | None:
     """One line for each scenario and reason, however many models it meets."""
     reasons: dict[tuple[str, str], list[str]] = {}
-    for scenario, label, reason in skipped:
-        reasons.setdefault((scenario, reason), []).append(label)
+    for scenario, model, reason in skipped:
+        reasons.setdefault((scenario, reason), []).append(model)
     if not reasons:
         return None
     shown = table("Skipped", "Models", "Why")
@@ -219,10 +219,6 @@ def _skipped(skipped: Iterable[tuple[str, str, str]]) -> RenderableType | None:
 def _architecture(model: Model) -> str:
     experts = f" {model.experts_used}/{model.experts}" if model.experts else ""
     return model.architecture + experts + ("" if model.chat_template else ", no template")
-
-
-def _label(record: Record) -> str:
-    return f"{record.model.name}-{record.model.quantization}"
 
 
 def _peak(record: Record) -> tuple[str, str]:
@@ -251,13 +247,13 @@ def _ended(record: Record) -> Text:
     return text(ended(record), style=_OUTCOME_STYLE.get(record.outcome, "red"))
 
 
-def _value(record: Record, metric: str, show: Callable[[float], str]) -> Text:
+def _value(record: Record, metric: str) -> Text:
     summary = record.summary.get(metric)
-    return Text(show(summary.median) if summary else "-")
+    return Text(METRICS[metric].amount(summary.median) if summary else "-")
 
 
 def _rated(record: Record, name: str, between: str) -> Text:
     """A rate, and which part it is of what this machine can deliver."""
-    shown = _value(record, f"{name}_tokens_per_second", rate)
+    shown = _value(record, f"{name}_tokens_per_second")
     limit = next((found for found in record.limits if found.name == name), None)
     return shown if limit is None else shown + Text(f"{between}({100 * limit.fraction:.0f} %)")
