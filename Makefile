@@ -11,7 +11,7 @@
 PYTHON ?= python3
 LLAMA_CPP_PYTHON ?= llama-cpp-python==0.3.36
 BIN := .venv/bin
-PYTEST_OPTIONS := -n 2 --dist loadgroup --timeout 120 --durations 20
+PYTEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder --timeout 120 --durations 20
 NORMAL := "not nightly"
 FAST := "not real and not build and not nightly and not browser"
 

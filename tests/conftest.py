@@ -1,7 +1,7 @@
 """Small real models, small scenarios, and an RPC server, shared by the tests that measure.
 
-Also how the suite is run: which tests may start processes, which of them share an xdist worker, and that no
-test skips itself unnoticed.
+Also how the suite is run: which tests may start processes, in which order, and that no test skips itself
+unnoticed.
 """
 
 import os
@@ -17,9 +17,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from typer.testing import CliRunner
 
+from ggufbench.calibration import limits, measurement
 from ggufbench.calibration.limits import machine_limits
 from ggufbench.calibration.probe import probe, probe_transformers
+from ggufbench.cli.app import app
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.machine.facts import read_machine, source_state
 from ggufbench.measuring import preparation
@@ -32,7 +35,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 STARTS_PROCESSES = ("real", "build", "nightly", "browser")
 """The marks of the tests that `make test-fast` leaves out."""
-REAL_FIXTURES = {"known_limits", "one_probe", "rpc_server"}
+REAL_FIXTURES = {"fake_llama_bench", "known_limits", "one_probe", "rpc_server"}
 """A test that uses one of these is marked `real`."""
 
 # A shell starts its background processes with SIGINT ignored, and each child inherits that.
@@ -55,25 +58,29 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark the tests whose fixtures start a worker; keep a module, and all `timing`, in one xdist worker."""
+    """Mark the tests whose fixtures start a worker; modules that start processes take long and come first."""
     for item in items:
         if REAL_FIXTURES & set(item.fixturenames):
             item.add_marker(pytest.mark.real)
-        group = "machine" if item.get_closest_marker("timing") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+    long = {item.path for item in items if starts_processes(item)}
+    items.sort(key=lambda item: item.path not in long)
+
+
+def starts_processes(item) -> bool:
+    return any(item.get_closest_marker(name) for name in STARTS_PROCESSES)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """Fail a test that starts a Python process, such as a worker, and has none of the marks for that."""
-    if any(item.get_closest_marker(name) for name in STARTS_PROCESSES):
+    if starts_processes(item):
         return (yield)
     start = subprocess.Popen.__init__
 
     def start_other_program(self, args, *more, **options):
         words = [args] if isinstance(args, str | bytes | os.PathLike) else list(args)
-        program = os.path.basename(os.fsdecode(words[0]))  # noqa: PTH119 (a string may be a shell's command)
-        if program.startswith(("python", "ggufbench")):
+        program, *arguments = (Path(os.fsdecode(word)).name for word in words)
+        if program.startswith(("python", "ggufbench")) and "cpuinfo" not in arguments:
             pytest.fail("this test starts a Python process; mark it `real`, or `build`")
         start(self, args, *more, **options)
 
@@ -163,8 +170,31 @@ def known_limits(made_once, cache_folder, one_probe):
     """The limits of this machine, measured once for all tests; a session finds them in the cache folder."""
     environment = one_probe(Interpreter())
     machine = read_machine(environment.gpu_names())
-    made_once("limits", lambda _folder: machine_limits(machine, environment, Interpreter()))
-    return machine_limits(machine, environment, Interpreter())
+
+    def measured(_folder=None):
+        return machine_limits(machine, environment, Interpreter())
+
+    with pytest.MonkeyPatch.context() as patch:
+        measure_less(patch)
+        made_once("limits", measured)
+    return measured()
+
+
+def measure_less(patch) -> None:
+    """The real measurement of the machine's limits over less: one type, a small model, a small file."""
+    patch.setattr(measurement, "QUANTIZATIONS", ("Q8_0",))
+    patch.setattr(measurement, "_PARAMETERS", 4_000_000)
+    patch.setattr(measurement, "_DISK_BYTES", 2**24)
+    for times in ("_ROUNDS", "_REPETITIONS", "_MOST_LAUNCHES"):
+        patch.setattr(measurement, times, 1)
+    patch.setattr(limits, "_SMALLEST_BUFFER_BYTES", 2**24)
+    patch.setattr(measurement, "last_cache_bytes", lambda: 2**20)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Measuring the limits of the machine takes less than a second here."""
+    measure_less(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -240,6 +270,24 @@ def with_rpc(rpc_server, monkeypatch) -> str:
 
 
 @pytest.fixture
+def ggufbench(tmp_path, monkeypatch):
+    """A function: the command line in this process, from an empty folder, on a wide terminal."""
+    empty = tmp_path / "here"
+    empty.mkdir()
+
+    def run(*arguments: object, cwd: Path = empty, **env: str) -> subprocess.CompletedProcess:
+        words = [str(argument) for argument in arguments]
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd)
+            values = {"COLUMNS": "200", "HOME": str(empty), **env}
+            done = CliRunner().invoke(app, words, env=values, catch_exceptions=False)
+        assert "\x1b" not in done.output
+        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
 def fake_llama_bench(tmp_path):
     """A function: the path of a program that is no llama-bench and plays one, in the given mode."""
 
@@ -279,11 +327,12 @@ def run_program(command: list[str], env: dict[str, str] | None = None) -> subpro
 
 
 def bench_command(scenarios: Path, tmp_path: Path, *arguments: str, only: bool = True) -> list[str]:
-    """The command line, writing everything below `tmp_path`."""
+    """The command line, writing everything below `tmp_path`; it loads no plugin of the tests."""
     return [
-        sys.executable, "-m", "pytest", "bench", *(["--benchmark-only"] if only else []),
+        sys.executable, "-m", "pytest", str(CHECKOUT / "bench"), *(["--benchmark-only"] if only else []),
+        "--disable-plugin-autoload", "-p", "benchmark", "-p", "ggufbench", "-p", "no:cacheprovider",
         "--scenarios", str(scenarios), "--results", str(tmp_path / "results"),
-        "--benchmark-storage", str(tmp_path / "storage"), "-p", "no:cacheprovider", *arguments,
+        "--benchmark-storage", str(tmp_path / "storage"), *arguments,
     ]  # fmt: skip
 
 

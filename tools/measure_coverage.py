@@ -19,13 +19,11 @@ data_file = {folder}/data
 parallel = true
 source = {checkout}/src/ggufbench
 sigterm = true
-concurrency = thread
 patch = _exit
-[report]
-ignore_errors = true
-precision = 1
 """
-START = "import os; os.environ.setdefault('COVERAGE_PROCESS_START', {config!r}); import coverage; coverage.process_startup()\n"  # noqa: E501
+START = (
+    "import os, coverage; os.environ.setdefault('COVERAGE_PROCESS_START', {!r}); coverage.process_startup()\n"
+)
 
 
 def main() -> int:
@@ -34,15 +32,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "coverage.ini"
         config.write_text(CONFIG.format(folder=folder, checkout=CHECKOUT))
-        pth.write_text(START.format(config=str(config)))
+        pth.write_text(START.format(str(config)))
         try:
-            tests = subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:]], cwd=CHECKOUT, check=False)
+            tests = python("-m", "pytest", *sys.argv[1:])
         finally:
             pth.unlink()
-        for command in ("combine", "report"):
-            arguments = [sys.executable, "-m", "coverage", command, f"--rcfile={config}"]
-            subprocess.run([*arguments, *(["--quiet", folder] if command == "combine" else [])], check=True)
-    return tests.returncode
+        python("-m", "coverage", "combine", "--quiet", f"--rcfile={config}")
+        python("-m", "coverage", "report", f"--rcfile={config}")
+    return tests
+
+
+def python(*arguments: str) -> int:
+    """The exit code of this Python with these arguments."""
+    return subprocess.run([sys.executable, *arguments], cwd=CHECKOUT, check=False).returncode
 
 
 if __name__ == "__main__":
