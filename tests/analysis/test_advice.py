@@ -17,7 +17,7 @@ MIB = 2**20
 
 
 @pytest.fixture(scope="module")
-def record(model_folder, scenario_folder, tmp_path_factory) -> Record:
+def record(model_folder, scenario_folder, tmp_path_factory, one_probe) -> Record:
     """A qwen3 as Q4_0, whose weights llama.cpp repacks on most processors."""
     request = Request(
         places=[model_folder / "qwen3-tiny-Q4_0.gguf"], scenarios=["cpu"], scenario_folder=scenario_folder,

@@ -1,11 +1,9 @@
 """The doctor, as a user calls it, and what it makes of a build and of a machine."""
 
 import dataclasses
+import functools
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -19,7 +17,6 @@ from ggufbench.calibration.doctor import (
 )
 from ggufbench.calibration.limits import MachineLimits, limits_path
 from ggufbench.calibration.measurement import thread_counts
-from ggufbench.calibration.probe import probe
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import read_machine
@@ -32,10 +29,10 @@ AVX2_BUILD = "CPU : SSE3 = 1 | AVX2 = 1 | F16C = 1 | FMA = 1 | OPENMP = 1 | REPA
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, one_probe):
     """A cache folder with limits for this machine, so that a call takes no measurement of 20 seconds."""
     folder = tmp_path_factory.mktemp("cache")
-    environment = probe(Interpreter())
+    environment = one_probe(Interpreter())
     machine = read_machine(environment.gpu_names())
     counts = thread_counts(machine.usable_cores)
     known = MachineLimits(
@@ -56,20 +53,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def doctor(folder):
-    """A function: `ggufbench doctor` in a process of its own."""
-
-    def doctor(*arguments, **env):
-        return subprocess.run(
-            [sys.executable, "-m", "ggufbench.cli", "doctor", *arguments],
-            env={**os.environ, "COLUMNS": "150", "GGUFBENCH_CACHE": str(folder), **env},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    return doctor
+def doctor(folder, ggufbench):
+    """A function: `ggufbench doctor`."""
+    return functools.partial(ggufbench, "doctor", COLUMNS="150", GGUFBENCH_CACHE=str(folder))
 
 
 @pytest.fixture

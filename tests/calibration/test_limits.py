@@ -10,7 +10,6 @@ import pytest
 from ggufbench.calibration import limits, measurement
 from ggufbench.calibration.limits import MachineLimits, limits_path, load_limits, machine_limits
 from ggufbench.calibration.measurement import CalibrationError, thread_counts
-from ggufbench.calibration.probe import probe
 from ggufbench.launching.launcher import Interpreter, launch
 from ggufbench.machine.facts import read_machine, usable_cores
 from ggufbench.outcomes import Outcome
@@ -18,9 +17,9 @@ from ggufbench.worker.protocol import Bandwidth, BandwidthJob
 
 
 @pytest.fixture(scope="module")
-def here():
+def here(one_probe):
     """This machine and this environment."""
-    environment = probe(Interpreter())
+    environment = one_probe(Interpreter())
     return read_machine(environment.gpu_names()), environment
 
 
@@ -29,18 +28,6 @@ def cache(tmp_path, monkeypatch):
     """An empty cache folder."""
     monkeypatch.setenv("GGUFBENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """The real measurement over less: one type, a small model, a small file."""
-    monkeypatch.setattr(measurement, "QUANTIZATIONS", ("Q8_0",))
-    monkeypatch.setattr(measurement, "_PARAMETERS", 4_000_000)
-    monkeypatch.setattr(measurement, "_DISK_BYTES", 2**24)
-    for times in ("_ROUNDS", "_REPETITIONS", "_MOST_LAUNCHES"):
-        monkeypatch.setattr(measurement, times, 1)
-    monkeypatch.setattr(limits, "_SMALLEST_BUFFER_BYTES", 2**24)
-    monkeypatch.setattr(measurement, "last_cache_bytes", lambda: 2**20)
 
 
 @pytest.fixture
@@ -91,6 +78,17 @@ def test_measuring_and_reading_again(here, small, cache):
         raise AssertionError(step)
 
     assert machine_limits(machine, environment, Interpreter(), tell=unexpected) == measured
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_the_whole_measurement(here):
+    """As `doctor` and the first session of a machine make it, over every type and with a large buffer."""
+    measured = machine_limits(*here, Interpreter())
+    assert measured.flops_quantization in measurement.QUANTIZATIONS
+    assert measured.buffer_bytes >= limits._SMALLEST_BUFFER_BYTES
+    assert all(rate > 1e9 for rate in measured.read_bytes_per_second.values())
+    assert all(rate > 1e9 for rate in measured.flops_per_second.values())
 
 
 def test_refresh_measures_again(here, small, kept):
@@ -172,6 +170,7 @@ def test_a_buffer_that_cannot_outgrow_the_cache_is_named(here, small, monkeypatc
     assert any("4 MiB only" in problem and "too high" in problem for problem in measured.problems)
 
 
+@pytest.mark.real
 def test_more_threads_than_one_read_all_of_the_memory():
     ended = launch(BandwidthJob([1, 2, 3], 2**22, 2), lambda _phase: 60)
     rates = {event.threads: event.bytes_per_second for event in ended.all(Bandwidth)}
@@ -180,16 +179,20 @@ def test_more_threads_than_one_read_all_of_the_memory():
     assert all(rate > 1e8 for rate in rates.values())
 
 
+@pytest.mark.real
 def test_memory_that_cannot_be_had_is_a_sentence():
     with pytest.raises(CalibrationError, match=r"the memory's speed was not measured: \d+ bytes of memory"):
         measurement.read_rates(Interpreter(), [1], 2**60)
 
 
+@pytest.mark.real
 def test_an_interpreter_that_does_not_start_is_a_sentence(small, tmp_path):
     with pytest.raises(CalibrationError, match="cannot be started"):
         measurement.multiply_rates(Interpreter(python=tmp_path / "none"), [1], lambda _step: None)
 
 
+@pytest.mark.real
+@pytest.mark.timing
 def test_other_work_on_every_core_is_noticed(small, busy_children):
     rates = measurement.read_rates(Interpreter(), [usable_cores()], 2**24)
     assert rates.by_threads

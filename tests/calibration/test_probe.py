@@ -21,9 +21,9 @@ from ggufbench.worker.protocol import ProbeJob
 
 
 @pytest.fixture(scope="module")
-def here():
+def here(one_probe):
     """The environment of these tests."""
-    return probe(Interpreter())
+    return one_probe(Interpreter())
 
 
 @pytest.fixture
@@ -77,6 +77,7 @@ def test_an_rpc_server_s_device_is_seen_and_others_are_not(rpc_server):
     assert [name for name in found.gpu_names() if name.startswith("RPC0: ")]
 
 
+@pytest.mark.real
 def test_an_environment_without_the_library_says_how_to_get_it(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True, timeout=60)
     python = tmp_path / "venv" / "bin" / "python"
@@ -87,11 +88,13 @@ def test_an_environment_without_the_library_says_how_to_get_it(tmp_path):
     assert found.lacks("cpu") == found.lacks("metal") == found.problem
 
 
+@pytest.mark.real
 def test_an_interpreter_that_is_not_there_is_a_sentence(tmp_path):
     found = probe(Interpreter(python=tmp_path / "python"))
     assert found.problem.endswith("python cannot be started: No such file or directory")
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -111,11 +114,13 @@ def test_a_worker_that_goes_wrong_is_a_sentence(script, text, words):
     assert words in found.problem
 
 
+@pytest.mark.real
 def test_an_answer_that_stops_in_the_middle_is_an_end(script):
     ended = launch(ProbeJob(), lambda _phase: 10, interpreter=script("print('{\"event\": \"pro', end='')"))
     assert (ended.outcome, ended.reason) == (Outcome.FAILED, "it ended in start with exit code 0")
 
 
+@pytest.mark.real
 def test_a_server_that_never_answers_ends_at_the_deadline(deaf_server, monkeypatch):
     monkeypatch.setattr(probing, "_DEADLINE_SECONDS", 1.5)
     start = time.monotonic()
@@ -187,6 +192,7 @@ def test_a_worker_s_environment_is_clean():
     assert worker_environment({"OMP_NUM_THREADS": "1"}, outside)["OMP_NUM_THREADS"] == "1"
 
 
+@pytest.mark.real
 def test_a_worker_really_has_that_environment(script, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.setenv("GGML_SOMETHING", "1")

@@ -1,4 +1,4 @@
-"""The command line, run as a user runs it: a process of its own, and what it prints."""
+"""The command line: what it prints, and how it ends; in this process, and as a process of its own."""
 
 import json
 import os
@@ -33,34 +33,11 @@ generated_tokens = 8
 
 
 @pytest.fixture
-def run(tmp_path):
-    """A function: `python -m ggufbench.cli.app` with arguments, from an empty folder, on a wide terminal."""
-    empty = tmp_path / "here"
-    empty.mkdir()
-
-    def run(*arguments, **env):
-        done = subprocess.run(
-            [sys.executable, "-m", "ggufbench.cli", *map(str, arguments)],
-            cwd=empty,
-            env={**os.environ, "COLUMNS": "200", "HOME": str(empty), **env},
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
-        assert "Traceback" not in done.stdout + done.stderr, done.stderr
-        assert "\x1b" not in done.stdout + done.stderr
-        return done
-
-    return run
-
-
-@pytest.fixture
-def refused(run):
+def refused(ggufbench):
     """A function: the one sentence of a request that cannot be met."""
 
     def refused(*arguments, **env) -> str:
-        done = run(*arguments, **env)
+        done = ggufbench(*arguments, **env)
         assert (done.returncode, done.stdout) == (2, "")
         assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("ggufbench: ")
         return done.stderr
@@ -68,29 +45,43 @@ def refused(run):
     return refused
 
 
-def test_help_lists_every_command_and_what_to_do_first(run):
-    done = run("--help")
-    assert done.returncode == 0
+@pytest.mark.real
+def test_a_process_of_its_own_lists_every_command_and_what_to_do_first():
+    done = run_program("--help")
+    assert (done.returncode, done.stderr) == (0, "")
     assert "pytest bench --benchmark-only" in done.stdout
     for command in COMMANDS:
         assert re.search(rf"^  {command} +\w", done.stdout, re.MULTILINE), command
 
 
+@pytest.mark.real
+def test_a_process_of_its_own_refuses_with_exit_2_and_one_sentence():
+    done = run_program("models", "--models", "/nowhere/at/all")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1 and "/nowhere/at/all" in done.stderr
+
+
+def run_program(*arguments):
+    command = [sys.executable, "-m", "ggufbench.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_has_help(run, command):
-    done = run(command, "--help")
+def test_each_command_has_help(ggufbench, command):
+    done = ggufbench(command, "--help")
     assert done.returncode == 0
     assert f"{command} [OPTIONS]" in done.stdout
     assert len(done.stdout.splitlines()) > 4
 
 
 @pytest.mark.parametrize("arguments", [["modles"], ["models", "--modles", "x"], ["synth"]])
-def test_a_wrong_command_line_exits_2(run, arguments):
-    done = run(*arguments)
+def test_a_wrong_command_line_exits_2(ggufbench, arguments):
+    done = ggufbench(*arguments)
     assert done.returncode == 2
     assert "Usage: " in done.stderr and ("No such" in done.stderr or "Missing" in done.stderr)
 
 
+@pytest.mark.real
 def test_the_command_line_starts_without_heavy_modules():
     code = "import sys, ggufbench.cli.app; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     done = subprocess.run(
@@ -99,56 +90,59 @@ def test_the_command_line_starts_without_heavy_modules():
     assert not set(HEAVY) & set(done.stdout.split())
 
 
-def test_models_are_a_table(run, model_folder):
-    done = run("models", "--models", model_folder)
+def test_models_are_a_table(ggufbench, model_folder):
+    done = ggufbench("models", "--models", model_folder)
     assert done.returncode == 0
     assert re.search(r"^llama-tiny-Q8_0 ~ +4\.\d MiB +4 M +32k +llama +path", done.stdout, re.MULTILINE)
     assert re.search(r"^gpt-oss-tiny-MXFP4 ~ +\d\.\d MiB", done.stdout, re.MULTILINE)
     assert "~ synthetic: random weights" in done.stdout
 
 
-def test_models_are_json(run, model_folder):
-    found = json.loads(run("models", "--json", "--models", model_folder).stdout)
+def test_models_are_json(ggufbench, model_folder):
+    found = json.loads(ggufbench("models", "--json", "--models", model_folder).stdout)
     assert found["rejected"] == []
     assert [model["name"] for model in found["models"]] == ["gpt-oss-tiny", "llama-tiny", "qwen3-tiny"]
     assert all(model["synthetic"] and Path(model["path"]).is_file() for model in found["models"])
 
 
-def test_the_places_may_come_from_the_environment(run, model_folder, llama_folder):
+def test_the_places_may_come_from_the_environment(ggufbench, model_folder, llama_folder):
     both = os.pathsep.join([str(model_folder), str(llama_folder / "llama-tiny-Q8_0.gguf")])
-    done = run("models", GGUFBENCH_MODELS=both)
+    done = ggufbench("models", GGUFBENCH_MODELS=both)
     assert "llama-tiny" in done.stdout and "a copy of" in done.stdout
 
 
-def test_hostile_names_are_shown_as_text(run, model_folder, tmp_path):
+@pytest.mark.usefixtures("one_probe")
+def test_hostile_names_are_shown_as_text(ggufbench, model_folder, tmp_path):
     folder = tmp_path / "hostile"
     folder.mkdir()
     shutil.copy(model_folder / "llama-tiny-Q8_0.gguf", folder / HOSTILE)
     (folder / f"broken{HOSTILE}").write_bytes(b"GGUF\x1b[31m")
-    done = run("models", "--models", folder)
+    done = ggufbench("models", "--models", folder)
     assert done.returncode == 0
     assert re.search(r"^_b__red_x__31m\b.* ~ ", done.stdout, re.MULTILINE)
     assert r"broken<b>[red]x\x1b[31m.gguf" in done.stdout
-    found = json.loads(run("models", "--json", "--models", folder).stdout)
+    found = json.loads(ggufbench("models", "--json", "--models", folder).stdout)
     assert Path(found["models"][0]["path"]).name == HOSTILE
-    planned = run("plan", "--models", folder, "--scenario", "cpu", "--scenarios", CHECKOUT / "scenarios")
+    planned = ggufbench(
+        "plan", "--models", folder, "--scenario", "cpu", "--scenarios", CHECKOUT / "scenarios"
+    )
     assert planned.returncode == 0 and "b__red_x__31m-Q8_0-cpu" in planned.stdout
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS allows only names in UTF-8")
-def test_names_that_are_not_utf_8_are_shown_and_kept(run, model_folder, tmp_path):
+def test_names_that_are_not_utf_8_are_shown_and_kept(ggufbench, model_folder, tmp_path):
     folder = tmp_path / "bytes"
     folder.mkdir()
     shutil.copy(model_folder / "llama-tiny-Q8_0.gguf", os.fsencode(folder) + b"/m\xff-Q8_0.gguf")
     Path(os.fsdecode(os.fsencode(folder) + b"/broken\xfe.gguf")).write_bytes(b"GGUF")
-    done = run("models", "--models", folder)
+    done = ggufbench("models", "--models", folder)
     assert done.returncode == 0 and "m_-Q8_0 ~" in done.stdout and r"broken\xfe.gguf" in done.stdout
-    found = json.loads(run("models", "--json", "--models", folder).stdout)
+    found = json.loads(ggufbench("models", "--json", "--models", folder).stdout)
     assert os.fsencode(found["models"][0]["path"]).endswith(b"/m\xff-Q8_0.gguf")
 
 
-def test_nothing_found_says_what_to_do(run):
-    done = run("models")
+def test_nothing_found_says_what_to_do(ggufbench):
+    done = ggufbench("models")
     assert done.returncode == 0
     assert "No GGUF file was found" in done.stdout and "ggufbench synth" in done.stdout
 
@@ -159,8 +153,9 @@ def test_a_place_that_is_not_there_is_refused(refused, command, scenario_folder)
     assert "/nowhere/at/all" in refused(command, "--models", "/nowhere/at/all", *more)
 
 
-def test_the_plan_is_a_table(run, model_folder, scenario_folder):
-    done = run("plan", "--models", model_folder, "--scenarios", scenario_folder)
+@pytest.mark.usefixtures("one_probe")
+def test_the_plan_is_a_table(ggufbench, model_folder, scenario_folder):
+    done = ggufbench("plan", "--models", model_folder, "--scenarios", scenario_folder)
     assert done.returncode == 0
     assert re.search(
         r"^llama-tiny-Q8_0-cpu ~ +4\.\d MiB +\d+ MiB +- +\d\.\d s +the header", done.stdout, re.M
@@ -170,10 +165,11 @@ def test_the_plan_is_a_table(run, model_folder, scenario_folder):
     assert re.search(r"^3 of 9 cases would run, in about \d", done.stdout, re.MULTILINE)
 
 
-def test_the_plan_is_json(run, model_folder, scenario_folder):
+@pytest.mark.usefixtures("one_probe")
+def test_the_plan_is_json(ggufbench, model_folder, scenario_folder):
     places = ("--models", model_folder, "--scenarios", scenario_folder, "--match", "LLAMA", "--quant", "q8_0")
     (cpu, metal) = json.loads(
-        run("plan", "--json", *places, "--scenario", "cpu", "--scenario", "metal").stdout
+        ggufbench("plan", "--json", *places, "--scenario", "cpu", "--scenario", "metal").stdout
     )["cases"]
     assert (cpu["case_id"], cpu["skip"]) == ("llama-tiny-Q8_0-cpu", None)
     assert cpu["setting"]["n_ctx"] == 256 and cpu["workload"]["prompt_tokens"] == 100
@@ -181,12 +177,13 @@ def test_the_plan_is_json(run, model_folder, scenario_folder):
     assert (metal["case_id"], metal["skip"][:15]) == ("llama-tiny-Q8_0-metal", "no metal device")
 
 
-def test_what_does_not_fit_is_skipped_with_the_numbers(run, llama_folder, scenario_folder, tmp_path):
+@pytest.mark.usefixtures("one_probe")
+def test_what_does_not_fit_is_skipped_with_the_numbers(ggufbench, llama_folder, scenario_folder, tmp_path):
     folder = tmp_path / "scenarios"
     folder.mkdir()
     shutil.copy(scenario_folder / "targets.toml", folder)
     (folder / "roomy.toml").write_text(ROOMY)
-    done = run("plan", "--models", llama_folder, "--scenarios", folder)
+    done = ggufbench("plan", "--models", llama_folder, "--scenarios", folder)
     assert done.returncode == 0
     numbers = r"needs about 19\d\d GiB of memory, \d+\.\d GiB is available"
     assert re.search(rf"^roomy +llama-tiny-Q8_0 +does not fit: {numbers}", done.stdout, re.MULTILINE)
@@ -207,20 +204,20 @@ def test_a_plan_that_cannot_be_made_is_one_sentence(refused, llama_folder, scena
     assert words in refused("plan", "--models", llama_folder, *folder, *arguments)
 
 
-def test_synth_writes_and_does_not_overwrite(run, refused, tmp_path):
+def test_synth_writes_and_does_not_overwrite(ggufbench, refused, tmp_path):
     out = tmp_path / "new" / "tiny.gguf"
     out.parent.mkdir()
     arguments = ("synth", out, "--size", "1M", "--vocabulary", "600", "--quant", "q4_0")
-    done = run(*arguments)
+    done = ggufbench(*arguments)
     assert (
         done.returncode == 0
         and done.stdout.strip() == f"{out} ({out.stat().st_size / 1e6:.0f} MB, synthetic)"
     )
     before = out.read_bytes()
     assert "tiny.gguf" in refused(*arguments) and out.read_bytes() == before
-    assert run(*arguments, "--overwrite", "--seed", "1").returncode == 0
+    assert ggufbench(*arguments, "--overwrite", "--seed", "1").returncode == 0
     assert out.read_bytes() != before
-    listed = run("models", "--models", out)
+    listed = ggufbench("models", "--models", out)
     assert "tiny-Q4_0 ~" in listed.stdout
 
 
@@ -263,7 +260,7 @@ def test_a_port_that_is_none_is_one_sentence(refused, port):
     assert f"port {port} is none; choose one from 1024 to 65535" in refused("rpc-server", "--port", port)
 
 
-def test_the_schema_is_the_published_one(run):
-    done = run("schema")
+def test_the_schema_is_the_published_one(ggufbench):
+    done = ggufbench("schema")
     assert json.loads(done.stdout)["title"] == "ggufbench record"
     assert done.stdout == (CHECKOUT / "docs" / "record.schema.json").read_text()

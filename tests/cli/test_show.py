@@ -18,7 +18,7 @@ from ggufbench.records.store import write_record
 
 
 @pytest.fixture(scope="module")
-def record(model_folder, scenario_folder, tmp_path_factory) -> Record:
+def record(model_folder, scenario_folder, tmp_path_factory, one_probe) -> Record:
     """A tiny llama, measured with a cold launch."""
     request = Request(
         places=[model_folder / "llama-tiny-Q8_0.gguf"], scenarios=["cpu"], scenario_folder=scenario_folder,
@@ -33,24 +33,17 @@ def record(model_folder, scenario_folder, tmp_path_factory) -> Record:
 @pytest.fixture
 def results(record, tmp_path):
     """Two runs; the newer one has two cases."""
-    write_record(tmp_path, record)
+    write_record(tmp_path / "results", record)
     newer = record.model_copy(update={"run_id": "20260202T000000Z-bbbb"})
-    write_record(tmp_path, newer)
-    write_record(tmp_path, newer.model_copy(update={"case_id": "second\x1b[31m-cpu"}))
-    return tmp_path
+    write_record(tmp_path / "results", newer)
+    write_record(tmp_path / "results", newer.model_copy(update={"case_id": "second\x1b[31m-cpu"}))
+    return tmp_path / "results"
 
 
 @pytest.fixture
-def show(results):
+def show(ggufbench, results):
     """A function: `ggufbench show` with arguments."""
-
-    def show(*arguments, columns="160"):
-        return subprocess.run(
-            [sys.executable, "-m", "ggufbench.cli", "show", "--results", str(results), *arguments],
-            env={**os.environ, "COLUMNS": columns}, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-
-    return show
+    return functools.partial(ggufbench, "show", "--results", results, COLUMNS="160")
 
 
 def test_the_newest_run_is_shown_with_everything_behind_its_table(show):
@@ -103,15 +96,13 @@ def test_a_file_that_is_no_record_is_named_and_costs_no_other(show, results):
     assert "llama-tiny-Q8_0-cpu" in done.stdout
 
 
-def test_an_empty_folder_says_how_to_make_a_run(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "ggufbench.cli", "show", "--results", str(tmp_path / "none")],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+def test_an_empty_folder_says_how_to_make_a_run(ggufbench, tmp_path):
+    done = ggufbench("show", "--results", tmp_path / "none")
     assert done.returncode == 2
     assert "holds no run; make one with `pytest bench --benchmark-only`" in done.stderr
 
 
+@pytest.mark.real
 def test_a_variable_names_the_folder_of_runs_for_pytest_and_for_show(model_folder, tmp_path):
     """A case that is skipped, which leaves a record too: no GPU of any kind is asked for here."""
     variables = {**os.environ, "GGUFBENCH_RESULTS": str(tmp_path / "mine"), "COLUMNS": "160"}

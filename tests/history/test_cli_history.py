@@ -276,6 +276,7 @@ def test_a_series_longer_than_the_terminal_is_wide_is_drawn_within_it(stored, as
 
 
 @pytest.mark.parametrize(("command", "code"), [("gate", 10), ("history", 0)])
+@pytest.mark.real
 def test_as_a_process_of_its_own(stored, command, code):
     nights(stored, 12)
     nights(stored, 2, 0.08, first=12)

@@ -263,6 +263,7 @@ HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush
 
 
 @pytest.mark.parametrize("long", [False, True])
+@pytest.mark.real
 def test_an_index_that_another_process_writes_is_waited_for_and_then_done_without(stored, monkeypatch, long):
     stored.record(0)
     rows, _ = content(stored.results)

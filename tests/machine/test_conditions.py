@@ -172,12 +172,16 @@ def test_only_a_busy_process_makes_a_machine_unfit():
     assert found.problem == "process 7 (backup) uses 80 % of a core"
 
 
+@pytest.mark.real
+@pytest.mark.timing
 def test_a_busy_stranger_is_found(stranger):
     found = {process.pid: process for process in busiest_processes(0.5)}
     assert found[stranger].core_share > 0.1
     assert "python" in found[stranger].name
 
 
+@pytest.mark.real
+@pytest.mark.timing
 def test_own_children_are_not_listed():
     with subprocess.Popen([sys.executable, "-c", BUSY_LOOP], stdout=subprocess.PIPE) as child:
         try:

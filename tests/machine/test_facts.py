@@ -69,6 +69,7 @@ def test_words_for_threads(cores, physical, usable, auto, all_physical, less_one
 @pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores"
 )
+@pytest.mark.real
 def test_usable_cores_are_those_that_the_process_may_use():
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
@@ -124,6 +125,7 @@ def test_the_fingerprint_is_the_same_the_next_time_and_of_these_devices():
     assert read_machine(["CUDA0: something", "MTL0: Apple M4"]).fingerprint == gpu.fingerprint
 
 
+@pytest.mark.real
 def test_the_fingerprint_is_the_same_in_another_process():
     code = "from ggufbench.machine.facts import read_machine; print(read_machine().fingerprint)"
     done = subprocess.run(

@@ -181,6 +181,7 @@ def test_without_models_a_selection_is_no_mistake():
     ],
     ids=["usual", "odd", "batch larger than the context"],
 )
+@pytest.mark.real
 def test_the_cache_is_as_large_as_llama_cpp_says(models, architecture, changes):
     model, setting = models[architecture], Setting("cpu", **changes)
     job = Job("engine", str(model.path), setting, Workload(8, 2, 0, 1))
@@ -199,6 +200,7 @@ def test_the_cache_is_as_large_as_llama_cpp_says(models, architecture, changes):
     assert len(seen["log"]) == (2 if architecture == "gpt-oss" else 1)
 
 
+@pytest.mark.real
 def test_weights_are_as_large_as_llama_cpp_says(models):
     paths = [str(model.path) for model in models.values()]
     done = subprocess.run(

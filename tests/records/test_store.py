@@ -45,7 +45,7 @@ print(written)
 
 
 @pytest.fixture(scope="module")
-def measured(model_folder, scenario_folder):
+def measured(model_folder, scenario_folder, one_probe):
     """A real record of a real model."""
     from ggufbench.launching.launcher import Interpreter
     from ggufbench.machine.facts import source_state
@@ -296,6 +296,7 @@ def test_a_real_record_fits_the_published_schema(measured):
         jsonschema.validate(document, schema)
 
 
+@pytest.mark.real
 def test_two_processes_write_into_one_run(measured, tmp_path):
     source = tmp_path / "record.json"
     source.write_text(measured.model_dump_json())

@@ -1,9 +1,7 @@
 """The answers of a run as the terminal shows them, and as `ggufbench show` prints them."""
 
+import functools
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -67,21 +65,14 @@ def test_nothing_to_say_is_nothing():
 @pytest.fixture
 def results(baseline_records, tmp_path):
     for record in baseline_records:
-        write_record(tmp_path, record.model_copy(update={"run_id": RUN}))
-    return tmp_path
+        write_record(tmp_path / "results", record.model_copy(update={"run_id": RUN}))
+    return tmp_path / "results"
 
 
 @pytest.fixture
-def show(results):
+def show(results, ggufbench):
     """A function: `ggufbench show` with arguments."""
-
-    def show(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "ggufbench.cli", "show", "--results", str(results), *arguments],
-            env={**os.environ, "COLUMNS": "160"}, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-
-    return show
+    return functools.partial(ggufbench, "show", "--results", results, COLUMNS="160")
 
 
 def test_show_opens_with_the_findings_and_ends_with_the_migration(show):

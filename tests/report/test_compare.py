@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -17,16 +14,14 @@ LATE = {"run_id": LATER, "created": "2026-02-02T00:00:00+00:00"}
 
 
 @pytest.fixture
-def compare(tmp_path):
+def compare(tmp_path, ggufbench):
     """A function: `ggufbench compare` with arguments; the runs lie in `compare.results`."""
 
     def compare(*arguments, columns="160"):
-        return subprocess.run(
-            [sys.executable, "-m", "ggufbench.cli", "compare", "--results", str(tmp_path), *arguments],
-            env={**os.environ, "COLUMNS": columns}, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        return ggufbench("compare", "--results", compare.results, *arguments, COLUMNS=columns)
 
-    compare.results = tmp_path
+    compare.results = tmp_path / "results"
+    compare.results.mkdir()
     return compare
 
 

@@ -459,12 +459,14 @@ def test_a_long_name_keeps_both_ends():
     assert len(plain("z" * 10**6)) < 500
 
 
+@pytest.mark.real
 def test_importing_the_figures_costs_no_matplotlib():
     code = "import sys, ggufbench.report.figures; print({'matplotlib', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.real
 def test_no_window_system_is_asked_for(make_record, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "tkagg")
     code = (

@@ -103,6 +103,7 @@ def test_figures_are_written_where_they_are_wanted(ask, tmp_path):
     assert all(path.stat().st_size for path in written)
 
 
+@pytest.mark.real
 def test_the_browser_is_opened_where_one_is_asked_for(ask, results, tmp_path, monkeypatch):
     seen = tmp_path / "seen"
     program = tmp_path / "browser"
