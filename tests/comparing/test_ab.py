@@ -1,4 +1,7 @@
-"""`ggufbench ab`, run as a user runs it: real models, real workers, each exit code of the gate."""
+"""`ggufbench ab`: real models, real workers, each exit code of the gate.
+
+A regression, a pass and Ctrl-C are proved by the command as a process of its own, by the usual design.
+"""
 
 import json
 import os
@@ -6,55 +9,54 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ggufbench.comparing.ab import AbRequest, measure, plan
 from ggufbench.comparing.arms import ArmSpec
+from ggufbench.comparing.conclusion import exit_code
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.measuring.preparation import Request
 from ggufbench.records.comparison import Block, Comparison
 from ggufbench.records.comparisons import read_all_comparisons
+from ggufbench.stats.sequential_test import Design
 
 BREAKS = Path(__file__).parents[1] / "workers" / "breaks.py"
 
+pytestmark = pytest.mark.real
+
 
 @pytest.fixture
-def ab(tmp_path, gate_scenarios, llama_folder):
-    """A function: `ggufbench ab` on one tiny model; what it printed, with its JSON where it was asked for."""
+def ab(tmp_path, gate_scenarios, llama_folder, ggufbench, one_probe):
+    """A function: `ggufbench ab` on one tiny model in this process; what it printed.
 
-    def command(*arguments, models=llama_folder):
-        return [
-            sys.executable, "-m", "ggufbench.cli", "ab", "--models", str(models),
-            "--results", str(tmp_path / "results"), *map(str, arguments),
-        ]  # fmt: skip
+    `ab.program` runs it in a process of its own.
+    """
 
-    def run(*arguments, models=llama_folder, env=None, scenarios=gate_scenarios):
+    def options(arguments, models, scenarios):
         folder = () if scenarios is None else ("--scenarios", scenarios)
-        done = subprocess.run(
-            command(*arguments, *folder, models=models),
+        return ("ab", "--models", models, "--results", run.results, *arguments, *folder)
+
+    def run(*arguments, models=llama_folder, scenarios=gate_scenarios, **env):
+        return ggufbench(*options(arguments, models, scenarios), COLUMNS="160", **env)
+
+    def program(*arguments, scenarios=gate_scenarios, **env):
+        words = options(arguments, llama_folder, scenarios)
+        return subprocess.Popen(
+            [sys.executable, "-m", "ggufbench.cli", *map(str, words)],
             cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "160", **(env or {})},
-            capture_output=True,
+            env={**os.environ, "COLUMNS": "160", **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=300,
-            check=False,
         )
-        assert "Traceback" not in done.stdout + done.stderr, done.stderr
-        return done
 
     run.results = tmp_path / "results"
-    run.command = command
+    run.program = program
     return run
-
-
-def shown(run, *arguments) -> str:
-    """What `ggufbench show` says of the run."""
-    command = [sys.executable, "-m", "ggufbench.cli", "show", "--results", run.results, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def only_comparison(run) -> Comparison:
@@ -71,16 +73,19 @@ def blocks_in(results) -> list[Block]:
     return [Block.model_validate_json(path.read_bytes()) for path in paths]
 
 
-def test_the_same_environment_twice_is_no_regression_and_every_block_is_kept(ab, tmp_path):
+def test_the_same_environment_twice_is_no_regression_and_every_block_is_kept(ab, tmp_path, ggufbench):
     summary = tmp_path / "summary.md"
 
-    done = ab("--baseline", ".", "--seed", 5, env={"GITHUB_STEP_SUMMARY": str(summary)})
+    with ab.program("--baseline", ".", "--seed", 5, GITHUB_STEP_SUMMARY=str(summary)) as process:
+        printed, problems = process.communicate(timeout=100)
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "llama-tiny-Q8_0-cpu: no regression" in done.stdout
+    assert (process.returncode, problems) == (0, ""), printed
+    assert "llama-tiny-Q8_0-cpu: no regression" in printed
     assert "| decode |" in summary.read_text() and "no regression" in summary.read_text()
-    assert "llama-tiny-Q8_0-cpu: no regression" in shown(ab)
-    assert json.loads(shown(ab, "--json"))["comparisons"][0]["verdict"] == "no regression"
+    show = ("show", "--results", ab.results)
+    assert "llama-tiny-Q8_0-cpu: no regression" in ggufbench(*show).stdout
+    (stored,) = json.loads(ggufbench(*show, "--json").stdout)["comparisons"]
+    assert stored["verdict"] == "no regression"
     found, blocks = only_comparison(ab), blocks_of(ab)
     assert [block.number for block in blocks] == list(range(len(blocks))) and len(blocks) == found.blocks + 1
     assert found.seed == 5 and found.launches == 2 * len(blocks)
@@ -106,7 +111,7 @@ def test_a_larger_context_is_a_regression_of_memory(ab, tmp_path, setting_file):
     assert memory["p_regression"] <= 0.05 and memory["change"] > memory["tolerance"]
 
 
-def test_a_smaller_context_is_an_improvement(ab, tmp_path, setting_file):
+def test_a_smaller_context_is_an_improvement(ab, small_design, tmp_path, setting_file):
     old, new = setting_file(tmp_path / "old.toml", n_ctx=8192), setting_file(tmp_path / "new.toml")
 
     done = ab("--baseline", old, "--candidate", new, scenarios=None)
@@ -142,12 +147,15 @@ def test_a_python_without_the_library_has_nothing_to_compare(ab, tmp_path):
     assert "has no llama-cpp-python" in done.stdout
 
 
-def test_a_time_budget_leaves_it_inconclusive_which_strict_does_not_let_pass(ab):
-    lenient = ab("--baseline", ".", "--time-budget", "3s")
-    strict = ab("--baseline", ".", "--time-budget", "3s", "--strict")
+def test_a_time_budget_leaves_it_inconclusive_which_strict_does_not_let_pass(ab, monkeypatch):
+    endless = Design(looks=(1000,), regression_weights=(1.0,), pass_weights=(1.0,))
+    monkeypatch.setattr("ggufbench.comparing.ab.AbRequest", partial(AbRequest, design=endless))
 
-    assert (lenient.returncode, strict.returncode) == (0, 13), lenient.stdout + strict.stdout
+    strict = ab("--baseline", ".", "--time-budget", "6s", "--strict")
+
+    assert strict.returncode == 13, strict.stdout
     assert "inconclusive" in strict.stdout and "the time budget ended after" in strict.stdout
+    assert exit_code([only_comparison(ab)], strict=False) == 0
 
 
 def test_no_model_is_no_pass(ab, tmp_path):
@@ -190,7 +198,9 @@ def test_a_scenario_file_compares_with_another_one_of_the_same_work_only(ab, tmp
     assert "ask for different work" in unequal.stderr
 
 
-def test_another_answer_is_broken_unless_it_was_accepted(ab, tmp_path, model_folder, setting_file):
+def test_another_answer_is_broken_unless_it_was_accepted(
+    ab, small_design, tmp_path, model_folder, setting_file
+):
     """The cache of keys in 4 bits changes what a model answers."""
     old, new = setting_file(tmp_path / "old.toml"), setting_file(tmp_path / "new.toml", type_k='"q4_0"')
     models = tmp_path / "qwen"
@@ -206,24 +216,18 @@ def test_another_answer_is_broken_unless_it_was_accepted(ab, tmp_path, model_fol
     assert accepted.returncode == 0, accepted.stdout + accepted.stderr
 
 
-def test_ctrl_c_keeps_every_block_and_a_comparison(ab, tmp_path, gate_scenarios):
-    process = subprocess.Popen(
-        ab.command("--baseline", ".", "--scenarios", gate_scenarios),
-        cwd=tmp_path,
-        env={**os.environ, "COLUMNS": "160"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(lambda: len(list(ab.results.glob("*/comparisons/*/block-*.json"))) >= 2)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+def test_ctrl_c_keeps_every_block_and_a_comparison(ab, wait_until):
+    with ab.program("--baseline", ".") as process:
+        wait_until(lambda: len(list(ab.results.glob("*/comparisons/*/block-*.json"))) >= 2, "two blocks")
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
 
     assert process.returncode == 130
     assert "interrupted by Ctrl-C after" in output
     assert only_comparison(ab).verdict == "inconclusive" and len(blocks_of(ab)) >= 2
 
 
-def test_a_full_disk_costs_no_verdict(ab, tmp_path):
+def test_a_full_disk_costs_no_verdict(ab, small_design):
     ab.results.write_text("not a folder")
 
     done = ab("--baseline", ".")
@@ -231,13 +235,6 @@ def test_a_full_disk_costs_no_verdict(ab, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no regression" in done.stdout
     assert "measured, but not kept" in done.stderr and str(ab.results) in done.stderr
-
-
-def wait_for(condition, seconds=60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(("way", "words"), [("crash", "crashed"), ("hang", "hung"), ("fail", "failed")])
@@ -257,7 +254,7 @@ def test_a_baseline_whose_worker_breaks_is_missing(broken_worker):
 
 
 @pytest.fixture
-def broken_worker(llama_folder, gate_scenarios, tmp_path, monkeypatch):
+def broken_worker(llama_folder, gate_scenarios, tmp_path, monkeypatch, one_probe):
     """A function: one arm's worker breaks that way at its first prompt, and the other's does not."""
 
     def compare(role: str, way: str) -> Comparison:
@@ -276,10 +273,13 @@ def broken_worker(llama_folder, gate_scenarios, tmp_path, monkeypatch):
     return compare
 
 
-def test_an_anchor_is_measured_in_each_block_and_history_finds_it(llama_folder, gate_scenarios, tmp_path):
+def test_an_anchor_is_measured_in_each_block_and_history_finds_it(
+    llama_folder, gate_scenarios, small_design, tmp_path, ggufbench
+):
     """The anchor here is this environment, under a release's name: what counts is the third arm."""
     request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path / "results")
-    question = AbRequest(request, ".", anchor="llama-cpp-python==0.0.1", seed=1)
+    design = replace(small_design, looks=(6,))  # history counts no session of fewer pairs
+    question = AbRequest(request, ".", anchor="llama-cpp-python==0.0.1", seed=1, design=design)
     planned = plan(replace(question, anchor=None))
     anchor = replace(planned.arms["baseline"], spec=ArmSpec("llama-cpp-python==0.0.1", "requirement"))
     (entry,) = planned.entries
@@ -292,18 +292,14 @@ def test_an_anchor_is_measured_in_each_block_and_history_finds_it(llama_folder, 
     assert all(sorted(order) == ["anchor", "baseline", "candidate"] for order in orders) and len(orders) > 2
     anchored = [cell for cell in comparison.cells if cell.against == "anchor"]
     assert len(anchored) == 4 and all(len(cell.log_ratios) >= 6 for cell in anchored)
-    done = subprocess.run(
-        [sys.executable, "-m", "ggufbench.cli", "history", "--results", tmp_path / "results", "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = ggufbench("history", "--results", tmp_path / "results", "--json")
+    assert done.returncode == 0
     assert "llama-cpp-python==0.0.1" in done.stdout and "llama-tiny-Q8_0-cpu" in done.stdout
 
 
-def test_a_baseline_that_is_the_anchor_is_measured_once(llama_folder, gate_scenarios, tmp_path):
+def test_a_baseline_that_is_the_anchor_is_measured_once(llama_folder, gate_scenarios, small_design, tmp_path):
     request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path / "results")
-    question = AbRequest(request, ".", seed=1)
+    question = AbRequest(request, ".", seed=1, design=small_design)
     planned = plan(question)
     pinned = replace(planned.arms["baseline"], spec=ArmSpec("llama-cpp-python==0.0.1", "requirement"))
     asked = replace(question, baseline=pinned.spec.name, anchor=pinned.spec.name)
@@ -319,7 +315,7 @@ def test_a_baseline_that_is_the_anchor_is_measured_once(llama_folder, gate_scena
 
 @pytest.mark.parametrize(("provider", "more"), [("transformers", 'dtype = "float32"\n'), ("langchain", "")])
 def test_what_is_compared_or_built_upon_is_gated_only_where_it_is_named(
-    provider, more, llama_folder, gate_scenarios, tmp_path
+    provider, more, llama_folder, gate_scenarios, tmp_path, one_probe
 ):
     """Beside llama.cpp's scenarios lie a baseline and a chat model, as in the ones that ggufbench ships."""
     folder = shutil.copytree(gate_scenarios, tmp_path / "scenarios")

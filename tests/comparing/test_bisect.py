@@ -1,68 +1,87 @@
-"""`ggufbench bisect`, run as a user runs it, on a real repository whose provider becomes slower."""
+"""`ggufbench bisect` on a real repository whose provider becomes slower."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 SLOW = 1.0
 
+pytestmark = pytest.mark.real
+
 
 @pytest.fixture
-def bisect(tmp_path, app_scenarios, llama_folder):
+def bisect(tmp_path, app_scenarios, llama_folder, ggufbench, one_probe):
     """A function: `ggufbench bisect` on one tiny model, with the options that its callers do not vary."""
 
-    def command(repository, *arguments):
+    def options(repository, *arguments):
         return [
-            sys.executable, "-m", "ggufbench.cli", "bisect", "--repository", str(repository),
-            "--models", str(llama_folder), "--scenarios", str(app_scenarios),
-            "--results", str(tmp_path / "results"), *map(str, arguments),
+            "bisect", "--repository", str(repository), "--models", str(llama_folder),
+            "--scenarios", str(app_scenarios), "--results", str(run.results), *arguments,
         ]  # fmt: skip
 
     def run(repository, *arguments):
-        done = subprocess.run(
-            command(repository, *arguments),
+        return ggufbench(*options(repository, *arguments), COLUMNS="160")
+
+    def program(repository, *arguments, command=(sys.executable, "-m", "ggufbench.cli")):
+        return subprocess.Popen(
+            [*command, *options(repository, *arguments)],
             cwd=tmp_path,
             env={**os.environ, "COLUMNS": "160"},
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
-            timeout=400,
-            check=False,
         )
-        assert "Traceback" not in done.stdout + done.stderr, done.stderr
-        return done
 
-    run.command = command
+    run.program = program
     run.results = tmp_path / "results"
     return run
 
 
-@pytest.mark.real
-def test_the_first_slow_commit_is_found_and_a_second_search_measures_nothing(bisect, provider_repository):
-    repository = provider_repository(0, 0, 0, SLOW, SLOW)
-
-    done = bisect(repository, "--good", "main~4", "--bad", "main", "--json")
-    again = bisect(repository, "--good", "main~4", "--bad", "main")
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout)
-    assert found["first_bad"] == found["candidates"][3] and len(found["candidates"]) == 5
+def check_search(found, again, commits, bad):
+    """The first search found the commit of that number, and the second took every step from the first."""
+    assert found["first_bad"] == found["candidates"][bad] and len(found["candidates"]) == commits
     assert found["metric"] == "decode_tokens_per_second"
     assert found["low"] <= found["change"] <= found["high"] and found["change"] > 0.4
     assert found["launches"] == sum(step["launches"] for step in found["steps"])
+    assert f"First bad: {found['first_bad']} Change {bad}" in again
+    assert again.count("(kept)") == len(found["steps"])
+
+
+def test_the_first_slow_commit_is_found_and_a_second_search_measures_nothing(
+    bisect, small_design, provider_repository
+):
+    repository = provider_repository(0, 0, SLOW)
+
+    done = bisect(repository, "--good", "main~2", "--bad", "main", "--json")
     runs = len(list(bisect.results.iterdir()))
-    assert again.returncode == 0
-    assert f"First bad: {found['first_bad']} Change 3" in again.stdout
-    assert again.stdout.count("(kept)") == len(found["steps"])
+    again = bisect(repository, "--good", "main~2", "--bad", "main")
+
+    assert done.returncode == again.returncode == 0, done.stdout + done.stderr
+    check_search(json.loads(done.stdout), again.stdout, commits=3, bad=2)
     assert len(list(bisect.results.iterdir())) == runs
 
 
-@pytest.mark.real
-def test_ends_that_do_not_differ_are_no_search(bisect, provider_repository):
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_the_same_by_the_usual_design_over_five_commits(bisect, provider_repository):
+    repository = provider_repository(0, 0, 0, SLOW, SLOW)
+    ends = ("--good", "main~4", "--bad", "main")
+
+    with bisect.program(repository, *ends, "--json") as process:
+        printed, _ = process.communicate(timeout=400)
+    runs = len(list(bisect.results.iterdir()))
+    with bisect.program(repository, *ends) as second:
+        again, _ = second.communicate(timeout=100)
+
+    assert process.returncode == second.returncode == 0, printed
+    check_search(json.loads(printed), again, commits=5, bad=3)
+    assert len(list(bisect.results.iterdir())) == runs
+
+
+def test_ends_that_do_not_differ_are_no_search(bisect, small_design, provider_repository):
     repository = provider_repository(SLOW, 0, 0)
 
     done = bisect(repository, "--good", "main~2", "--bad", "main")
@@ -71,24 +90,20 @@ def test_ends_that_do_not_differ_are_no_search(bisect, provider_repository):
     assert "There is nothing to search: the ends were compared, and the verdict is improvement" in done.stdout
 
 
-@pytest.mark.real
-def test_a_search_goes_on_where_ctrl_c_ended_it(bisect, provider_repository):
+def test_a_search_goes_on_where_ctrl_c_ended_it(
+    bisect, small_design, small_command, provider_repository, wait_until
+):
     repository = provider_repository(0, SLOW, SLOW)
     ends = ("--good", "main~2", "--bad", "main")
-    process = subprocess.Popen(
-        bisect.command(repository, *ends), env=os.environ, cwd=bisect.results.parent, stdout=subprocess.PIPE
-    )
-    end = time.monotonic() + 120
-    while len(list(bisect.results.glob("*/comparisons/*.json"))) < 1:  # the ends
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    with bisect.program(repository, *ends, command=small_command) as process:
+        wait_until(lambda: list(bisect.results.glob("*/comparisons/*.json")), "the ends to be compared")
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
 
     done = bisect(repository, *ends)
 
     assert process.returncode == 130
-    assert b"Interrupted; the same command goes on where it ended" in output
+    assert "Interrupted; the same command goes on where it ended" in output
     assert done.returncode == 0, done.stdout + done.stderr
     assert "(kept)" in done.stdout and "Change 1" in done.stdout
 

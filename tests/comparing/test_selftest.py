@@ -1,7 +1,6 @@
 """`ggufbench selftest`: its sessions, the tally of all of them, and the worker that hides work."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,50 +19,65 @@ HIDDEN_WORK = Path(__file__).parents[1] / "workers" / "hidden_work.py"
 
 @pytest.fixture
 def selftest(tmp_path, gate_scenarios, llama_folder):
-    """A function: `ggufbench selftest --json` on one tiny model."""
-
-    def run(*arguments):
-        return subprocess.run(
-            [
-                sys.executable, "-m", "ggufbench.cli", "selftest", "--models", str(llama_folder),
-                "--scenarios", str(gate_scenarios), "--results", str(tmp_path / "results"), "--json",
-                *arguments,
-            ],
-            env={**os.environ},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )  # fmt: skip
-
-    return run
+    """The options of `ggufbench selftest --json` on one tiny model, without those that its callers vary."""
+    return [
+        "selftest", "--models", str(llama_folder), "--scenarios", str(gate_scenarios),
+        "--results", str(tmp_path / "results"), "--json",
+    ]  # fmt: skip
 
 
-def test_sessions_of_a_against_a_add_up_over_runs(selftest):
-    first, second = (selftest("--sessions", "1", "--controls", "0") for _ in range(2))
-
-    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    null, control = json.loads(second.stdout)["tally"]
+def check_tally(printed: str) -> None:
+    null, control = json.loads(printed)["tally"]
     assert (null["kind"], null["sessions"], null["regressions"]) == (NULL, 2, 0)
     assert null["bound"] == pytest.approx(1 - 0.05**0.5)
     assert "0 alarms in 2 sessions" in null["sentence"]
     assert (control["kind"], control["sessions"]) == (CONTROL, 0)
 
 
-def test_a_worker_that_does_twice_what_it_reports_is_found(
-    llama_folder, gate_scenarios, tmp_path, monkeypatch
-):
-    request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path)
-    question = AbRequest(request, ".", purpose=CONTROL)
-    monkeypatch.setenv("LLAMA_TEST_HIDDEN_WORK", "1.0")
+@pytest.mark.usefixtures("small_design", "one_probe")
+def test_sessions_of_a_against_a_add_up_over_runs(selftest, ggufbench):
+    first, second = (ggufbench(*selftest, "--sessions", "1", "--controls", "0") for _ in range(2))
 
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    check_tally(second.stdout)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(300)
+def test_a_process_of_its_own_tests_the_gate_by_the_usual_design(selftest):
+    for _ in range(2):
+        command = [sys.executable, "-m", "ggufbench.cli", *selftest, "--sessions", "1", "--controls", "0"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == 0, done.stderr
+    check_tally(done.stdout)
+
+
+@pytest.mark.timing
+@pytest.mark.usefixtures("one_probe")
+def test_a_worker_that_does_twice_what_it_reports_is_found(
+    llama_folder, gate_scenarios, tmp_path, small_design, monkeypatch
+):
+    monkeypatch.setenv("LLAMA_TEST_HIDDEN_WORK", "1.0")
+    request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path)
+    design = replace(small_design, looks=(6,))
+    check_control(AbRequest(request, ".", purpose=CONTROL, design=design))
+
+
+@pytest.mark.nightly
+def test_the_same_by_the_usual_design(llama_folder, gate_scenarios, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAMA_TEST_HIDDEN_WORK", "1.0")
+    request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path)
+    check_control(AbRequest(request, ".", purpose=CONTROL))
+
+
+def check_control(question) -> None:
     (comparison,) = measure(question, slow_candidate(plan(question), HIDDEN_WORK)).comparisons
 
     cells = {cell.metric: cell for cell in comparison.cells}
     assert comparison.verdict == cells["decode_tokens_per_second"].verdict == "regression"
     assert 0.6 < cells["decode_tokens_per_second"].change < 2
     assert cells["peak_rss_bytes"].verdict == "no regression"
-    (kept,) = read_all_comparisons(tmp_path)
+    (kept,) = read_all_comparisons(question.request.results)
     null, control = tallies([kept], kept.machine.fingerprint, kept.case_id)
     assert (null.sessions, control.sessions, control.regressions) == (0, 1, 1)
     assert control.bound == pytest.approx(0.05)

@@ -15,15 +15,16 @@ import psutil
 import pytest
 
 from ggufbench.analysis.advice import advise
-from ggufbench.calibration.limits import machine_limits
 from ggufbench.launching import launcher
 from ggufbench.launching.launcher import Interpreter, launch
-from ggufbench.measuring.case import Interrupted, _launches, measure_case
+from ggufbench.machine.facts import source_state
+from ggufbench.measuring.case import Bench, Interrupted, _launches, measure_case
+from ggufbench.measuring.preparation import Request
 from ggufbench.modelkit import SynthSpec, synthesize
 from ggufbench.outcomes import Outcome
 from ggufbench.records.parts import Disturbance
 from ggufbench.records.samples import metric_samples
-from ggufbench.records.store import read_record, write_record
+from ggufbench.records.store import new_run_id, read_record, write_record
 from ggufbench.thresholds import Tolerance
 from ggufbench.worker.protocol import AGAIN, GO, Sample, encode
 
@@ -41,15 +42,22 @@ def at_phase(phase, act):
     return observer
 
 
-def test_every_architecture_is_measured_on_the_cpu(model_folder, plan_cases, make_bench):
-    prepared = plan_cases(model_folder)
-    assert [case.id for case in prepared.cases] == [
+@pytest.fixture(scope="module")
+def every_architecture(model_folder, scenario_folder, one_probe):
+    """The cases of every architecture on the CPU, each with its record."""
+    chosen = {"places": [model_folder], "scenarios": ["cpu"], "scenario_folder": scenario_folder}
+    prepared = prepare_run(Request(**chosen, results=model_folder / "none"), Interpreter())
+    bench = Bench(new_run_id(), prepared.machine, source_state(model_folder))
+    return [(case, measure_case(case, bench)) for case in prepared.cases]
+
+
+def test_every_architecture_is_measured_on_the_cpu(every_architecture):
+    assert [case.id for case, _ in every_architecture] == [
         "gpt-oss-tiny-MXFP4-cpu",
         "llama-tiny-Q8_0-cpu",
         "qwen3-tiny-Q4_0-cpu",
     ]
-    for case in prepared.cases:
-        record = measure_case(case, make_bench(prepared))
+    for case, record in every_architecture:
         assert record.outcome is Outcome.MEASURED, record.reason
         assert [launch.outcome for launch in record.launches] == [Outcome.MEASURED] * 2
         assert {"load_seconds", "ready_seconds", "prompt_tokens_per_second"} <= set(record.summary)
@@ -89,12 +97,8 @@ def test_a_prompt_longer_than_a_batch_and_a_depth_are_measured(llama_folder, pla
     assert all(sample.tokens == 150 for sample in record.launches[0].samples if sample.phase == "prompt")
 
 
-def test_each_launch_proves_that_it_did_the_same_work(model_folder, plan_cases, make_bench):
-    prepared = plan_cases(model_folder)
-    digests = [
-        {launch.digest for launch in measure_case(case, make_bench(prepared)).launches}
-        for case in prepared.cases
-    ]
+def test_each_launch_proves_that_it_did_the_same_work(every_architecture):
+    digests = [{launch.digest for launch in record.launches} for _, record in every_architecture]
     assert [len(of_one_model) for of_one_model in digests] == [1, 1, 1]
     assert len(set.union(*digests)) == 3, "other weights, other tokens"
 
@@ -195,6 +199,7 @@ def busy_machine():
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.timing
 def test_a_busy_machine_is_the_outcome_and_no_disturbed_sample_counts(
     tmp_path, plan_cases, make_bench, busy_machine
 ):
@@ -334,11 +339,10 @@ def test_a_server_in_the_wrong_copy_of_the_library_is_no_gpu_run(
     ],
 )
 def test_a_prompt_from_the_cache_is_found_out(
-    llama_folder, plan_cases, make_bench, monkeypatch, bug, sentence
+    llama_folder, plan_cases, make_bench, known_limits, monkeypatch, bug, sentence
 ):
     prepared = plan_cases(llama_folder, launches=1)
-    limits = machine_limits(prepared.machine, prepared.environments[""], Interpreter())
-    limits = limits.model_copy(update={"disturbance": None})
+    limits = known_limits.model_copy(update={"disturbance": None})
     monkeypatch.setenv("LLAMA_TEST_BUG", bug)
     worker = Interpreter(entry=Path(__file__).parents[1] / "workers" / "cached_prompt.py")
     honest = measure_case(prepared.cases[0], make_bench(prepared, limits=limits))
@@ -363,13 +367,13 @@ def test_a_segfault_is_an_outcome_with_its_phase(phase, llama_folder, plan_cases
 def test_a_segfault_in_the_middle_of_the_work_keeps_what_was_measured(llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder)
     case = prepared.cases[0]
-    long_decode = dataclasses.replace(case.workload, prompt_tokens=1, generated_tokens=150, repetitions=1000)
+    long_decode = dataclasses.replace(case.workload, prompt_tokens=1, generated_tokens=150, repetitions=300)
     later = at_phase("decode", lambda pid: threading.Timer(0.5, os.kill, (pid, signal.SIGSEGV)).start())
     record = measure_case(
         dataclasses.replace(case, workload=long_decode), make_bench(prepared, observer=later)
     )
     assert (record.outcome, record.phase) == (Outcome.CRASHED, "decode")
-    assert record.summary["prompt_tokens_per_second"].samples == 1000
+    assert record.summary["prompt_tokens_per_second"].samples == 300
     assert record.summary["decode_tokens_per_second"].samples > 0
 
 
@@ -377,7 +381,7 @@ def test_a_segfault_in_the_middle_of_the_work_keeps_what_was_measured(llama_fold
 def test_a_hang_ends_at_its_deadline_and_leaves_no_process(phase, llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder)
     stop = at_phase(phase, lambda pid: os.kill(pid, signal.SIGSTOP))
-    bench = make_bench(prepared, observer=stop, deadline_scale=0.08)
+    bench = make_bench(prepared, observer=stop, deadline_scale=0.05)
     record = measure_case(prepared.cases[0], bench)
     assert (record.outcome, record.phase) == (Outcome.HUNG, phase)
     assert not psutil.pid_exists(stop.pid)

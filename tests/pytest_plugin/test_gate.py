@@ -13,47 +13,58 @@ import pytest
 from ggufbench.records.comparisons import read_all_comparisons
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.real
+
+
+def run_gate(folder, model, scenarios, *arguments, cwd=CHECKOUT):
+    """The benchmarks of one model, compared with a baseline; everything is written into `folder`."""
+    return subprocess.run(
+        [
+            sys.executable, "-m", "pytest", str(CHECKOUT / "bench"), "--benchmark-only",
+            "--disable-plugin-autoload", "-p", "benchmark", "-p", "ggufbench", "-p", "no:cacheprovider",
+            "--rootdir", str(cwd), "-c", str(CHECKOUT / "pyproject.toml"),
+            "--scenarios", str(scenarios), "--models", str(model), "--results", str(folder / "results"),
+            "--benchmark-storage", str(folder / "storage"), *arguments,
+        ],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )  # fmt: skip
 
 
 @pytest.fixture
 def gated(tmp_path, llama_folder):
-    """A function: the benchmarks in a folder, compared with a baseline."""
+    """A function: the same for the tiny llama, in this test's folder."""
 
     def run(*arguments, scenarios, cwd=CHECKOUT):
-        return subprocess.run(
-            [
-                sys.executable, "-m", "pytest", str(CHECKOUT / "bench"), "--benchmark-only",
-                "--rootdir", str(cwd), "-c", str(CHECKOUT / "pyproject.toml"),
-                "--scenarios", str(scenarios), "--models", str(llama_folder),
-                "--results", str(tmp_path / "results"), "--benchmark-storage", str(tmp_path / "storage"),
-                "-p", "no:cacheprovider", *arguments,
-            ],
-            cwd=cwd,
-            env={**os.environ, "COLUMNS": "160"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )  # fmt: skip
+        return run_gate(tmp_path, llama_folder, scenarios, *arguments, cwd=cwd)
 
     run.results = tmp_path / "results"
     return run
 
 
-def test_the_same_environment_passes_and_pytest_benchmark_has_its_numbers(gated, gate_scenarios, tmp_path):
-    saved = tmp_path / "pb.json"
-
-    done = gated("-rs", "--gate-baseline", ".", "--benchmark-json", str(saved), scenarios=gate_scenarios)
-
+@pytest.fixture(scope="module")
+def same(tmp_path_factory, model_folder, gate_scenarios):
+    """A session of this environment against itself: what it printed, its comparison, its benchmarks."""
+    folder = tmp_path_factory.mktemp("same")
+    options = ("-rs", "--gate-baseline", ".", "--benchmark-json", str(folder / "pb.json"))
+    done = run_gate(folder, model_folder / "llama-tiny-Q8_0.gguf", gate_scenarios, *options)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "llama-tiny-Q8_0-cpu: no regression" in done.stdout
-    (comparison,) = read_all_comparisons(gated.results)
-    benchmarks = json.loads(saved.read_text())["benchmarks"]
+    (comparison,) = read_all_comparisons(folder / "results")
+    return done.stdout, comparison, json.loads((folder / "pb.json").read_text())["benchmarks"]
+
+
+def test_the_same_environment_passes_and_pytest_benchmark_has_its_numbers(same):
+    printed, comparison, benchmarks = same
+    assert "llama-tiny-Q8_0-cpu: no regression" in printed
     decode = next(one for one in benchmarks if one["name"].startswith("test_decode"))
     assert decode["extra_info"]["verdict"] == "no regression"
     (cell,) = [cell for cell in comparison.cells if cell.metric == "decode_tokens_per_second"]
     assert decode["stats"]["min"] == pytest.approx(1 / max(cell.candidate_values))
-    assert "cold_ready_seconds is not among the gated metrics of its scenario" in done.stdout
+    assert "cold_ready_seconds is not among the gated metrics of its scenario" in printed
 
 
 def test_a_slower_provider_fails_its_test_with_one_sentence(
@@ -75,8 +86,12 @@ def test_a_slower_provider_fails_its_test_with_one_sentence(
     assert "Traceback" not in done.stdout
 
 
-def test_strict_fails_what_stays_inconclusive(gated, gate_scenarios):
-    done = gated("--gate-baseline", ".", "--gate-strict", "--time-budget", "3s", scenarios=gate_scenarios)
+def test_strict_fails_what_stays_inconclusive(gated, gate_scenarios, same):
+    """The time of four pairs is too short for the first look, and long enough for one pair."""
+    _, comparison, _ = same
+    budget = f"{4 * comparison.wall_seconds / (comparison.blocks + 1):.1f}s"
+
+    done = gated("--gate-baseline", ".", "--gate-strict", "--time-budget", budget, scenarios=gate_scenarios)
 
     assert done.returncode == 13, done.stdout + done.stderr
     assert "inconclusive" in done.stdout

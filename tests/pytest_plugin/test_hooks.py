@@ -18,9 +18,9 @@ QUESTIONS = ("decode", "load", "memory", "prompt")
 
 KILLS = """
 import os, signal
-from ggufbench.measuring import case as measuring
+import ggufbench.measuring.case as module
 
-real = measuring.measure_case
+real = module.measure_case
 
 def measure_case(case, bench):
     def observer(moment):
@@ -30,7 +30,7 @@ def measure_case(case, bench):
     import dataclasses
     return real(case, dataclasses.replace(bench, observer=observer))
 
-measuring.measure_case = measure_case
+module.measure_case = measure_case
 """
 
 
@@ -228,6 +228,7 @@ def test_ctrl_c_leaves_what_was_measured_and_no_worker(run_pytest, model_folder,
     assert record.case_id.removesuffix("-cpu") in output
 
 
+@pytest.mark.timing
 def test_of_two_runs_one_measures_at_a_time(run_pytest, llama_folder):
     def hold_until_told():
         with one_at_a_time(lambda: None):
