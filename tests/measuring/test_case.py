@@ -19,7 +19,7 @@ from ggufbench.launching import launcher
 from ggufbench.launching.launcher import Interpreter, launch
 from ggufbench.machine.facts import source_state
 from ggufbench.measuring.case import Bench, Interrupted, _launches, measure_case
-from ggufbench.measuring.preparation import Request
+from ggufbench.measuring.preparation import Request, prepare_run
 from ggufbench.modelkit import SynthSpec, synthesize
 from ggufbench.outcomes import Outcome
 from ggufbench.records.parts import Disturbance

@@ -135,7 +135,7 @@ def measure(question: AbRequest, planned: Planned) -> AbResult:
     )
     with one_at_a_time(lambda: question.tell("another run is measuring; waiting for it")):
         ongoing, interrupted = measure_side_by_side(planned.entries, session)
-    comparisons = conclude(ongoing, session)
+    comparisons = conclude(ongoing, session, planned.arms)
     for comparison in comparisons:
         _keep(partial(write_comparison, results, comparison), problems)
     return AbResult(session.bench.run_id, comparisons, planned.skipped, interrupted, problems)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ggufbench.errors import GgufbenchError
 from ggufbench.launching.launcher import Interpreter
+from ggufbench.measuring.case import Bench, MeasuredLaunch, measure_launch
+from ggufbench.planning.plan import Case
 from ggufbench.toolchain.builds import BuildError
 from ggufbench.toolchain.exports import exported
 from ggufbench.toolchain.interpreters import check_python
@@ -49,6 +51,10 @@ class PreparedArm:
 
     spec: ArmSpec
     interpreter: Interpreter
+
+    def measure(self, case: Case, bench: Bench, variables: Mapping[str, str]) -> MeasuredLaunch:
+        """Measure one launch in this environment, with `variables` added to it."""
+        return measure_launch(case, replace(bench, interpreter=self.interpreter), variables)
 
 
 def parse_arm(text: str, repository: Path) -> ArmSpec:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 from ggufbench.analysis.pairs import second_over_first
 from ggufbench.analysis.verdicts import answers, judged_cell, worst
+from ggufbench.comparing.arms import ArmSpec, PreparedArm
 from ggufbench.comparing.side_by_side import BenchSession, Key, Ongoing, judgements
 from ggufbench.exit_codes import ExitCode
 from ggufbench.measuring.record_builder import identify
@@ -16,17 +17,18 @@ from ggufbench.records.schema import ProviderFacts
 from ggufbench.stats.sequential_test import Judgement, order_effect
 
 
-def conclude(ongoing: Sequence[Ongoing], session: BenchSession) -> list[Comparison]:
+def conclude(
+    ongoing: Sequence[Ongoing], session: BenchSession, arms: Mapping[Role, PreparedArm]
+) -> list[Comparison]:
     """One document for each case."""
-    gated = judgements(ongoing, session.design)
-    if session.anchored_by is None:
-        return [_document(one, session, _cells(one, gated, "baseline")) for one in ongoing]
-    anchored = judgements(ongoing, session.design, session.anchored_by)
+    anchor = session.anchored_by or "anchor"
+    gated, anchored = judgements(ongoing, session.design), judgements(ongoing, session.design, anchor)
     return [
         _document(
             one,
             session,
-            [*_cells(one, gated, "baseline"), *_cells(one, anchored, "anchor", session.anchored_by)],
+            _arms(one, session, arms),
+            [*_cells(one, gated, "baseline"), *_cells(one, anchored, "anchor", anchor)],
         )
         for one in ongoing
     ]
@@ -50,7 +52,7 @@ def exit_code(comparisons: Sequence[Comparison], *, strict: bool) -> ExitCode:
     return ExitCode.INCONCLUSIVE if strict and Verdict.INCONCLUSIVE in found else ExitCode.PASS
 
 
-def _document(one: Ongoing, session: BenchSession, cells: list[Cell]) -> Comparison:
+def _document(one: Ongoing, session: BenchSession, arms: list[Arm], cells: list[Cell]) -> Comparison:
     case, bench = one.entry.cases["candidate"], session.bench
     gated = [cell for cell in cells if cell.against == "baseline"]
     verdict = one.override[0] if one.override else worst(cell.verdict for cell in gated)
@@ -70,7 +72,7 @@ def _document(one: Ongoing, session: BenchSession, cells: list[Cell]) -> Compari
         machine=bench.machine,
         source=bench.source,
         seed=session.seed,
-        arms=_arms(one, session),
+        arms=arms,
         blocks=len(measured),
         disturbed_blocks=one.disturbed,
         launches=sum(len(block.launches) for block in one.blocks),
@@ -80,15 +82,15 @@ def _document(one: Ongoing, session: BenchSession, cells: list[Cell]) -> Compari
     )
 
 
-def _arms(one: Ongoing, session: BenchSession) -> list[Arm]:
-    arms = [_arm(one, session, role) for role in session.arms]
+def _arms(one: Ongoing, session: BenchSession, arms: Mapping[Role, PreparedArm]) -> list[Arm]:
+    found = [_arm(one, role, arm.spec) for role, arm in arms.items()]
     if session.anchored_by != "baseline":
-        return arms
-    return [*arms, *(arm.model_copy(update={"role": "anchor"}) for arm in arms if arm.role == "baseline")]
+        return found
+    return [*found, *(arm.model_copy(update={"role": "anchor"}) for arm in found if arm.role == "baseline")]
 
 
-def _arm(one: Ongoing, session: BenchSession, role: Role) -> Arm:
-    spec, case = session.arms[role].spec, one.entry.cases[role]
+def _arm(one: Ongoing, role: Role, spec: ArmSpec) -> Arm:
+    case = one.entry.cases[role]
     return Arm(
         role=role,
         name=spec.name,
@@ -119,7 +121,7 @@ def _override(one: Ongoing) -> tuple[Verdict, str] | None:
     if one.override is not None:
         return one.override
     if one.mostly_disturbed:
-        return Verdict.INCONCLUSIVE, _environment_sentence(one)
+        return Verdict.INCONCLUSIVE, environment_sentence(one)
     return None
 
 
@@ -130,7 +132,8 @@ def _reason(one: Ongoing, verdict: Verdict) -> str | None:
     return one.note if verdict is Verdict.INCONCLUSIVE else None
 
 
-def _environment_sentence(one: Ongoing) -> str:
+def environment_sentence(one: Ongoing) -> str:
+    """How many blocks of a case were disturbed, by what, and what to do about it."""
     problems = [block.disturbed for block in one.blocks if block.disturbed]
     who = [f"{process.name} had {100 * process.core_share:.0f} % of a core" for process in one.processes[:2]]
     named = f" ({', '.join(who)})" if who else ""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from ggufbench.analysis.pairs import Pairs, block_problem, pairs
 from ggufbench.analysis.verdicts import answers, changed_answer, changed_device
-from ggufbench.comparing.arms import PreparedArm
 from ggufbench.machine.parts import BusyProcess
-from ggufbench.measuring.case import Bench, measure_launch
+from ggufbench.measuring.case import Bench, MeasuredLaunch
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
 from ggufbench.records.comparison import Block, Purpose, Role, Verdict
@@ -27,6 +27,13 @@ _PADDING_BYTES = 4096
 
 Key = tuple[str, str]
 """A gated cell: the case's id and the metric."""
+
+
+class ComparedArm(Protocol):
+    """One side of a comparison: anything that measures one launch of a case."""
+
+    def measure(self, case: Case, bench: Bench, variables: Mapping[str, str]) -> MeasuredLaunch:
+        """Measure one launch in a fresh process, with `variables` added to its environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,7 @@ class SessionStep:
 class BenchSession:
     """Everything that is the same for all cases of a comparison."""
 
-    arms: Mapping[Role, PreparedArm]
+    arms: Mapping[Role, ComparedArm]
     bench: Bench
     seed: int
     """Of the coin."""
@@ -204,11 +211,7 @@ def _measure_arm(one: Ongoing, role: Role, session: BenchSession, coin: random.R
     # Where the stack begins depends on the length of the environment, and speed a little on that: it is drawn
     # anew for each launch, so that the arms' different paths do not pass for a difference.
     padding = {"GGUFBENCH_PADDING": "x" * coin.randrange(_PADDING_BYTES)}
-    measured = measure_launch(
-        one.entry.cases[role],
-        replace(session.bench, interpreter=session.arms[role].interpreter),
-        padding,
-    )
+    measured = session.arms[role].measure(one.entry.cases[role], session.bench, padding)
     one.providers.setdefault(role, measured.provider)
     one.processes = one.processes or measured.processes
     keep_log = not any(role in block.launches for block in one.blocks)
@@ -255,17 +258,19 @@ def _same_device(entry: ComparedCase) -> bool:
 
 
 def _look(one: Ongoing, ongoing: Sequence[Ongoing], session: BenchSession) -> None:
-    """End a case that the gate can tell, or that this machine does not let it tell."""
+    """End a case that the gate can tell, that has all its pairs, or that is disturbed too often."""
     if one.done:
         return
     if one.disturbed > MOST_DISTURBED_BLOCKS:
         _end(one, f"{one.disturbed} blocks were disturbed")
-    if len(one.counted) not in session.design.looks:
+    pairs, looks = len(one.counted), session.design.looks
+    one.done = one.done or pairs == looks[-1]
+    if one.done or pairs not in looks:
         return
     found = judgements(ongoing, session.design)
     cells = [found[one.entry.id, metric] for metric in one.entry.metrics]
-    one.done = one.done or all(cell.decided for cell in cells)
-    one.done = one.done or any(cell.verdict == "regression" for cell in cells)
+    decided = all(cell.decided for cell in cells)
+    one.done = decided or any(cell.verdict == "regression" for cell in cells)
 
 
 def _lacks(one: Ongoing, role: Role, reason: str) -> None:
