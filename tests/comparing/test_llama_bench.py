@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 
 from ggufbench.comparing.llama_bench import (
+    LlamaBenchArm,
     LlamaBenchError,
     bench_arguments,
+    build_problem,
     check_program,
     parse_output,
     run_llama_bench,
 )
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.parts import Device
+from ggufbench.outcomes import Outcome
 from ggufbench.worker.job import Workload
 
 WORK = Workload(prompt_tokens=512, generated_tokens=64, depth=0, repetitions=2)
@@ -89,9 +92,10 @@ def test_a_path_with_a_comma_is_refused(case):
 
 
 def test_its_samples_are_read():
-    run = parse_output(json.dumps([DECODE, PROMPT]).encode(), WORK, 3.5)
-    assert (run.build_commit, run.build_number, run.wall_seconds) == ("0c1e570", 1, 3.5)
-    assert run.prompt_seconds == run.decode_seconds == [2.0, 1.0]
+    run = parse_output(json.dumps([DECODE, PROMPT]).encode(), WORK)
+    assert (run.build_commit, run.build_number) == ("0c1e570", 1)
+    samples = [(sample.phase, sample.tokens, sample.seconds) for sample in run.samples]
+    assert samples == [("prompt", 512, 2.0), ("prompt", 512, 1.0), ("decode", 64, 2.0), ("decode", 64, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_its_samples_are_read():
 )
 def test_anything_else_is_one_sentence(output, words):
     with pytest.raises(LlamaBenchError) as refused:
-        parse_output(output, WORK, 1.0)
+        parse_output(output, WORK)
     assert words in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -144,7 +148,8 @@ def run_fake(fake_llama_bench, tmp_path):
 
 def test_a_run_returns_the_samples(run_fake):
     run = run_fake("fast")
-    assert (run.build_commit, run.build_number, run.prompt_seconds) == ("1234567", 42, [1e-6, 1e-6])
+    assert (run.build_commit, run.build_number) == ("1234567", 42)
+    assert [sample.seconds for sample in run.samples] == [1e-6] * 4
 
 
 @pytest.mark.parametrize(
@@ -170,3 +175,54 @@ def test_a_run_that_hangs_is_ended(run_fake, tmp_path, wait_until):
     pid = int((tmp_path / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("llama_bench", ["0c1e570", "0c1e57098bba", "0c1e570-dirty"])
+def test_one_commit_is_one_build(llama_bench):
+    assert build_problem("0c1e570-dirty", llama_bench) is None
+
+
+@pytest.mark.parametrize(
+    ("library", "llama_bench", "words"),
+    [
+        ("0c1e570", "1234567", "another llama.cpp (1234567) than the library (0c1e570)"),
+        ("0c1e570", "unknown", "is not known"),
+        ("", "0c1e570", "the library says 'nothing'"),
+    ],
+)
+def test_other_builds_are_named(library, llama_bench, words):
+    assert words in build_problem(library, llama_bench)
+
+
+@pytest.fixture
+def measure(fake_llama_bench, tmp_path, monkeypatch, case, plan_cases, make_bench):
+    """A function: one launch of the case by an arm whose program is the fake in a mode."""
+    monkeypatch.setenv("LLAMA_FAKE_FOLDER", str(tmp_path))
+
+    def arm(mode: str) -> LlamaBenchArm:
+        return LlamaBenchArm(fake_llama_bench(mode), {case.id: bench_arguments(case, NO_DEVICES)})
+
+    bench = make_bench(plan_cases(case.model.path))
+    return arm, lambda arm: arm.measure(case, bench, {"GGUFBENCH_PADDING": "xyz"})
+
+
+def test_a_launch_of_the_arm_holds_samples_and_the_build(measure, tmp_path):
+    arm, launch = measure
+    measured = launch(arm("fast"))
+    assert measured.launch.outcome is Outcome.MEASURED and measured.launch.wall_seconds > 0
+    found = [(sample.phase, sample.tokens) for sample in measured.launch.samples]
+    assert found == [("prompt", 100)] * 2 + [("decode", 16)] * 2
+    assert measured.provider.versions == {"llama.cpp": "1234567", "build": "42"}
+    assert "GGUFBENCH_PADDING=xyz" in (tmp_path / "environment").read_text().splitlines()
+
+
+def test_only_a_program_that_has_answered_can_fail(measure):
+    arm, launch = measure
+    with pytest.raises(LlamaBenchError, match="SIGABRT"):
+        launch(arm("crashes"))
+    later = arm("crashes-later")
+    Path(os.environ["LLAMA_FAKE_FOLDER"], "runs").write_text("0")
+    launch(later)
+    failed = launch(later).launch
+    assert (failed.outcome, failed.samples) == (Outcome.FAILED, [])
+    assert failed.reason == "llama-bench crashed (SIGABRT): fake: a last word"

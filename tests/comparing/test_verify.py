@@ -11,9 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from ggufbench.comparing.fidelity import best_rate
-from ggufbench.records.schema import Sample
-
 
 @pytest.fixture
 def command(llama_folder, scenario_folder, fake_llama_bench):
@@ -62,39 +59,64 @@ def run(command, environment):
 
 
 def test_a_ratio_that_is_off_exits_10(run, tmp_path):
-    done = run("slow", "--seed", 3)
+    done = run("slow", "--seed", 3, "--pairs", 5)
     assert done.returncode == 10, done.stderr
-    assert re.search(r"^pp40 +\d+ t/s +0\.00 t/s +\S+ +\S+ +50\.0 % +2 +differs$", done.stdout, re.MULTILINE)
+    assert re.search(r"^pp40 +\d+ t/s +0\.00 t/s +\S+ +\S+-\S+ +5 +differs$", done.stdout, re.MULTILINE)
     assert re.search(r"^tg8 .* differs$", done.stdout, re.MULTILINE)
     assert "is another llama.cpp (1234567) than the library" in done.stdout
     assert re.search(r"own loop takes \d+\.\d\d µs of a token", done.stdout)
-    assert "seed 3." in done.stdout and "6 pairs or more" in done.stdout
-    assert (tmp_path / "runs").read_text() == "3", "a warm pair and two that count"
+    assert "seed 3." in done.stdout.replace("\n", " ")
+    assert done.stdout.splitlines()[-1] == "Differs in 2 of 2 tests at a tolerance of 2 %."
+    assert (tmp_path / "runs").read_text() == "6", "a warm pair and five that count"
     assert "SECRET" not in (tmp_path / "environment").read_text()
+
+
+@pytest.mark.parametrize(("strict", "code"), [((), 0), (("--strict",), 13)])
+def test_too_few_pairs_are_inconclusive_however_far_the_ratio_is_off(run, strict, code):
+    done = run("slow", "--pairs", 1, *strict)
+    assert done.returncode == code, done.stderr
+    assert re.search(r"^pp40 .* - +1 +inconclusive$", done.stdout, re.MULTILINE)
+    assert "tg8: an interval of 90 % needs at least 5 pairs." in done.stdout
+    last = (
+        "Inconclusive in 2 of 2 tests at a tolerance of 2 %; "
+        "inconclusive is not agreement (exit code 13 with --strict)."
+    )
+    assert done.stdout.replace("\n", " ").strip().endswith(last)
 
 
 def test_agreement_exits_0_and_json_holds_every_sample(run, tmp_path):
     # The fake's rate is no real one: only the widest tolerance takes it for equal.
-    done = run("fast", "--json", "--tolerance", 1, "--seed", 3, "--depth", 16, "--pairs", 4)
+    done = run("fast", "--json", "--tolerance", 1, "--seed", 3, "--depth", 16, "--pairs", 5)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["seed"], document["exit_code"], document["skipped"]) == (3, 0, [])
+    assert (document["pairs"], document["tolerance"], document["interrupted"]) == (5, 1, False)
     (comparison,) = document["comparisons"]
     assert [test["test"] for test in comparison["tests"]] == ["pp40 @ d16", "tg8 @ d16"]
+    assert [test["equivalence"]["verdict"] for test in comparison["tests"]] == ["agrees", "agrees"]
     assert comparison["arguments"] == (tmp_path / "arguments").read_text().splitlines()
     assert comparison["setting"]["n_ctx"] == 80 and comparison["workload"]["depth"] == 16
-    assert len(comparison["measured_pairs"]) == 4 and comparison["warm_pair"] is not None
-    coin = random.Random(3)
-    order = ["ggufbench" if coin.random() < 0.5 else "llama-bench" for _ in range(4)]
-    assert [pair["first"] for pair in comparison["measured_pairs"]] == order
-    assert set(order) == {"ggufbench", "llama-bench"}
-    for pair in comparison["measured_pairs"]:
-        assert pair["llama_bench"]["decode_seconds"] == [1e-6]
-        timed = [sample for sample in pair["launch"]["samples"] if not sample["warmup"]]
-        assert {"prompt", "decode"} <= {sample["phase"] for sample in timed}
+    assert comparison["providers"]["baseline"]["versions"] == {"llama.cpp": "1234567", "build": "42"}
+    assert "llama.cpp" in comparison["providers"]["candidate"]["versions"]
+    assert [block["number"] for block in comparison["blocks"]] == [0, 1, 2, 3, 4, 5]
+    orders = [block["order"] for block in comparison["blocks"]]
+    assert orders == [order_by_coin(3, comparison["case_id"], number) for number in range(6)]
+    assert {tuple(order) for order in orders} == {("baseline", "candidate"), ("candidate", "baseline")}
+    for block in comparison["blocks"]:
+        theirs, ours = (block["launches"][role]["samples"] for role in ("baseline", "candidate"))
+        found = [(sample["phase"], sample["seconds"]) for sample in theirs]
+        assert found == [("prompt", 1e-6), ("decode", 1e-6)]
+        assert {"prompt", "decode"} <= {sample["phase"] for sample in ours if not sample["warmup"]}
     assert comparison["loop_overhead_seconds"] > 0
     share = comparison["loop_overhead_seconds"] * comparison["tests"][1]["ours_median"]
     assert comparison["loop_overhead_share"] == pytest.approx(share)
+
+
+def order_by_coin(seed: int, case_id: str, number: int) -> list[str]:
+    """The order in which a comparison with this seed launches its arms."""
+    order = ["baseline", "candidate"]
+    random.Random(f"{seed} {case_id} {number}").shuffle(order)
+    return order
 
 
 @pytest.mark.parametrize(
@@ -110,7 +132,7 @@ def test_a_llama_bench_that_never_answers_is_refused(run, mode, words):
 def test_one_that_breaks_midway_exits_11(run):
     done = run("crashes-later")
     assert done.returncode == 11
-    assert "Ended after 0 pairs: llama-bench crashed (SIGABRT)" in done.stdout
+    assert "Ended early: the baseline failed: llama-bench crashed (SIGABRT)" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -145,16 +167,5 @@ def test_ctrl_c_ends_both_and_says_so(command, environment, tmp_path, wait_until
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Ended after 0 pairs: interrupted by Ctrl-C" in said and "Traceback" not in said
+    assert "Ended early: interrupted by Ctrl-C after 0 pairs." in said and "Traceback" not in said
     assert not Path(f"/proc/{pid}").exists()
-
-
-def test_a_disturbed_sample_counts_only_where_there_is_no_other():
-    def sample(seconds: float, disturbed: bool, warmup: bool = False) -> Sample:
-        why = [{"kind": "stolen", "share": 0.5}] if disturbed else []
-        values = {"phase": "decode", "seconds": seconds, "tokens": 8, "warmup": warmup}
-        return Sample.model_validate({**values, "disturbed": why})
-
-    samples = [sample(1.0, True), sample(4.0, False), sample(2.0, False), sample(0.5, False, True)]
-    assert best_rate(samples, "decode") == 4.0
-    assert best_rate(samples[:1], "decode") == 8.0

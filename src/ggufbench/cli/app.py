@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ggufbench.cli.compare import compare
-from ggufbench.cli.gating import ab, bisect, selftest
+from ggufbench.cli.gating import ab, bisect, selftest, shown_on
 from ggufbench.cli.history import gate, history
 from ggufbench.cli.models import chat, convert, pull, quantize
 from ggufbench.cli.options import (
@@ -165,37 +165,38 @@ def verify(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
     depth: Annotated[int, typer.Option(min=0, max=2**20, help="Tokens in the context before.")] = 0,
     repetitions: Annotated[int, typer.Option(min=1, max=1000, help="Samples of each kind in a run.")] = 3,
     tolerance: Annotated[
-        float, typer.Option(min=0, max=1, help="How far from 1 a median ratio may be.")
+        float, typer.Option(min=0, max=1, help="How far from 1 the ratio's interval may reach.")
     ] = 0.02,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**63, help="Of the order in each pair; drawn if not given.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 13 where a verdict is inconclusive.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare the rates measured here with those of llama-bench, in pairs on the same files.
 
-    Exits 0 where they agree, 10 where they differ, 11 where a side broke.
+    Exits 0 where no test differs, 10 where one differs, 11 where a side broke, 13 with --strict where one
+    stayed inconclusive, 14 where nothing could be measured.
     """
-    from ggufbench.comparing.fidelity import Work
-    from ggufbench.comparing.verify import VerifyRequest
-    from ggufbench.comparing.verify import verify as answer
+    from ggufbench.comparing.verify import VerifyRequest, Work
+    from ggufbench.comparing.verify import verify as run_verify
+    from ggufbench.report.text.verification import document, verification_report
 
     request = request_from(places, match, scenario=[scenario], scenarios=scenarios)
     work = Work(prompt, generate, depth, repetitions)
     with ProgressLine() as line:
         question = VerifyRequest(
-            request, llama_bench, work, pairs, tolerance, seed, lambda step: line.show(step.sentence), tell
+            request, llama_bench, work, pairs, tolerance, seed, on_step=shown_on(line), tell=tell
         )
-        verification = answer(question)
-    if verification.refusal is not None:
-        raise GgufbenchError(verification.refusal)
+        found = run_verify(question)
+    code = found.exit_code(strict=strict)
     if as_json:
-        print_json(verification.document())
+        print_json(document(found, code))
     else:
-        from ggufbench.report.text.agreement import agreement_report
-
-        print_rich(agreement_report(verification))
-    raise typer.Exit(verification.exit_code)
+        print_rich(verification_report(found))
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -104,7 +104,7 @@ def ab(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
             repository,
             seed,
             allow_other_answers=allow_other_answers,
-            on_step=_shown_on(line),
+            on_step=shown_on(line),
             tell=tell,
         )
         answer = ask(question)
@@ -133,7 +133,7 @@ def selftest(  # noqa: PLR0913, PLR0917 (one parameter for each option of the co
 
     request = request_from(places, match, scenario=[scenario], scenarios=scenarios, results=results)
     with ProgressLine() as line:
-        question = AbRequest(request, ".", seed=seed, on_step=_shown_on(line), tell=tell)
+        question = AbRequest(request, ".", seed=seed, on_step=shown_on(line), tell=tell)
         found = run_selftest(
             question, sessions, controls, lambda number, kind: tell(f"session {number}: {kind}")
         )
@@ -191,7 +191,7 @@ def bisect(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comm
             repository=repository,
             seed=seed,
             allow_other_answers=allow_other_answers,
-            on_step=_shown_on(line),
+            on_step=shown_on(line),
             tell=tell,
         )
         found = search(
@@ -231,8 +231,8 @@ def _finish(answer: AbResult, *, strict: bool, as_json: bool) -> NoReturn:
     raise typer.Exit(code)
 
 
-def _shown_on(line: ProgressLine) -> Callable[[SessionStep], None]:
-    """Show each launch when it begins."""
+def shown_on(line: ProgressLine) -> Callable[[SessionStep], None]:
+    """A function that shows each step of a comparison on this line."""
     from ggufbench.report.text.comparison import step_sentence
 
     return lambda step: line.show(step_sentence(step))

@@ -1,4 +1,4 @@
-"""Run llama-bench with a case's settings, and read what it measured.
+"""llama-bench as an arm of a comparison: run it with a case's settings and read what it measured.
 
 Its defaults are not those of a scenario, so every setting is given; what it cannot be given is refused.
 """
@@ -12,14 +12,18 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ggufbench.errors import GgufbenchError
+from ggufbench.launching.launcher import compute_variables, worker_environment
 from ggufbench.machine.devices import AvailableDevices
+from ggufbench.measuring.case import Bench, CaseTimeouts, MeasuredLaunch
+from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
 from ggufbench.processes import end_group
+from ggufbench.records.schema import Launch, ProviderFacts, Sample
 from ggufbench.worker.job import DEVICE_PREFIXES, Setting, Workload
 
 _KV_TYPES = ("f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl")
@@ -35,11 +39,44 @@ class LlamaBenchRun:
 
     build_commit: str
     build_number: int
-    prompt_seconds: list[float]
-    """Of each repetition: the whole prompt."""
-    decode_seconds: list[float]
-    """Of each repetition: all generated tokens."""
-    wall_seconds: float
+    samples: list[Sample]
+    """Each repetition of the whole prompt, then each of all generated tokens."""
+
+
+@dataclass(slots=True)
+class LlamaBenchArm:
+    """A comparison's arm: each launch is one process of llama-bench."""
+
+    program: Path
+    arguments: Mapping[str, Sequence[str]]
+    """Command line of each case, by the case's id."""
+    _answered: bool = field(default=False, init=False)
+
+    def measure(self, case: Case, bench: Bench, variables: Mapping[str, str]) -> MeasuredLaunch:
+        """Measure one launch. Raises LlamaBenchError if the program fails before it has ever answered."""
+        timeouts, started = CaseTimeouts(case, bench.deadline_scale), time.monotonic()
+        facts = ProviderFacts(name="llama-bench", environment=compute_variables(os.environ))
+        try:
+            run = run_llama_bench(
+                self.program,
+                self.arguments[case.id],
+                case.workload,
+                worker_environment(variables),
+                sum(timeouts(phase) for phase in ("load", "prompt", "decode")),
+            )
+        except LlamaBenchError as error:
+            if not self._answered:
+                raise
+            failed = Launch(
+                outcome=Outcome.FAILED, reason=str(error), wall_seconds=time.monotonic() - started
+            )
+            return MeasuredLaunch(failed, facts, [])
+        self._answered = True
+        launch = Launch(
+            outcome=Outcome.MEASURED, wall_seconds=time.monotonic() - started, samples=run.samples
+        )
+        versions = {"llama.cpp": run.build_commit, "build": str(run.build_number)}
+        return MeasuredLaunch(launch, facts.model_copy(update={"versions": versions}), [])
 
 
 def check_program(path: Path) -> Path:
@@ -110,6 +147,25 @@ def _refuse_what_it_lacks(case: Case) -> None:
         raise LlamaBenchError(f"llama-bench splits a path at its commas; rename {case.model.path}")
 
 
+def build_problem(library: str, llama_bench: str) -> str | None:
+    """Why the two builds may not be the same llama.cpp, by their commits; None if they are.
+
+    A build from a source distribution calls itself `-dirty` in one of the places and not in the other.
+    """
+    ours, theirs = library.removesuffix("-dirty"), llama_bench.removesuffix("-dirty")
+    if "" in (ours, theirs) or "unknown" in (ours, theirs):
+        return (
+            "whether both are one build of llama.cpp is not known: "
+            f"the library says {library or 'nothing'!r}, llama-bench says {llama_bench or 'nothing'!r}"
+        )
+    if ours.startswith(theirs) or theirs.startswith(ours):
+        return None
+    return (
+        f"llama-bench is another llama.cpp ({llama_bench}) than the library ({library}), "
+        "so a difference may be the builds'; build one with tools/build_llama_bench.sh"
+    )
+
+
 def run_llama_bench(
     program: Path,
     arguments: Sequence[str],
@@ -122,7 +178,6 @@ def run_llama_bench(
     Raises LlamaBenchError where it cannot be started, ends badly, is silent for `deadline_seconds`, or says
     anything but what was asked. Whatever happens here, Ctrl-C included, no process of the group is left.
     """
-    started = time.monotonic()
     with tempfile.TemporaryFile() as stderr:
         try:
             process = subprocess.Popen(
@@ -145,22 +200,24 @@ def run_llama_bench(
                 process.stdout.close()
         if process.returncode != 0:
             raise LlamaBenchError(_how_it_ended(process.returncode, stderr))
-    return parse_output(output, workload, time.monotonic() - started)
+    return parse_output(output, workload)
 
 
-def parse_output(output: bytes, workload: Workload, wall_seconds: float) -> LlamaBenchRun:
+def parse_output(output: bytes, workload: Workload) -> LlamaBenchRun:
     """Read the JSON of llama-bench: a test of the prompt, and one of the generated tokens.
 
     Raises LlamaBenchError for anything else, and for other work than was asked.
     """
-    prompt = _test(rows := _rows(output), workload, workload.prompt_tokens, 0)
-    decode = _test(rows, workload, 0, workload.generated_tokens)
+    prompt_tokens, generated_tokens = workload.prompt_tokens, workload.generated_tokens
+    prompt = _test(rows := _rows(output), workload, prompt_tokens, 0)
+    decode = _test(rows, workload, 0, generated_tokens)
     return LlamaBenchRun(
         build_commit=str(prompt.get("build_commit", "unknown")),
         build_number=_whole(prompt.get("build_number", 0)),
-        prompt_seconds=_seconds(prompt, workload),
-        decode_seconds=_seconds(decode, workload),
-        wall_seconds=wall_seconds,
+        samples=[
+            *(Sample(phase="prompt", seconds=s, tokens=prompt_tokens) for s in _seconds(prompt, workload)),
+            *(Sample(phase="decode", seconds=s, tokens=generated_tokens) for s in _seconds(decode, workload)),
+        ],
     )
 
 

@@ -1,124 +1,246 @@
-"""A verification, from what was asked to its exit code: what the command `ggufbench verify` does."""
+"""Verification of the engine provider against llama-bench: what the command `ggufbench verify` does.
+
+Both are arms of a comparison side by side, llama-bench as the baseline, with a fixed number of pairs and the
+same work. An equivalence test on the ratio of their rates decides whether they measure the same.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ggufbench.comparing.fidelity import Comparison, Plan, Step, Work, compare, plan_comparisons
-from ggufbench.comparing.llama_bench import check_program
+from ggufbench.comparing.arms import ArmSpec, PreparedArm
+from ggufbench.comparing.conclusion import environment_sentence
+from ggufbench.comparing.llama_bench import LlamaBenchArm, bench_arguments, build_problem, check_program
+from ggufbench.comparing.side_by_side import (
+    BenchSession,
+    ComparedCase,
+    Ongoing,
+    SessionStep,
+    measure_side_by_side,
+)
 from ggufbench.exit_codes import ExitCode
 from ggufbench.launching.launcher import Interpreter
-from ggufbench.machine.facts import source_state
+from ggufbench.machine.facts import read_machine, source_state
 from ggufbench.measuring.case import Bench, one_at_a_time
-from ggufbench.measuring.preparation import Request, prepare_run
+from ggufbench.measuring.preparation import Request, find_models, plan_cases, probe_for, read_scenarios
+from ggufbench.planning.plan import Case
+from ggufbench.planning.scenario import GateSpec, Scenario
+from ggufbench.records.comparison import Block, Role
+from ggufbench.records.schema import ProviderFacts
 from ggufbench.records.store import new_run_id
+from ggufbench.stats.equivalence import Equivalence, equivalence
+from ggufbench.stats.sequential_test import Design
+
+PROMPT, DECODE = "prompt_tokens_per_second", "decode_tokens_per_second"
 
 _SEEDS = 2**32
+_LEAST_CONTEXT = 64
+"""Room for a launch's warm-ups and its digest; llama.cpp makes it 256 anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What both programs do in each launch."""
+
+    prompt_tokens: int = 512
+    generated_tokens: int = 64
+    depth: int = 0
+    repetitions: int = 3
+
+    def names(self) -> dict[str, str]:
+        """Metrics of a launch, with the names that llama-bench has for them."""
+        depth = f" @ d{self.depth}" if self.depth else ""
+        return {PROMPT: f"pp{self.prompt_tokens}{depth}", DECODE: f"tg{self.generated_tokens}{depth}"}
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyRequest:
-    """What shall be verified, and how."""
+    """What is verified, and how."""
 
     request: Request
     llama_bench: Path
     work: Work
     pairs: int = 10
     tolerance: float = 0.02
+    """Largest distance of the ratio from 1 that counts as agreement."""
     seed: int | None = None
-    """Of the order; drawn where it is None."""
-    on_step: Callable[[Step], None] = lambda _step: None
+    """Random seed of the arm order; generated if None."""
+    on_step: Callable[[SessionStep], None] = lambda _step: None
     tell: Callable[[str], None] = lambda _sentence: None
+    """Called with what takes time before anything is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedTest:
+    """One test measured by both programs; rates in tokens per second."""
+
+    test: str
+    """Named as llama-bench does: `pp512`, `tg64`, `tg64 @ d1024`."""
+    ours: list[float]
+    """Best sample of each launch, pair by pair."""
+    theirs: list[float]
+    ours_median: float
+    theirs_median: float
+    equivalence: Equivalence
+    """Of the ratio ours / theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedCase:
+    """One model under one scenario."""
+
+    case: Case
+    arguments: Sequence[str]
+    """Command line of llama-bench, without the program."""
+    providers: Mapping[Role, ProviderFacts]
+    blocks: Sequence[Block]
+    tests: list[VerifiedTest]
+    """Empty if no pair counted."""
+    loop_overhead_seconds: float | None
+    """Time of the worker's own loop for each token: median of the launches."""
+    loop_overhead_share: float | None
+    """The same as a share of the time of a token."""
+    warnings: list[str]
+    mostly_disturbed: bool
+    """Whether more blocks were disturbed than counted, which makes every test inconclusive."""
+    broken: bool
+    """Whether a launch failed."""
+    reason: str | None
+    """Why it ended early; None if all pairs were measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The answer, complete or not."""
+    """Result of a verification, complete or not."""
 
-    comparisons: list[Comparison]
+    cases: list[VerifiedCase]
     skipped: list[tuple[str, str]]
     """Cases that cannot run here, with the reason."""
     llama_bench: Path
     seed: int
     pairs: int
     tolerance: float
+    interrupted: bool
 
     @property
-    def refusal(self) -> str | None:
-        """Why llama-bench never answered; None where it did."""
-        return next((one.reason for one in self.comparisons if one.ended == "refused"), None)
+    def tests(self) -> list[VerifiedTest]:
+        """Tests of all cases."""
+        return [test for case in self.cases for test in case.tests]
 
-    @property
-    def exit_code(self) -> ExitCode:
-        """0 where all agree, 10 where a ratio is off, 11 where a side broke, 14 where none was measured."""
-        ended = {comparison.ended for comparison in self.comparisons}
-        tests = [test for comparison in self.comparisons for test in comparison.tests]
-        if self.refusal is not None:
-            return ExitCode.USAGE
-        if "interrupted" in ended:
+    def exit_code(self, *, strict: bool) -> ExitCode:
+        """How the command ends: a broken launch comes before a difference, that before an open verdict."""
+        verdicts = {test.equivalence.verdict for test in self.tests}
+        if self.interrupted:
             return ExitCode.INTERRUPTED
-        if "broken" in ended:
+        if any(case.broken for case in self.cases):
             return ExitCode.BROKEN
-        if not tests:
+        if not verdicts:
             return ExitCode.NOTHING_MEASURED
-        return ExitCode.REGRESSION if any(test.verdict == "differs" for test in tests) else ExitCode.PASS
-
-    def document(self) -> dict[str, Any]:
-        """Everything, the raw samples of each run among it; for JSON."""
-        return {
-            "llama_bench": self.llama_bench,
-            "seed": self.seed,
-            "pairs": self.pairs,
-            "tolerance": self.tolerance,
-            "exit_code": self.exit_code,
-            "comparisons": [_described(comparison) for comparison in self.comparisons],
-            "skipped": [{"case_id": case_id, "reason": reason} for case_id, reason in self.skipped],
-        }
+        if "differs" in verdicts:
+            return ExitCode.REGRESSION
+        return ExitCode.INCONCLUSIVE if strict and "inconclusive" in verdicts else ExitCode.PASS
 
 
 def verify(question: VerifyRequest) -> Verification:
-    """Prepare and run it. Raises GgufbenchError before anything is measured."""
-    program = check_program(question.llama_bench)
-    prepared = prepare_run(question.request, Interpreter())
-    cases = plan_comparisons(prepared.cases, question.work, prepared.environments)
+    """Plan the same work for both programs and measure it in pairs.
+
+    Raises GgufbenchError for a request that cannot be carried out, and for a llama-bench that cannot be used
+    or fails before its first answer.
+    """
+    program, request = check_program(question.llama_bench), question.request
+    scenarios = [_with_work(scenario, question.work) for scenario in read_scenarios(request)]
+    _, models = find_models(request, question.tell)
+    environments = probe_for(scenarios, Interpreter())
+    cases = plan_cases(models, scenarios, environments, {})
     runnable = [case for case in cases if case.skip is None]
-    seed = secrets.randbelow(_SEEDS) if question.seed is None else question.seed
-    plan = Plan(
-        program=program,
-        bench=Bench(new_run_id(), prepared.machine, source_state(Path.cwd())),
-        environments=prepared.environments,
-        pairs=question.pairs,
-        tolerance=question.tolerance,
-        seed=seed,
+    arguments = {case.id: bench_arguments(case, environments[case.setting.rpc_servers]) for case in runnable}
+    session = BenchSession(
+        arms={
+            "baseline": LlamaBenchArm(program, arguments),
+            "candidate": PreparedArm(ArmSpec(".", "current"), Interpreter()),
+        },
+        bench=Bench(new_run_id(), read_machine(environments[""].gpu_names()), source_state(Path.cwd())),
+        seed=secrets.randbelow(_SEEDS) if question.seed is None else question.seed,
+        design=Design((question.pairs,), (1.0,), (1.0,)),
         on_step=question.on_step,
     )
+    entries = [ComparedCase(case.id, {"baseline": case, "candidate": case}) for case in runnable]
     with one_at_a_time(lambda: question.tell("another run is measuring; waiting for it")):
-        comparisons = compare(runnable, plan)
-    skipped = [(case.id, case.skip) for case in cases if case.skip is not None]
-    return Verification(comparisons, skipped, program, seed, question.pairs, question.tolerance)
+        ongoing, interrupted = measure_side_by_side(entries, session)
+    return Verification(
+        cases=[_conclude(one, arguments[one.entry.id], question) for one in ongoing],
+        skipped=[(case.id, case.skip) for case in cases if case.skip is not None],
+        llama_bench=program,
+        seed=session.seed,
+        pairs=question.pairs,
+        tolerance=question.tolerance,
+        interrupted=interrupted,
+    )
 
 
-def _described(comparison: Comparison) -> dict[str, Any]:
-    case = comparison.case
-    return {
-        "case_id": case.id,
-        "model": case.model,
-        "scenario": case.scenario.name,
-        "setting": case.setting,
-        "workload": case.workload,
-        "arguments": comparison.arguments,
-        "environment": comparison.environment,
-        "versions": comparison.versions,
-        "ended": comparison.ended,
-        "reason": comparison.reason,
-        "warnings": comparison.warnings,
-        "tests": comparison.tests,
-        "loop_overhead_seconds": comparison.loop_overhead_seconds,
-        "loop_overhead_share": comparison.loop_overhead_share,
-        "warm_pair": comparison.warm_pair,
-        "measured_pairs": comparison.pairs,
-    }
+def _with_work(scenario: Scenario, work: Work) -> Scenario:
+    """The scenario with this work in place of its own, one launch, and a context that just holds it.
+
+    llama-bench makes its context as large as a test needs, so both read a cache of the same size.
+    """
+    needed = work.depth + max(work.prompt_tokens, work.generated_tokens, _LEAST_CONTEXT)
+    asked = {**asdict(work), "launches": 1, "cold_launches": 0}
+    return scenario.model_copy(
+        update={
+            "setting": scenario.setting.model_copy(update={"n_ctx": needed}),
+            "workload": scenario.workload.model_copy(update=asked),
+            "gate": GateSpec(metrics=[PROMPT, DECODE]),
+        }
+    )
+
+
+def _conclude(one: Ongoing, arguments: Sequence[str], question: VerifyRequest) -> VerifiedCase:
+    asked = question.work.names().items()
+    tests = [test for metric, name in asked if (test := _test(one, metric, name, question.tolerance))]
+    found = [block.launches["candidate"].loop_overhead_seconds for block in one.counted]
+    overheads = [seconds for seconds in found if seconds is not None]
+    overhead = statistics.median(overheads) if overheads else None
+    return VerifiedCase(
+        case=one.entry.cases["candidate"],
+        arguments=arguments,
+        providers=one.providers,
+        blocks=one.blocks,
+        tests=tests,
+        loop_overhead_seconds=overhead,
+        loop_overhead_share=overhead * tests[-1].ours_median if overhead is not None and tests else None,
+        warnings=_warnings(one),
+        mostly_disturbed=one.mostly_disturbed,
+        broken=one.override is not None,
+        reason=one.override[1] if one.override is not None else one.note,
+    )
+
+
+def _test(one: Ongoing, metric: str, name: str, tolerance: float) -> VerifiedTest | None:
+    pairs = one.pairs(metric)
+    if not pairs.log_ratios:
+        return None
+    # The ratio is ours / theirs; log ratios of pairs are above zero where ours is slower.
+    found = equivalence([-value for value in pairs.log_ratios], tolerance)
+    return VerifiedTest(
+        test=name,
+        ours=pairs.candidate,
+        theirs=pairs.reference,
+        ours_median=statistics.median(pairs.candidate),
+        theirs_median=statistics.median(pairs.reference),
+        equivalence=replace(found, verdict="inconclusive") if one.mostly_disturbed else found,
+    )
+
+
+def _warnings(one: Ongoing) -> list[str]:
+    found = [environment_sentence(one)] if one.disturbed else []
+    if len(one.providers) == 2:
+        ours, theirs = (
+            one.providers[role].versions.get("llama.cpp", "") for role in ("candidate", "baseline")
+        )
+        problem = build_problem(ours, theirs)
+        found += [problem] if problem else []
+    return found

@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
-from ggufbench.stats.agreement import Interval
-from ggufbench.stats.signed_rank import strict_interval
+from ggufbench.stats.signed_rank import Interval, strict_interval
 
 LEVEL = 0.90
 """Of the interval that is shown: its lower and its upper bound hold with 95 % each."""
@@ -42,16 +41,13 @@ def smallest_detectable(
     return max(limit, half) + normal.inv_cdf(POWER) * max(error, half / quantile)
 
 
-def pairs_needed(
-    pairs: int, estimate: float, shown: Interval, limit: float, looks: Sequence[int]
-) -> int | None:
-    """How many pairs, these included, would decide if the estimate stayed.
+def pairs_needed(pairs: int, shown: Interval, distance: float, looks: Sequence[int] = ()) -> int | None:
+    """Estimate how many pairs, these included, would decide if the estimate stayed.
 
-    The interval shrinks with the root of their number. An estimate below `limit` needs one that ends before
-    it; a larger estimate needs one that begins above zero. Rounded up to the next of the `looks` where one is
-    left. None where 1000 would not do, or where these pairs have no interval of 90 %.
+    The interval shrinks with the root of their number, and decides when it ends before the bound that lies
+    `distance` from the estimate. Rounded up to the next of the `looks` where one is left. None where 1000
+    would not do, or where these pairs have no interval of 90 %.
     """
-    distance = estimate if estimate >= limit else limit - estimate
     half = (shown.high - shown.low) / 2
     if shown.level < LEVEL or half * math.sqrt(pairs) >= distance * math.sqrt(MOST_PAIRS):
         return None

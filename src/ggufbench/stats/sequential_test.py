@@ -16,9 +16,15 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from ggufbench.stats.agreement import Interval
 from ggufbench.stats.sensitivity import LEVEL, pairs_needed, smallest_detectable
-from ggufbench.stats.signed_rank import hodges_lehmann, interval, p_above, p_below, upper_bound
+from ggufbench.stats.signed_rank import (
+    Interval,
+    hodges_lehmann,
+    interval,
+    p_above,
+    p_below,
+    upper_bound,
+)
 
 Verdict = Literal["regression", "improvement", "no regression", "inconclusive"]
 Key = TypeVar("Key", bound=Hashable)
@@ -215,7 +221,9 @@ def _judgement(
     pairs, limit = len(cell.differences), series.limit
     shown = interval(cell.differences, LEVEL) if pairs else Interval(0.0, 0.0, 0.0)
     detectable = smallest_detectable(cell.differences, shown, limit, strictest, design.looks[-1])
-    needed = pairs_needed(pairs, cell.estimate, shown, limit, design.looks)
+    # A pass needs an interval that ends before the limit, a regression one that begins above zero.
+    distance = cell.estimate if cell.estimate >= limit else limit - cell.estimate
+    needed = pairs_needed(pairs, shown, distance, design.looks)
     return Judgement(
         verdict=verdict,
         decided=verdict != "inconclusive" or cell.last,

@@ -14,9 +14,17 @@ import math
 import statistics
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
-from ggufbench.stats.agreement import Interval
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Bounds of a location, with the confidence that they really have."""
+
+    low: float
+    high: float
+    level: float
 
 
 def p_above(differences: Sequence[float], shift: float = 0.0) -> float:
