@@ -27,7 +27,7 @@ test-fast: .venv/ready
 	$(BIN)/pytest tests $(PYTEST_OPTIONS) -m $(FAST) $(ARGS)
 
 test-all: .venv/ready
-	$(BIN)/pytest tests $(PYTEST_OPTIONS) $(ARGS)
+	$(BIN)/pytest tests $(PYTEST_OPTIONS) --hypothesis-profile nightly $(ARGS)
 
 coverage: .venv/ready
 	$(BIN)/python tools/measure_coverage.py tests $(PYTEST_OPTIONS) -m $(NORMAL) $(ARGS)

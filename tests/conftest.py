@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from typer.testing import CliRunner
 
 from ggufbench.calibration import limits, measurement
@@ -37,6 +38,16 @@ STARTS_PROCESSES = ("real", "build", "nightly", "browser")
 """The marks of the tests that `make test-fast` leaves out."""
 REAL_FIXTURES = {"fake_llama_bench", "known_limits", "one_probe", "rpc_server"}
 """A test that uses one of these is marked `real`."""
+
+# Properties are tried with few examples here; `make test-all` takes the profile `nightly`.
+settings.register_profile(
+    "normal",
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("nightly", settings.get_profile("normal"), max_examples=300)
+settings.load_profile("normal")
 
 # A shell starts its background processes with SIGINT ignored, and each child inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -158,7 +169,7 @@ def cache_folder(made_once):
 
 @pytest.fixture(scope="session")
 def one_probe():
-    """Each environment is asked once for its library and devices, by `prepare` and by the tests."""
+    """Each environment is asked once for its library and devices, by `prepare_run` and by the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preparation, "probe", cache(probe))
         patch.setattr(preparation, "probe_transformers", cache(probe_transformers))
@@ -226,7 +237,7 @@ def scenario_folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plan_cases(scenario_folder, one_probe):
     """A function that plans the models of a folder under a scenario, and says on which machine."""
 
@@ -238,7 +249,7 @@ def plan_cases(scenario_folder, one_probe):
     return plan
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_bench():
     """A function that makes the surroundings of a measurement."""
 

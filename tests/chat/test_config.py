@@ -99,6 +99,7 @@ def test_on_macos_transformers_warns_once(monkeypatch, recwarn):
 HEAVY = {"llama_cpp", "langchain_core", "torch", "transformers", "duckdb", "matplotlib", "numpy"}
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     "use",
     [

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ggufbench.chat import GgufNotFoundError, find_gguf_in_cache
@@ -249,7 +249,6 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(name=st.one_of(st.lists(PIECES, max_size=6).map("".join), st.text(max_size=20)))
 def test_no_name_leads_out_of_the_cache(hub, quantized, name):
     if not hub.repository("a/b").exists():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ggufbench.discovery import Discovery, Model, discover
@@ -544,7 +544,6 @@ def jsons() -> st.SearchStrategy[Any]:
     )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(config=jsons(), index=jsons(), whole=st.booleans(), raw=st.binary(max_size=40))
 def test_any_config_and_index(tmp_path, config, index, whole, raw):
     """A checkpoint or None, and nothing in it that does not lie in the folder."""
@@ -565,7 +564,6 @@ def test_any_config_and_index(tmp_path, config, index, whole, raw):
         assert found.file_size_bytes == sum(path.stat().st_size for path in found.files)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(keys=st.dictionaries(
     st.sampled_from([
         "general.source.repo_url", "general.source.huggingface.repository", "general.repo_url",

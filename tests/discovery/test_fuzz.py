@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ggufbench.discovery.header import HeaderError, parse_header
@@ -156,6 +156,7 @@ def seeds(kit) -> list[bytes]:
     return found
 
 
+@pytest.mark.real
 def test_ten_thousand_damaged_headers(kit, tmp_path):
     for number, seed in enumerate(seeds(kit)):
         (tmp_path / f"{number}").write_bytes(seed)
@@ -180,19 +181,16 @@ def attempt(data: bytes) -> None:
         assert header.header_bytes <= len(data)
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=400), st.integers(0, 3), st.integers(0, 3))
 def test_any_bytes_behind_a_plausible_start(data, tensors, pairs):
     attempt(b"GGUF" + struct.pack("<IQQ", 3, tensors, pairs) + data)
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes(data):
     attempt(data)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_every_prefix_and_patch(kit, data):
     seed = seeds(kit)[1]
@@ -241,7 +239,6 @@ KEYS = [
 
 
 @pytest.mark.parametrize("arch", ["llama", "gpt-oss", "gemma3n", "llama4", "qwen3next", "deepseek2"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(KEYS), values(), max_size=6))
 def test_any_values_under_known_keys(kit, tmp_path_factory, arch, changes):
     """From the file to the listing: a model or a reason, whatever the keys hold."""

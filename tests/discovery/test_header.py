@@ -14,7 +14,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ggufbench.discovery import header as reading
@@ -258,7 +258,6 @@ def test_a_file_that_shrinks_is_an_error(kit):
 
 
 @pytest.mark.parametrize("size", [64, 1000, reading._CHUNK])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.one_of(
@@ -376,6 +375,7 @@ def test_a_fifo_that_replaces_the_file_does_not_block(kit, tmp_path, monkeypatch
         read_header(fifo)
 
 
+@pytest.mark.real
 def test_importing_the_model_module_is_light():
     heavy = {"numpy", "huggingface_hub", "gguf"}
     code = f"import sys, ggufbench.discovery.model; print({heavy} & set(sys.modules))"
@@ -396,6 +396,7 @@ print(header.length("tokenizer.ggml.tokens"), peak() - before)
 """
 
 
+@pytest.mark.real
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory_ceiling(kit, tmp_path):
     """262,000 tokens and as many merges: a few MB above what a small file needs."""

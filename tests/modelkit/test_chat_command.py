@@ -6,7 +6,11 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from ggufbench.cli.options import harmless
+
+pytestmark = pytest.mark.real
 
 
 def test_an_answer_goes_to_stdout_and_its_rate_to_stderr(make, ggufbench):

@@ -64,6 +64,7 @@ def test_the_converter_sees_no_code(folder, tmp_path):
     assert json.loads((staged / "tokenizer.json").read_text())["model"]["vocab"] == {"auto_map": 1}
 
 
+@pytest.mark.real
 def test_a_folder_that_is_no_checkpoint_is_one_sentence(refused, tmp_path, folder):
     def sentence(*names: str) -> str:
         for name in names:
@@ -81,6 +82,7 @@ def test_a_folder_that_is_no_checkpoint_is_one_sentence(refused, tmp_path, folde
     assert "is a file; name the folder" in refused("convert", folder / "config.json")
 
 
+@pytest.mark.real
 def test_requests_that_cannot_be_met_are_one_sentence(refused, folder, tmp_path):
     assert "There is no type 'q4_k_m' to convert to" in refused("convert", folder, "--type", "q4_k_m")
     (tmp_path / "there.gguf").write_text("mine")
@@ -97,6 +99,7 @@ def test_without_llama_cpp_the_remedy_is_named(tmp_path, monkeypatch):
         converter_environment.get_converter(tmp_path, print, {})
 
 
+@pytest.mark.real
 def test_a_converter_that_cannot_be_fetched_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(converter_environment, "_installed", lambda _: "99.99.99")
     nowhere = {**os.environ, "PIP_INDEX_URL": (tmp_path / "empty").as_uri(), "PIP_EXTRA_INDEX_URL": ""}
@@ -105,6 +108,12 @@ def test_a_converter_that_cannot_be_fetched_is_one_sentence_and_leaves_nothing(t
             tmp_path / "cache", lambda _: None, {**nowhere, "PIP_CONFIG_FILE": os.devnull}
         )
     assert not list((tmp_path / "cache").rglob("convert_hf_to_gguf.py"))
+
+
+@pytest.fixture(scope="module")
+def converter(cache_folder) -> converter_environment.Converter:
+    """The converter, fetched: the first conversion of a session says that it fetches it."""
+    return converter_environment.get_converter(cache_folder, lambda _: None, os.environ)
 
 
 def copy_of(checkpoint: Path, tmp_path: Path) -> Path:
@@ -149,7 +158,7 @@ def test_a_repository_of_the_cache_is_converted_by_its_name(checkpoint, ggufbenc
 
 @pytest.mark.real
 @pytest.mark.parametrize("named", ["tokenization_evil.Tokenizer", "evil/repo--tokenization_evil.Tokenizer"])
-def test_code_of_a_checkpoint_does_not_run(checkpoint, ggufbench, tmp_path, named):
+def test_code_of_a_checkpoint_does_not_run(checkpoint, converter, ggufbench, tmp_path, named):
     source, marker = copy_of(checkpoint, tmp_path), tmp_path / "ran"
     (source / "tokenizer.model").unlink()
     (source / "tokenization_evil.py").write_text(HOSTILE.format(marker=str(marker)))
@@ -165,10 +174,7 @@ def test_code_of_a_checkpoint_does_not_run(checkpoint, ggufbench, tmp_path, name
     (hub / "refs" / "main").write_text("1" * 40)
     shutil.copy(source / "tokenization_evil.py", hub / "snapshots" / ("1" * 40))
     env = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    found = converter_environment.get_converter(
-        Path(os.environ["GGUFBENCH_CACHE"]), lambda _: None, os.environ
-    )
-    bare = [found.python, found.script, source, "--outfile", tmp_path / "bare.gguf"]
+    bare = [converter.python, converter.script, source, "--outfile", tmp_path / "bare.gguf"]
     subprocess.run(bare, env={**os.environ, **env}, capture_output=True, timeout=300, check=False)
     assert marker.exists()  # the danger is real
     marker.unlink()
@@ -179,7 +185,7 @@ def test_code_of_a_checkpoint_does_not_run(checkpoint, ggufbench, tmp_path, name
 
 
 @pytest.mark.real
-def test_what_the_converter_cannot_do_is_one_sentence(checkpoint, refused, tmp_path):
+def test_what_the_converter_cannot_do_is_one_sentence(checkpoint, converter, refused, tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     source, target = copy_of(checkpoint, tmp_path), tmp_path / "new.gguf"
@@ -189,29 +195,20 @@ def test_what_the_converter_cannot_do_is_one_sentence(checkpoint, refused, tmp_p
     (source / "tokenizer.model").unlink()
     tokenizer.save(str(source / "tokenizer.json"))
     (source / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
-    sentence = refused_last(refused, source, target)
+    sentence = refused("convert", source, target)
     assert "does not know how its tokenizer splits text" in sentence and "upgrade" in sentence
 
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**config, "architectures": ["OddForCausalLM\x1b[31m"]}))
-    assert "Model OddForCausalLM[31m is not supported" in refused_last(refused, source, target)
+    assert "Model OddForCausalLM[31m is not supported" in refused("convert", source, target)
     assert not target.exists()
-
-
-def refused_last(refused, source: Path, target: Path) -> str:
-    """The refusal; before it the first conversion of a session tells that it fetches the converter."""
-    from ggufbench.modelkit.converter_environment import get_converter
-
-    get_converter(Path(os.environ["GGUFBENCH_CACHE"]), lambda _: None, os.environ)
-    return refused("convert", source, target)
 
 
 @pytest.mark.real
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_conversion_leaves_no_process_and_no_file(
-    checkpoint, ggufbench, started, tmp_path, wait_until, number, code
+    checkpoint, converter, started, tmp_path, wait_until, number, code
 ):
-    ggufbench("convert", checkpoint, tmp_path / "first.gguf")  # the converter is there now
     out = tmp_path / "out"
     out.mkdir()
     process = started("convert", checkpoint, out / "new.gguf")
@@ -229,7 +226,8 @@ def converters_of(pid: int) -> list[psutil.Process]:
     return found if any("convert_hf_to_gguf.py" in " ".join(child.cmdline()) for child in found) else []
 
 
-@pytest.mark.real
+@pytest.mark.build
+@pytest.mark.nightly
 def test_an_environment_of_its_own_is_made_once(checkpoint, tmp_path, monkeypatch):
     cache = Path(os.environ["GGUFBENCH_CACHE"])
     monkeypatch.setattr(converter_environment, "is_satisfied", lambda _: False)

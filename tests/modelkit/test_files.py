@@ -60,6 +60,7 @@ def test_mxfp4_is_for_experts_only(make):
     }
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("quantization", ["Q8_0", "Q4_K_M"])
 def test_file_says_that_it_is_synthetic(quantization, make):
     reader = gguf.GGUFReader(make(quantization=quantization))
@@ -76,6 +77,7 @@ def test_name_and_seed_are_kept(make):
     assert field(reader, "ggufbench.seed") == 9
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("spec", [SMALL, SMALL_K, SynthSpec("gpt-oss", 3_000_000, "MXFP4", vocabulary=1024)])
 def test_same_spec_gives_the_same_bytes(spec, tmp_path):
     first, second = (synthesize(tmp_path / name, spec) for name in ("a.gguf", "b.gguf"))
@@ -118,6 +120,7 @@ def test_float32_weights_and_norms():
     assert (norm.view("<f4") == 1).all()
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("spec", [SMALL, SMALL_K])
 def test_progress_rises_to_the_total(spec, tmp_path):
     calls: list[tuple[int, int]] = []
@@ -128,6 +131,7 @@ def test_progress_rises_to_the_total(spec, tmp_path):
     assert len(calls) > 5
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("quantization", ["Q8_0", "F16", "Q4_0", "Q4_K_M", "Q2_K", "Q6_K", "IQ4_NL"])
 def test_estimate_is_close_and_not_too_small(quantization, tmp_path):
     spec = SynthSpec("llama", 20_000_000, quantization, vocabulary=4096)
@@ -188,6 +192,7 @@ def test_folder_that_is_a_file(tmp_path):
         synthesize(tmp_path / "file" / "a.gguf", SMALL)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(("spec", "share"), [(SMALL, 0.5), (SMALL_K, 0.3), (SMALL_K, 0.9)])
 def test_interruption_leaves_nothing(spec, share, tmp_path):
     def interrupt(done: int, total: int) -> None:
@@ -199,6 +204,7 @@ def test_interruption_leaves_nothing(spec, share, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.real
 def test_native_failure_is_told_in_native_words(tmp_path, monkeypatch):
     monkeypatch.setattr(synth, "_write", lambda part, *_: part.write_bytes(b"GGUF" + bytes(100)))
     with pytest.raises(SynthError, match=r"could not make Q4_K_M \(exit status 1\): .*(gguf|load)"):
@@ -230,11 +236,13 @@ def run_python(code: str, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.real
 def test_importing_costs_nothing():
     code = "import sys, ggufbench.modelkit; assert not {'numpy', 'gguf', 'llama_cpp'} & set(sys.modules)"
     assert run_python(code) == ""
 
 
+@pytest.mark.real
 def test_llama_cpp_stays_out_of_the_process_and_nothing_is_printed(tmp_path: Path):
     code = (
         "import sys, pathlib, ggufbench.modelkit as kit;"

@@ -13,6 +13,8 @@ import pytest
 
 from ggufbench.modelkit import SynthSpec, demo_specs, make_demo_models, synthesize
 
+pytestmark = pytest.mark.real
+
 ARCHITECTURES = ("llama", "qwen3", "gpt-oss")
 DIRECT = [(architecture, kind) for architecture in ARCHITECTURES for kind in ("F16", "Q8_0", "Q4_0")]
 DIRECT.append(("gpt-oss", "MXFP4"))
@@ -34,6 +36,8 @@ QUANTIZED = {
     "IQ4_NL": ("IQ4_NL - 4.5 bpw", "IQ4_NL"),
     "IQ4_XS": ("IQ4_XS - 4.25 bpw", "IQ4_XS"),
 }
+USUAL = ("Q2_K", "Q4_K_M", "Q5_1", "IQ4_XS")
+"""One of each family; the others are proved by `make test-all`."""
 
 
 def commonest_type(path: Path) -> str:
@@ -61,7 +65,10 @@ def test_written_types_load_and_decode(architecture, quantization, make, probe):
     assert facts["window"] == (128 if architecture == "gpt-oss" else 0)
 
 
-@pytest.mark.parametrize("quantization", QUANTIZED)
+@pytest.mark.parametrize(
+    "quantization",
+    [name if name in USUAL else pytest.param(name, marks=pytest.mark.nightly) for name in QUANTIZED],
+)
 def test_quantized_types_load_and_decode(quantization, make, probe):
     path = make("llama", 10_000_000, quantization, vocabulary=4096)
     facts = probe(path)
@@ -117,7 +124,6 @@ def test_smallest_and_largest_vocabulary_load(size, make, probe):
     assert facts["texts"] == ["words 🙂"]
 
 
-@pytest.mark.real
 def test_demo_models_are_made_once_and_load(tmp_path, probe):
     seen: list[str] = []
     paths = make_demo_models(tmp_path, lambda name, done, total: seen.append(name))
@@ -131,23 +137,30 @@ def test_demo_models_are_made_once_and_load(tmp_path, probe):
     assert seen == []
 
 
-@pytest.mark.real
-def test_large_model_takes_little_memory_to_write(tmp_path, probe):
+@pytest.mark.parametrize(
+    ("parameters", "exactly", "layers"),
+    [
+        (250_000_000, 252_742_656, 17),
+        pytest.param(1_100_000_000, 1_100_048_384, 22, marks=pytest.mark.nightly),
+    ],
+)
+def test_large_model_takes_little_memory_to_write(tmp_path, probe, parameters, exactly, layers):
     path = tmp_path / "large.gguf"
     code = (
         "import sys, pathlib, ggufbench.modelkit as kit;"
-        "kit.synthesize(pathlib.Path(sys.argv[1]), kit.SynthSpec('llama', 1_100_000_000, 'Q8_0'));"
+        "kit.synthesize(pathlib.Path(sys.argv[1]), kit.SynthSpec('llama', int(sys.argv[2]), 'Q8_0'));"
         "print(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1]"
         " if sys.platform == 'linux' else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code, str(path), str(parameters)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 120_000
     facts = probe(path)
-    assert facts["parameters"] == 1_100_048_384
-    assert facts["layers"] == 22
+    assert facts["parameters"] == exactly
+    assert facts["layers"] == layers
 
 
-@pytest.mark.real
+@pytest.mark.nightly
 def test_large_model_quantizes(tmp_path, probe):
     path = synthesize(tmp_path / "large.gguf", SynthSpec("llama", 1_100_000_000, "Q4_K_M"))
     assert 600 < path.stat().st_size / 2**20 < 700

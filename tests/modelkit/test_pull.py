@@ -234,6 +234,7 @@ def blobs(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "hub" / "models--owner--model" / "blobs").glob("*"))
 
 
+@pytest.mark.real
 def test_a_model_is_pulled_into_the_cache_and_loaded(hub, pulled, make, ggufbench, env, tmp_path):
     small, large = make(quantization="Q4_K_M").read_bytes(), make(quantization="Q8_0").read_bytes()
     hub.files = {"m-Q8_0.gguf": large, "m-Q4_K_M.gguf": small, "mmproj-m-Q4_0.gguf": b"x", "README.md": b"#"}
@@ -252,6 +253,7 @@ def test_a_model_is_pulled_into_the_cache_and_loaded(hub, pulled, make, ggufbenc
     assert again["fetched_bytes"] == 0 and again["revision"] == COMMIT and len(hub.ranges) == 1
 
 
+@pytest.mark.real
 def test_all_parts_of_a_split_model_are_pulled(hub, pulled, float_model):
     first = float_model("m-F16", parts_of=20)
     hub.files = {f"F16/{path.name}": path.read_bytes() for path in first.parent.iterdir()}
@@ -268,6 +270,7 @@ def large(tmp_path_factory) -> bytes:
     return synthesize(path, SynthSpec("llama", 30_000_000, "Q8_0", vocabulary=2048)).read_bytes()
 
 
+@pytest.mark.real
 def test_a_cut_connection_is_taken_up_where_it_broke(hub, pulled, large):
     hub.files, hub.cuts = {"m-Q8_0.gguf": large}, [PIECE + 1000]
     done = pulled()
@@ -293,6 +296,7 @@ def test_a_download_that_was_given_up_goes_on_in_the_next_pull(hub, pulled, larg
     assert hub.ranges == [f"bytes={PIECE}-"]
 
 
+@pytest.mark.real
 def test_an_interrupted_pull_goes_on_in_the_next(hub, started, env, large, tmp_path, wait_until, pulled):
     hub.files, hub.stall_after = {"m-Q8_0.gguf": large}, PIECE + 1000
     process = started("pull", "owner/model", **env)
@@ -309,6 +313,7 @@ def test_an_interrupted_pull_goes_on_in_the_next(hub, started, env, large, tmp_p
     assert [path.name for path in blobs(tmp_path)] == [digest(large)]
 
 
+@pytest.mark.real
 def test_other_bytes_than_promised_are_thrown_away(hub, pulled, make, tmp_path):
     hub.files, hub.spoil = {"m-Q8_0.gguf": make().read_bytes()}, True
     done = pulled()
@@ -316,6 +321,7 @@ def test_other_bytes_than_promised_are_thrown_away(hub, pulled, make, tmp_path):
     assert not [path for path in blobs(tmp_path) if not path.name.endswith(".lock")]
 
 
+@pytest.mark.real
 def test_what_does_not_load_is_kept_and_exits_11(hub, pulled, tmp_path):
     hub.files = {"m-Q8_0.gguf": b"no model"}
     done = pulled()
@@ -323,6 +329,7 @@ def test_what_does_not_load_is_kept_and_exits_11(hub, pulled, tmp_path):
     assert len(blobs(tmp_path)) == 1
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("refusal", "words"),
     [
@@ -337,6 +344,7 @@ def test_what_the_hub_refuses_is_one_sentence(hub, env, refused, refusal, words)
     assert words in sentence and TOKEN not in sentence
 
 
+@pytest.mark.real
 def test_requests_that_cannot_be_met_are_one_sentence(hub, env, refused):
     hub.files = {"m-Q8_0.gguf": b"x" * 1_000_000}
     assert "is no repository; write owner/name" in refused("pull", "../../etc", **env)
@@ -348,6 +356,7 @@ def test_requests_that_cannot_be_met_are_one_sentence(hub, env, refused):
     assert "The hub cannot be reached at HF_ENDPOINT" in refused("pull", "owner/model", **nowhere)
 
 
+@pytest.mark.real
 def test_a_cache_that_cannot_be_written_is_one_sentence(hub, pulled, tmp_path):
     hub.files = {"m-Q8_0.gguf": b"x"}
     (tmp_path / "file").write_text("mine")

@@ -54,6 +54,7 @@ def test_a_type_that_is_not_made_is_one_sentence(text, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.real
 def test_the_command_writes_a_model_that_loads(make, ggufbench, tmp_path):
     source, out = make(quantization="F16"), tmp_path / "out"
     out.mkdir()
@@ -71,6 +72,7 @@ def test_the_command_writes_a_model_that_loads(make, ggufbench, tmp_path):
     }
 
 
+@pytest.mark.real
 def test_the_command_as_json(make, ggufbench, tmp_path):
     done = ggufbench("quantize", make(quantization="F16"), tmp_path / "new.gguf", "Q8_0", "--json")
     found = json.loads(done.stdout)
@@ -79,7 +81,7 @@ def test_the_command_as_json(make, ggufbench, tmp_path):
     assert found["load_test"]["problem"] is None and found["load_test"]["layers"] > 0
 
 
-@pytest.mark.real
+@pytest.mark.nightly
 def test_every_type_that_needs_no_imatrix_is_made(make, tmp_path):
     source = make(parameters=1_000_000, quantization="F16", vocabulary=512)
     mixture = make("gpt-oss", quantization="F16")
@@ -88,12 +90,14 @@ def test_every_type_that_needs_no_imatrix_is_made(make, tmp_path):
         assert made.file_size_bytes == made.path.stat().st_size
 
 
+@pytest.mark.real
 def test_a_mixture_type_is_refused_for_a_dense_model(make, refused, tmp_path):
     sentence = refused("quantize", make(quantization="F16"), tmp_path / "new.gguf", "MXFP4_MOE")
     assert "MXFP4_MOE is for mixtures of experts" in sentence and "ask for Q4_K_M or Q8_0" in sentence
     assert not (tmp_path / "new.gguf").exists()
 
 
+@pytest.mark.real
 def test_fallbacks_and_an_already_quantized_source_are_told(make, ggufbench, tmp_path):
     source = make(parameters=500_000, vocabulary=512)  # rows of 96, which a block of 256 does not divide
     done = ggufbench("quantize", source, tmp_path / "new.gguf", "Q4_K_M")
@@ -101,6 +105,7 @@ def test_fallbacks_and_an_already_quantized_source_are_told(make, ggufbench, tmp
     assert "the source was Q8_0 already: what that lost is lost here too" in done.stdout
 
 
+@pytest.mark.real
 def test_the_file_that_is_read_is_never_written(make, refused, tmp_path):
     source = make(quantization="F16")
     before = source.read_bytes()
@@ -111,6 +116,7 @@ def test_the_file_that_is_read_is_never_written(make, refused, tmp_path):
     assert source.read_bytes() == before
 
 
+@pytest.mark.real
 def test_a_file_that_is_there_is_kept_unless_asked(make, refused, ggufbench, tmp_path):
     source, target = make(quantization="F16"), tmp_path / "new.gguf"
     target.write_bytes(b"mine")
@@ -120,6 +126,7 @@ def test_a_file_that_is_there_is_kept_unless_asked(make, refused, ggufbench, tmp
     assert types_of(target) == {"Q8_0", "F32"}
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("source", "words"),
     [
@@ -134,11 +141,13 @@ def test_a_source_that_is_no_model_is_one_sentence(refused, tmp_path, source, wo
     assert words in refused("quantize", tmp_path / source, tmp_path / "new.gguf", "Q8_0")
 
 
+@pytest.mark.real
 def test_a_hostile_name_does_not_reach_the_terminal(refused, tmp_path):
     sentence = refused("quantize", tmp_path / "\x1b[31mred.gguf", tmp_path / "new.gguf", "Q8_0")
     assert "red" in sentence
 
 
+@pytest.mark.real
 def test_a_split_model_becomes_one_file(float_model, ggufbench, tmp_path):
     first = float_model(parts_of=20)
     assert first.name.startswith("split-F16-00001-of-0000")
@@ -151,6 +160,7 @@ def test_a_split_model_becomes_one_file(float_model, ggufbench, tmp_path):
     assert ggufbench("quantize", second, tmp_path / "no.gguf", "Q8_0").returncode == 2
 
 
+@pytest.mark.real
 def test_what_does_not_load_is_kept_and_exits_11(float_model, ggufbench, tmp_path):
     source = float_model("broken-F16", without=("blk.1.ffn_up.weight",))
     done = ggufbench("quantize", source, tmp_path / "new.gguf", "Q8_0")
@@ -184,6 +194,7 @@ def write_imatrix(path: Path, model: Path) -> Path:
     return path
 
 
+@pytest.mark.real
 def test_an_importance_matrix_makes_small_types_and_changes_others(make, ggufbench, tmp_path):
     source = make(parameters=1_100_000, quantization="F16", vocabulary=512, layers=1)
     imatrix = write_imatrix(tmp_path / "imatrix.gguf", source)
@@ -195,6 +206,7 @@ def test_an_importance_matrix_makes_small_types_and_changes_others(make, ggufben
     assert plain.path.read_bytes() != led.path.read_bytes()
 
 
+@pytest.mark.real
 def test_what_is_no_importance_matrix_is_refused(make, refused, tmp_path):
     source = make(quantization="F16")
     (tmp_path / "old.dat").write_bytes(b"\x01\x00\x00\x00")
@@ -213,6 +225,7 @@ def large(tmp_path_factory) -> Path:
     return synthesize(path, SynthSpec("llama", 60_000_000, "F16", vocabulary=2048))
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
 )
@@ -239,6 +252,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(make, tmp_path):
     assert left_in(out) == []
 
 
+@pytest.mark.real
 def test_space_is_asked_for_before_anything_is_written(make, tmp_path, monkeypatch):
     source = make(quantization="F16")
     monkeypatch.setattr(output.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
@@ -246,6 +260,7 @@ def test_space_is_asked_for_before_anything_is_written(make, tmp_path, monkeypat
         quantize(source, tmp_path / "new.gguf", "Q8_0")
 
 
+@pytest.mark.real
 def test_what_a_killed_process_left_is_removed_by_the_next(make, tmp_path):
     gone = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True

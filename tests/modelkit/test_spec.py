@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ggufbench.modelkit import SynthError, SynthSpec, demo_specs, parse_size, size_label
@@ -73,7 +73,6 @@ def test_shapes_of_published_models(architecture, target, vocabulary, expected):
     assert (shape.layers, shape.width, shape.ff, shape.heads, shape.kv_heads) == expected
 
 
-@settings(deadline=None, max_examples=40)
 @given(
     st.sampled_from(["llama", "qwen3", "gpt-oss"]),
     st.floats(6.31, 10.3).map(lambda exponent: int(10**exponent)),

@@ -14,6 +14,8 @@ from ggufbench.machine.facts import memory_limit_bytes
 from ggufbench.outcomes import Outcome
 from ggufbench.records.store import read_folder, run_folders, write_record
 
+pytestmark = pytest.mark.real
+
 PICK = (sys.executable, "-m", "ggufbench.cli", "pick")
 
 
@@ -97,7 +99,6 @@ def test_the_places_may_be_named(listed, model_folder):
     assert listed(GGUFBENCH_MODELS=str(model_folder)) == named
 
 
-@pytest.mark.real
 def test_what_was_measured_here_is_shown(listed, run_pytest, hub_cache, tmp_path):
     llama = next(hub_cache.glob("*/snapshots/*/llama-tiny-Q4_0.gguf"))
     done = run_pytest("--models", str(llama), "--scenario", "cpu")

@@ -14,6 +14,8 @@ import pytest
 
 from ggufbench.chat import LlamaCppModelConfig
 
+pytestmark = pytest.mark.real
+
 PICK = f"{shlex.quote(sys.executable)} -m ggufbench.cli pick"
 LLAMA = "llama-tiny-Q8_0.gguf"
 

@@ -55,6 +55,7 @@ def test_a_scenario_file_is_itself_in_this_environment(here):
     assert prepare("fast.toml").interpreter == Interpreter()
 
 
+@pytest.mark.real
 def test_an_interpreter_is_the_path_that_was_given_and_not_what_it_links_to(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True, timeout=60)
     python = tmp_path / "venv" / "bin" / "python"
@@ -188,6 +189,7 @@ def test_a_program_that_is_no_python_of_today(program, text, words):
     assert said.isprintable()
 
 
+@pytest.mark.real
 def test_a_file_that_the_system_cannot_start(tmp_path):
     path = tmp_path / "python"
     path.write_bytes(b"\x7fELF nonsense")

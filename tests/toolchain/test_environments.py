@@ -73,6 +73,7 @@ def place_of(text: str, cache: Path) -> BuildPlace:
     return environment_place(Requirement(text), cache, os.environ)
 
 
+@pytest.mark.real
 def test_a_release_of_the_library_answers_a_real_worker(prepare, told, wheel_of_installed, monkeypatch):
     version = wheel_of_installed("llama-cpp-python")
     for needed in ("numpy", "diskcache", "jinja2", "markupsafe", "typing-extensions"):
@@ -90,6 +91,7 @@ def test_a_release_of_the_library_answers_a_real_worker(prepare, told, wheel_of_
     assert python != Path(sys.executable)
 
 
+@pytest.mark.real
 def test_a_build_that_fails_is_one_sentence_and_the_next_one_starts_anew(prepare, cache, told, make_sdist):
     make_sdist("broken", "1.0", 'raise RuntimeError("no compiler: \\x1b[31m of C++")')
     with pytest.raises(ArmError) as refused:
@@ -111,6 +113,7 @@ def test_a_build_that_fails_is_one_sentence_and_the_next_one_starts_anew(prepare
     assert sorted(path.name for path in place.folder.iterdir()) == ["build.log", "complete", "lock", "venv"]
 
 
+@pytest.mark.real
 def test_a_killed_build_leaves_no_process_and_two_that_follow_make_it_once(
     start_builder, cache, make_sdist, wait_until, tmp_path
 ):
@@ -140,6 +143,7 @@ def test_a_killed_build_leaves_no_process_and_two_that_follow_make_it_once(
     assert not (place.path / "left by the killed one").exists()
 
 
+@pytest.mark.real
 def test_ctrl_c_leaves_nothing_half(start_builder, cache, make_sdist, wait_until):
     make_sdist("stopped", "1.0")
     builder = start_builder("stopped==1.0")
@@ -213,6 +217,7 @@ def test_an_environment_of_whatever_is_newest_says_that_it_is_not_anew(prepare, 
     assert told == [f"madeup>=1: as it was installed earlier; remove {place.folder} to install it anew"]
 
 
+@pytest.mark.real
 def test_an_environment_whose_python_is_gone_is_made_again(prepare, told, cache):
     place = place_of("nowhere==1", cache)
     build_once(place, lambda: _fake_environment(place), told.append)
@@ -233,6 +238,7 @@ def test_without_a_pip_here_the_environment_brings_its_own(prepare, make_wheel, 
     assert value_in(python, "importlib.util.find_spec('pip') is not None") == "True"
 
 
+@pytest.mark.real
 def test_what_pip_puts_elsewhere_is_found_out(prepare, make_wheel, tmp_path, monkeypatch, cache):
     make_wheel("madeup", "1.0")
     (tmp_path / "pip.conf").write_text(f"[install]\ntarget = {tmp_path / 'elsewhere'}\n")
@@ -299,6 +305,7 @@ def test_of_many_builders_at_once_one_builds(tmp_path):
     assert told == [f"another run is building {place.path}; waiting for it"] * 3
 
 
+@pytest.mark.real
 def test_a_program_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path, wait_until):
     pids = tmp_path / "pids"
     text = (
@@ -316,6 +323,7 @@ def test_a_program_that_takes_too_long_is_ended_with_all_that_it_started(tmp_pat
     wait_until(lambda: not any(map(psutil.pid_exists, started)), "both to be ended")
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("text", "code"), [("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)]
 )

@@ -47,6 +47,7 @@ def imported(tmp_path):
     return ask
 
 
+@pytest.mark.real
 def test_each_commit_is_imported_as_it_was_and_the_checkout_is_not_touched(
     repository, prepare, imported, told
 ):
@@ -62,6 +63,7 @@ def test_each_commit_is_imported_as_it_was_and_the_checkout_is_not_touched(
     assert _state(repository) == before
 
 
+@pytest.mark.real
 def test_a_src_folder_goes_first_and_the_repository_s_own_folder_stays(repository, prepare, imported):
     repository.commit("first", provider="VERSION = 'top'", src__provider="VERSION = 'src'")
     arm = prepare("main")
@@ -69,6 +71,7 @@ def test_a_src_folder_goes_first_and_the_repository_s_own_folder_stays(repositor
     assert [path.name for path in arm.interpreter.import_path] == ["src", "tree"]
 
 
+@pytest.mark.real
 def test_a_folder_of_the_checkout_is_that_folder_of_the_commit(repository, prepare, imported):
     repository.commit("first", other="VERSION = 0")
     repository.commit("second", tools__provider="VERSION = 3")

@@ -39,6 +39,7 @@ def index(tmp_path, monkeypatch):
     return write
 
 
+@pytest.mark.real
 def test_releases_go_from_good_to_bad_by_version_and_not_by_letters(make_wheel):
     for version in ("0.9", "0.10", "0.10.1", "0.11", "1.0", "0.8"):
         make_wheel("madeup", version)
@@ -48,6 +49,7 @@ def test_releases_go_from_good_to_bad_by_version_and_not_by_letters(make_wheel):
     assert between("madeup==0.9", "madeup==0.10") == ["madeup==0.9", "madeup==0.10"]
 
 
+@pytest.mark.real
 def test_the_ends_are_as_they_were_given_also_where_nobody_lists_them(make_wheel):
     for version in ("1.0", "1.1", "1.2rc1", "1.2", "1.3"):
         make_wheel("madeup", version)
@@ -60,6 +62,7 @@ def test_the_ends_are_as_they_were_given_also_where_nobody_lists_them(make_wheel
     ]
 
 
+@pytest.mark.real
 def test_pre_releases_are_left_out_also_where_pip_is_told_to_take_them(make_wheel, monkeypatch):
     for version in ("1.0", "1.1a1", "1.1.dev3", "1.1", "1.1.post1", "1.2"):
         make_wheel("madeup", version)
@@ -67,6 +70,7 @@ def test_pre_releases_are_left_out_also_where_pip_is_told_to_take_them(make_whee
     assert numbers(between("madeup==1.0", "madeup==1.2")) == ["1.0", "1.1", "1.1.post1", "1.2"]
 
 
+@pytest.mark.real
 def test_what_is_yanked_or_needs_another_python_is_left_out(index):
     index(
         "madeup",
@@ -80,6 +84,7 @@ def test_what_is_yanked_or_needs_another_python_is_left_out(index):
     assert numbers(between("madeup==1.1", "madeup==1.3")) == ["1.1", "1.3"]
 
 
+@pytest.mark.real
 def test_an_index_that_nobody_serves_is_one_sentence(monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
@@ -90,11 +95,13 @@ def test_an_index_that_nobody_serves_is_one_sentence(monkeypatch):
         between("madeup==1", "madeup==2")
 
 
+@pytest.mark.real
 def test_a_package_that_nobody_has_is_one_sentence():
     with pytest.raises(ArmError, match="No matching distribution found for madeup; look at the network"):
         between("madeup==1", "madeup==2")
 
 
+@pytest.mark.real
 def test_an_environment_without_pip_is_one_sentence(tmp_path, monkeypatch):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True, timeout=60)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))

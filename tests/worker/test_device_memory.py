@@ -18,6 +18,8 @@ from ggufbench.records.schema import MemoryMark
 from ggufbench.worker.job import Job, Setting, Workload
 from ggufbench.worker.protocol import GO, Event, Phase
 
+pytestmark = pytest.mark.real
+
 RESULTS = Path(__file__).parents[2] / "results"
 CUDA_ERROR = Path(__file__).parents[1] / "workers" / "cuda_error.py"
 MIB = 2**20

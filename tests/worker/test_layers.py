@@ -1,6 +1,7 @@
 """The layers that applications put over llama.cpp, each measured as it is."""
 
 import dataclasses
+import functools
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from ggufbench.planning.scenario import load_scenarios, scenario_folder
 from ggufbench.records.store import read_record, write_record
 from ggufbench.worker.compatibility import provider_problem
 from ggufbench.worker.job import LAYERS
-from ggufbench.worker.protocol import Digest, Loaded, Sample
+from ggufbench.worker.protocol import Loaded
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,7 @@ def wordy_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def layer_case(wordy_folder, plan_cases):
     """A function: the case of the tiny model through a layer."""
 
@@ -42,26 +43,17 @@ def layer_case(wordy_folder, plan_cases):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def measured(layer_case, wordy_folder, plan_cases, make_bench):
-    """A function that measures that case."""
+    """A function: the record of that case through a layer, measured once."""
 
-    def measure(provider, **workload):
+    @functools.cache
+    def measure(provider):
         prepared = plan_cases(wordy_folder, launches=1)
-        return measure_case(layer_case(provider, **workload), make_bench(prepared))
+        case = layer_case(provider, prompt_tokens=100, repetitions=4)
+        return measure_case(case, make_bench(prepared))
 
     return measure
-
-
-@pytest.fixture
-def run(layer_case):
-    """A function that runs one launch through a layer."""
-
-    def once(provider, **workload):
-        job = layer_case(provider, **workload).job(1)
-        return launch(job, lambda _phase: 60, interpreter=Interpreter())
-
-    return once
 
 
 @pytest.mark.parametrize("provider", LAYERS)
@@ -86,16 +78,16 @@ def test_a_layer_is_measured_whole(provider, measured, tmp_path):
     assert read_record(write_record(tmp_path / "results", record)) == record
 
 
-def test_all_layers_give_the_same_answer(run):
-    digests = {provider: run(provider).find(Digest).digest for provider in LAYERS}
+def test_all_layers_give_the_same_answer(measured):
+    digests = {provider: measured(provider).launches[0].digest for provider in LAYERS}
     assert len(set(digests.values())) == 1, digests
 
 
 @pytest.mark.parametrize("provider", LAYERS)
-def test_nothing_of_an_earlier_question_is_left(provider, run):
+def test_nothing_of_an_earlier_question_is_left(provider, measured):
     """A question asked again, as a repeated sample asks it, is evaluated whole."""
-    ended = run(provider, prompt_tokens=100, repetitions=4)
-    prompts = [sample.seconds for sample in ended.all(Sample) if sample.phase == "prompt"]
+    samples = measured(provider).launches[0].samples
+    prompts = [sample.seconds for sample in samples if sample.phase == "prompt"]
     assert min(prompts) > statistics.median(prompts) / 4, "none was answered from what was computed before"
 
 
@@ -138,7 +130,8 @@ def test_flash_attention_is_what_the_setting_says(provider, flash_attn, layer_ca
     case = layer_case(provider)
     case = dataclasses.replace(case, setting=dataclasses.replace(case.setting, flash_attn=flash_attn))
     assert provider_problem(provider, case.setting, case.workload) is None
-    ended = launch(case.job(1), lambda _phase: 60, interpreter=Interpreter())
+    job = case.job(1, load_only=True)
+    ended = launch(job, lambda _phase: 60, interpreter=Interpreter())
     assert ended.outcome is Outcome.MEASURED, ended.reason
     lines = [line for line in ended.find(Loaded).log if "flash_attn" in line]
     assert lines, "llama.cpp says which it uses"
@@ -155,6 +148,7 @@ print(*sorted(name for name in new if name.partition(".")[0] not in ("llama_cpp"
 """
 
 
+@pytest.mark.real
 def test_loading_imports_nothing(wordy_folder):
     """An import inside the load would be timed as a part of it."""
     file = next(wordy_folder.glob("*.gguf"))

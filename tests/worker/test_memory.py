@@ -84,6 +84,7 @@ def test_a_mark_has_memory_and_page_faults():
     assert figures["minor_faults"] > 0 and figures["major_faults"] >= 0
 
 
+@pytest.mark.real
 @linux
 def test_what_is_allocated_and_what_was_freed_shows():
     code = (
@@ -101,6 +102,7 @@ def test_what_is_allocated_and_what_was_freed_shows():
     assert after["peak_rss_bytes"] > during["rss_bytes"] - MIB
 
 
+@pytest.mark.real
 def test_a_large_parent_does_not_show_in_its_child():
     done = subprocess.run(
         [sys.executable, "-c", LARGE_PARENT], capture_output=True, text=True, timeout=60, check=True
@@ -108,6 +110,7 @@ def test_a_large_parent_does_not_show_in_its_child():
     assert json.loads(done.stdout)["peak_rss_bytes"] < 100 * MIB
 
 
+@pytest.mark.real
 @linux
 def test_after_a_reset_the_peak_begins_anew():
     code = (

@@ -99,7 +99,7 @@ def folder(pristine, tmp_path) -> Path:
 
 
 @pytest.fixture
-def run(scenarios, folder, make_bench):
+def run(scenarios, folder, make_bench, one_probe):
     """A function that plans, lets the files be spoilt, and measures: what discovery saw need not stay."""
 
     def run(scenario, spoil=lambda: None):

@@ -1,5 +1,6 @@
 """The transformers baseline: real PyTorch from real files, measured like llama.cpp, ended like it too."""
 
+import functools
 import os
 import shutil
 import signal
@@ -8,10 +9,14 @@ import pytest
 
 from ggufbench.calibration.probe import probe_transformers
 from ggufbench.launching.launcher import Interpreter
+from ggufbench.measuring import preparation
 from ggufbench.measuring.case import measure_case
+from ggufbench.measuring.preparation import Request, prepare_run
 from ggufbench.modelkit import SynthSpec, synthesize
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.scenario import ScenarioError, load_scenarios
+
+pytestmark = pytest.mark.real
 
 SCENARIO = """
 provider = "transformers"
@@ -82,10 +87,9 @@ def with_original(folder, checkpoint, tmp_path):
     return both
 
 
-@pytest.fixture
-def plan(scenarios):
+@pytest.fixture(scope="module")
+def plan(scenarios, one_probe):
     """A function that plans a folder under one of these scenarios."""
-    from ggufbench.measuring.preparation import Request, prepare_run
 
     def plan(folder, name):
         request = Request(
@@ -96,7 +100,7 @@ def plan(scenarios):
     return plan
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(plan, make_bench):
     """A function that measures the first case of a folder under a scenario."""
 
@@ -107,8 +111,14 @@ def run(plan, make_bench):
     return run
 
 
-def test_the_same_gguf_is_measured_with_the_same_metrics(run, llama):
-    baseline, own = run(llama, "transformers-gguf"), run(llama, "cpu")
+@pytest.fixture(scope="module")
+def measured(run, llama):
+    """A function: the record of the llama under a scenario, measured once."""
+    return functools.cache(lambda name: run(llama, name))
+
+
+def test_the_same_gguf_is_measured_with_the_same_metrics(measured):
+    baseline, own = measured("transformers-gguf"), measured("cpu")
     assert baseline.outcome is Outcome.MEASURED, baseline.reason
     assert set(baseline.summary) == set(own.summary)
     assert baseline.provider.name == "transformers"
@@ -119,9 +129,9 @@ def test_the_same_gguf_is_measured_with_the_same_metrics(run, llama):
     assert baseline.targets == [] == baseline.limits
 
 
-def test_both_libraries_give_the_same_answer(run, llama):
+def test_both_libraries_give_the_same_answer(measured):
     """The work is the same: one model, one prompt, and the likeliest 32 tokens after it."""
-    digests = {run(llama, name).launches[0].digest for name in ("transformers-gguf", "cpu")}
+    digests = {measured(name).launches[0].digest for name in ("transformers-gguf", "cpu")}
     assert len(digests) == 1
 
 
@@ -187,8 +197,8 @@ def test_without_pytorch_the_case_is_skipped_with_the_remedy(tmp_path):
     assert "pip install torch transformers" in environment.lacks("cpu")
 
 
-def test_a_device_that_pytorch_does_not_see_is_named():
-    environment = probe_transformers(Interpreter())
+def test_a_device_that_pytorch_does_not_see_is_named(one_probe):
+    environment = preparation.probe_transformers(Interpreter())
     assert environment.problem is None
     assert environment.lacks("cpu") is None
     if not environment.gpu_names():

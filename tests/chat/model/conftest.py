@@ -12,6 +12,7 @@ from pathlib import Path
 
 import llama_cpp
 import pytest
+from filelock import FileLock
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel, Field
@@ -258,8 +259,9 @@ def trained_path(request, tmp_path_factory) -> Path:
         cache.mkdir("tiny-chat-model") if cache is not None else tmp_path_factory.mktemp("tiny-chat-model")
     )
     path = folder / f"tiny-{key}.gguf"
-    if not path.exists():
-        make_trained(path, tmp_path_factory.mktemp("training"))
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            make_trained(path, tmp_path_factory.mktemp("training"))
     return path
 
 

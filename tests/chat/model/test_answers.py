@@ -42,6 +42,7 @@ def test_characters_of_several_bytes_arrive_whole(trained, known):
     assert not any("�" in piece for piece in pieces)
 
 
+@pytest.mark.real
 @pytest.mark.filterwarnings("ignore:.*has no chat template")
 @pytest.mark.parametrize("seed", range(4))
 def test_the_text_is_that_of_llama_cpps_own_detokenizer(sentencepiece_path, spy, seed):
@@ -63,6 +64,7 @@ def test_the_text_is_that_of_llama_cpps_own_detokenizer(sentencepiece_path, spy,
     assert chat.invoke("Hello").content == text
 
 
+@pytest.mark.real
 @pytest.mark.filterwarnings("ignore:.*has no chat template")
 def test_the_space_before_the_first_word_of_sentencepiece_is_nobodys(sentencepiece_path):
     chat = ChatLlamaCpp(model_path=str(sentencepiece_path), n_ctx=256, n_gpu_layers=0, n_threads=1)
@@ -71,6 +73,7 @@ def test_the_space_before_the_first_word_of_sentencepiece_is_nobodys(sentencepie
     assert [reader.feed(piece) for piece in (b" ba", b" be", b"")] == ["ba", " be", ""]
 
 
+@pytest.mark.real
 def test_the_model_without_a_template_says_so_and_gets_chatml(sentencepiece_path):
     with pytest.warns(UserWarning, match="no chat template, so ChatML is used"):
         chat = ChatLlamaCpp(model_path=str(sentencepiece_path), n_ctx=256, n_gpu_layers=0, n_threads=1)

@@ -233,16 +233,19 @@ def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 class TestNativeOutput:
+    @pytest.mark.real
     def test_llama_cpp_says_nothing(self, tiny_path, tmp_path):
         (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(100))
         done = run(PROGRAM, tiny_path, "quiet", tmp_path / "broken.gguf")
         assert done.stdout == done.stderr == ""
 
+    @pytest.mark.real
     def test_unless_it_is_asked_to(self, tiny_path, tmp_path):
         done = run(PROGRAM, tiny_path, "verbose", tmp_path / "none.gguf")
         assert done.stdout == ""
         assert "load_tensors" in done.stderr
 
+    @pytest.mark.real
     def test_whoever_collected_the_log_before_still_does(self, tiny_path):
         assert run(COLLECTOR, tiny_path).stderr == ""
 

@@ -143,3 +143,13 @@ def kinds_of_records():
         variant("turned \u202e round"),
         variant("long-" + "name" * 40),
     ]
+
+
+@pytest.fixture(scope="session")
+def page(kinds_of_records, made_once) -> Path:
+    """A page of these records."""
+    from ggufbench.report.content import Content
+    from ggufbench.report.page import write_report
+
+    content = Content(records=kinds_of_records, runs=["first"])
+    return next(made_once("page", lambda folder: write_report(content, folder)).glob("*.html"))

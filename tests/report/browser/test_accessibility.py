@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ggufbench.report.content import Content
-from ggufbench.report.page import write_report
-
 pytestmark = pytest.mark.browser
 
 AXE = "4.14.1"
@@ -42,12 +39,14 @@ def axe() -> str:
     return script.read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def page(kinds_of_records, tmp_path_factory) -> Path:
-    return write_report(Content(records=kinds_of_records, runs=["first"]), tmp_path_factory.mktemp("page"))[0]
-
-
-@pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", 1200), ("light", 390)])
+@pytest.mark.parametrize(
+    ("theme", "width"),
+    [
+        ("light", 1200),
+        pytest.param("dark", 1200, marks=pytest.mark.nightly),
+        pytest.param("light", 390, marks=pytest.mark.nightly),
+    ],
+)
 def test_axe_finds_nothing_serious(reader, page, axe, theme, width):
     reader.open(page, "#c1", theme=theme, width=width)
     reader.wait(lambda: reader.find("#c1").get_attribute("open"), "a record to open")

@@ -1,7 +1,5 @@
 """The page in a browser, opened from the disk as a reader opens it."""
 
-from pathlib import Path
-
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
@@ -13,13 +11,6 @@ pytestmark = pytest.mark.browser
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 ROWS = "#cases-table tbody tr"
-
-
-@pytest.fixture(scope="module")
-def page(kinds_of_records, tmp_path_factory) -> Path:
-    """A page of real records, of every outcome, and of one with a hostile name."""
-    folder = tmp_path_factory.mktemp("page")
-    return write_report(Content(records=kinds_of_records, runs=["first"]), folder)[0]
 
 
 def test_it_opens_without_a_complaint_and_asks_for_nothing(reader, page):
@@ -183,22 +174,23 @@ def test_without_scripts_everything_is_there(reader, page):
         reader.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-def test_thousands_of_cases_stay_usable(reader, kinds_of_records, tmp_path):
+@pytest.mark.parametrize("count", [1_500, pytest.param(10_000, marks=pytest.mark.nightly)])
+def test_thousands_of_cases_stay_usable(reader, kinds_of_records, tmp_path, count):
     """Rows are laid out in batches; searching and sorting still know them all."""
     base = kinds_of_records[0].model_copy(update={"launches": []})
-    many = [base.model_copy(update={"case_id": f"case-{number:05d}"}) for number in range(10_000)]
+    many = [base.model_copy(update={"case_id": f"case-{number:05d}"}) for number in range(count)]
     page = write_report(Content(records=many), tmp_path)[0]
     assert page.stat().st_size < 10_000_000
     reader.open(page)
     assert len(shown(reader)) == 200
-    assert reader.find("#shown").text == "200 of 10000 matching cases shown, 10000 in all"
+    assert reader.find("#shown").text == f"200 of {count} matching cases shown, {count} in all"
     reader.find("#more").click()
     assert len(shown(reader)) == 1200
     button_of(reader, "Case").click()
     button_of(reader, "Case").click()
-    assert reader.find(f"{ROWS} th").text == "case-09999"
-    reader.find("#filter-text").send_keys("case-04321")
-    reader.wait(lambda: shown(reader) == ["case-04321"], "the search to be applied")
+    assert reader.find(f"{ROWS} th").text == f"case-{count - 1:05d}"
+    reader.find("#filter-text").send_keys("case-01432")
+    reader.wait(lambda: shown(reader) == ["case-01432"], "the search to be applied")
 
 
 def shown(reader) -> list[str]:
