@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from ggufbench.checks.interference import Judge
+from ggufbench.comparing.verify import Work, with_work
+from ggufbench.planning.scenario import load_scenarios
+
 
 @pytest.fixture
 def command(llama_folder, scenario_folder, fake_llama_bench):
@@ -169,3 +173,16 @@ def test_ctrl_c_ends_both_and_says_so(command, environment, tmp_path, wait_until
     assert process.returncode == 130
     assert "Ended early: interrupted by Ctrl-C after 0 pairs." in said and "Traceback" not in said
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_samples_of_one_side_alone_are_never_left_out_as_disturbed(scenario_folder):
+    (found,) = load_scenarios(scenario_folder, ["cpu"])
+    strict = found.model_copy(update={"tolerance": type(found.tolerance)()})
+    busy = {"wall_seconds": 1.0, "cpu_seconds": 0.1, "waiting_seconds": 0.9, "major_faults": 5000.0,
+            "machine_busy_seconds": 2.0, "machine_steal_seconds": 1.0}  # fmt: skip
+
+    planned = with_work(strict, Work(512, 64, 1024))
+
+    assert Judge("cpu", 1, 2, strict.tolerance).reasons(busy, "decode")
+    assert not Judge("cpu", 1, 2, planned.tolerance).reasons(busy, "decode")
+    assert (planned.setting.n_ctx, planned.workload.launches, planned.workload.depth) == (1536, 1, 1024)
