@@ -34,7 +34,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 STARTS_PROCESSES = ("real", "build", "nightly", "browser")
 """The marks of the tests that `make test-fast` leaves out."""
-REAL_FIXTURES = {"fake_llama_bench", "known_limits", "one_probe", "rpc_server"}
+REAL_FIXTURES = {"fake_llama_bench", "known_limits", "one_probe", "quantized", "rpc_server"}
 """A test that uses one of these is marked `real`."""
 
 # Properties are tried with few examples here; `make test-all` takes the profile `nightly`.
@@ -51,14 +51,18 @@ settings.load_profile("normal")
 def pytest_configure(config):
     """Give each xdist worker a folder of its own for temporary files; the lock of the machine lies there.
 
-    What the tests start must not take itself for an xdist worker.
+    What the tests start must not take itself for an xdist worker, nor its terminal for one of 80 by 24.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
-        folder = Path(config.option.basetemp).parent / f"tmp-{worker}"
-        folder.mkdir(exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"ggufbench-tests-{worker}-"))
+        folder.chmod(0o711)  # some tests become another user
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    foreign = (
+        {"COLUMNS", "LINES"} if worker is not None else set()
+    )  # set for an xdist worker; programs obey them
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_") or name in foreign]:
         del os.environ[name]
 
 

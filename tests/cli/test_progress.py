@@ -11,6 +11,8 @@ import pytest
 
 from ggufbench.cli.progress import ProgressLine
 
+pytestmark = pytest.mark.real
+
 PROGRAM = """
 import sys, time
 from ggufbench.cli.progress import ProgressLine, tell

@@ -14,7 +14,7 @@ from ggufbench.outcomes import Outcome
 from ggufbench.planning.scenario import ScenarioError, load_scenarios
 from ggufbench.worker.job import Workload
 from ggufbench.worker.positive_control import HIDDEN_WORK, spread
-from ggufbench.worker.protocol import Digest, Sample
+from ggufbench.worker.protocol import Digest, TimedSample
 
 OTHER_SHARE = Path(__file__).parents[1] / "workers" / "hidden_work.py"
 
@@ -36,7 +36,7 @@ def run(llama_folder, plan_cases, monkeypatch):
 
 def samples(ended, phase):
     assert ended.outcome is Outcome.MEASURED, ended.reason
-    return [sample for sample in ended.all(Sample) if sample.phase == phase]
+    return [sample for sample in ended.all(TimedSample) if sample.phase == phase]
 
 
 def test_it_reports_what_was_asked_with_the_time_of_all(run):

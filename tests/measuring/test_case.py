@@ -26,7 +26,7 @@ from ggufbench.records.parts import Disturbance
 from ggufbench.records.samples import metric_samples
 from ggufbench.records.store import new_run_id, read_record, write_record
 from ggufbench.thresholds import Tolerance
-from ggufbench.worker.protocol import AGAIN, GO, Sample, encode
+from ggufbench.worker.protocol import AGAIN, GO, TimedSample, encode
 
 PHASES = ["import", "load", "first_decode", "prompt", "decode", "digest", "exit"]
 
@@ -254,12 +254,12 @@ def test_a_sample_is_taken_again_as_often_as_the_answer_says(llama_folder, plan_
     answers = iter([AGAIN, AGAIN, GO, GO])
 
     def answer(event, _pid):
-        timed = isinstance(event, Sample) and event.phase == "decode" and not event.warmup
+        timed = isinstance(event, TimedSample) and event.phase == "decode" and not event.warmup
         return next(answers) if timed else GO
 
     ended = launch(case.job(1), lambda _phase: 60, answer=answer)
     assert ended.outcome is Outcome.MEASURED, ended.reason
-    decoded = [sample for sample in ended.all(Sample) if sample.phase == "decode"]
+    decoded = [sample for sample in ended.all(TimedSample) if sample.phase == "decode"]
     assert [sample.warmup for sample in decoded] == [True, False, False, False, False]
 
 

@@ -43,7 +43,7 @@ def supervise(llama_folder, plan_cases, monkeypatch):
 
 def sample(phase, *, disturbed=False, warmup=False):
     evidence = {"disturbed": 1.0} if disturbed else {}
-    return protocol.Sample(phase, warmup, 4, 0.5, [], [], evidence)
+    return protocol.TimedSample(phase, warmup, 4, 0.5, [], [], evidence)
 
 
 def test_each_sample_is_judged_once(supervise):

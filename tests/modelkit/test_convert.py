@@ -200,7 +200,7 @@ def test_what_the_converter_cannot_do_is_one_sentence(checkpoint, converter, ref
 
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**config, "architectures": ["OddForCausalLM\x1b[31m"]}))
-    assert "Model OddForCausalLM[31m is not supported" in refused("convert", source, target)
+    assert "Model OddForCausalLM_[31m is not supported" in refused("convert", source, target)
     assert not target.exists()
 
 

@@ -278,6 +278,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(hub, pulled, large):
     assert hub.ranges == [None, f"bytes={PIECE}-"]
 
 
+@pytest.mark.real
 def test_a_server_that_ignores_ranges_sends_the_whole_file_again(hub, pulled, large, tmp_path):
     hub.files, hub.cuts, hub.ignores_ranges = {"m-Q8_0.gguf": large}, [PIECE + 1000], True
     assert pulled().returncode == 0

@@ -13,7 +13,7 @@ from ggufbench.outcomes import Outcome
 from ggufbench.planning.scenario import ScenarioError, load_scenarios
 from ggufbench.records.store import read_record, write_record
 from ggufbench.worker.compatibility import provider_problem
-from ggufbench.worker.protocol import AGAIN, GO, EffectiveSetting, Loaded, Sample
+from ggufbench.worker.protocol import AGAIN, GO, EffectiveSetting, Loaded, TimedSample
 
 WORKERS = Path(__file__).parents[1] / "workers"
 INTERPRETER = Interpreter(import_path=(WORKERS,))
@@ -62,7 +62,7 @@ def asked(tmp_path, monkeypatch):
 
 def samples(ended, phase):
     assert ended.outcome is Outcome.MEASURED, ended.reason
-    return [sample for sample in ended.all(Sample) if sample.phase == phase and not sample.warmup]
+    return [sample for sample in ended.all(TimedSample) if sample.phase == phase and not sample.warmup]
 
 
 def test_a_case_is_measured_whole(chat_case, llama_folder, plan_cases, make_bench, tmp_path):
@@ -109,7 +109,7 @@ def test_a_repeated_sample_asks_something_else(run, asked):
     answers = {phase: iter([GO, AGAIN, GO, GO]) for phase in ("prompt", "decode")}
 
     def answer(event, _pid):
-        return next(answers.get(event.phase, iter(())), GO) if isinstance(event, Sample) else GO
+        return next(answers.get(event.phase, iter(())), GO) if isinstance(event, TimedSample) else GO
 
     ended = run(answer=answer)
     assert [len(samples(ended, phase)) for phase in ("prompt", "decode")] == [3, 3]

@@ -41,7 +41,7 @@ EVENTS = [
         log=[],
     ),
     protocol.Loaded(1.0, 0.5, {}, None, protocol.EffectiveSetting(), [], []),
-    protocol.Sample("decode", False, 2, 0.5, [0.25, 0.25], [], {"cpu_seconds": 0.5}),
+    protocol.TimedSample("decode", False, 2, 0.5, [0.25, 0.25], [], {"cpu_seconds": 0.5}),
     protocol.Mark("load", {"rss_bytes": 10**9}, {"CUDA0": 2**36}, ["a line"]),
     protocol.Overhead(2e-7),
     protocol.Digest("0123456789abcdef"),
@@ -99,25 +99,25 @@ def line(changes=(), without=(), event=EVENTS[5]):
         (line({"protocol": "1"}), f'its protocol version is "1", and {VERSION} is needed'),
         (line({"type": "Progress"}), 'its type "Progress" is unknown'),
         (line({"type": "Job"}), 'its type "Job" is unknown'),
-        (line({"type": ["Sample"]}), 'its type ["Sample"] is unknown'),
+        (line({"type": ["TimedSample"]}), 'its type ["TimedSample"] is unknown'),
         (line(without=["type"]), "its type null is unknown"),
-        (line(without=["seconds"]), "Sample has no field seconds"),
-        (line({"colour": "blue"}), 'Sample has an unknown field "colour"'),
-        (line({"seconds": float("nan")}), "Sample.seconds = NaN is not a finite number"),
-        (line({"seconds": float("-inf")}), "Sample.seconds = -Infinity is not a finite number"),
-        (line().replace("0.5, ", "1e999, ", 1), "Sample.seconds = Infinity is not a finite number"),
-        (line({"seconds": True}), "Sample.seconds = true is not a finite number"),
-        (line({"seconds": "fast"}), 'Sample.seconds = "fast" is not a finite number'),
-        (line({"tokens": 2.5}), "Sample.tokens = 2.5 is not a whole number"),
-        (line({"warmup": 0}), "Sample.warmup = 0 is not true or false"),
-        (line({"phase": None}), "Sample.phase = null is not a text"),
-        (line({"token_seconds": 0.5}), "Sample.token_seconds = 0.5 is not a list"),
-        (line({"token_seconds": [0.5, "x"]}), 'Sample.token_seconds = "x" is not a finite number'),
-        (line({"evidence": [1]}), "Sample.evidence = [1] is not an object"),
-        (line({"evidence": {"a": {}}}), "Sample.evidence.a = {} is not a finite number"),
+        (line(without=["seconds"]), "TimedSample has no field seconds"),
+        (line({"colour": "blue"}), 'TimedSample has an unknown field "colour"'),
+        (line({"seconds": float("nan")}), "TimedSample.seconds = NaN is not a finite number"),
+        (line({"seconds": float("-inf")}), "TimedSample.seconds = -Infinity is not a finite number"),
+        (line().replace("0.5, ", "1e999, ", 1), "TimedSample.seconds = Infinity is not a finite number"),
+        (line({"seconds": True}), "TimedSample.seconds = true is not a finite number"),
+        (line({"seconds": "fast"}), 'TimedSample.seconds = "fast" is not a finite number'),
+        (line({"tokens": 2.5}), "TimedSample.tokens = 2.5 is not a whole number"),
+        (line({"warmup": 0}), "TimedSample.warmup = 0 is not true or false"),
+        (line({"phase": None}), "TimedSample.phase = null is not a text"),
+        (line({"token_seconds": 0.5}), "TimedSample.token_seconds = 0.5 is not a list"),
+        (line({"token_seconds": [0.5, "x"]}), 'TimedSample.token_seconds = "x" is not a finite number'),
+        (line({"evidence": [1]}), "TimedSample.evidence = [1] is not an object"),
+        (line({"evidence": {"a": {}}}), "TimedSample.evidence.a = {} is not a finite number"),
         (line({"effective": {"n_ctx": "all"}}, event=EVENTS[3]), 'Loaded.effective.n_ctx = "all" is not a'),
         (line({"effective": 4096}, event=EVENTS[3]), "Loaded.effective = 4096 is not an object"),
-        (line({"seconds": "x" * 1000}), f'Sample.seconds = "{"x" * 59} is not a finite number'),
+        (line({"seconds": "x" * 1000}), f'TimedSample.seconds = "{"x" * 59} is not a finite number'),
     ],
 )
 def test_what_is_no_event_is_refused_with_one_sentence(received, sentence):
@@ -147,13 +147,14 @@ def test_a_field_with_a_default_may_be_left_out_of_a_job_by_hand():
     assert {field.name for field in fields(Setting)} == set(asdict(Setting("cpu")))
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("received", "sentence"),
     [
         (json.dumps({"event": "done"}), "its protocol version is none"),
         (encode(protocol.Done()).replace(f": {VERSION},", f": {VERSION + 1},"), "its protocol version is"),
         (line({"type": "Progress"}), 'its type "Progress" is unknown'),
-        (line({"seconds": float("nan")}), "Sample.seconds = NaN is not a finite number"),
+        (line({"seconds": float("nan")}), "TimedSample.seconds = NaN is not a finite number"),
     ],
 )
 def test_a_foreign_worker_file_ends_as_failed_with_the_sentence(tmp_path, received, sentence):

@@ -21,7 +21,7 @@ from ggufbench.machine.facts import linux_last_cache_bytes
 from ggufbench.modelkit import SynthError, SynthSpec, synthesize
 from ggufbench.outcomes import Outcome
 from ggufbench.worker.job import ENGINE, Job, Setting, Workload
-from ggufbench.worker.protocol import AnyJob, Bandwidth, BandwidthJob, Sample
+from ggufbench.worker.protocol import AnyJob, Bandwidth, BandwidthJob, TimedSample
 
 QUANTIZATIONS = ("Q4_K_M", "Q4_0", "F16", "Q8_0")
 """llama.cpp has a multiplication of its own for each; which is the fastest depends on the processor."""
@@ -178,10 +178,10 @@ def _flops(model: Model, threads: int, interpreter: Interpreter) -> tuple[float,
     )
     workload = Workload(prompt_tokens=_PROMPT_TOKENS, generated_tokens=1, repetitions=_REPETITIONS)
     job = Job(ENGINE, str(model.path), setting, workload)
-    prompts: list[Sample] = []
+    prompts: list[TimedSample] = []
     for _ in range(_MOST_LAUNCHES):
         ended = _run(job, interpreter, "the multiplications' speed")
-        prompts += [sample for sample in ended.all(Sample) if sample.phase == "prompt"]
+        prompts += [sample for sample in ended.all(TimedSample) if sample.phase == "prompt"]
         best = min(prompts, key=lambda sample: sample.seconds)
         calm = _is_calm(best.evidence, threads)
         if calm:

@@ -43,7 +43,7 @@ def limits() -> dict[str, Any]:
     return {_COUNTER: [_MOST_STEPS]}
 
 
-class _Generation(ext.Extension):
+class _GenerationTag(ext.Extension):
     """`{% generation %}` marks what a model is trained on; for a prompt it means nothing."""
 
     tags = {"generation"}  # noqa: RUF012 (jinja2's own form)
@@ -71,7 +71,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**", "%", "+"})
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, ext.loopcontrols])
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, ext.loopcontrols])
         self.filters = {name: _guarded(made) for name, made in self.filters.items()}
         self.filters |= {"tojson": _to_json, "counted": _counted, "joined": _joined}
         self.globals |= {"strftime_now": _strftime_now, "raise_exception": _raise_exception}

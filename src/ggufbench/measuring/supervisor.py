@@ -92,7 +92,7 @@ class LaunchSupervisor:
                 self.imported = event
             case protocol.Loaded():
                 self._take_load(event)
-            case protocol.Sample():
+            case protocol.TimedSample():
                 return self._take(event)
             case protocol.Mark():
                 self.marks.append(event)
@@ -134,7 +134,7 @@ class LaunchSupervisor:
     def _take_load(self, loaded: protocol.Loaded) -> None:
         """Keep a load, which is a sample too. A GPU run on the CPU ends before hours are spent on it."""
         self.loaded = loaded
-        self._take(protocol.Sample("load", False, 0, loaded.seconds, [], [], loaded.evidence))
+        self._take(protocol.TimedSample("load", False, 0, loaded.seconds, [], [], loaded.evidence))
         setting = self.case.setting
         if self.case.scenario.is_baseline:
             return  # its library has no such log; its worker checks every tensor itself
@@ -143,7 +143,7 @@ class LaunchSupervisor:
         if problem is not None:
             raise LaunchRefusedError(problem)
 
-    def _take(self, event: protocol.Sample) -> str:
+    def _take(self, event: protocol.TimedSample) -> str:
         """Judge and keep a sample; `AGAIN` for a disturbed one that can be repeated, each once on average."""
         reasons = self.judge.reasons(event.evidence, event.phase)
         self.samples.append(Sample(**asdict(event), disturbed=reasons))

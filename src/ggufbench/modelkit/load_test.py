@@ -10,7 +10,7 @@ from ggufbench.launching.launcher import launch
 from ggufbench.machine.facts import resolve_threads
 from ggufbench.outcomes import Outcome
 from ggufbench.worker.job import ENGINE, Job, Setting, Workload
-from ggufbench.worker.protocol import Loaded, Sample
+from ggufbench.worker.protocol import Loaded, TimedSample
 
 _CONTEXT = 64
 _SLOWEST_LOAD_BYTES_PER_SECOND = 20e6
@@ -41,7 +41,7 @@ def load_test(path: Path) -> LoadTest:
     result = LoadTest(path, None, 0.0, model.layers, model.file_size_bytes, model.label)
     seconds = 60 + model.file_size_bytes / _SLOWEST_LOAD_BYTES_PER_SECOND
     ended = launch(_job(model), lambda _phase: seconds)
-    loaded, sample = ended.find(Loaded), ended.find(Sample)
+    loaded, sample = ended.find(Loaded), ended.find(TimedSample)
     if ended.outcome is not Outcome.MEASURED or loaded is None or sample is None:
         return replace(result, problem=ended.reason or "the worker said nothing")
     return replace(result, seconds=loaded.seconds + sample.seconds)

@@ -23,7 +23,7 @@ _FALLBACK_LINE = re.compile(r".*WARNING: (\d+) of \d+ tensor\(s\) required fallb
 _IMATRIX_LINE = re.compile(r".*will require an imatrix")
 
 
-class NativeLog:
+class QuantizerLog:
     """Takes llama.cpp's lines; the numbers of the levels are ggml's (llama-cpp-python's own are one off)."""
 
     def __init__(self, target: Path) -> None:
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     except (ImportError, OSError, RuntimeError) as error:
         print(f"llama-cpp-python cannot be imported: {error}", file=sys.stderr)
         return 1
-    log = NativeLog(asked.target)
+    log = QuantizerLog(asked.target)
     callback = _set_log(native, log.take)
     parameters = native.llama_model_quantize_default_params()
     if "dry_run" not in dict(parameters._fields_):  # ctypes would take the unknown name and apply nothing

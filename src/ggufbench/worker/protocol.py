@@ -151,7 +151,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TimedSample:
     """One timed repetition."""
 
     phase: str
@@ -219,7 +219,18 @@ class Tokens:
 
 AnyJob = Job | ProbeJob | BandwidthJob | TokenizeJob
 Event = (
-    Phase | Imported | Probed | Loaded | Sample | Mark | Overhead | Digest | Done | Error | Bandwidth | Tokens
+    Phase
+    | Imported
+    | Probed
+    | Loaded
+    | TimedSample
+    | Mark
+    | Overhead
+    | Digest
+    | Done
+    | Error
+    | Bandwidth
+    | Tokens
 )
 
 

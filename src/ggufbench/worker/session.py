@@ -180,7 +180,7 @@ class _LaunchPhases:
     def _send(self, timing: Timing, *, warmup: bool = False) -> str:
         phase = self.channel.phase
         answer = self.channel.send(
-            protocol.Sample(
+            protocol.TimedSample(
                 phase=phase,
                 warmup=warmup,
                 tokens=timing.tokens,

@@ -221,7 +221,7 @@ for layers in (0, -1):
     library.log.drain()
     chat = ChatLlamaCpp(model_path=sys.argv[1], n_ctx=256, n_threads=1, n_gpu_layers=layers, temperature=0)
     chat.invoke("Hello", max_tokens=4)
-    lines = [text for _, text in library.log.drain()]
+    lines = library.log.drain()
     found = ["RPC" in line for line in lines]
     print(layers, sum("assigned to device RPC" in line for line in lines), sum(found))
 """
