@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
@@ -280,7 +281,7 @@ def _decode(line: str | bytes, expected: Iterable[type]) -> Any:
 
 
 def _build(kind: type, values: dict[str, Any], where: str) -> Any:
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     unknown = next((name for name in values if name not in hints), None)
     if unknown is not None:
         raise ProtocolError(f"{where} has an unknown field {_shown(unknown)}")
@@ -289,6 +290,12 @@ def _build(kind: type, values: dict[str, Any], where: str) -> Any:
     if missing is not None:
         raise ProtocolError(f"{where} has no field {missing}")
     return kind(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Types of a class's fields, kept: to evaluate them takes longer than to read a line."""
+    return get_type_hints(kind)
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
