@@ -13,4 +13,4 @@ class Outcome(StrEnum):
     HUNG = "hung"
     OUT_OF_MEMORY = "out of memory"
     ENVIRONMENT = "environment"
-    """Measured, but more than half of the samples while something else had the machine."""
+    """Measured, but with interference from other processes in more than half of the samples."""

@@ -43,14 +43,14 @@ class Targets(Table):
 
 
 class Tolerance(Table):
-    """`[tolerance]`: how much of something else a sample may bear and still count."""
+    """`[tolerance]`: how much interference a sample may have and still count."""
 
     most_waiting: Share = 0.03
-    """Of the sample's time: what its threads may have waited for a processor. Quiet machines show 0.005."""
+    """Largest share of the sample's time that its threads may wait for a core. Quiet machines show 0.005."""
     most_other_work: Share = 0.10
-    """Of all cores' time: what other processes may have used. Quiet machines show up to 0.03."""
+    """Largest share of all cores' time that other processes may use. Quiet machines show up to 0.03."""
     most_stolen: Share = 0.05
-    """Of all cores' time: what the hypervisor may have given to others."""
+    """Largest share of all cores' time that the hypervisor may give to other machines."""
     most_disk_reads: Count = 10
     """Major page faults in one prompt or decode sample; each waits for the disk."""
 

@@ -80,7 +80,7 @@ def print_json(value: Any) -> None:
     from pydantic_core import to_jsonable_python
 
     text = json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False)
-    # A path's bytes that are not UTF-8 stand in the text as lone surrogates, for which JSON has escapes.
+    # Bytes of a path that are not UTF-8 are lone surrogates in the text; JSON can only write them as escapes.
     typer.echo(text.encode("utf-8", errors="backslashreplace").decode())
 
 

@@ -88,7 +88,7 @@ class VerifiedTest:
     ours_median: float
     theirs_median: float
     equivalence: Equivalence
-    """Of the ratio ours / theirs."""
+    """Result of the test on the ratio ours / theirs."""
 
 
 @dataclass(frozen=True, slots=True)

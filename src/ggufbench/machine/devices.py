@@ -36,7 +36,7 @@ class AvailableDevices:
     errors: str = ""
     """What the library said was wrong when it looked for devices."""
     missing_packages: dict[str, str] = field(default_factory=dict)
-    """Of each layer over llama.cpp that cannot be measured here, by the provider's name."""
+    """Packages that are missing, by the provider that needs them."""
 
     def lacks(self, device: str) -> str | None:
         """Why a setting for this device cannot run here, in one sentence; None where it can."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ggufbench.machine.parts import BusyProcess, Conditions
 
 _BUSY_SHARE = 0.2
-"""Of a core: what uses more slows llama.cpp's threads down, which wait for each other."""
+"""Share of a core above which a process slows down llama.cpp, whose threads wait for each other."""
 
 
 _DRIVERS_OF_THEIR_OWN = ("intel_pstate", "amd-pstate-epp")

@@ -14,7 +14,7 @@ class Disturbance:
 
     kind: Kind
     share: float
-    """Of the sample's time (`waiting`), of all cores' time (`other work`, `stolen`), or a count."""
+    """Share of the sample's time (`waiting`) or of all cores' time (`other work`, `stolen`); else a count."""
 
     @property
     def sentence(self) -> str:
