@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ggufbench.discovery import Discovery, PlaceNotFound, discover, sources
+from ggufbench.discovery import Discovery, PlaceNotFoundError, discover, sources
 from ggufbench.discovery import shards as sharding
 
 
@@ -275,7 +275,7 @@ def test_an_empty_home(tmp_path, monkeypatch):
 
 
 def test_a_place_that_is_not_there(tmp_path):
-    with pytest.raises(PlaceNotFound, match="gone"):
+    with pytest.raises(PlaceNotFoundError, match="gone"):
         discover([tmp_path / "gone"])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ggufbench.discovery import PlaceNotFound, sources
+from ggufbench.discovery import PlaceNotFoundError, sources
 from ggufbench.discovery.sources import Root, default_candidates, default_roots, explicit_candidates
 
 
@@ -289,12 +289,12 @@ def test_explicit_places(tmp_path):
 
 def test_an_explicit_place_must_be_there(tmp_path):
     (tmp_path / "link.gguf").symlink_to(tmp_path / "gone.gguf")
-    with pytest.raises(PlaceNotFound, match=r"no file or folder .*gone\.gguf: check the spelling"):
+    with pytest.raises(PlaceNotFoundError, match=r"no file or folder .*gone\.gguf: check the spelling"):
         explicit(tmp_path / "gone.gguf")
-    with pytest.raises(PlaceNotFound, match="link to something that is not there"):
+    with pytest.raises(PlaceNotFoundError, match="link to something that is not there"):
         explicit(tmp_path / "link.gguf")
-    with pytest.raises(PlaceNotFound) as caught:
+    with pytest.raises(PlaceNotFoundError) as caught:
         explicit(Path("a\0\x1b[31mb"))
     assert str(caught.value).isprintable()
-    with pytest.raises(PlaceNotFound):
+    with pytest.raises(PlaceNotFoundError):
         explicit(Path("~nobody-of-this-name/x.gguf"))

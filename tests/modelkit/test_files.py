@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ggufbench.modelkit import (
-    SynthError,
+    ModelError,
     SynthSpec,
     estimate_bytes,
     llama_quantize,
@@ -142,7 +142,7 @@ def test_estimate_is_close_and_not_too_small(quantization, tmp_path):
 def test_existing_file_is_kept_unless_told(tmp_path):
     path = tmp_path / "a.gguf"
     path.write_bytes(b"precious")
-    with pytest.raises(SynthError, match=r"a\.gguf exists already"):
+    with pytest.raises(ModelError, match=r"a\.gguf exists already"):
         synthesize(path, SMALL)
     assert path.read_bytes() == b"precious"
     synthesize(path, SMALL, overwrite=True)
@@ -156,14 +156,14 @@ def test_missing_folders_are_made(tmp_path):
 @pytest.mark.parametrize(("name", "words"), [("a.bin", "must end in .gguf"), ("d.gguf", "is a folder")])
 def test_bad_targets(name, words, tmp_path):
     (tmp_path / "d.gguf").mkdir()
-    with pytest.raises(SynthError, match=words):
+    with pytest.raises(ModelError, match=words):
         synthesize(tmp_path / name, SMALL, overwrite=True)
 
 
 def test_full_disk_is_seen_before_writing(tmp_path, monkeypatch):
     monkeypatch.setattr(output.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(
-        SynthError, match=rf"a\.gguf: {estimate_bytes(SMALL)} bytes are needed and 1000 are free"
+        ModelError, match=rf"a\.gguf: {estimate_bytes(SMALL)} bytes are needed and 1000 are free"
     ):
         synthesize(tmp_path / "new" / "a.gguf", SMALL)
     assert list(tmp_path.iterdir()) == []
@@ -174,7 +174,7 @@ def test_disk_that_fills_up_while_writing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(synth, "tensor_data", fail)
-    with pytest.raises(SynthError, match=r"a\.gguf \(\d+ bytes needed, \d+ were free\): No space left"):
+    with pytest.raises(ModelError, match=r"a\.gguf \(\d+ bytes needed, \d+ were free\): No space left"):
         synthesize(tmp_path / "a.gguf", SMALL)
     assert list(tmp_path.iterdir()) == []
 
@@ -182,13 +182,13 @@ def test_disk_that_fills_up_while_writing(tmp_path, monkeypatch):
 def test_folder_without_permission(tmp_path, monkeypatch):
     # A superuser may write anywhere, so the answer is put in the system's mouth.
     monkeypatch.setattr(output.os, "access", lambda *_: False)
-    with pytest.raises(SynthError, match=r"bytes needed, \d+ free\): no permission"):
+    with pytest.raises(ModelError, match=r"bytes needed, \d+ free\): no permission"):
         synthesize(tmp_path / "a.gguf", SMALL)
 
 
 def test_folder_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SynthError, match="file is not a folder"):
+    with pytest.raises(ModelError, match="file is not a folder"):
         synthesize(tmp_path / "file" / "a.gguf", SMALL)
 
 
@@ -207,7 +207,7 @@ def test_interruption_leaves_nothing(spec, share, tmp_path):
 @pytest.mark.real
 def test_native_failure_is_told_in_native_words(tmp_path, monkeypatch):
     monkeypatch.setattr(synth, "_write", lambda part, *_: part.write_bytes(b"GGUF" + bytes(100)))
-    with pytest.raises(SynthError, match=r"could not make Q4_K_M \(exit status 1\): .*(gguf|load)"):
+    with pytest.raises(ModelError, match=r"could not make Q4_K_M \(exit status 1\): .*(gguf|load)"):
         synthesize(tmp_path / "a.gguf", SMALL_K)
     assert list(tmp_path.iterdir()) == []
 
@@ -217,14 +217,14 @@ def test_native_abort_is_an_error_here(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho GGML_ASSERT failed >&2\nkill -ABRT $$\n")
     program.chmod(0o755)
     monkeypatch.setattr(llama_quantize.sys, "executable", str(program))
-    with pytest.raises(SynthError, match=r"could not make Q4_K_M \(signal 6\): GGML_ASSERT failed"):
+    with pytest.raises(ModelError, match=r"could not make Q4_K_M \(signal 6\): GGML_ASSERT failed"):
         synthesize(tmp_path / "out" / "a.gguf", SMALL_K)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_without_llama_cpp_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(llama_quantize.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(SynthError, match=r'pip install "ggufbench\[llamacpp\]"'):
+    with pytest.raises(ModelError, match=r'pip install "ggufbench\[llamacpp\]"'):
         synthesize(tmp_path / "a.gguf", SMALL_K)
     assert list(tmp_path.iterdir()) == []
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggufbench.errors import GgufbenchError
-from ggufbench.modelkit import SynthError, SynthSpec, demo_specs, parse_size, size_label
+from ggufbench.modelkit import ModelError, SynthSpec, demo_specs, parse_size, size_label
 from ggufbench.modelkit.shapes import fit_shape, parameters, tensors
 from ggufbench.modelkit.tokenizer import CONTROL_TOKENS, build_vocabulary, byte_symbols
 
@@ -48,7 +48,7 @@ def test_sizes_are_read(text, parameters):
     ],
 )
 def test_bad_sizes_name_the_value_and_an_example(text):
-    with pytest.raises(SynthError) as caught:
+    with pytest.raises(ModelError) as caught:
         parse_size(text)
     assert repr(text) in str(caught.value)
     assert "1.1B" in str(caught.value)
@@ -95,13 +95,13 @@ def test_fewer_layers_make_a_wider_model_of_the_same_size():
     assert (wide.layers, wide.width) == (2, 2048)
     assert usual.width < wide.width
     assert parameters(wide) == pytest.approx(90_000_000, rel=0.1)
-    with pytest.raises(SynthError, match="0 layers is not between 1 and 1024"):
+    with pytest.raises(ModelError, match="0 layers is not between 1 and 1024"):
         SynthSpec("llama", 90_000_000, "Q8_0", layers=0)
 
 
 def test_vocabulary_too_large_for_the_size():
     with pytest.raises(
-        SynthError, match=r"No llama of 2M parameters has a vocabulary of 262144 tokens; .* 8\.4M"
+        ModelError, match=r"No llama of 2M parameters has a vocabulary of 262144 tokens; .* 8\.4M"
     ):
         fit_shape("llama", 2_000_000, 262_144)
 
@@ -127,7 +127,7 @@ def test_vocabulary_too_large_for_the_size():
 )
 def test_specs_that_cannot_be_made(changes, words):
     fields = {"architecture": "llama", "parameters": 3_000_000, "quantization": "Q8_0", **changes}
-    with pytest.raises(SynthError, match=words):
+    with pytest.raises(ModelError, match=words):
         SynthSpec(**fields)
 
 

@@ -17,7 +17,7 @@ from ggufbench.history.queries import StoredSeries, StoredSession
 from ggufbench.history.series import Level, SeriesRow
 from ggufbench.records.comparison import Arm, Comparison, Verdict
 from ggufbench.report.content import Content
-from ggufbench.report.figures import draw_all, overview_png, save_figures
+from ggufbench.report.figures import Figures, draw_all, save_figures
 from ggufbench.report.figures.captions import plain
 from ggufbench.report.figures.cases import CaseFacts
 from ggufbench.report.figures.load import promise_of
@@ -431,7 +431,8 @@ def test_files_stand_alone_and_have_a_title(baseline_records, tmp_path):
 def test_the_overview_is_one_sheet(baseline_records, tmp_path):
     import matplotlib.image
 
-    overview_png(Content(baseline_records), tmp_path / "sheet.png", f"2 cores {HOSTILE[0]} {'x' * 500}\x00")
+    facts = f"2 cores {HOSTILE[0]} {'x' * 500}\x00"
+    Figures(Content(baseline_records)).save_overview(tmp_path / "sheet.png", facts)
     height, width, _ = matplotlib.image.imread(tmp_path / "sheet.png").shape
     assert width == 1600
     assert 1200 <= height <= 2400

@@ -18,7 +18,7 @@ from ggufbench.errors import GgufbenchError
 from ggufbench.launching.launcher import Ended, Interpreter, launch
 from ggufbench.machine import page_cache
 from ggufbench.machine.facts import linux_last_cache_bytes
-from ggufbench.modelkit import SynthError, SynthSpec, synthesize
+from ggufbench.modelkit import ModelError, SynthSpec, synthesize
 from ggufbench.outcomes import Outcome
 from ggufbench.worker.job import ENGINE, Job, Setting, Workload
 from ggufbench.worker.protocol import AnyJob, Bandwidth, BandwidthJob, TimedSample
@@ -119,7 +119,7 @@ def _fastest_type(
         try:
             model = _make_model(folder, quantization)
             rate, calm = _flops(model, threads, interpreter)
-        except (CalibrationError, SynthError) as error:
+        except (CalibrationError, ModelError) as error:
             reasons.append(str(error))
             continue
         found.append(_ThreadCandidate(rate, quantization, model))

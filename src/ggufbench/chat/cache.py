@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ggufbench.chat.measurements import Measured, measured_here
-from ggufbench.discovery import PlaceNotFound, discover, hub
+from ggufbench.discovery import PlaceNotFoundError, discover, hub
 from ggufbench.discovery.default_folders import class_of, place_of
 from ggufbench.discovery.hub import Repository
 from ggufbench.discovery.model import Discovery, Model
@@ -189,7 +189,7 @@ def _newest_files(repository: Repository) -> Iterable[Path]:
 def _discover(files: Sequence[Path]) -> Discovery:
     try:
         return discover(files)
-    except PlaceNotFound:  # deleted since it was listed
+    except PlaceNotFoundError:  # deleted since it was listed
         return Discovery((), ())
 
 

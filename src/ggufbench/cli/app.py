@@ -86,7 +86,7 @@ def models(places: Places = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def plan(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+def plan(
     places: Places = None,
     match: ModelMatch = None,
     quant: Quant = None,
@@ -112,7 +112,7 @@ def plan(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comman
 
 
 @app.command()
-def synth(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+def synth(
     out: Annotated[Path, typer.Argument(help="The file to write, or with --demo the folder.")],
     architecture: Annotated[Architecture, typer.Option("--arch", help="Which shape.")] = "llama",
     size: Annotated[str, typer.Option(help="Parameters, such as 20M or 1.1B.")] = "110M",
@@ -151,7 +151,7 @@ def synth(  # noqa: PLR0913, PLR0917 (one parameter for each option of the comma
 
 
 @app.command()
-def verify(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+def verify(
     llama_bench: Annotated[
         Path, typer.Option("--llama-bench", metavar="PATH", help="The program to compare with.")
     ],

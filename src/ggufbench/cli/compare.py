@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ggufbench.records.runs import StoredRun
 
 
-def compare(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+def compare(
     run: Annotated[str, typer.Argument(help="A run's name or folder.")],
     other: Annotated[str, typer.Argument(metavar="RUN", help="Another one, earlier or later.")],
     results: Results = Path("results"),

@@ -42,7 +42,7 @@ TimeBudget = Annotated[
 ]
 
 
-def ab(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+def ab(
     baseline: Annotated[
         str | None,
         typer.Option(metavar="ARM", help=f"What it was: {ARM_HELP} The anchor where it is left out."),
@@ -111,7 +111,7 @@ def ab(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
     _finish(answer, strict=strict, as_json=as_json)
 
 
-def selftest(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+def selftest(
     sessions: Annotated[int, typer.Option(min=0, max=1000, help="Sessions of A against A.")] = 1,
     controls: Annotated[int, typer.Option(min=0, max=1000, help="Sessions against the slower worker.")] = 1,
     places: Places = None,
@@ -148,7 +148,7 @@ def selftest(  # noqa: PLR0913, PLR0917 (one parameter for each option of the co
     raise typer.Exit(found.exit_code)
 
 
-def bisect(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+def bisect(
     good: Annotated[str, typer.Option(metavar="ARM", help="A release or a commit that was fast.")],
     bad: Annotated[str, typer.Option(metavar="ARM", help="One that is not.")],
     metric: Annotated[

@@ -18,7 +18,7 @@ Since = Annotated[
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Make the index anew from the stored documents.")]
 
 
-def history(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+def history(
     results: Results = Path("results"),
     match: CaseMatch = None,
     metric: Annotated[
@@ -54,7 +54,7 @@ def history(  # noqa: PLR0913, PLR0917 (one parameter for each option of the com
     print_rich(history_report(found, width_of()))
 
 
-def gate(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+def gate(
     run: RunName = None,
     results: Results = Path("results"),
     since: Since = None,

@@ -25,7 +25,7 @@ NoLoadTest = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
 
 
-def quantize(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+def quantize(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A GGUF; of a split model the first part.")],
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="The file to write, or a folder: the name is made.")
@@ -56,7 +56,7 @@ def quantize(  # noqa: PLR0913, PLR0917 (one parameter for each option of the co
     _conclude(made, made.path, [told, *made.notes], test=not no_load_test, as_json=as_json)
 
 
-def convert(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+def convert(
     source: Annotated[
         str,
         typer.Argument(
@@ -89,7 +89,7 @@ def convert(  # noqa: PLR0913, PLR0917 (one parameter for each option of the com
     _conclude(made, made.path, [told, *made.notes], test=not no_load_test, as_json=as_json)
 
 
-def pull(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+def pull(
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A repository that holds GGUFs.")],
     quant: Annotated[
         str | None,

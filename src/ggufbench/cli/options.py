@@ -40,7 +40,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 _JOINERS = "\u200c\u200d"  # between letters of some scripts, and in the middle of pictures
 
 
-def request_from(  # noqa: PLR0913 (one parameter for each option)
+def request_from(
     places: list[str] | None,
     match: list[str] | None,
     *,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Output = Literal["path", "config"]
 
 
-def pick(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+def pick(
     places: Places = None,
     results: Annotated[
         Path | None,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ggufbench.report.content import Content
 
 
-def report(  # noqa: PLR0913, PLR0917 (one parameter for each option of the command)
+def report(
     runs: Annotated[
         list[str] | None,
         typer.Argument(

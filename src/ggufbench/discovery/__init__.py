@@ -15,9 +15,17 @@ from ggufbench.discovery.facts import Provenance
 from ggufbench.discovery.header import Header, HeaderError, read_header
 from ggufbench.discovery.model import Discovery, KvShape, Model, OriginalCheckpoint, Rejected
 from ggufbench.discovery.shards import Files
-from ggufbench.discovery.sources import Candidate, PlaceNotFound
+from ggufbench.discovery.sources import Candidate, PlaceNotFoundError
 
-__all__ = ["Discovery", "KvShape", "Model", "OriginalCheckpoint", "PlaceNotFound", "Rejected", "discover"]
+__all__ = [
+    "Discovery",
+    "KvShape",
+    "Model",
+    "OriginalCheckpoint",
+    "PlaceNotFoundError",
+    "Rejected",
+    "discover",
+]
 
 _File = tuple[int, int]
 """Device and inode: the same for every link to a file."""
@@ -28,8 +36,8 @@ def discover(places: Sequence[Path] | None = None, env: Mapping[str, str] = os.e
     """Every model in the default places, or in `places` (files and folders) instead of these.
 
     The same file, however many links and programs lead to it, is one entry. Reads headers and a few blocks,
-    never whole files. Raises PlaceNotFound for one of `places` that is not there, and nothing else: whatever
-    is wrong with a file is the reason of its `Rejected`.
+    never whole files. Raises PlaceNotFoundError for one of `places` that is not there, and nothing else:
+    whatever is wrong with a file is the reason of its `Rejected`.
     """
     roots = sources.default_roots(env, sys.platform, _home(env))
     found = sources.default_candidates(roots) if places is None else sources.explicit_candidates(places)

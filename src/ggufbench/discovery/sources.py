@@ -18,7 +18,6 @@ from ggufbench.paths import folder_from, user_path
 _JSON_CAP = 1 << 20
 _MODEL_LAYER = "application/vnd.ollama.image.model"
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
-_OLLAMA_REGISTRY = "registry.ollama.ai"
 _SUFFIX = ".gguf"
 _PARTIAL_PREFIX = "incomplete-"  # GPT4All's name for a file that it is downloading
 
@@ -44,7 +43,7 @@ class Candidate:
     """Why it need not even be opened."""
 
 
-class PlaceNotFound(GgufbenchError):  # noqa: N818 (the name reads better where it is caught)
+class PlaceNotFoundError(GgufbenchError):
     """A place that the user named is not there; the message says which and what to do."""
 
 
@@ -142,14 +141,14 @@ def default_candidates(roots: Sequence[Root]) -> Iterator[Candidate]:
 def explicit_candidates(places: Sequence[Path]) -> Iterator[Candidate]:
     """The files that the user named, whatever their suffix, and the GGUFs under the folders.
 
-    Raises PlaceNotFound for a place that is not there.
+    Raises PlaceNotFoundError for a place that is not there.
     """
     for place in places:
         path = _expanded(place)
         try:
             path.stat()
         except (OSError, ValueError) as error:
-            raise PlaceNotFound(_absence(place, error)) from None
+            raise PlaceNotFoundError(_absence(place, error)) from None
         if not _is_folder(path):
             yield Candidate(path, "path")
         elif _is_folder(path / "manifests") and _is_folder(path / "blobs"):

@@ -72,7 +72,7 @@ def prepare_run(
 ) -> Prepared:
     """Find the models, read the scenarios, ask llama.cpp for its devices and plan.
 
-    Raises PlaceNotFound, PlanError and ScenarioError.
+    Raises PlaceNotFoundError, PlanError and ScenarioError.
 
     `tell` hears about what takes time.
     """
@@ -92,7 +92,7 @@ def read_scenarios(request: Request) -> list[Scenario]:
 
 
 def find_models(request: Request, tell: Callable[[str], None]) -> tuple[Discovery, list[Model]]:
-    """Everything that was found, and the models wanted of it. Raises PlaceNotFound and PlanError."""
+    """Everything that was found, and the models wanted of it. Raises PlaceNotFoundError and PlanError."""
     found = _discover(request, tell)
     return found, request.selection.choose(found.models)
 

@@ -30,7 +30,7 @@ def demo_specs() -> list[tuple[str, SynthSpec]]:
 def make_demo_models(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> list[Path]:
     """Make the demo models that `folder` lacks and return all their paths.
 
-    `progress` gets the file's name, bytes written and bytes to write. Raises `SynthError`.
+    `progress` gets the file's name, bytes written and bytes to write. Raises `ModelError`.
     """
     paths = []
     for name, spec in demo_specs():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggufbench.discovery import Model, PlaceNotFound, discover
+from ggufbench.discovery import Model, PlaceNotFoundError, discover
 from ggufbench.modelkit import llama_quantize
 from ggufbench.modelkit.output import check_target, orderly_end, write_model
 from ggufbench.modelkit.spec import IMATRIX_TYPES, ModelError
@@ -125,7 +125,7 @@ def read_model(source: Path) -> Model:
         raise ModelError(f"{source} is a folder; name the GGUF file, or `ggufbench convert` a checkpoint.")
     try:
         found = discover([source])
-    except PlaceNotFound as error:
+    except PlaceNotFoundError as error:
         raise ModelError(f"{error}.") from None
     if not found.models:
         reason = found.rejected[0].reason if found.rejected else "it holds no model"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from ggufbench.modelkit.spec import Architecture, SynthError, size_label
+from ggufbench.modelkit.spec import Architecture, ModelError, size_label
 
 Kind = Literal["embedding", "head", "tied", "weight", "expert", "router", "ones", "signs", "bias"]
 
@@ -82,7 +82,7 @@ def parameters(shape: Shape) -> int:
 
 @lru_cache(maxsize=16)
 def fit_shape(architecture: Architecture, target: int, vocabulary: int, layers: int | None = None) -> Shape:
-    """The most believable shape within 10 % of `target` parameters; `SynthError` where there is none.
+    """The most believable shape within 10 % of `target` parameters; `ModelError` where there is none.
 
     A number of layers that is given is kept, however odd it is for the size.
     """
@@ -95,7 +95,7 @@ def fit_shape(architecture: Architecture, target: int, vocabulary: int, layers: 
     if within:
         return min(within, key=lambda pair: _oddness(pair[0], pair[1], target))[0]
     _, nearest = min(candidates, key=lambda pair: abs(math.log(pair[1] / target)))
-    raise SynthError(
+    raise ModelError(
         f"No {architecture} of {size_label(target)} parameters has a vocabulary of {vocabulary} tokens; "
         f"the nearest has {size_label(nearest)}."
     )

@@ -45,15 +45,11 @@ class ModelError(GgufbenchError):
     """A model that cannot be made, or fetched; the message is one sentence for the user."""
 
 
-SynthError = ModelError
-"""The same, for those who only synthesize."""
-
-
 @dataclass(frozen=True, slots=True)
 class SynthSpec:
     """A synthetic model. Two equal specs give files with equal bytes.
 
-    Raises `SynthError` for a value that no file can be made of.
+    Raises `ModelError` for a value that no file can be made of.
     """
 
     architecture: Architecture
@@ -75,15 +71,15 @@ class SynthSpec:
         object.__setattr__(self, "quantization", check_quantization(self.quantization, self.architecture))
         low, high = VOCABULARY_RANGE
         if not low <= self.vocabulary <= high:
-            raise SynthError(f"A vocabulary of {self.vocabulary} tokens is not between {low} and {high}.")
+            raise ModelError(f"A vocabulary of {self.vocabulary} tokens is not between {low} and {high}.")
         if not 32 <= self.context < 2**31:
-            raise SynthError(f"A context of {self.context} tokens is not between 32 and {2**31 - 1}.")
+            raise ModelError(f"A context of {self.context} tokens is not between 32 and {2**31 - 1}.")
         if not 0 <= self.seed < 2**32:
-            raise SynthError(f"The seed {self.seed} is not between 0 and {2**32 - 1}.")
+            raise ModelError(f"The seed {self.seed} is not between 0 and {2**32 - 1}.")
         if self.layers is not None and not 1 <= self.layers <= 1024:
-            raise SynthError(f"{self.layers} layers is not between 1 and 1024.")
+            raise ModelError(f"{self.layers} layers is not between 1 and 1024.")
         if self.parameters < 1:
-            raise SynthError(f"{self.parameters} parameters is not a size; an example is 1100000000.")
+            raise ModelError(f"{self.parameters} parameters is not a size; an example is 1100000000.")
 
     @property
     def title(self) -> str:
@@ -92,21 +88,21 @@ class SynthSpec:
 
 
 def check_quantization(quantization: str, architecture: str) -> str:
-    """The type's name in capitals, when a model of this architecture can be made of it; else `SynthError`."""
+    """The type's name in capitals, when a model of this architecture can be made of it; else `ModelError`."""
     if architecture not in get_args(Architecture):
         known = ", ".join(get_args(Architecture))
-        raise SynthError(f"Unknown architecture {architecture!r}; known are {known}.")
+        raise ModelError(f"Unknown architecture {architecture!r}; known are {known}.")
     name = quantization.strip().upper()
     if name in IMATRIX_TYPES:
-        raise SynthError(
+        raise ModelError(
             f"{name} needs an importance matrix, which random weights do not have; the smallest type is Q2_K."
         )
     if name == "MXFP4" and architecture != "gpt-oss":
-        raise SynthError(f"MXFP4 is a type for experts and {architecture} has none; ask for gpt-oss or Q4_0.")
+        raise ModelError(f"MXFP4 is a type for experts and {architecture} has none; ask for gpt-oss or Q4_0.")
     known_types = (*DIRECT_TYPES, *REQUANTIZED_TYPES)
     if name not in known_types:
         near = did_you_mean(name, known_types)
-        raise SynthError(f"Unknown quantization {quantization!r}{near}; known are {', '.join(known_types)}.")
+        raise ModelError(f"Unknown quantization {quantization!r}{near}; known are {', '.join(known_types)}.")
     return name
 
 
@@ -114,14 +110,14 @@ def parse_size(text: str) -> int:
     """Parameters from `1.1B`, `110M`, `500K`, `2G` (the same as B) or a plain whole number."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise SynthError(f"{text!r} is not a number of parameters; an example is 1.1B.")
+        raise ModelError(f"{text!r} is not a number of parameters; an example is 1.1B.")
     number, unit = match.groups()
     if not unit and "." in number:
-        raise SynthError(f"{text!r} needs a unit K, M or B; an example is 1.1B.")
+        raise ModelError(f"{text!r} needs a unit K, M or B; an example is 1.1B.")
     # An integer stays exact: a float has 53 bits only.
     parameters = int(number) if not unit else round(float(number) * _UNITS[unit.upper()])
     if parameters < 1:
-        raise SynthError(f"{text!r} is not a positive number of parameters; an example is 1.1B.")
+        raise ModelError(f"{text!r} is not a positive number of parameters; an example is 1.1B.")
     return parameters
 
 

@@ -31,7 +31,7 @@ def synthesize(
 
     `progress` gets bytes written, first of all 0, and bytes to write; the total counts the intermediate Q8_0
     file of a type that llama.cpp quantizes. Writing takes tens of megabytes of memory, whatever the size.
-    Raises `SynthError` where the file cannot be made; then, and on any interruption, nothing is left in the
+    Raises `ModelError` where the file cannot be made; then, and on any interruption, nothing is left in the
     folder.
     """
     shape = fit_shape(spec.architecture, spec.parameters, spec.vocabulary, spec.layers)

@@ -67,7 +67,7 @@ LARGEST_FIRST = frozenset({"context", "speed"})
 def find_entries(places: Sequence[Path] | None, results: Path | None) -> list[PickerEntry]:
     """Every model that discovery finds, here or in `places`, with its newest record under `results`.
 
-    Raises PlaceNotFound.
+    Raises PlaceNotFoundError.
     """
     from ggufbench.chat.cache import rows
     from ggufbench.discovery import discover

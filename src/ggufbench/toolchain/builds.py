@@ -23,7 +23,6 @@ _BETWEEN_TRIES_SECONDS = 0.2
 _END_SECONDS = 5.0
 _KILLED_AFTER_SECONDS = 1.0
 _LOG_READ_BYTES = 256 << 10
-_LONGEST_LINE = 300
 
 # Runs between us and a program that works for minutes. When we end, however that happens, the pipe on its
 # stdin closes, and it ends the whole group: a build that nobody waits for would go on to take the cores from

@@ -78,11 +78,6 @@ def draw_all(content: Content) -> list[Drawn]:
     return Figures(content).drawn()
 
 
-def overview_png(content: Content, path: Path, facts: str) -> None:
-    """One sheet of the main figures, with a line of facts below its title. Raises OSError."""
-    Figures(content).save_overview(path, facts)
-
-
 def save_figures(content: Content, folder: Path) -> list[Path]:
     """Every figure as NAME.svg and NAME.png, light, with its title; the folder is made. Raises OSError."""
     from ggufbench.report.figures.style import drawing

@@ -80,8 +80,9 @@ def parts_of(record: Record) -> dict[str, float]:
         start = min(float(found.parts["interpreter"]), left) if found else 0.0
         return {"interpreter": start, "transformers" if record.is_baseline else "other": left - start}
     parts = {}
-    for part, held in ((name, found.parts.get(name, 0)) for name in _PARTS):  # type: ignore[call-overload]
-        parts[part] = min(float(held), left)
+    held = {str(part): size for part, size in found.parts.items()}
+    for part in _PARTS:
+        parts[part] = min(float(held.get(part, 0)), left)
         left -= parts[part]
     parts["other"] += left
     return parts
