@@ -13,15 +13,7 @@ import gguf
 import numpy as np
 import pytest
 
-from ggufbench.modelkit import (
-    ModelError,
-    SynthSpec,
-    estimate_bytes,
-    llama_quantize,
-    output,
-    synth,
-    synthesize,
-)
+from ggufbench.modelkit import ModelError, SynthSpec, estimate_bytes, output, quantizer, synth, synthesize
 from ggufbench.modelkit.blocks import tensor_data, tensor_type
 from ggufbench.modelkit.shapes import TensorShape, fit_shape, parameters, tensors
 
@@ -216,14 +208,14 @@ def test_native_abort_is_an_error_here(tmp_path, monkeypatch):
     program = tmp_path / "aborts"
     program.write_text("#!/bin/sh\necho GGML_ASSERT failed >&2\nkill -ABRT $$\n")
     program.chmod(0o755)
-    monkeypatch.setattr(llama_quantize.sys, "executable", str(program))
+    monkeypatch.setattr(quantizer.sys, "executable", str(program))
     with pytest.raises(ModelError, match=r"could not make Q4_K_M \(signal 6\): GGML_ASSERT failed"):
         synthesize(tmp_path / "out" / "a.gguf", SMALL_K)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_without_llama_cpp_the_remedy_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(llama_quantize.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(quantizer.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModelError, match=r'pip install "ggufbench\[llamacpp\]"'):
         synthesize(tmp_path / "a.gguf", SMALL_K)
     assert list(tmp_path.iterdir()) == []

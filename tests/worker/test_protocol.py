@@ -112,7 +112,10 @@ def line(changes=(), without=(), event=EVENTS[5]):
         (line({"warmup": 0}), "TimedSample.warmup = 0 is not true or false"),
         (line({"phase": None}), "TimedSample.phase = null is not a text"),
         (line({"token_seconds": 0.5}), "TimedSample.token_seconds = 0.5 is not a list"),
-        (line({"token_seconds": [0.5, float("nan")]}), "TimedSample.token_seconds = NaN is not a finite number"),
+        (
+            line({"token_seconds": [0.5, float("nan")]}),
+            "TimedSample.token_seconds = NaN is not a finite number",
+        ),
         (line({"token_seconds": [0.5, "1"]}), 'TimedSample.token_seconds = "1" is not a finite number'),
         (line({"token_seconds": [0.5, "x"]}), 'TimedSample.token_seconds = "x" is not a finite number'),
         (line({"evidence": [1]}), "TimedSample.evidence = [1] is not an object"),

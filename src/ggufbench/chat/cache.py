@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ggufbench.chat.measurements import Measured, measured_here
 from ggufbench.discovery import PlaceNotFoundError, discover, hub
-from ggufbench.discovery.default_folders import class_of, place_of
 from ggufbench.discovery.hub import Repository
 from ggufbench.discovery.model import Discovery, Model
 from ggufbench.discovery.names import portable_path
+from ggufbench.discovery.quantization_order import class_of, place_of
 from ggufbench.errors import GgufbenchError
 from ggufbench.text import nearest, printable
 

@@ -45,10 +45,10 @@ def quantize(
 
     The file is complete or not there. Exits 11 where it was made and does not load.
     """
-    from ggufbench.modelkit import quantization_types
+    from ggufbench.modelkit import quantization
 
     with ProgressLine() as line:
-        made = quantization_types.quantize(
+        made = quantization.quantize(
             source, out, kind, line.show_bytes, threads=threads, imatrix=imatrix, overwrite=overwrite
         )
     sizes = f"{_size(made.source_bytes)} of {made.source_type} became {_size(made.file_size_bytes)}"
@@ -80,7 +80,7 @@ def convert(
     The converter is fetched once, and where its libraries are missing, an environment is made for it once.
     Nothing of the checkpoint is run. Exits 11 where the file was made and does not load.
     """
-    from ggufbench.modelkit.convert_command import convert as work
+    from ggufbench.modelkit.conversion import convert as work
 
     with ProgressLine() as line:
         made = work(source, out, kind, _say, line.show_bytes, overwrite=overwrite)

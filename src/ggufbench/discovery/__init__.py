@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ggufbench.discovery import classify, facts, names, shards, sources
-from ggufbench.discovery.base_models import Originals, hub_caches
 from ggufbench.discovery.classify import RefusedError
 from ggufbench.discovery.facts import Provenance
 from ggufbench.discovery.header import Header, HeaderError, read_header
 from ggufbench.discovery.model import Discovery, KvShape, Model, OriginalCheckpoint, Rejected
+from ggufbench.discovery.original_checkpoints import Originals, hub_caches
 from ggufbench.discovery.shards import Files
 from ggufbench.discovery.sources import Candidate, PlaceNotFoundError
 

@@ -14,14 +14,7 @@ from ggufbench.discovery.names import portable_path
 from ggufbench.machine.parts import BusyProcess
 from ggufbench.measuring.supervisor import LaunchSupervisor
 from ggufbench.outcomes import Outcome
-from ggufbench.records.schema import (
-    Effective,
-    Environment,
-    Launch,
-    MemoryMark,
-    ModelIdentity,
-    Original,
-)
+from ggufbench.records.schema import Effective, Environment, Launch, MemoryMark, ModelIdentity, Original
 from ggufbench.worker import protocol
 
 _NOISE = ("create_tensor: loading tensor", "llama_model_loader: - tensor", "load: control token:")

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ggufbench.discovery.default_folders import class_of, place_of
 from ggufbench.discovery.names import quantization_in
+from ggufbench.discovery.quantization_order import class_of, place_of
 from ggufbench.modelkit.spec import ModelError
 from ggufbench.text import decimal_size
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from ggufbench.modelkit import llama_quantize
+from ggufbench.modelkit import quantizer
 from ggufbench.modelkit.blocks import tensor_bytes, tensor_data, tensor_type
 from ggufbench.modelkit.metadata import add_metadata
 from ggufbench.modelkit.output import check_target, write_model
@@ -40,7 +40,7 @@ def synthesize(
     needed = first if written == spec.quantization else first + final
     check_target(path, overwrite)
     if written != spec.quantization:
-        llama_quantize.check_available(spec.quantization)
+        quantizer.check_available(spec.quantization)
     report = progress or (lambda done, total: None)
     report(0, needed)
     with write_model(path, needed) as whole:
@@ -49,7 +49,7 @@ def synthesize(
         else:
             with temporary_file(path) as source:
                 _write(source, spec, shape, written, lambda done: report(done, needed))
-                llama_quantize.run(
+                quantizer.run(
                     source,
                     whole,
                     spec.quantization,

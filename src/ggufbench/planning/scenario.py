@@ -22,14 +22,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from ggufbench.errors import GgufbenchError
 from ggufbench.metrics import METRICS
 from ggufbench.text import did_you_mean, printable
-from ggufbench.thresholds import (
-    Count,
-    MetricTolerance,
-    Table,
-    Targets,
-    Tolerance,
-    default_tolerance,
-)
+from ggufbench.thresholds import Count, MetricTolerance, Table, Targets, Tolerance, default_tolerance
 from ggufbench.values import complaint
 from ggufbench.worker.compatibility import provider_problem
 from ggufbench.worker.job import ENGINE, SHIPPED, TRANSFORMERS

@@ -17,14 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from ggufbench.stats.sensitivity import LEVEL, pairs_needed, smallest_detectable
-from ggufbench.stats.signed_rank import (
-    Interval,
-    hodges_lehmann,
-    interval,
-    p_above,
-    p_below,
-    upper_bound,
-)
+from ggufbench.stats.signed_rank import Interval, hodges_lehmann, interval, p_above, p_below, upper_bound
 
 Verdict = Literal["regression", "improvement", "no regression", "inconclusive"]
 Key = TypeVar("Key", bound=Hashable)

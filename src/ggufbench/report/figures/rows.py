@@ -7,17 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ggufbench.report.figures.cases import Chosen, FigureBlock, FigureRow
-from ggufbench.report.figures.style import (  # fmt: skip
-    GRID,
-    INK,
-    MUTED,
-    SMALL,
-    VERMILLION,
-    WIDTH,
-    Canvas,
-    fit,
-    width_of,
-)
+from ggufbench.report.figures.style import GRID, INK, MUTED, SMALL, VERMILLION, WIDTH, Canvas, fit, width_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ggufbench.modelkit.converter_environment import Converter, get_converter
 from ggufbench.modelkit.output import check_space, check_target, orderly_end, write_model
-from ggufbench.modelkit.safetensors import Source, find_source, stage
 from ggufbench.modelkit.spec import ModelError
+from ggufbench.modelkit.staged_checkpoint import Source, find_source, stage
 from ggufbench.paths import cache_folder
 from ggufbench.text import printable
 from ggufbench.toolchain.builds import Tell, log_tail, run_logged

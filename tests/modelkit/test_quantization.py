@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from ggufbench.discovery.header import read_header
-from ggufbench.modelkit import SynthSpec, llama_quantize, output, synthesize
-from ggufbench.modelkit.quantization_types import TYPES, check_type, quantize
+from ggufbench.modelkit import SynthSpec, output, quantizer, synthesize
+from ggufbench.modelkit.quantization import TYPES, check_type, quantize
 from ggufbench.modelkit.spec import IMATRIX_TYPES, ModelError
 
 CHANGED = {"general.file_type", "general.quantization_version"}
@@ -173,7 +173,7 @@ def test_what_does_not_load_is_kept_and_exits_11(float_model, ggufbench, tmp_pat
 
 def test_without_llama_cpp_the_remedy_is_named(make, tmp_path, monkeypatch):
     source = make(quantization="F16")
-    monkeypatch.setattr(llama_quantize.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(quantizer.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModelError, match="llama-cpp-python is not installed here; install it with"):
         quantize(source, tmp_path / "new.gguf", "Q8_0")
 

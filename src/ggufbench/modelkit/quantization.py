@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufbench.discovery import Model, PlaceNotFoundError, discover
-from ggufbench.modelkit import llama_quantize
+from ggufbench.modelkit import quantizer
 from ggufbench.modelkit.output import check_target, orderly_end, write_model
 from ggufbench.modelkit.spec import IMATRIX_TYPES, ModelError
 from ggufbench.text import did_you_mean
@@ -62,7 +62,7 @@ def quantize(  # noqa: PLR0913 (one parameter for each option of the command)
     Raises `ModelError` where it cannot be made; then, and on any interruption, nothing is left.
     """
     name = check_type(kind, with_imatrix=imatrix is not None)
-    llama_quantize.check_available(name)
+    quantizer.check_available(name)
     model = read_model(source)
     _check_mixture(name, model)
     target = out / f"{model.name}-{name}.gguf" if out.is_dir() else out
@@ -71,14 +71,14 @@ def quantize(  # noqa: PLR0913 (one parameter for each option of the command)
     if imatrix is not None:
         check_imatrix(imatrix)
     started = time.monotonic()
-    facts = llama_quantize.run(
+    facts = quantizer.run(
         model.path, target, name, lambda _share: None, threads=threads, imatrix=imatrix, dry_run=True
     )
     if facts.needs_imatrix and imatrix is None:
         raise ModelError(f"{name} of this model needs an importance matrix; give one with --imatrix.")
     needed = facts.size_bytes + model.file_size_bytes - model.tensor_bytes + _HEADER_ROOM_BYTES
     with orderly_end(), write_model(target, needed) as whole:
-        llama_quantize.run(
+        quantizer.run(
             model.path,
             whole,
             name,
@@ -160,7 +160,7 @@ def _check_not_source(target: Path, model: Model) -> None:
         raise ModelError(f"{target} is the file that is read; name another one to write.")
 
 
-def _notes(name: str, model: Model, facts: llama_quantize.SourceFacts) -> list[str]:
+def _notes(name: str, model: Model, facts: quantizer.SourceFacts) -> list[str]:
     notes = []
     if model.quantization not in FLOAT_TYPES:
         notes.append(

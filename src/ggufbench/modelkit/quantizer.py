@@ -52,7 +52,7 @@ def run(  # noqa: PLR0913 (what one quantization consists of)
     size.
     Raises `ModelError` with llama.cpp's own words. The process is ended on any exception, Ctrl-C included.
     """
-    command = [sys.executable, "-P", "-m", "ggufbench.modelkit.quantize_command"]
+    command = [sys.executable, "-P", "-m", "ggufbench.modelkit.quantizer_process"]
     command += [
         str(source.absolute()),
         str(target.absolute()),

@@ -16,8 +16,8 @@ import pytest
 
 from ggufbench.discovery.header import read_header
 from ggufbench.modelkit import converter_environment
-from ggufbench.modelkit.safetensors import find_source, stage
 from ggufbench.modelkit.spec import ModelError
+from ggufbench.modelkit.staged_checkpoint import find_source, stage
 
 CONFIG = {"model_type": "llama", "hidden_size": 256, "num_hidden_layers": 2}
 HOSTILE = "from pathlib import Path\nPath({marker!r}).write_text('ran')\nclass Tokenizer: pass\n"

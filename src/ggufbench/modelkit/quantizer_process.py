@@ -1,4 +1,4 @@
-"""Quantize one GGUF: `python -m ggufbench.modelkit.quantize_command IN OUT TYPE THREADS`.
+"""Quantize one GGUF: `python -m ggufbench.modelkit.quantizer_process IN OUT TYPE THREADS`.
 
 Writes lines to stdout: `tensors done/tensors`, at the end `size BYTES` of all tensors and `fallbacks N`, and
 in a `--dry-run`, which writes no file, `imatrix` where the type needs one. llama.cpp's errors go to stderr;
