@@ -1,14 +1,10 @@
-"""Small real models, small scenarios, and an RPC server, shared by the tests that measure.
-
-Also how the suite is run: which tests may start processes, and in which order.
-"""
+"""Small real models, small scenarios, and an RPC server, shared by the tests that measure."""
 
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from functools import cache
 from pathlib import Path
@@ -32,11 +28,6 @@ from ggufbench.records.store import new_run_id
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
-STARTS_PROCESSES = ("real", "build", "nightly", "browser")
-"""The marks of the tests that `make test-fast` leaves out."""
-REAL_FIXTURES = {"fake_llama_bench", "known_limits", "one_probe", "quantized", "rpc_server"}
-"""A test that uses one of these is marked `real`."""
-
 # Properties are tried with few examples here; `make test-all` takes the profile `nightly`.
 settings.register_profile(
     "normal",
@@ -46,57 +37,6 @@ settings.register_profile(
 )
 settings.register_profile("nightly", settings.get_profile("normal"), max_examples=300)
 settings.load_profile("normal")
-
-
-def pytest_configure(config):
-    """Give each xdist worker a folder of its own for temporary files; the lock of the machine lies there.
-
-    What the tests start must not take itself for an xdist worker, nor its terminal for one of 80 by 24.
-    """
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker is not None:
-        folder = Path(tempfile.mkdtemp(prefix=f"ggufbench-tests-{worker}-"))
-        folder.chmod(0o711)  # some tests become another user
-        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    foreign = (
-        {"COLUMNS", "LINES"} if worker is not None else set()
-    )  # set for an xdist worker; programs obey them
-    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_") or name in foreign]:
-        del os.environ[name]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Mark the tests whose fixtures start a worker; modules that start processes take long and come first."""
-    for item in items:
-        if REAL_FIXTURES & set(item.fixturenames):
-            item.add_marker(pytest.mark.real)
-    long = {item.path for item in items if starts_processes(item)}
-    items.sort(key=lambda item: item.path not in long)
-
-
-def starts_processes(item) -> bool:
-    return any(item.get_closest_marker(name) for name in STARTS_PROCESSES)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
-    """Fail a test that starts a Python process, such as a worker, and has none of the marks for that."""
-    if starts_processes(item):
-        return (yield)
-    start = subprocess.Popen.__init__
-
-    def start_other_program(self, args, *more, **options):
-        words = [args] if isinstance(args, str | bytes | os.PathLike) else list(args)
-        program, *arguments = (Path(os.fsdecode(word)).name for word in words)
-        if program.startswith(("python", "ggufbench")) and "cpuinfo" not in arguments:
-            pytest.fail("this test starts a Python process; mark it `real`, or `build`")
-        start(self, args, *more, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess.Popen, "__init__", start_other_program)
-        return (yield)
 
 
 SCENARIO = """

@@ -145,7 +145,7 @@ class _Hub:
         with part.open("ab") as target:
             if target.tell() > file.size_bytes:
                 _empty(target)
-            progress = tqdm(  # type: ignore[no-untyped-call]
+            progress = tqdm(
                 total=file.size_bytes,
                 initial=target.tell(),
                 unit="B",
