@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from ggufbench.checks.interference import environment_sentence, main_reason
-from ggufbench.checks.native_log import LoadLog, parse_load_log
+from ggufbench.checks.native_log import LoadLog
 from ggufbench.discovery.model import Model
 from ggufbench.discovery.names import portable_path
 from ggufbench.machine.parts import BusyProcess
@@ -26,7 +26,6 @@ _INSTALLED = re.compile(r'"[^"\n]{0,500}?[/\\](site-packages|dist-packages|ggufb
 def build_launch(supervisor: LaunchSupervisor, *, keep_log: bool) -> Launch:
     """The launch as the record keeps it."""
     ended, imported, loaded = supervisor.ended, supervisor.imported, supervisor.loaded
-    log = parse_load_log(loaded.log if loaded else [])
     measured = ended.outcome is Outcome.MEASURED
     return Launch(
         load_only=supervisor.load_only,
@@ -41,10 +40,10 @@ def build_launch(supervisor: LaunchSupervisor, *, keep_log: bool) -> Launch:
         page_cache=supervisor.page_cache,
         conditions=supervisor.conditions,
         loop_overhead_seconds=supervisor.loop_overhead_seconds,
-        effective=_effective(loaded, log) if loaded else None,
+        effective=_effective(loaded, supervisor.log) if loaded else None,
         samples=supervisor.samples,
         marks=[_mark(event) for event in supervisor.marks],
-        device_bytes=log.device_bytes,
+        device_bytes=supervisor.log.device_bytes,
         digest=supervisor.digest,
         log=_kept_lines(loaded, supervisor.case.model) if loaded and (keep_log or not measured) else [],
         stderr="" if measured else _shareable(ended.stderr),

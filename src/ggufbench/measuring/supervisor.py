@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 from ggufbench.checks.cache_state import WARM_AT_LEAST, cache_state
 from ggufbench.checks.interference import Judge
-from ggufbench.checks.native_log import offload_problem, parse_load_log
+from ggufbench.checks.native_log import LoadLog, offload_problem, parse_load_log
 from ggufbench.launching.launcher import Ended, Interpreter, LaunchRefusedError, PhaseTimeouts, launch
 from ggufbench.machine import page_cache
 from ggufbench.machine.conditions import busiest_processes, read_conditions
@@ -61,6 +61,8 @@ class LaunchSupervisor:
     page_cache: PageCache | None = None
     imported: protocol.Imported | None = None
     loaded: protocol.Loaded | None = None
+    log: LoadLog = field(default_factory=LoadLog)
+    """What the native log says about the load."""
     samples: list[Sample] = field(default_factory=list)
     """Each with the reasons against it."""
     marks: list[protocol.Mark] = field(default_factory=list)
@@ -133,13 +135,12 @@ class LaunchSupervisor:
 
     def _take_load(self, loaded: protocol.Loaded) -> None:
         """Keep a load, which is a sample too. A GPU run on the CPU ends before hours are spent on it."""
-        self.loaded = loaded
+        self.loaded, self.log = loaded, parse_load_log(loaded.log)
         self._take(protocol.TimedSample("load", False, 0, loaded.seconds, [], [], loaded.evidence))
         setting = self.case.setting
         if self.case.scenario.is_baseline:
             return  # its library has no such log; its worker checks every tensor itself
-        log = parse_load_log(loaded.log)
-        problem = offload_problem(log, setting.device, setting.n_gpu_layers, loaded.devices)
+        problem = offload_problem(self.log, setting.device, setting.n_gpu_layers, loaded.devices)
         if problem is not None:
             raise LaunchRefusedError(problem)
 
