@@ -7,6 +7,7 @@ its class, and each line names the protocol's version, so that a worker file of 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Collection, Iterable
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
@@ -281,11 +282,10 @@ def _decode(line: str | bytes, expected: Iterable[type]) -> Any:
 
 
 def _build(kind: type, values: dict[str, Any], where: str) -> Any:
-    hints = _hints(kind)
+    hints, needed = _shape(kind)
     unknown = next((name for name in values if name not in hints), None)
     if unknown is not None:
         raise ProtocolError(f"{where} has an unknown field {_shown(unknown)}")
-    needed = [field.name for field in fields(kind) if field.default is MISSING]
     missing = next((name for name in needed if name not in values), None)
     if missing is not None:
         raise ProtocolError(f"{where} has no field {missing}")
@@ -293,14 +293,23 @@ def _build(kind: type, values: dict[str, Any], where: str) -> Any:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    """Types of a class's fields, kept: to evaluate them takes longer than to read a line."""
-    return get_type_hints(kind)
+def _shape(kind: type) -> tuple[dict[str, Any], list[str]]:
+    """Types and needed fields of a class, kept: to find them takes longer than to read a line."""
+    needed = [field.name for field in fields(kind) if field.default is MISSING]
+    return get_type_hints(kind), needed
+
+
+@cache
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Origin and arguments of a generic type, kept likewise."""
+    return get_origin(hint), get_args(hint)
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """The value as the field's type has it. Raises ProtocolError where it is of another type."""
-    origin, arguments = get_origin(hint), get_args(hint)
+    if hint in _EXACT and type(value) is hint:
+        return value
+    origin, arguments = _parts(hint)
     if origin is UnionType:  # a type or None
         return None if value is None else _convert(arguments[0], value, where)
     if origin is list and isinstance(value, list):
@@ -314,17 +323,18 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _build(cast("type", hint), value, where)
     if hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
-    if hint in (bool, int, str) and type(value) is hint:
-        return value
     raise ProtocolError(f"{where} = {_shown(value)} is not {_WORDS.get(origin or hint, 'an object')}")
 
 
 def _are(hint: Any, values: Collection[Any]) -> bool:
-    """Whether all values are as the field's type has them: a log has thousands of lines."""
-    if hint is float:
-        return all(type(value) is float and abs(value) <= sys.float_info.max for value in values)
-    return hint is str and all(type(value) is str for value in values)
+    """Whether all values are as the field's type has them, by few calls: a log has thousands of lines."""
+    if hint not in (float, str) or not set(map(type, values)) <= {hint}:
+        return False
+    return hint is str or math.isfinite(sum(values))
 
+
+_EXACT = {bool, int, str}
+"""Types whose values JSON has without a loss."""
 
 _WORDS = {
     bool: "true or false",
