@@ -22,6 +22,13 @@ def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
     return user_cache_path("ggufbench", appauthor=False)
 
 
+def shipped_folder(name: str) -> Path:
+    """The folder `bench` or `scenarios` that ggufbench ships: in the package, or in a checkout beside it."""
+    package = Path(__file__).resolve().parent
+    installed = package / name
+    return installed if installed.is_dir() else package.parent.parent / name
+
+
 def folder_from(env: Mapping[str, str], variable: str, home: Path) -> Path | None:
     """The folder that an environment variable names; None if it is unset or blank."""
     text = env.get(variable, "").strip()

@@ -10,6 +10,7 @@ import typer
 from ggufbench.cli.compare import compare
 from ggufbench.cli.gating import ab, bisect, selftest, shown_on
 from ggufbench.cli.history import gate, history
+from ggufbench.cli.init import init
 from ggufbench.cli.models import chat, convert, pull, quantize
 from ggufbench.cli.options import (
     AsJson,
@@ -29,6 +30,7 @@ from ggufbench.cli.options import (
 from ggufbench.cli.pick import pick
 from ggufbench.cli.progress import ProgressLine, tell
 from ggufbench.cli.report import report
+from ggufbench.cli.run import run
 from ggufbench.errors import GgufbenchError
 from ggufbench.modelkit.spec import Architecture
 
@@ -56,7 +58,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Does this GGUF model load fast, fit and answer quickly on this machine?\n\n"
-    "To measure every model that is found: pytest bench --benchmark-only",
+    "To measure every model that is found: ggufbench run",
 )
 
 
@@ -295,6 +297,8 @@ def schema() -> None:
 
 
 for _command in (
+    run,
+    init,
     quantize,
     convert,
     pull,

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from ggufbench.errors import GgufbenchError
 from ggufbench.metrics import METRICS
+from ggufbench.paths import shipped_folder
 from ggufbench.text import did_you_mean, printable
 from ggufbench.thresholds import Count, MetricTolerance, Table, Targets, Tolerance, default_tolerance
 from ggufbench.values import complaint
@@ -190,13 +191,11 @@ class Scenario(Table):
 
 def scenario_folder(given: Path | None = None) -> Path:
     """Where scenarios are read from: the folder given, `scenarios/` here, or those that ggufbench ships."""
-    package = Path(__file__).resolve().parents[1]
     if given is not None:
         if not given.is_dir():
             raise ScenarioError(f"{given} is not a folder; give one that holds scenario files (*.toml)")
         return given
-    candidates = (Path.cwd() / "scenarios", package / "scenarios", package.parent.parent / "scenarios")
-    for folder in candidates:
+    for folder in (Path.cwd() / "scenarios", shipped_folder("scenarios")):
         if (folder / TARGETS_FILE).is_file():
             return folder
     raise ScenarioError(f"no scenarios/{TARGETS_FILE} under {Path.cwd()}; give a folder with --scenarios")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ggufbench.pytest_plugin.clock import worker_clock
+from ggufbench.pytest_plugin.options import option
 
 if TYPE_CHECKING:
     from ggufbench.planning.plan import Case
@@ -68,7 +69,7 @@ class GgufCase:
                 pytest.skip(f"baseline: {record.case_id}: {record.outcome}: {record.reason}")
             pytest.fail(f"{record.case_id}: {record.outcome}: {record.reason}", pytrace=False)
         missed = [t for t in record.targets if t.metric == metric and t.status == "missed"]
-        if missed and self._run.config.getoption("enforce_targets"):
+        if missed and option(self._run.config, "enforce-targets"):
             pytest.fail(f"{record.case_id}: target missed: {missed[0].sentence}", pytrace=False)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ggufbench.exit_codes import ExitCode
+from ggufbench.pytest_plugin.options import option
 
 if TYPE_CHECKING:
     from ggufbench.comparing.ab import AbRequest, AbResult, Planned
@@ -99,7 +101,7 @@ class Gate:
 
     @property
     def _strict(self) -> bool:
-        return bool(self._config.getoption("gate_strict"))
+        return bool(option(self._config, "gate-strict"))
 
     def _ask(self) -> AbResult:
         if self._answer is None:
@@ -116,14 +118,14 @@ class Gate:
     def _question(self) -> AbRequest:
         from ggufbench.comparing.ab import AbRequest
 
-        option: Callable[[str], Any] = self._config.getoption
+        given = partial(option, self._config)
         return AbRequest(
             self._request,
-            option("gate_baseline"),
-            anchor=option("gate_anchor"),
+            given("gate-baseline"),
+            anchor=given("gate-anchor"),
             repository=self._config.rootpath,
-            seed=option("gate_seed"),
-            allow_other_answers=option("gate_allow_other_answers"),
+            seed=given("gate-seed"),
+            allow_other_answers=given("gate-allow-other-answers"),
             on_step=self._show,
             tell=self.say,
         )

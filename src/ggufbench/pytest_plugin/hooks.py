@@ -5,13 +5,13 @@ A test that takes the fixture `gguf_case` gets a case, which is measured once fo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ggufbench.exit_codes import ExitCode
+from ggufbench.pytest_plugin.options import add_options
 
 if TYPE_CHECKING:
     from ggufbench.pytest_plugin.case import GgufCase
@@ -22,45 +22,8 @@ _RUN: pytest.StashKey[PytestSession] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of `pytest bench`."""
-    group = parser.getgroup("ggufbench", "benchmarks of GGUF models")
-    add = group.addoption
-    add("--models", action="append", default=[], metavar="PATH",
-        help="look for models in this file or folder instead of the known caches (repeatable; also "
-        "GGUFBENCH_MODELS)")  # fmt: skip
-    add("--match", action="append", default=[], metavar="PATTERN",
-        help="only models whose name or repository matches (repeatable)")  # fmt: skip
-    add("--quant", action="append", default=[], metavar="NAME",
-        help="only models of this quantization, for example Q4_K_M (repeatable)")  # fmt: skip
-    add("--scenario", action="append", default=[], metavar="NAME",
-        help="only this scenario, a file's name in the scenarios folder (repeatable)")  # fmt: skip
-    add("--scenarios", default=None, metavar="FOLDER", help="read scenarios from this folder")
-    add("--launches", type=int, default=None, metavar="N", help="fresh processes for each case")
-    add("--cold-launches", type=int, default=None, metavar="N",
-        help="fresh processes that only load, after the file's pages were dropped from memory")  # fmt: skip
-    add("--repetitions", type=int, default=None, metavar="N", help="timed samples in each launch")
-    add("--time-budget", default=None, metavar="TIME",
-        help="start no case that would end after this time, for example 10m")  # fmt: skip
-    add("--demo-models", default=None, metavar="FOLDER",
-        help="where no model is found, make small synthetic ones here and measure those")  # fmt: skip
-    add("--results", default=os.environ.get("GGUFBENCH_RESULTS") or "results", metavar="FOLDER",
-        help="write records here (default: GGUFBENCH_RESULTS, or results)")  # fmt: skip
-    add("--report", nargs="?", const="", default=None, metavar="PATH",
-        help="write the page of this run at its end, here or to --report=PATH (default: "
-        "RESULTS/RUN/report.html)")  # fmt: skip
-    add("--enforce-targets", action="store_true",
-        help="fail a test whose measured value misses the documented target")  # fmt: skip
-    add("--deadline-scale", type=float, default=1.0, metavar="X",
-        help="multiply the deadlines after which a silent worker counts as hung")  # fmt: skip
-    add("--gate-baseline", default=None, metavar="ARM",
-        help="compare with this Python, requirement or commit, launch by launch, and fail what got "
-        "worse")  # fmt: skip
-    add("--gate-anchor", default=None, metavar="REQUIREMENT",
-        help="a pinned release to measure beside, for the history")  # fmt: skip
-    add("--gate-strict", action="store_true", help="fail what stays inconclusive, too (exit code 13)")
-    add("--gate-seed", type=int, default=None, metavar="N", help="of the order in each pair")
-    add("--gate-allow-other-answers", action="store_true",
-        help="judge the speed of a candidate whose greedy tokens are others")  # fmt: skip
+    """The options of a run; every pytest session of this environment has them, hence their prefix."""
+    add_options(parser, "ggufbench", prefix="--gguf-")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggufbench.errors import GgufbenchError
+from ggufbench.pytest_plugin.options import option
 
 if TYPE_CHECKING:
     import pytest
@@ -22,7 +23,7 @@ def write(reporter: pytest.TerminalReporter, results: Path, run: str) -> None:
     from ggufbench.report.page import write_report
     from ggufbench.report.record_selection import Choice, choose
 
-    asked, config = reporter.config.getoption("report"), reporter.config
+    asked, config = option(reporter.config, "report"), reporter.config
     out = config.invocation_params.dir / asked if asked else results / run / "report.html"
     try:
         page, picture = write_report(choose(Choice(results, [run])), out)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ggufbench.errors import GgufbenchError
+from ggufbench.pytest_plugin.options import option
 from ggufbench.pytest_plugin.progress import SessionProgress, uncaptured
 
 if TYPE_CHECKING:
@@ -64,7 +67,7 @@ class PytestSession:
 
     def _plan_cases(self) -> dict[str, Case]:
         self._cases = {case.id: case for case in self._plan().cases}
-        if self.config.getoption("gate_baseline") is not None:
+        if option(self.config, "gate-baseline") is not None:
             self._plan_gate()
         return self._cases
 
@@ -165,7 +168,7 @@ class PytestSession:
 
     def _write_report(self, reporter: pytest.TerminalReporter) -> None:
         run = self._stored_run()
-        if self.config.getoption("report") is not None and run is not None:
+        if option(self.config, "report") is not None and run is not None:
             from ggufbench.pytest_plugin import report
 
             report.write(reporter, self._results, run)
@@ -200,8 +203,8 @@ class PytestSession:
                 reporter.ensure_newline()
                 reporter.write_line(f"ggufbench: {sentence}")
 
-    def _folder(self, option: str) -> Path | None:
-        given = self.config.getoption(option)
+    def _folder(self, name: str) -> Path | None:
+        given = option(self.config, name)
         return self.config.invocation_params.dir / str(given) if given else None
 
     @property
@@ -211,31 +214,32 @@ class PytestSession:
 
     @property
     def _results(self) -> Path:
-        return self.config.invocation_params.dir / str(self.config.getoption("results"))
+        given = option(self.config, "results") or os.environ.get("GGUFBENCH_RESULTS") or "results"
+        return self.config.invocation_params.dir / str(given)
 
     def _request(self) -> Request:
         from ggufbench.cli.options import request_from
         from ggufbench.pytest_plugin.report import check_option
 
-        option = self.config.getoption
-        check_option(option("report"))
-        folder = option("scenarios")
+        given = partial(option, self.config)
+        check_option(given("report"))
+        folder = given("scenarios")
         request = request_from(
-            option("models"),
-            option("match"),
-            quant=option("quant"),
-            scenario=option("scenario"),
+            given("models"),
+            given("match"),
+            quant=given("quant"),
+            scenario=given("scenario"),
             scenarios=Path(folder) if folder else None,
-            repetitions=1 if self._is_trial else _positive(option("repetitions"), "--repetitions"),
+            repetitions=1 if self._is_trial else _positive(given("repetitions"), "--repetitions"),
             results=self._results,
-            time_budget=option("time_budget"),
+            time_budget=given("time-budget"),
         )
         return replace(
             request,
-            launches=1 if self._is_trial else _positive(option("launches"), "--launches"),
-            cold_launches=0 if self._is_trial else _not_negative(option("cold_launches"), "--cold-launches"),
-            demo_folder=self._folder("demo_models"),
-            deadline_scale=_more_than_zero(option("deadline_scale"), "--deadline-scale"),
+            launches=1 if self._is_trial else _positive(given("launches"), "--launches"),
+            cold_launches=0 if self._is_trial else _not_negative(given("cold-launches"), "--cold-launches"),
+            demo_folder=self._folder("demo-models"),
+            deadline_scale=_more_than_zero(given("deadline-scale"), "--deadline-scale"),
         )
 
     def _run_bench(self) -> Bench:

@@ -1,0 +1,1 @@
+"""The benchmarks, one short file for each question: `pytest bench --benchmark-only`."""
