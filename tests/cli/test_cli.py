@@ -49,7 +49,7 @@ def refused(ggufbench):
 def test_a_process_of_its_own_lists_every_command_and_what_to_do_first():
     done = run_program("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "pytest bench --benchmark-only" in done.stdout
+    assert "ggufbench run" in done.stdout
     for command in COMMANDS:
         assert re.search(rf"^  {command} +\w", done.stdout, re.MULTILINE), command
 
