@@ -1,7 +1,7 @@
 """Check the English of docstrings, comments, strings and Markdown against a list of phrases.
 
-Run as `python tools/check_prose.py [FILE ...]`; without arguments it checks the whole checkout. Each finding is
-printed as `file:line: phrase -> suggestion`, and the exit code is 1 if any is found. A line with the comment
+Run as `python tools/check_prose.py [FILE ...]`; without arguments it checks the checkout. It prints each
+finding as `file:line: phrase -> suggestion` and exits with 1 if there is any. A line with the comment
 `prose: allow`, a code block and inline code are not checked. CONTRIBUTING.md has the rules.
 """
 
