@@ -3,6 +3,8 @@
 # make test-fast   the tests that start no worker, in about a minute
 # make test-all    also the long proofs
 # make coverage    the lines of src that `make test` runs, in every process
+# make check   ruff, mypy, the layers and the English, in seconds
+# make docs    build the documentation into build/site, with an environment of its own in .venv-docs
 # make simulate   the gate's error rates again, by simulation (some minutes)
 #
 # All set themselves up in .venv: llama-cpp-python is compiled (some minutes, once), the rest is installed.
@@ -15,7 +17,7 @@ PYTEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder --timeout 120 --du
 NORMAL := "not nightly"
 FAST := "not real and not build and not nightly and not browser"
 
-.PHONY: bench test test-fast test-all coverage check schema simulate clean
+.PHONY: bench test test-fast test-all coverage check docs schema simulate clean
 
 bench: .venv/ready
 	$(BIN)/pytest bench --benchmark-only --demo-models .models $(ARGS)
@@ -37,6 +39,10 @@ check: .venv/ready
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_prose.py
+
+docs: .venv-docs/ready
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
 
 schema: .venv/ready
 	$(BIN)/ggufbench schema > docs/record.schema.json
@@ -44,11 +50,18 @@ schema: .venv/ready
 simulate: .venv/ready
 	$(BIN)/python tools/simulate.py --write docs/gating-error-rates.md $(ARGS)
 
-.venv/ready: pyproject.toml Makefile tools/install_llama_cpp.sh
+.venv/ready: pyproject.toml constraints.txt Makefile tools/install_llama_cpp.sh
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # the first that installs groups
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable . --group dev
 	CMAKE_ARGS="$(CMAKE_ARGS)" tools/install_llama_cpp.sh $(BIN)/python $(LLAMA_CPP_PYTHON)
 	touch $@
 
+.venv-docs/ready: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv-docs/bin/pip install --quiet --constraint constraints.txt --group docs
+	touch $@
+
 clean:
-	rm -rf .venv .models
+	rm -rf .venv .venv-docs .models build

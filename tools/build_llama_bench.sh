@@ -50,7 +50,8 @@ if ls "$common"/libllama-common.* >/dev/null 2>&1; then
     Linux) linking="-Wl,--disable-new-dtags -Wl,--no-as-needed" ;;
     *) linking= ;;
     esac
-    # shellcheck disable=SC2086 (two options, or none)
+    # Two options or none, hence no quotes.
+    # shellcheck disable=SC2086
     nice "${CXX:-c++}" -std=c++17 -O3 -DNDEBUG -o "$folder/llama-bench" \
         -I"$source/common" -I"$source/include" -I"$source/ggml/include" -I"$source/vendor" \
         "$source/tools/llama-bench/llama-bench.cpp" "$source/tools/llama-bench/main.cpp" \

@@ -1,5 +1,8 @@
-"""Reading llama.cpp's log. `*.recorded.log` were written by it; `*.composed.log` were made from its format
-strings, because no machine with Metal or CUDA was at hand."""
+"""Parsing of llama.cpp's log.
+
+`*.recorded.log` were written by llama.cpp; `*.composed.log` were made from its format strings, because no
+machine with Metal or CUDA was available.
+"""
 
 import time
 from pathlib import Path

@@ -53,6 +53,14 @@ def test_the_newest_run_is_written_with_its_picture(ask, results):
     assert "newer-" in page and "older-" not in page
 
 
+def test_the_extra_that_is_missing_is_named(ask, results, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = ask()
+    assert done.exit_code == 2
+    assert 'the report needs matplotlib; install with pip install "ggufbench[report]"' in done.output
+    assert not (results / "report.html").exists()
+
+
 def test_runs_are_merged_and_of_one_case_the_newest_counts(ask, results):
     done = ask(NEW, OLD, "--json")
     cases = cases_of(done)

@@ -41,9 +41,11 @@ def quantize(
     no_load_test: NoLoadTest = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a GGUF in another type, with llama.cpp's own quantizer: ggufbench quantize a-F16.gguf . Q4_K_M
+    """Quantize a GGUF with the quantizer of llama.cpp. An incomplete file is never left behind.
 
-    The file is complete or not there. Exits 11 where it was made and does not load.
+    Example: ggufbench quantize model-F16.gguf . Q4_K_M
+
+    Exit codes: 0; 2 if it cannot be quantized; 11 if the new file does not load.
     """
     from ggufbench.modelkit import quantization
 

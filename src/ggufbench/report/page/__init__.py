@@ -15,6 +15,7 @@ from ggufbench.errors import GgufbenchError
 from ggufbench.paths import atomic_write
 from ggufbench.records.record_summary import many_objects
 from ggufbench.report.content import Content
+from ggufbench.report.extra import require_report_extra
 from ggufbench.report.record_selection import MOST_COMPLETE
 
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ def write_report(
 ) -> tuple[Path, Path]:
     """Write the page to `out`, a file or a folder, and its picture beside; return both paths.
 
-    A report that is there is replaced, in one step; any other file only with `overwrite`. Raises ReportError.
+    A report that is there is replaced, in one step; any other file only with `overwrite`.
+    Raises ReportError, and MissingExtraError without the packages of the extra `report`.
     """
+    require_report_extra()
     from ggufbench.report.figures import Figures
 
     page, picture = _places(out)
