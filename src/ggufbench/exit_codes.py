@@ -8,7 +8,7 @@ class ExitCode(IntEnum):
 
     PASS = 0
     USAGE = 2
-    """The request cannot be carried out as it was made."""
+    """The request cannot be carried out as given."""
     REGRESSION = 10
     BROKEN = 11
     """The candidate does not work."""

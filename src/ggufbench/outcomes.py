@@ -1,4 +1,4 @@
-"""How a launch or a case ended."""
+"""Outcomes of a launch or a case."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""What makes a machine unfit for measuring, judged from its conditions."""
+"""Conditions that make a machine unfit for measuring."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _BUSY_SHARE = 0.2
 
 
 _DRIVERS_OF_THEIR_OWN = ("intel_pstate", "amd-pstate-epp")
-"""Under these `powersave` is the ordinary governor, and the energy preference decides."""
+"""With these drivers `powersave` is the default governor, and the energy preference decides."""
 
 
 class Problem(NamedTuple):
-    """Something that makes this machine unfit for measuring, and how to mend it; a sentence each."""
+    """A problem that makes this machine unfit for measuring, and its fix, as one sentence each."""
 
     problem: str
     remedy: str
 
 
 def unfit(conditions: Conditions, processes: Iterable[BusyProcess] = ()) -> list[Problem]:
-    """What of these makes measuring here unreliable; empty where nothing does."""
+    """Problems that make measurements here unreliable; empty without any."""
     return [*_power(conditions), *_heat(conditions), *_governor(conditions), *_neighbours(processes)]
 
 
@@ -44,7 +44,7 @@ def _heat(conditions: Conditions) -> list[Problem]:
     if limit is None or limit >= 100:
         return []
     remedy = "let it cool down, and keep its air inlets free"
-    return [Problem(f"heat has the processor limited to {limit} % of its speed", remedy)]
+    return [Problem(f"heat limits the processor to {limit} % of its speed", remedy)]
 
 
 def _governor(conditions: Conditions) -> list[Problem]:

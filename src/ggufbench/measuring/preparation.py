@@ -98,7 +98,7 @@ def find_models(request: Request, tell: Callable[[str], None]) -> tuple[Discover
 
 
 def probe_for(scenarios: Sequence[Scenario], interpreter: Interpreter) -> dict[str, AvailableDevices]:
-    """Devices that an environment's libraries see, by `environment_key`; llama.cpp (`""`) is always probed."""
+    """Devices that an environment's libraries see, by `environment_key`; always with llama.cpp (`""`)."""
     asked = {"", *map(environment_key, scenarios)}
     return {
         key: probe_transformers(interpreter) if key == TRANSFORMERS else probe(interpreter, key)

@@ -145,7 +145,7 @@ class LaunchSupervisor:
             raise LaunchRefusedError(problem)
 
     def _take(self, event: protocol.TimedSample) -> str:
-        """Judge and keep a sample; returns `AGAIN` for interference if a retry is left, one per sample on average."""
+        """Judge and keep a sample; `AGAIN` for interference while retries are left, one per sample."""
         reasons = self.judge.reasons(event.evidence, event.phase)
         self.samples.append(Sample(**asdict(event), disturbed=reasons))
         if event.warmup or not reasons:
