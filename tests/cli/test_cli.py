@@ -195,7 +195,7 @@ def test_what_does_not_fit_is_skipped_with_the_numbers(ggufbench, llama_folder, 
     [
         (("--scenario", "cpuu"), "has no scenario 'cpuu'; did you mean cpu?"),
         (("--match", "lama2"), "no model matches 'lama2'; found: llama-tiny-Q8_0"),
-        (("--quant", "Q8_1"), "no model is 'Q8_1'; did you mean Q8_0?"),
+        (("--quant", "Q8_1"), "no model has the quantization 'Q8_1'; did you mean Q8_0?"),
         (("--scenarios", "/nowhere"), "/nowhere is not a folder; give one that holds scenario files"),
     ],
 )
@@ -257,7 +257,7 @@ def test_a_taken_port_is_one_sentence(refused):
 
 @pytest.mark.parametrize("port", ["65536", "-1", "99999999999"])
 def test_a_port_that_is_none_is_one_sentence(refused, port):
-    assert f"port {port} is none; choose one from 1024 to 65535" in refused("rpc-server", "--port", port)
+    assert f"invalid port {port}; choose one from 1024 to 65535" in refused("rpc-server", "--port", port)
 
 
 def test_the_schema_is_the_published_one(ggufbench):

@@ -50,7 +50,7 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 """Messages of llama.cpp, CUDA, PyTorch and Python when the system or a device refuses a buffer."""
-_TELLING = ("GGML_ASSERT", "GGML_ABORT", "Error: ", "CUDA error: ", "ROCm error: ", "what(): ")
+_CRASH_MARKS = ("GGML_ASSERT", "GGML_ABORT", "Error: ", "CUDA error: ", "ROCm error: ", "what(): ")
 """Parts of the line that explains a crash; the last one is an uncaught exception in C++."""
 
 
@@ -262,8 +262,8 @@ class _Worker:
     def _last_words(self) -> str:
         """The line that explains the end, if the library or Python printed one."""
         lines = [line.strip() for line in self._stderr_tail().splitlines() if line.strip()]
-        telling = [line for line in lines if any(mark in line for mark in _TELLING)]
-        return telling[-1] if telling else ""
+        explaining = [line for line in lines if any(mark in line for mark in _CRASH_MARKS)]
+        return explaining[-1] if explaining else ""
 
 
 def _outcome(words: str, otherwise: Outcome) -> Outcome:

@@ -11,7 +11,7 @@ _BUSY_SHARE = 0.2
 """Share of a core above which a process slows down llama.cpp, whose threads wait for each other."""
 
 
-_DRIVERS_OF_THEIR_OWN = ("intel_pstate", "amd-pstate-epp")
+_AUTONOMOUS_DRIVERS = ("intel_pstate", "amd-pstate-epp")
 """With these drivers `powersave` is the default governor, and the energy preference decides."""
 
 
@@ -24,7 +24,7 @@ class Problem(NamedTuple):
 
 def unfit(conditions: Conditions, processes: Iterable[BusyProcess] = ()) -> list[Problem]:
     """Problems that make measurements here unreliable; empty without any."""
-    return [*_power(conditions), *_heat(conditions), *_governor(conditions), *_neighbours(processes)]
+    return [*_power(conditions), *_heat(conditions), *_governor(conditions), *_busy_processes(processes)]
 
 
 def _power(conditions: Conditions) -> list[Problem]:
@@ -49,7 +49,7 @@ def _heat(conditions: Conditions) -> list[Problem]:
 
 def _governor(conditions: Conditions) -> list[Problem]:
     governors = (conditions.governor or "").split(",")
-    own = conditions.frequency_driver in _DRIVERS_OF_THEIR_OWN
+    own = conditions.frequency_driver in _AUTONOMOUS_DRIVERS
     if "powersave" in governors and not own:
         remedy = "set another one: sudo cpupower frequency-set -g performance"
         return [Problem("the frequency governor is powersave, which keeps the processor slow", remedy)]
@@ -60,7 +60,7 @@ def _governor(conditions: Conditions) -> list[Problem]:
     return []
 
 
-def _neighbours(processes: Iterable[BusyProcess]) -> list[Problem]:
+def _busy_processes(processes: Iterable[BusyProcess]) -> list[Problem]:
     return [
         Problem(
             f"process {process.pid} ({process.name}) uses {100 * process.core_share:.0f} % of a core",

@@ -22,7 +22,7 @@ def resident_fraction(paths: Sequence[Path]) -> float | None:
     Linux reports it only for files that the user owns or may write; for others it claims that everything is
     there.
     """
-    if not hasattr(mmap, "PROT_READ") or not all(map(_is_told, paths)):
+    if not hasattr(mmap, "PROT_READ") or not all(map(_is_reported, paths)):
         return None
     resident = pages = 0
     try:
@@ -58,7 +58,7 @@ def read_once(paths: Sequence[Path], progress: Callable[[int], None] = lambda _d
                 progress(done)
 
 
-def _is_told(path: Path) -> bool:
+def _is_reported(path: Path) -> bool:
     if sys.platform != "linux":
         return True
     with contextlib.suppress(OSError):
@@ -80,10 +80,10 @@ def _counts(path: Path) -> Iterator[tuple[int, int]]:
     """Resident pages and total pages of each window of the file."""
     for address, length in _windows(path):
         pages = -(-length // mmap.PAGESIZE)
-        told = ctypes.create_string_buffer(pages)
-        if _libc().mincore(ctypes.c_void_p(address), ctypes.c_size_t(length), told) != 0:
+        resident = ctypes.create_string_buffer(pages)
+        if _libc().mincore(ctypes.c_void_p(address), ctypes.c_size_t(length), resident) != 0:
             raise OSError(ctypes.get_errno(), "mincore")
-        yield told.raw.translate(_LOWEST_BIT).count(1), pages
+        yield resident.raw.translate(_LOWEST_BIT).count(1), pages
 
 
 def _windows(path: Path) -> Iterator[tuple[int, int]]:

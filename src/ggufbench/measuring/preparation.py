@@ -74,7 +74,7 @@ def prepare_run(
 
     Raises PlaceNotFoundError, PlanError and ScenarioError.
 
-    `tell` is called before slow steps.
+    `tell` is called with a message before slow steps.
     """
     scenarios = read_scenarios(request)
     found, models = find_models(request, tell)

@@ -14,7 +14,7 @@ from ggufbench.records.schema import Launch, Record, Sample
 from ggufbench.records.store import StoreError, read_document
 
 # An alias that no file contains: the field is skipped and no object is created for it.
-_NOWHERE = "\0"
+_UNUSED_ALIAS = "\0"
 
 
 class BriefSample(Sample):
@@ -22,7 +22,7 @@ class BriefSample(Sample):
 
     model_config = ConfigDict(extra="ignore")
 
-    evidence: dict[str, float] = Field(default_factory=dict, validation_alias=_NOWHERE)
+    evidence: dict[str, float] = Field(default_factory=dict, validation_alias=_UNUSED_ALIAS)
 
 
 class BriefLaunch(Launch):
@@ -31,9 +31,9 @@ class BriefLaunch(Launch):
     model_config = ConfigDict(extra="ignore")
 
     samples: list[BriefSample] = Field(default_factory=list)  # type: ignore[assignment]  # only read
-    conditions: list[Conditions] = Field(default_factory=list, validation_alias=_NOWHERE)
-    log: list[str] = Field(default_factory=list, validation_alias=_NOWHERE)
-    stderr: str = Field(default="", validation_alias=_NOWHERE)
+    conditions: list[Conditions] = Field(default_factory=list, validation_alias=_UNUSED_ALIAS)
+    log: list[str] = Field(default_factory=list, validation_alias=_UNUSED_ALIAS)
+    stderr: str = Field(default="", validation_alias=_UNUSED_ALIAS)
 
 
 class BriefRecord(Record):

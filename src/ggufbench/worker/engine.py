@@ -197,8 +197,8 @@ class Engine:
 
     def _warmup_size(self) -> int:
         workload = self._job.workload
-        room = int(self._api.llama_n_ctx(self._context)) - workload.depth
-        return max(workload.prompt_tokens, min(int(self._api.llama_n_ubatch(self._context)), room))
+        available = int(self._api.llama_n_ctx(self._context)) - workload.depth
+        return max(workload.prompt_tokens, min(int(self._api.llama_n_ubatch(self._context)), available))
 
     def _chunks(self, tokens: Any) -> list[Any]:
         """Batches of at most n_batch tokens, the library's limit; the caller keeps the tokens alive."""

@@ -38,8 +38,8 @@ class Questions:
         setting, workload = self._job.setting, self._job.workload
         source, wanted = self._source("prompt", number), workload.prompt_tokens
         if number == WARMUP:
-            room = setting.n_ctx - workload.generated_tokens - _TEMPLATE_TOKENS
-            wanted = max(wanted, min(setting.n_ubatch, room))
+            available = setting.n_ctx - workload.generated_tokens - _TEMPLATE_TOKENS
+            wanted = max(wanted, min(setting.n_ubatch, available))
         begin = source.randrange(1000, 10**6)
         words = [source.choice(_WORDS) for _ in range(wanted)]
 

@@ -62,7 +62,7 @@ class Transformers:
         self._watch.start()
         start = perf_counter_ns()
         with _explained("could not load"):
-            model, told = loader.from_pretrained(
+            model, info = loader.from_pretrained(
                 **arguments,
                 output_loading_info=True,
                 dtype=getattr(torch, self._job.setting.dtype),
@@ -70,7 +70,7 @@ class Transformers:
                 trust_remote_code=False,
                 local_files_only=True,
             )
-            _refuse_made_up(told)
+            _refuse_missing_weights(info)
             self._model = model.eval()
             torch_library.synchronize(self._device)
         stop = perf_counter_ns()
@@ -207,9 +207,9 @@ def _source(job: Job) -> dict[str, Any]:
     return {"pretrained_model_name_or_path": str(path), "use_safetensors": True}
 
 
-def _refuse_made_up(told: dict[str, Any]) -> None:
+def _refuse_missing_weights(info: dict[str, Any]) -> None:
     """Raise ProviderError if weights were missing: transformers fills them with random numbers."""
-    missing = sorted([*told["missing_keys"], *(str(key) for key in told["mismatched_keys"])])
+    missing = sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])])
     if missing:
         raise ProviderError(f"{len(missing)} weights are missing from the files, such as {missing[0]:.80}")
 

@@ -72,9 +72,9 @@ def serve(job: TokenizeJob, channel: Channel) -> None:
 
 def _tokenize(api: Any, vocabulary: Any, text: str) -> list[int]:
     raw = text.encode("utf-8", errors="replace")
-    room = len(raw) + 8  # no token is shorter than a byte; some vocabularies put one before the text
-    ids = (api.llama_token * room)()
-    count = api.llama_tokenize(vocabulary, raw, len(raw), ids, room, False, False)
+    capacity = len(raw) + 8  # no token is shorter than a byte; some vocabularies put one before the text
+    ids = (api.llama_token * capacity)()
+    count = api.llama_tokenize(vocabulary, raw, len(raw), ids, capacity, False, False)
     if count < 0:
         raise ProviderError(
             f"a text of {len(raw)} bytes gives {-count} tokens, more than its number of bytes"
