@@ -259,7 +259,7 @@ def test_a_sample_is_repeated_for_each_again_answer(llama_folder, plan_cases):
     assert [sample.warmup for sample in decoded] == [True, False, False, False, False]
 
 
-def test_the_loop_around_the_library_costs_little_and_is_measured(llama_folder, plan_cases, make_bench):
+def test_the_loop_overhead_is_measured_and_small(llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder, launches=1)
     (launch,) = measure_case(prepared.cases[0], make_bench(prepared)).launches
     assert 0 < launch.loop_overhead_seconds < 1e-3
