@@ -452,7 +452,7 @@ def test_a_hostile_file_name_is_measured_and_recorded(llama_folder, plan_cases, 
     [
         (lambda job: job["setting"].update(flash_atn="on"), 'Job.setting has an unknown field "flash_atn"'),
         (lambda job: job.update(protocol=0), "its protocol version is 0, and 1 is needed"),
-        (lambda job: job.pop("protocol"), "its protocol version is none, and 1 is needed"),
+        (lambda job: job.pop("protocol"), "its protocol version is missing, and 1 is needed"),
     ],
     ids=["a name that no setting has", "an older harness", "a foreign program"],
 )

@@ -94,7 +94,7 @@ def line(changes=(), without=(), event=EVENTS[5]):
         ("Welcome!", "this is not a JSON object"),
         ("[]", "this is not a JSON object"),
         ("[" * 100_000, "this is not a JSON object"),
-        (line(without=["protocol"]), f"its protocol version is none, and {VERSION} is needed"),
+        (line(without=["protocol"]), f"its protocol version is missing, and {VERSION} is needed"),
         (line({"protocol": VERSION + 1}), f"its protocol version is {VERSION + 1}, and {VERSION} is needed"),
         (line({"protocol": "1"}), f'its protocol version is "1", and {VERSION} is needed'),
         (line({"type": "Progress"}), 'its type "Progress" is unknown'),
@@ -156,7 +156,7 @@ def test_fields_with_defaults_are_optional_in_a_job():
 @pytest.mark.parametrize(
     ("received", "sentence"),
     [
-        (json.dumps({"event": "done"}), "its protocol version is none"),
+        (json.dumps({"event": "done"}), "its protocol version is missing"),
         (encode(protocol.Done()).replace(f": {VERSION},", f": {VERSION + 1},"), "its protocol version is"),
         (line({"type": "Progress"}), 'its type "Progress" is unknown'),
         (line({"seconds": float("nan")}), "TimedSample.seconds = NaN is not a finite number"),

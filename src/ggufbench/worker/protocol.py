@@ -273,7 +273,7 @@ def _decode(line: str | bytes, expected: Iterable[type]) -> Any:
         raise ProtocolError("this is not a JSON object")
     version, name = values.pop("protocol", None), values.pop("type", None)
     if version != VERSION:
-        shown = "none" if version is None else _shown(version)
+        shown = "missing" if version is None else _shown(version)
         raise ProtocolError(f"its protocol version is {shown}, and {VERSION} is needed")
     kind = next((kind for kind in expected if kind.__name__ == name), None)
     if kind is None:
