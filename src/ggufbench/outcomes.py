@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """How a launch or a case ended."""
+    """Outcome of a launch or a case."""
 
     MEASURED = "measured"
     SKIPPED = "skipped"

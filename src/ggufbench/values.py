@@ -26,7 +26,7 @@ class Part(BaseModel):
 
 
 def first_complaint(error: ValidationError) -> str:
-    """Where a stored document is wrong, and why: `launches.0.outcome: Input should be ...`."""
+    """Place and reason of an error in a stored document: `launches.0.outcome: Input should be ...`."""
     first = error.errors(include_url=False)[0]
     where = ".".join(escaped(str(part)[:80]) for part in first["loc"]) or "document"
     return f"{where}: {first['msg']}"

@@ -74,15 +74,15 @@ def give_more(pid: int, size: int) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit another process")
 @pytest.mark.parametrize(
-    ("room", "n_ctx", "words"),
+    ("growth", "n_ctx", "words"),
     [(2 * MIB, 256, "std::bad_alloc"), (200 * MIB, 500_000, "failed to allocate buffer for kv cache")],
 )
-def test_a_buffer_that_the_machine_refuses(make_job, room, n_ctx, words):
+def test_a_buffer_that_the_machine_refuses(make_job, growth, n_ctx, words):
     """The real worker, with limited growth from the load on; the expected words are llama.cpp's own."""
 
     def confine(event: Event, pid: int) -> str:
         if event == Phase("load"):
-            give_more(pid, room)
+            give_more(pid, growth)
         return GO
 
     ended = launch(make_job(n_ctx=n_ctx), lambda _phase: 60, answer=confine)

@@ -88,7 +88,7 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Ended:
-    """How one worker ended, and everything that it had sent by then."""
+    """End of one worker, and everything that it had sent by then."""
 
     outcome: Outcome
     events: list[Event]

@@ -138,7 +138,7 @@ def parse_duration(text: str) -> float:
 
 
 def _discover(request: Request, tell: Callable[[str], None]) -> Discovery:
-    """The models of this machine; if there are none and a demo folder is given, the demo models instead."""
+    """The models of this machine; if none is found and a demo folder is given, the demo models instead."""
     found = discover(request.places or None)
     if found.models or request.demo_folder is None:
         return found

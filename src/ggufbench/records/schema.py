@@ -124,7 +124,7 @@ class Effective(Part):
 
 
 class PageCache(Part):
-    """How much of the file was in memory when loading began."""
+    """The part of the file that was in memory when loading began."""
 
     asked: CacheState
     """Requested state: `cold` (its pages were dropped) or `warm` (it was read before)."""

@@ -37,7 +37,7 @@ DEVICE_PREFIXES = {"metal": ("MTL", "Metal"), "cuda": ("CUDA",), "vulkan": ("Vul
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How a model is loaded. Names as in llama.cpp; nothing is left to a silent choice of a library."""
+    """Load settings of a model. Names as in llama.cpp; nothing is left to a silent choice of a library."""
 
     device: str
     """`cpu`, or the backend whose devices may be used: `metal`, `cuda`, `vulkan`, `rpc`; PyTorch's `mps`."""

@@ -84,7 +84,7 @@ class LibraryFacts:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the weights are, from a library whose log does not contain it."""
+    """Placement of the weights, from a library whose log does not contain it."""
 
     layers: dict[str, int]
     """Number of layers by device."""
