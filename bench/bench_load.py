@@ -1,6 +1,6 @@
 """Time to the first token.
 
-Loading and the first token count together: moving work from one to the other, as a new llama.cpp may do, gains
+Loading and the first token count together: a new llama.cpp may move work from one to the other, which gains
 nothing.
 """
 

@@ -68,7 +68,7 @@ class _Team:
     length: int
 
     def best(self, kernel: Kernel, rounds: int) -> tuple[float, bool]:
-        """Highest rate, and whether a round was calm; runs more rounds while none is calm."""
+        """Highest rate, and whether a round was calm; stops early after enough calm rounds."""
         passes = max(1, round(_ROUND_SECONDS / self.run(kernel, 1)[0]))
         read = passes * self.length * len(self.addresses)
         rate, calm = 0.0, 0
