@@ -128,7 +128,7 @@ class LaunchSupervisor:
         try:
             self.phase = _PREPARING
             self.observer(self)
-            with contextlib.suppress(OSError):  # loading reports the same error in the library's message
+            with contextlib.suppress(OSError):  # loading reports the same error
                 page_cache.read_once(self.case.files)
         finally:
             self.phase = loading

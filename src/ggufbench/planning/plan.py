@@ -197,8 +197,7 @@ def _lacks_weights(model: Model, scenario: Scenario) -> str | None:
         )
     if model.original is None:
         return (
-            "its original checkpoint is not in the Hugging Face cache, so there is no baseline; "
-            "get it with `hf download OWNER/NAME`"
+            "its original checkpoint is not in the Hugging Face cache; get it with `hf download OWNER/NAME`"
         )
     return None
 
