@@ -225,12 +225,12 @@ def test_a_case_too_large_for_memory_is_skipped(models, scenarios, make_host):
     assert fits.skip is None
     (too_large,) = make_plan([models["llama"]], scenarios[:1], make_host(available=needed - 1))
     shown = size(needed)
-    assert too_large.skip == f"does not fit: needs about {shown} of memory, and {shown} is available"
+    assert too_large.skip == f"does not fit: needs about {shown} of memory; {shown} is available"
 
 
 def test_a_case_too_large_for_the_device_is_skipped(models, scenarios, make_host):
     (case,) = make_plan([models["llama"]], scenarios[1:], make_host(MTL0=2**20))
-    assert case.skip == "does not fit: needs about 68.9 MiB on metal, and 1.0 MiB is free there"
+    assert case.skip == "does not fit: needs about 68.9 MiB on metal; 1.0 MiB is free there"
     (silent,) = make_plan([models["llama"]], scenarios[1:], make_host(MTL0=0))
     assert silent.skip is None, "a device that does not report its memory is tried"
 

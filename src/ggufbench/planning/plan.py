@@ -273,11 +273,11 @@ def _does_not_fit(
 ) -> str | None:
     if estimate.host_bytes > host.available_bytes:
         needed, free = size(estimate.host_bytes), size(host.available_bytes)
-        return f"does not fit: needs about {needed} of memory, and {free} is available"
+        return f"does not fit: needs about {needed} of memory; {free} is available"
     free_on_device = environment.free_bytes(setting.device)
     if free_on_device is not None and estimate.device_bytes > free_on_device:
         needed, free = size(estimate.device_bytes), size(free_on_device)
-        return f"does not fit: needs about {needed} on {setting.device}, and {free} is free there"
+        return f"does not fit: needs about {needed} on {setting.device}; {free} is free there"
     return None
 
 
