@@ -65,7 +65,7 @@ def samples(ended, phase):
     return [sample for sample in ended.all(TimedSample) if sample.phase == phase and not sample.warmup]
 
 
-def test_a_case_is_measured_whole(chat_case, llama_folder, plan_cases, make_bench, tmp_path):
+def test_a_case_is_measured_completely(chat_case, llama_folder, plan_cases, make_bench, tmp_path):
     prepared = plan_cases(llama_folder, launches=1)
     bench = make_bench(prepared, interpreter=INTERPRETER)
     record = measure_case(chat_case(launches=2), bench)

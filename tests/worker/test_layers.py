@@ -57,7 +57,7 @@ def measured(layer_case, wordy_folder, plan_cases, make_bench):
 
 
 @pytest.mark.parametrize("provider", LAYERS)
-def test_a_layer_is_measured_whole(provider, measured, tmp_path):
+def test_a_layer_is_measured_completely(provider, measured, tmp_path):
     record = measured(provider)
     assert record.outcome is Outcome.MEASURED, record.reason
     assert record.provider.name == provider
