@@ -20,9 +20,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config):
-    """Give each xdist worker a folder of its own for temporary files; the lock of the machine lies there.
+    """Give each xdist worker its own folder for temporary files, which also contains the machine's lock.
 
-    What the tests start must not take itself for an xdist worker, nor its terminal for one of 80 by 24.
+    Processes that the tests start must not see xdist's variables, nor a terminal size of 80 by 24.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is None:
@@ -67,20 +67,20 @@ def pytest_runtest_protocol(item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Where GGUFBENCH_NO_SKIPS is set, as in CI, a test that skips itself has failed.
+    """If GGUFBENCH_NO_SKIPS is set, as in CI, a test that skips itself has failed.
 
-    Only Metal is excepted, which no machine of that CI has.
+    Only Metal is excepted, because no machine of that CI has it.
     """
     report = yield
     must_run = _is_test(item) and not item.get_closest_marker("metal")
     if report.skipped and must_run and os.environ.get("GGUFBENCH_NO_SKIPS"):
         report.outcome = "failed"
-        report.longrepr = f"skipped, where nothing may be skipped: {report.longrepr}"
+        report.longrepr = f"skipped, although GGUFBENCH_NO_SKIPS is set: {report.longrepr}"
     return report
 
 
 def _is_test(item) -> bool:
-    """Whether it is one of the tests, not a benchmark."""
+    """True for a test, False for a benchmark."""
     return item.path.is_relative_to(_TESTS)
 
 

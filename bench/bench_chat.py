@@ -1,4 +1,4 @@
-"""What does a person at an application wait for, and what of it is the application's own?"""
+"""Waiting time of an application's user, and the application's part of it."""
 
 import pytest
 
@@ -15,5 +15,5 @@ def test_first_token(gguf_case, benchmark):
 
 @pytest.mark.benchmark(group="chat: what a layer adds to each token", timer=worker_clock)
 def test_overhead(gguf_case, benchmark):
-    """Seconds for each token beyond llama.cpp's own decoding of it."""
+    """Seconds per token in addition to llama.cpp's own decoding."""
     gguf_case.replay(benchmark, "token_overhead_seconds")

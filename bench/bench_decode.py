@@ -1,4 +1,4 @@
-"""How fast is an answer written?"""
+"""Speed of generating an answer."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from ggufbench.pytest_plugin.clock import worker_clock
 
 @pytest.mark.benchmark(group="decode, per token (OPS: tokens per second)", timer=worker_clock)
 def test_decode(gguf_case, benchmark):
-    """Seconds for each generated token."""
+    """Seconds per generated token."""
     gguf_case.replay(benchmark, "decode_tokens_per_second")

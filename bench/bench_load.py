@@ -1,6 +1,7 @@
-"""How long until the first token?
+"""Time to the first token.
 
-Loading and first token count together: a new llama.cpp may move work from one to the other, which is no gain.
+Loading and the first token count together: a new llama.cpp may move work from one to the other, which gains
+nothing.
 """
 
 import pytest
@@ -10,7 +11,7 @@ from ggufbench.pytest_plugin.clock import worker_clock
 
 @pytest.mark.benchmark(group="load and first token", timer=worker_clock)
 def test_load(gguf_case, benchmark):
-    """Seconds from loading the file to the first token, the file being in memory."""
+    """Seconds from loading the file, which is in memory, to the first token."""
     gguf_case.replay(benchmark, "ready_seconds")
 
 

@@ -1,4 +1,4 @@
-"""How fast is a prompt read?"""
+"""Speed of reading a prompt."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from ggufbench.pytest_plugin.clock import worker_clock
 
 @pytest.mark.benchmark(group="prompt, per token (OPS: tokens per second)", timer=worker_clock)
 def test_prompt(gguf_case, benchmark):
-    """Seconds for each token of the prompt."""
+    """Seconds per token of the prompt."""
     gguf_case.replay(benchmark, "prompt_tokens_per_second")

@@ -55,7 +55,7 @@ repetitions = 2
 launches = 2
 cold_launches = 0
 
-[tolerance]  # what else this machine does shall not decide whether these tests pass
+[tolerance]  # interference on this machine must not fail these tests
 most_waiting = 1
 most_other_work = 1
 most_stolen = 1
@@ -65,7 +65,7 @@ most_disk_reads = 1000000
 
 @pytest.fixture(scope="session")
 def made_once(request, tmp_path_factory):
-    """A function: a folder of that name, filled by the first xdist worker that asks for it."""
+    """A function that returns a folder of that name, filled by the first xdist worker that requests it."""
     root = tmp_path_factory.getbasetemp()
     if hasattr(request.config, "workerinput"):
         root = root.parent
@@ -85,7 +85,7 @@ def made_once(request, tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(made_once):
-    """What is measured of this machine is kept for the tests, and not for the user who runs them."""
+    """Measurements of this machine are cached for the tests, separately from the user's cache."""
     folder = made_once("cache")
     os.environ["GGUFBENCH_CACHE"] = str(folder)
     os.environ.pop("GGUFBENCH_RESULTS", None)
@@ -95,7 +95,7 @@ def cache_folder(made_once):
 
 @pytest.fixture(scope="session")
 def one_probe():
-    """Each environment is asked once for its library and devices, by `prepare_run` and by the tests."""
+    """Each environment is probed once for its library and devices, for `prepare_run` and for the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preparation, "probe", cache(probe))
         patch.setattr(preparation, "probe_transformers", cache(probe_transformers))
@@ -118,7 +118,7 @@ def known_limits(made_once, cache_folder, one_probe):
 
 
 def measure_less(patch) -> None:
-    """The real measurement of the machine's limits over less: one type, a small model, a small file."""
+    """Reduce the real measurement of the machine's limits to one type, a small model and a small file."""
     patch.setattr(measurement, "QUANTIZATIONS", ("Q8_0",))
     patch.setattr(measurement, "_PARAMETERS", 4_000_000)
     patch.setattr(measurement, "_DISK_BYTES", 2**24)
@@ -130,7 +130,7 @@ def measure_less(patch) -> None:
 
 @pytest.fixture
 def small(monkeypatch):
-    """Measuring the limits of the machine takes less than a second here."""
+    """Measure the limits of the machine in less than a second."""
     measure_less(monkeypatch)
 
 
@@ -146,7 +146,7 @@ def model_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def llama_folder(model_folder, tmp_path) -> Path:
-    """A folder with the llama alone, to add to or to spoil."""
+    """A modifiable folder with the llama alone."""
     folder = tmp_path / "models"
     folder.mkdir()
     shutil.copy(model_folder / "llama-tiny-Q8_0.gguf", folder)
@@ -155,7 +155,7 @@ def llama_folder(model_folder, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def scenario_folder(tmp_path_factory) -> Path:
-    """`cpu`, `metal` and `rpc` with a workload of milliseconds; `rpc` at a port where nobody listens."""
+    """`cpu`, `metal` and `rpc` with a workload of milliseconds; `rpc` uses a port without a listener."""
     folder = tmp_path_factory.mktemp("scenarios")
     shutil.copy(CHECKOUT / "scenarios" / "targets.toml", folder)
     for device, extra in (("cpu", ""), ("metal", ""), ("rpc", f'rpc_servers = "127.0.0.1:{free_port()}"')):
@@ -165,7 +165,7 @@ def scenario_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def plan_cases(scenario_folder, one_probe):
-    """A function that plans the models of a folder under a scenario, and says on which machine."""
+    """A function that plans the models of a folder with a scenario, and describes the machine."""
 
     def plan(folder: Path, scenario: str = "cpu", **changes):
         chosen = {"places": [folder], "scenarios": [scenario], "scenario_folder": scenario_folder}
@@ -177,7 +177,7 @@ def plan_cases(scenario_folder, one_probe):
 
 @pytest.fixture(scope="session")
 def make_bench():
-    """A function that makes the surroundings of a measurement."""
+    """A function that makes the shared settings of a measurement."""
 
     def make(prepared, **changes) -> Bench:
         return Bench(new_run_id(), prepared.machine, source_state(CHECKOUT), **changes)
@@ -201,14 +201,14 @@ def rpc_server():
 
 @pytest.fixture
 def with_rpc(rpc_server, monkeypatch) -> str:
-    """The rpc scenario meets the server."""
+    """The rpc scenario uses the server."""
     monkeypatch.setenv("GGUFBENCH_RPC", rpc_server)
     return rpc_server
 
 
 @pytest.fixture
 def ggufbench(tmp_path, monkeypatch):
-    """A function: the command line in this process, from an empty folder, on a wide terminal."""
+    """A function that runs the command line in this process, from an empty folder, on a wide terminal."""
     empty = tmp_path / "here"
     empty.mkdir()
 
@@ -226,7 +226,7 @@ def ggufbench(tmp_path, monkeypatch):
 
 @pytest.fixture
 def fake_llama_bench(tmp_path):
-    """A function: the path of a program that is no llama-bench and plays one, in the given mode."""
+    """A function that makes a program that imitates llama-bench in the given mode, and returns its path."""
 
     def make(mode: str) -> Path:
         program = tmp_path / f"fake-llama-bench-{mode}"
@@ -240,7 +240,7 @@ def fake_llama_bench(tmp_path):
 
 @pytest.fixture
 def run_pytest(scenario_folder, known_limits, tmp_path):
-    """A function that runs `pytest bench --benchmark-only` as a user does, in a process of its own."""
+    """A function that runs `pytest bench --benchmark-only` as a user does, in a separate process."""
 
     def run(*arguments: str, env: dict[str, str] | None = None, only: bool = True):
         return run_program(bench_command(scenario_folder, tmp_path, *arguments, only=only), env)
@@ -280,13 +280,13 @@ def wait_until():
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens at."""
+    """A port of 127.0.0.1 without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
 
 
 def accepts_connections(port: int) -> bool:
-    """Whether something listens there."""
+    """True if a process listens on the port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -305,7 +305,7 @@ def wait_for(condition, what: str, seconds: float = 60):
 
 
 GATE = """
-[gate.tolerance.decode_tokens_per_second]  # loud neighbours shall not decide whether these tests pass
+[gate.tolerance.decode_tokens_per_second]  # interference must not fail these tests
 relative = 0.6
 [gate.tolerance.prompt_tokens_per_second]
 relative = 0.6
@@ -316,7 +316,7 @@ absolute = 0.5
 
 
 def write_setting(path: Path, **changes: object) -> Path:
-    """The tiny `cpu` scenario as a file of its own, with other settings; only memory is judged sharply."""
+    """Write the tiny `cpu` scenario to a file with changed settings; only memory has a strict tolerance."""
     text = SCENARIO.format(device="cpu", extra="") + GATE
     for key, value in changes.items():
         line = next((line for line in text.splitlines() if line.startswith(f"{key} =")), "[setting]")
@@ -335,7 +335,7 @@ def setting_file():
 
 @pytest.fixture(scope="session")
 def gate_scenarios(tmp_path_factory) -> Path:
-    """A folder with the tiny `cpu` scenario alone, whose gate is only sharp for memory."""
+    """A folder with the tiny `cpu` scenario alone, whose gate is strict only for memory."""
     folder = tmp_path_factory.mktemp("gate")
     shutil.copy(CHECKOUT / "scenarios" / "targets.toml", folder)
     write_setting(folder / "cpu.toml")
@@ -377,7 +377,9 @@ def app_scenarios(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def provider_repository(tmp_path):
-    """A function: a git repository with a provider, a commit for each number of extra work given."""
+    """A function that makes a git repository with a provider, with one commit for each given amount of extra
+    work.
+    """
 
     def make(*extra_work: float) -> Path:
         folder = tmp_path / "repository"

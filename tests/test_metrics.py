@@ -1,4 +1,4 @@
-"""Percentiles and summaries: against numpy, against values worked out by hand, and by their properties."""
+"""Percentiles and summaries: compared with numpy, with values computed by hand, and by their properties."""
 
 import numpy
 import pytest
@@ -29,7 +29,7 @@ def test_percentiles_worked_out_by_hand(numbers, percent, expected):
 
 
 @given(values, percents)
-def test_a_percentile_is_numpy_s(numbers, percent):
+def test_percentiles_agree_with_numpy(numbers, percent):
     assert percentile(numbers, percent) == pytest.approx(numpy.percentile(numbers, percent), abs=1e-9)
 
 
@@ -50,7 +50,7 @@ def test_the_order_of_the_samples_does_not_matter(data, numbers, percent):
     assert percentile(shuffled, percent) == percentile(numbers, percent)
 
 
-def test_no_samples_have_no_percentile():
+def test_percentile_without_samples():
     with pytest.raises(ValueError, match="at least one value"):
         percentile([], 50)
 
@@ -58,7 +58,7 @@ def test_no_samples_have_no_percentile():
 @pytest.mark.parametrize(
     ("metric", "best"), [("load_seconds", [1.0, 4.0]), ("decode_tokens_per_second", [3.0, 5.0])]
 )
-def test_each_launch_is_known_by_its_best_sample(metric, best):
+def test_each_launch_is_represented_by_its_best_sample(metric, best):
     summary = summarize(metric, [[2.0, 1.0, 3.0], [], [5.0, 4.0]])
     assert summary is not None
     assert summary.per_launch == best
@@ -91,14 +91,14 @@ def test_names_units_and_directions_agree():
         )
 
 
-def test_a_slope_is_what_each_value_adds():
+def test_slope_is_the_increase_per_value():
     assert slope([1.0, 1.5, 2.0, 2.5]) == pytest.approx(0.5)
     assert slope([3.0, 3.0]) == 0
     with pytest.raises(ValueError, match="two values"):
         slope([1.0])
 
 
-def test_single_slow_tokens_do_not_tilt_a_slope():
+def test_single_slow_tokens_do_not_change_a_slope():
     series = [0.01 + 1e-6 * n for n in range(512)]
     for slow in (100, 300, 500, 511):
         series[slow] += 1.0
@@ -110,7 +110,7 @@ def test_a_straight_line_has_its_slope_at_any_length(start, step, length):
     assert slope([start + step * n for n in range(length)]) == pytest.approx(step, abs=1e-9)
 
 
-def test_a_metric_has_its_texts():
+def test_texts_of_a_metric():
     assert all(metric.label and metric.short_label and metric.meaning for metric in METRICS.values())
     load, memory = METRICS["ready_seconds"], METRICS["peak_rss_bytes"]
     assert (load.short_label, load.verb) == ("load+first token", "loads")

@@ -1,4 +1,4 @@
-"""Where files of the user lie, and how they are written."""
+"""Locations of the user's files, and how they are written."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""How quantities, lists and text from files are written for people."""
+"""Formatting of quantities, lists and text from files."""
 
 import pytest
 from hypothesis import given
@@ -45,7 +45,7 @@ def test_a_time_has_two_digits_or_more(seconds, written):
 
 
 @given(st.floats(1e-9, 1e5))
-def test_a_time_reads_as_what_it_is(seconds):
+def test_a_time_can_be_read_back(seconds):
     number, unit = seconds_text(seconds).split()
     assert float(number) * SCALES[unit] == pytest.approx(seconds, rel=0.051)
 
@@ -85,14 +85,14 @@ def test_quantities(show, value, written):
 
 
 @given(st.integers(10**6, 2**50))
-def test_bytes_read_as_what_they_are(value):
+def test_bytes_can_be_read_back(value):
     for show in (size, decimal_size):
         number, unit = show(value).split()
         assert float(number) * BYTES[unit] == pytest.approx(value, rel=0.05)
 
 
 @given(st.floats(1e-3, 1e9))
-def test_a_factor_reads_as_what_it_is(factor):
+def test_a_factor_can_be_read_back(factor):
     assert float(times(factor).replace(",", "")) == pytest.approx(factor, rel=0.06)
 
 
@@ -115,7 +115,7 @@ def test_a_noun_follows_its_number():
     assert count(3, "case") == "3 cases"
 
 
-def test_what_could_steer_a_terminal_is_replaced_or_shown_as_its_escape():
+def test_control_characters_are_replaced_or_escaped():
     hostile = "a\x1b[31m\u202eb\udcff\r\n\tc"
     assert printable(hostile) == "a_[31m_b_ c"
     assert escaped(hostile) == "a\\x1b[31m\\u202eb\\udcff\\r\\n\\tc"

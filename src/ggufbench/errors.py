@@ -1,4 +1,4 @@
-"""The base of every error of ggufbench that a caller may handle."""
+"""Base class of every ggufbench error that a caller may handle."""
 
 from typing import ClassVar
 

@@ -4,11 +4,11 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """How a command ended."""
+    """Result of a command."""
 
     PASS = 0
     USAGE = 2
-    """The request cannot be carried out as it was made."""
+    """The request cannot be carried out as given."""
     REGRESSION = 10
     BROKEN = 11
     """The candidate does not work."""

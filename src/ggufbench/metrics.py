@@ -19,11 +19,11 @@ class Metric:
     better: Literal["lower", "higher"]
     meaning: str
     label: str
-    """For people: `Load and first token`."""
+    """Name for the reader: `Load and first token`."""
     column_label: str = ""
-    """For a narrow column; empty where the name itself serves."""
+    """Name for a narrow column; if empty, `name` is used."""
     verb: str = ""
-    """What a model does in this time or at this rate: `loads`. Metrics beside transformers need one."""
+    """Verb for this time or rate: `loads`. Metrics shown next to transformers need one."""
 
     @property
     def short_label(self) -> str:
@@ -43,7 +43,7 @@ class Metric:
                 return f"{value:.2f}"
 
     def exact(self, value: float) -> str:
-        """A value beside its limit, where more digits count: `0.193 s`, `12052 MiB`."""
+        """A value shown with its limit, with more digits: `0.193 s`, `12052 MiB`."""
         match self.unit:
             case "s":
                 return f"{value:.3g} s"
@@ -89,7 +89,7 @@ METRICS: dict[str, Metric] = {
             "cold_load_seconds",
             "s",
             "lower",
-            "load_seconds where the file had to be read from the disk",
+            "load_seconds when the file had to be read from the disk",
             "Cold load",
         ),
         Metric(
@@ -121,7 +121,7 @@ METRICS: dict[str, Metric] = {
             "time_to_first_token_seconds",
             "s",
             "lower",
-            "time to evaluate the prompt; of a chat model, from the question to the first text of the answer",
+            "time to evaluate the prompt; for a chat model, from question to the first text of the answer",
             "Time to first token",
             column_label="first token",
             verb="begins an answer",
@@ -139,7 +139,7 @@ METRICS: dict[str, Metric] = {
             "token_p50_seconds",
             "s",
             "lower",
-            "median time of one generated token",
+            "median time of a generated token",
             "One token, median",
             verb="gives a token",
         ),
@@ -147,28 +147,28 @@ METRICS: dict[str, Metric] = {
             "token_p95_seconds",
             "s",
             "lower",
-            "95th percentile of the time of one generated token",
+            "95th percentile of the time of a generated token",
             "One token, 95 %",
         ),
         Metric(
             "token_p99_seconds",
             "s",
             "lower",
-            "99th percentile of the time of one generated token",
+            "99th percentile of the time of a generated token",
             "One token, 99 %",
         ),
         Metric(
             "token_slope_seconds",
             "s",
             "lower",
-            "what one generated token takes longer than the one before it",
+            "increase in time from one generated token to the next",
             "Each token longer than the last by",
         ),
         Metric(
             "token_overhead_seconds",
             "s",
             "lower",
-            "what a chat model adds to one generated token, beyond llama.cpp's own decoding of it",
+            "time that a chat model adds to a generated token, beyond llama.cpp's own decoding",
             "Added to one token",
             column_label="added to a token",
         ),
@@ -176,7 +176,7 @@ METRICS: dict[str, Metric] = {
             "overhead_slope_seconds",
             "s",
             "lower",
-            "what a chat model adds to one generated token more than to the one before it",
+            "increase in a chat model's added time from one generated token to the next",
             "Added more to each token than to the last",
         ),
         Metric(
@@ -192,7 +192,7 @@ METRICS: dict[str, Metric] = {
             "peak_anonymous_bytes",
             "bytes",
             "lower",
-            "most memory not backed by a file, at any mark",
+            "most memory without mapped file pages, at any mark",
             "Peak memory without the file",
         ),
         Metric(
@@ -218,18 +218,18 @@ METRICS: dict[str, Metric] = {
         ),
     )
 }
-"""Every metric by name; records hold no other."""
+"""Every metric by name; records contain no others."""
 
 
 def metric_of(name: str) -> Metric:
-    """The metric of a stored document; one that is not known here has its name as label, and no unit."""
+    """The metric of a stored document; an unknown one has its name as label, and no unit."""
     return METRICS.get(name) or Metric(name, "ratio", "lower", "", name)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """The value below which `percent` % of the values lie, by linear interpolation between order statistics.
 
-    The same as numpy's default (Hyndman and Fan, type 7). Raises ValueError for no values.
+    The same as numpy's default (Hyndman and Fan, type 7). Raises ValueError without values.
     """
     ordered = sorted(values)
     if not ordered:
@@ -241,11 +241,11 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def slope(values: Sequence[float]) -> float:
-    """How much each value exceeds the one before it, on the whole: the Theil-Sen estimate.
+    """Increase from one value to the next: the Theil-Sen estimate.
 
-    The median of the slopes between all pairs of points (Sen 1968), which single outliers do not move; of
-    long series between the medians of 32 equal parts, whose pairs are few. Raises ValueError for fewer than
-    two values.
+    It is the median of the slopes between all pairs of points (Sen 1968), which single outliers do not move.
+    A long series is first reduced to the medians of 32 equal parts, which have few pairs. Raises ValueError
+    for fewer than two values.
     """
     if len(values) < 2:
         raise ValueError("a slope needs at least two values")
@@ -262,7 +262,7 @@ _SLOPE_PARTS = 32
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One metric of one case, over all undisturbed samples of all its launches."""
+    """One metric of one case, over all samples without interference of all its launches."""
 
     unit: str
     better: str
@@ -271,11 +271,11 @@ class Summary:
     maximum: float
     samples: int
     per_launch: list[float]
-    """The best sample of each launch: delays only ever add, so the best is the least disturbed one."""
+    """The best sample of each launch: delays only add time, so the best sample has the least interference."""
 
 
 def summarize(name: str, launches: Sequence[Sequence[float]]) -> Summary | None:
-    """Summarize the samples of each launch; None where there is not one sample."""
+    """Summarize the samples of each launch; None without any sample."""
     metric = METRICS[name]
     values = [value for launch in launches for value in launch]
     if not values:

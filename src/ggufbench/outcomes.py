@@ -1,10 +1,10 @@
-"""How a launch or a case ended."""
+"""Outcomes of a launch or a case."""
 
 from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """How a launch or a case ended."""
+    """Outcome of a launch or a case."""
 
     MEASURED = "measured"
     SKIPPED = "skipped"

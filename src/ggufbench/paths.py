@@ -36,7 +36,7 @@ def folder_from(env: Mapping[str, str], variable: str, home: Path) -> Path | Non
 
 
 def user_path(text: str, home: Path) -> Path:
-    """A path as written in a variable or a settings file, where `~` stands for `home`."""
+    """A path from a variable or a settings file, in which `~` means `home`."""
     if text == "~" or text.startswith(("~/", "~\\")):
         return home / text[2:]
     return Path(text)
@@ -65,8 +65,8 @@ def atomic_write(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 def temporary_file(path: Path) -> Iterator[Path]:
     """A path for a temporary file in the same folder, which is removed afterwards.
 
-    Its name has no suffix that a search for models or records matches, and holds the process id, so that
-    `remove_leftovers` can tell which files nobody writes any more.
+    Its name has no suffix that a search for models or records matches, and contains the process id, so that
+    `remove_leftovers` can find files that no process writes any more.
     """
     temporary = path.with_name(f"{_prefix(path)}{os.getpid()}.{secrets.token_hex(4)}.part")
     try:

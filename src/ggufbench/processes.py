@@ -1,4 +1,4 @@
-"""What several rooms need of processes: a lock that a dead one lets go, and the end of a whole group."""
+"""A lock that is released when its process dies, and termination of a process group."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 @contextmanager
 def alone(lock_file: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock that a dead process lets go; `on_wait` is called once where another one holds it.
+    """Hold a lock that is released when its process dies; `on_wait` is called once if it is taken.
 
-    Raises OSError where the file cannot be made, NotImplementedError where its file system has no locks.
+    Raises OSError if the file cannot be created, NotImplementedError if its file system has no locks.
     """
     from filelock import FileLock, Timeout
 
@@ -33,7 +33,7 @@ def alone(lock_file: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads its group, and all others of the group; and collect it."""
+    """Terminate a process that leads its group, and the rest of the group; then collect it."""
     if sys.platform == "win32":
         _end_tree(process.pid)
     else:

@@ -1,4 +1,4 @@
-"""Formatting for people: quantities, lists, text from files, near spellings."""
+"""Formatting for people: quantities, lists, text from files, similar spellings."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def size(value: float) -> str:
 
 
 def mebibytes(value: float) -> str:
-    """Bytes to the MiB, for a value beside its limit: `12052 MiB`."""
+    """Bytes to the MiB, for a value shown with its limit: `12052 MiB`."""
     return f"{value / 2**20:.0f} MiB"
 
 
 def decimal_size(value: float) -> str:
-    """Bytes in units of 1000, as hubs and bandwidths have them: `33.6 MB`, `4.68 GB`."""
+    """Bytes in units of 1000, as hubs and bandwidths use them: `33.6 MB`, `4.68 GB`."""
     return f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB"
 
 
@@ -52,14 +52,14 @@ def rate(value: float) -> str:
 
 
 def times(factor: float) -> str:
-    """A factor to the digits that matter: `1,234`, `12`, `3.4`, `1.07`, `0.33`."""
+    """A factor with its significant digits: `1,234`, `12`, `3.4`, `1.07`, `0.33`."""
     if factor >= 9.95:
         return f"{factor:,.0f}" if factor < 1e6 else f"{factor:,.3g}"
     return f"{factor:.1f}" if factor >= 1.995 else f"{factor:.2f}" if factor >= 0.1 else f"{factor:.2g}"
 
 
 def parameters(count: int) -> str:
-    """The weights of a model: `1.1 B`, `500 M`."""
+    """Number of a model's weights: `1.1 B`, `500 M`."""
     return f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.0f} M"
 
 
@@ -74,7 +74,7 @@ def count(number: int, one: str, several: str | None = None) -> str:
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
-    """At most `most` of the names: `a`, `a and b`, `a, b, c and 12 more`; `none` without a name."""
+    """At most `most` of the names: `a`, `a and b`, `a, b, c and 12 more`; `none` if there are no names."""
     shown, left = list(names[:most]), len(names) - most
     if left > 0:
         shown.append(f"{left} more")
@@ -84,7 +84,7 @@ def listed(names: Sequence[str], most: int = 3) -> str:
 def printable(text: str, most: int = 300) -> str:
     """The text on one line of at most `most` characters, each unprintable one replaced by `_`.
 
-    For messages: control, format and lone surrogate characters could steer a terminal.
+    For messages: control characters, format characters and lone surrogates could affect a terminal.
     """
     start = " ".join(text[: 8 * most].split())[: most + 1]
     cleaned = "".join(c if c.isprintable() else "_" for c in start)
@@ -94,7 +94,7 @@ def printable(text: str, most: int = 300) -> str:
 def escaped(text: str, kept: str = "") -> str:
     r"""The whole text with each unprintable character, except those in `kept`, as its escape: `\x1b[31m`.
 
-    For tables and pages: the reader sees what a file really says.
+    For tables and pages: the reader sees the real content of a file.
     """
     if text.isprintable():
         return text
@@ -102,7 +102,7 @@ def escaped(text: str, kept: str = "") -> str:
 
 
 def nearest(word: str, choices: Iterable[str], most: int = 1) -> list[str]:
-    """The choices most like the word, the best first; those that begin with it before all others."""
+    """The choices most similar to the word, best first; those that begin with it come first."""
     import difflib
 
     names = list(choices)
@@ -112,5 +112,5 @@ def nearest(word: str, choices: Iterable[str], most: int = 1) -> list[str]:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """The end of a message about an unknown word: `; did you mean Q4_K_M?`; empty if nothing is near."""
+    """End of a message about an unknown word: `; did you mean Q4_K_M?`; empty if nothing is similar."""
     return "".join(f"; did you mean {name}?" for name in nearest(word, choices))

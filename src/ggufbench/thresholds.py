@@ -1,4 +1,4 @@
-"""Thresholds: what was promised, what interference a sample may bear, and which change matters."""
+"""Thresholds: targets, the interference that a sample may have, and the change that matters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Table(BaseModel):
 
 
 class LoadTarget(Table):
-    """What was promised about loading, in bytes of the file per second."""
+    """Load speed target, in bytes of the file per second."""
 
     floor_bytes_per_second: Annotated[float, Field(ge=1)]
     promise_bytes_per_second: Annotated[float, Field(ge=1)]
@@ -29,14 +29,14 @@ class LoadTarget(Table):
 
 
 class MemoryTarget(Table):
-    """What was promised about memory: at most `ratio * file + allowance`."""
+    """Memory target: at most `ratio * file + allowance`."""
 
     peak_to_file_ratio: Annotated[float, Field(gt=0, lt=1e6)]
     allowance_bytes: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Targets(Table):
-    """Every promise that a record is held against."""
+    """Every target that a record is compared with."""
 
     load: LoadTarget
     memory: MemoryTarget
@@ -56,7 +56,7 @@ class Tolerance(Table):
 
 
 class MetricTolerance(Table):
-    """How much worse a metric must be before it matters: by this share and by this much, both."""
+    """The worsening of a metric that matters: it must exceed both the relative and the absolute value."""
 
     relative: Annotated[float, Field(gt=0, lt=10)]
     absolute: Annotated[float, Field(ge=0, lt=2**63)] = 0.0
@@ -64,10 +64,10 @@ class MetricTolerance(Table):
 
 
 def default_tolerance(metric: str) -> MetricTolerance:
-    """What matters where a scenario does not say otherwise. Raises KeyError for what is no metric.
+    """Tolerance of a metric if the scenario gives none. Raises KeyError for an unknown metric.
 
-    A load of tens of milliseconds varies by a third and nobody notices; memory varies by a thousandth. Some
-    microseconds beside a token are lost in the token's own time.
+    A load of tens of milliseconds varies by a third and nobody notices; memory varies by a thousandth. A few
+    microseconds are insignificant compared with a token's own time.
     """
     if METRICS[metric].unit in ("bytes", "ratio"):
         absolute = 4 * 2**20 if METRICS[metric].unit == "bytes" else 0.0

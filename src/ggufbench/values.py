@@ -1,4 +1,4 @@
-"""Base types of stored documents, and sentences about values that pydantic refuses."""
+"""Base types of stored documents, and messages about values that pydantic refuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ggufbench.text import did_you_mean, escaped, printable
 
-# A number in a file can be of any size, and of that size no figure is real.
+# A number in a file can have any size; a real value never exceeds this.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -26,7 +26,7 @@ class Part(BaseModel):
 
 
 def first_complaint(error: ValidationError) -> str:
-    """Where a stored document is wrong, and why: `launches.0.outcome: Input should be ...`."""
+    """Place and reason of an error in a stored document: `launches.0.outcome: Input should be ...`."""
     first = error.errors(include_url=False)[0]
     where = ".".join(escaped(str(part)[:80]) for part in first["loc"]) or "document"
     return f"{where}: {first['msg']}"
@@ -63,10 +63,10 @@ def complaint(error: ValidationError, table: type[BaseModel], unlisted: Collecti
 def _names(
     place: Sequence[int | str], table: type[BaseModel], *, unknown: bool = False
 ) -> tuple[list[str], type[BaseModel]]:
-    """The keys of a place in a table, and the innermost table.
+    """The keys of a location in a table, and the innermost table.
 
-    Where a key may have one of several types, pydantic adds the type that it tried to the place; this is no
-    key. An `unknown` place has all of its parts.
+    If a key may have one of several types, pydantic adds the type that it tried to the location; this is not
+    a key. An `unknown` location has all of its parts.
     """
     names, inside = [], table
     for part in map(str, place):

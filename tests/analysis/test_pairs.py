@@ -67,7 +67,7 @@ def test_a_block_is_judged_blind_to_the_arm():
     one, other = (block_problem(both, [DECODE, MEMORY], 1) for both in ([clean, busy], [busy, clean]))
     assert one == other
     assert one == (
-        "no undisturbed sample of decode_tokens_per_second: other processes had 50 % of the machine"
+        "no undisturbed sample of decode_tokens_per_second: other processes used 50 % of the machine"
     )
     assert block_problem([clean, launch(1.0, 1.0, disturbed={0})], [DECODE, MEMORY], 1) is None
     assert block_problem([clean, launch(outcome=Outcome.CRASHED)], [DECODE], 1) is None

@@ -100,7 +100,7 @@ def test_an_interpreter_that_is_not_there_is_a_sentence(tmp_path):
     [
         ("raise SystemExit(3)", "it ended in start with exit code 3"),
         ("", "it ended in start with exit code 0"),
-        ("print('Welcome!')", "it printed b'Welcome!\\n' in place of an event"),
+        ("print('Welcome!')", "it printed b'Welcome!\\n' instead of an event"),
         ("print('[' * 100_000)", "it printed b'[["),
         ("print('[]')", "it printed b'[]\\n'"),
         ("import os; os.write(1, b'\\xff\\xfe\\n')", "it printed b'\\xff\\xfe\\n'"),

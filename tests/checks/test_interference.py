@@ -114,7 +114,8 @@ def test_the_sentence_names_the_reason_the_process_and_the_remedy():
     assert main == Disturbance("other work", 0.5)
     busy = [SimpleNamespace(name="stress", core_share=0.98)]
     assert environment_sentence(3, 4, main, busy) == (
-        "3 of 4 samples were disturbed: other processes had 50 % of the machine (stress had 98 % of a core); "
+        "3 of 4 samples were disturbed: other processes used 50 % of the machine "
+        "(stress had 98 % of a core); "
         "end other work and measure again"
     )
     assert main_reason([[], []]) is None

@@ -185,7 +185,7 @@ def test_what_does_not_fit_is_skipped_with_the_numbers(ggufbench, llama_folder, 
     (folder / "roomy.toml").write_text(ROOMY)
     done = ggufbench("plan", "--models", llama_folder, "--scenarios", folder)
     assert done.returncode == 0
-    numbers = r"needs about 19\d\d GiB of memory, \d+\.\d GiB is available"
+    numbers = r"needs about 19\d\d GiB of memory; \d+\.\d GiB is available"
     assert re.search(rf"^roomy +llama-tiny-Q8_0 +does not fit: {numbers}", done.stdout, re.MULTILINE)
     assert "0 of 1 cases would run" in done.stdout
 
@@ -195,7 +195,7 @@ def test_what_does_not_fit_is_skipped_with_the_numbers(ggufbench, llama_folder, 
     [
         (("--scenario", "cpuu"), "has no scenario 'cpuu'; did you mean cpu?"),
         (("--match", "lama2"), "no model matches 'lama2'; found: llama-tiny-Q8_0"),
-        (("--quant", "Q8_1"), "no model is 'Q8_1'; did you mean Q8_0?"),
+        (("--quant", "Q8_1"), "no model has the quantization 'Q8_1'; did you mean Q8_0?"),
         (("--scenarios", "/nowhere"), "/nowhere is not a folder; give one that holds scenario files"),
     ],
 )
@@ -257,7 +257,7 @@ def test_a_taken_port_is_one_sentence(refused):
 
 @pytest.mark.parametrize("port", ["65536", "-1", "99999999999"])
 def test_a_port_that_is_none_is_one_sentence(refused, port):
-    assert f"port {port} is none; choose one from 1024 to 65535" in refused("rpc-server", "--port", port)
+    assert f"invalid port {port}; choose one from 1024 to 65535" in refused("rpc-server", "--port", port)
 
 
 def test_the_schema_is_the_published_one(ggufbench):

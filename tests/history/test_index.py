@@ -165,8 +165,8 @@ def hostile(folder, valid: str):
         file.truncate(2**30)
     said = {name: part for name, (_, part) in texts.items()}
     return {
-        **said, "binary": "is not a record", "folder": "no regular file", "loop": "cannot be read",
-        "nothing": "cannot be read", "zero": "no regular file", "pipe": "no regular file",
+        **said, "binary": "is not a record", "folder": "not a regular file", "loop": "cannot be read",
+        "nothing": "cannot be read", "zero": "not a regular file", "pipe": "not a regular file",
         "large": "1073741824 bytes",
     }  # fmt: skip
 

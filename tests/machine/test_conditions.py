@@ -1,6 +1,6 @@
-"""What the system says about power, heat and neighbours, and what is made of it.
+"""The system's reports about power, heat and other processes, and their interpretation.
 
-The macOS texts are composed after the format that pmset documents; none was taken from a Mac.
+The macOS texts are composed in the documented format of pmset; none was taken from a Mac.
 """
 
 import json
@@ -30,13 +30,13 @@ BUSY_LOOP = "import os, sys\nprint(os.getpid(), flush=True)\nwhile True: pass"
 
 @pytest.fixture
 def composed():
-    """A function: the composed output of pmset by its name."""
+    """A function that returns the composed output of pmset by its name."""
     return lambda name: (FIXTURES / f"composed_pmset_{name}.txt").read_text()
 
 
 @pytest.fixture
 def tree(tmp_path):
-    """A function: a folder with these files, as the kernel shows its state."""
+    """A function that makes a folder with these files, as the kernel shows its state."""
 
     def make(**files: str) -> Path:
         for name, content in files.items():
@@ -50,7 +50,7 @@ def tree(tmp_path):
 
 @pytest.fixture
 def stranger():
-    """The number of a process that is busy and, because its parent has ended, not a child of this one."""
+    """Process id of a busy process that is not a child of this one, because its parent has ended."""
     script = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=1)"
     command = [sys.executable, "-c", script, f"import signal; signal.alarm(60)\n{BUSY_LOOP}"]
     started = subprocess.Popen(command, stdout=subprocess.PIPE)
@@ -84,7 +84,7 @@ def test_macos_heat(composed):
 
 
 @pytest.mark.parametrize("text", ["", "\x00garbage", "Now drawing from", "powermode", "CPU_Speed_Limit = x"])
-def test_a_text_that_tells_nothing(text):
+def test_uninformative_pmset_output(text):
     for parse in (parse_pmset_battery, parse_pmset_settings, parse_pmset_thermal):
         assert parse(text) is None
 
@@ -98,7 +98,7 @@ def test_a_text_that_tells_nothing(text):
             {"AC__type": "Mains", "AC__online": "0", "BAT0__type": "Battery", "BAT0__status": "Discharging"},
             "battery",
         ),
-        # A weak charger: on mains all the same, which is what decides the power limits.
+        # A weak charger still counts as mains, which decides the power limits.
         (
             {"C__type": "USB", "C__online": "1", "BAT0__type": "Battery", "BAT0__status": "Discharging"},
             "mains",
@@ -143,7 +143,7 @@ def test_linux_processors(tree):
         ),
     ],
 )
-def test_what_makes_a_machine_unfit(conditions, words):
+def test_conditions_that_make_a_machine_unfit(conditions, words):
     (found,) = unfit(conditions)
     assert words in found.problem
     assert found.remedy
@@ -154,7 +154,7 @@ def test_what_makes_a_machine_unfit(conditions, words):
     [
         Conditions(),
         Conditions(power_source="mains", low_power_mode=False, speed_limit_percent=100, governor="schedutil"),
-        # The ordinary governor of a driver that chooses frequencies by itself.
+        # The default governor of a driver that chooses frequencies itself.
         Conditions(
             governor="powersave",
             frequency_driver="intel_pstate",
@@ -163,7 +163,7 @@ def test_what_makes_a_machine_unfit(conditions, words):
         Conditions(throttle_events=5, load_average=99.0, frequency_mhz=400.0),
     ],
 )
-def test_what_does_not(conditions):
+def test_conditions_of_a_fit_machine(conditions):
     assert unfit(conditions) == []
 
 
@@ -174,7 +174,7 @@ def test_only_a_busy_process_makes_a_machine_unfit():
 
 @pytest.mark.real
 @pytest.mark.timing
-def test_a_busy_stranger_is_found(stranger):
+def test_an_unrelated_busy_process_is_found(stranger):
     found = {process.pid: process for process in busiest_processes(0.5)}
     assert found[stranger].core_share > 0.1
     assert "python" in found[stranger].name

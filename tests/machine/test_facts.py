@@ -1,4 +1,4 @@
-"""What this machine is. The container's limits are read from a made-up copy of the kernel's cgroup files."""
+"""Facts about this machine. A container's limits are read from an imitation of the kernel's cgroup files."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ GIB = 2**30
 
 @pytest.fixture
 def fake_cgroup(tmp_path, monkeypatch):
-    """A function that writes files as the kernel has them in a cgroup (version 2); the real are hidden."""
+    """A function that writes files like the kernel's in a cgroup (version 2); the real ones are hidden."""
     folder = tmp_path / "cgroup"
     folder.mkdir()
     monkeypatch.setattr(facts, "_CGROUP", folder)
@@ -36,7 +36,7 @@ def fake_cgroup(tmp_path, monkeypatch):
 
 @pytest.fixture
 def cores(monkeypatch):
-    """A function: this many physical and usable cores."""
+    """A function that sets the numbers of physical and usable cores."""
 
     def set_cores(physical, usable):
         monkeypatch.setattr(facts, "physical_cores", lambda: physical)
@@ -70,7 +70,7 @@ def test_words_for_threads(cores, physical, usable, auto, all_physical, less_one
     not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores"
 )
 @pytest.mark.real
-def test_usable_cores_are_those_that_the_process_may_use():
+def test_usable_cores_follow_the_affinity():
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "from ggufbench.machine.facts import usable_cores, resolve_threads\n"
@@ -107,7 +107,7 @@ def test_a_container_s_memory_limit_counts(fake_cgroup):
     assert memory_limit_bytes() == total
 
 
-def test_what_a_container_has_left_counts_its_file_cache_as_free(fake_cgroup):
+def test_file_cache_of_a_container_counts_as_free(fake_cgroup):
     fake_cgroup(memory_max=256 * 2**20, memory_current=200 * 2**20)
     assert available_memory_bytes() == 56 * 2**20
     fake_cgroup(memory_stat=f"anon 5\nactive_file {2**20}\n\ninactive_file {3 * 2**20}\ninactive_anon 7")
@@ -116,7 +116,7 @@ def test_what_a_container_has_left_counts_its_file_cache_as_free(fake_cgroup):
     assert available_memory_bytes() == 0
 
 
-def test_the_fingerprint_is_the_same_the_next_time_and_of_these_devices():
+def test_the_fingerprint_is_stable_and_includes_devices():
     first = read_machine()
     assert read_machine() == first
     assert len(first.fingerprint) == 16
@@ -161,7 +161,7 @@ def test_the_last_cache_is_all_of_its_parts(tmp_path):
 
 @pytest.fixture
 def git(tmp_path):
-    """A function that runs git in `tmp_path` as somebody."""
+    """A function that runs git in `tmp_path` with a fixed identity."""
     who = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a"}
     env = {**os.environ, **who, "GIT_COMMITTER_EMAIL": "a@b", "GIT_CONFIG_GLOBAL": os.devnull}
 
@@ -188,7 +188,7 @@ def test_a_repository_has_a_commit_and_may_be_dirty(git, tmp_path):
     assert source_state(tmp_path / "inside").commit == state.commit
 
 
-def test_without_git_nothing_is_claimed(monkeypatch, tmp_path):
+def test_source_state_is_unknown_without_git(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     state = source_state(tmp_path)
     assert (state.commit, state.dirty) == (None, None)

@@ -1,4 +1,4 @@
-"""Dropping a file from the page cache and reading it back, with real files."""
+"""Drop a real file from the page cache and read it back."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ import pytest
 from ggufbench.checks.cache_state import cache_state
 from ggufbench.machine import page_cache
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows tells nothing of its page cache")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not report its page cache")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_file_is_dropped_and_read_back(file):
     assert seen[-1] == 8_000_000
 
 
-def test_a_part_of_a_file_is_told_as_a_part(file):
+def test_a_partly_resident_file_is_reported(file):
     page_cache.drop([file])
     with file.open("rb") as opened:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # no reading ahead
@@ -38,7 +38,7 @@ def test_a_part_of_a_file_is_told_as_a_part(file):
     assert 0.2 < page_cache.resident_fraction([file]) < 0.6
 
 
-def test_of_two_files_both_count(file, tmp_path):
+def test_two_files_both_count(file, tmp_path):
     other = tmp_path / "other"
     other.write_bytes(os.urandom(8_000_000))
     page_cache.drop([other])
@@ -56,7 +56,7 @@ def test_a_file_in_memory_stays_there():
         path.unlink(missing_ok=True)
 
 
-def test_what_cannot_be_looked_at_is_not_told(tmp_path):
+def test_unreadable_residency_is_not_reported(tmp_path):
     assert page_cache.resident_fraction([tmp_path / "none"]) is None
     assert page_cache.resident_fraction([]) is None
     (tmp_path / "empty").touch()
@@ -79,5 +79,5 @@ def test_what_cannot_be_looked_at_is_not_told(tmp_path):
         ("warm", None, "warm"),
     ],
 )
-def test_what_a_load_may_be_called(asked, resident, state):
+def test_cache_state_of_a_load(asked, resident, state):
     assert cache_state(asked, resident) == state

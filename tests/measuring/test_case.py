@@ -1,4 +1,4 @@
-"""Measuring real models in real worker processes, and every way in which that can end."""
+"""Measure real models in real worker processes, with every possible outcome."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ PHASES = ["import", "load", "first_decode", "prompt", "decode", "digest", "exit"
 
 
 def at_phase(phase, act):
-    """An observer that acts on the worker when a phase begins, and remembers which process it was."""
+    """An observer that acts on the worker when a phase begins, and remembers its process id."""
 
     def observer(supervisor):
         if supervisor.phase == phase:
@@ -97,10 +97,10 @@ def test_a_prompt_longer_than_a_batch_and_a_depth_are_measured(llama_folder, pla
     assert all(sample.tokens == 150 for sample in record.launches[0].samples if sample.phase == "prompt")
 
 
-def test_each_launch_proves_that_it_did_the_same_work(every_architecture):
+def test_equal_digests_prove_equal_work(every_architecture):
     digests = [{launch.digest for launch in record.launches} for _, record in every_architecture]
     assert [len(of_one_model) for of_one_model in digests] == [1, 1, 1]
-    assert len(set.union(*digests)) == 3, "other weights, other tokens"
+    assert len(set.union(*digests)) == 3, "different weights give different tokens"
 
 
 def test_each_sample_has_the_kernel_s_evidence(llama_folder, plan_cases, make_bench):
@@ -112,13 +112,11 @@ def test_each_sample_has_the_kernel_s_evidence(llama_folder, plan_cases, make_be
             evidence
         )
         assert sample.seconds <= evidence["wall_seconds"] < sample.seconds + 0.5
-        # No upper bound: a thread that spun idly after loading is only accounted when it goes to sleep.
+        # No upper bound: a thread that spun after loading is only accounted when it goes to sleep.
         assert evidence["cpu_seconds"] > 0
 
 
-def test_the_native_log_is_kept_once_and_names_no_folder_of_the_user(
-    llama_folder, plan_cases, make_bench, monkeypatch
-):
+def test_the_native_log_is_kept_once_without_user_folders(llama_folder, plan_cases, make_bench, monkeypatch):
     prepared = plan_cases(llama_folder)
     monkeypatch.chdir(llama_folder.parent)
     first, second = measure_case(prepared.cases[0], make_bench(prepared)).launches
@@ -127,7 +125,7 @@ def test_the_native_log_is_kept_once_and_names_no_folder_of_the_user(
     assert second.log == []
 
 
-def test_a_cold_load_is_measured_apart_from_warm_ones(llama_folder, plan_cases, make_bench):
+def test_cold_and_warm_loads_are_separate(llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder, launches=1, cold_launches=1)
     cold, warm = measure_case(prepared.cases[0], make_bench(prepared)).launches
     assert (cold.load_only, cold.page_cache.state) == (True, "cold")
@@ -167,7 +165,7 @@ def test_a_large_parent_changes_no_peak(llama_folder, plan_cases, make_bench):
     assert len(ballast) == 2**30, "it was there all the time"
 
 
-def test_each_phase_has_a_peak_of_its_own(llama_folder, plan_cases, make_bench):
+def test_each_phase_has_its_own_peak(llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder, launches=1)
     (launch,) = measure_case(prepared.cases[0], make_bench(prepared)).launches
     marks = {mark.after: mark.figures for mark in launch.marks}
@@ -189,7 +187,7 @@ def test_the_peak_is_read_after_a_whole_ubatch(llama_folder, plan_cases, make_be
 
 @pytest.fixture
 def busy_machine():
-    """Every core is taken by two processes that are not ours: their parent has ended. Returns their ids."""
+    """Every core runs two unrelated processes, whose parent has ended. Returns their ids."""
     hog = f"{sys.executable} -c 'while True: pass' >/dev/null 2>&1 & echo $!"
     command = "; ".join([hog] * 2 * (psutil.cpu_count() or 1))
     started = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
@@ -200,10 +198,8 @@ def busy_machine():
 
 
 @pytest.mark.timing
-def test_a_busy_machine_is_the_outcome_and_no_disturbed_sample_counts(
-    tmp_path, plan_cases, make_bench, busy_machine
-):
-    # Large enough for samples of a tenth of a second: the scheduler lets shorter ones pass undisturbed.
+def test_a_busy_machine_is_an_outcome_without_valid_samples(tmp_path, plan_cases, make_bench, busy_machine):
+    # Large enough for samples of a tenth of a second: shorter ones can pass without interference.
     synthesize(tmp_path / "llama-20m-Q8_0.gguf", SynthSpec("llama", 20_000_000, "Q8_0", vocabulary=2048))
     prepared = plan_cases(tmp_path, launches=1)
     case = prepared.cases[0]
@@ -222,12 +218,12 @@ def test_a_busy_machine_is_the_outcome_and_no_disturbed_sample_counts(
         timed = [s for s in launch.samples if s.phase == phase and not s.warmup]
         clean = [s for s in timed if not s.disturbed]
         assert len(samples[f"{phase}_tokens_per_second"]) == len(clean)
-        assert len(timed) == min(4, 2 + len(timed) - len(clean)), "each disturbed sample is taken once more"
+        assert len(timed) == min(4, 2 + len(timed) - len(clean)), (
+            "each sample with interference is taken once more"
+        )
 
 
-def test_a_disturbed_load_is_measured_again_at_most_as_often_as_there_are_launches(
-    llama_folder, plan_cases, make_bench
-):
+def test_loads_with_interference_are_repeated_once_per_launch(llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder, launches=1)
     case = prepared.cases[0]
     (clean,) = measure_case(case, make_bench(prepared)).launches
@@ -241,7 +237,7 @@ def test_a_disturbed_load_is_measured_again_at_most_as_often_as_there_are_launch
 
 
 def asked_of_launches(case, launch):
-    """What a case asks of its launches where each of them comes out like this one."""
+    """The requirements of a case's launches if each of them ends like this one."""
     launches, asked = [], []
     for wanted in _launches(case, launches):
         asked.append(wanted)
@@ -249,7 +245,7 @@ def asked_of_launches(case, launch):
     return asked
 
 
-def test_a_sample_is_taken_again_as_often_as_the_answer_says(llama_folder, plan_cases):
+def test_a_sample_is_repeated_for_each_again_answer(llama_folder, plan_cases):
     case = plan_cases(llama_folder, launches=1).cases[0]
     answers = iter([AGAIN, AGAIN, GO, GO])
 
@@ -263,7 +259,7 @@ def test_a_sample_is_taken_again_as_often_as_the_answer_says(llama_folder, plan_
     assert [sample.warmup for sample in decoded] == [True, False, False, False, False]
 
 
-def test_the_loop_around_the_library_costs_little_and_is_measured(llama_folder, plan_cases, make_bench):
+def test_the_loop_overhead_is_measured_and_small(llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder, launches=1)
     (launch,) = measure_case(prepared.cases[0], make_bench(prepared)).launches
     assert 0 < launch.loop_overhead_seconds < 1e-3
@@ -278,7 +274,7 @@ def test_warm_ups_are_recorded_and_left_out(llama_folder, plan_cases, make_bench
     assert len(samples["prompt_tokens_per_second"]) == len(samples["decode_tokens_per_second"]) == 2
 
 
-def test_the_peak_is_what_the_kernel_says_at_the_end(llama_folder, plan_cases, make_bench):
+def test_the_peak_is_the_kernel_s_final_value(llama_folder, plan_cases, make_bench):
     seen = {}
 
     def look(pid):
@@ -292,7 +288,7 @@ def test_the_peak_is_what_the_kernel_says_at_the_end(llama_folder, plan_cases, m
 
 
 @pytest.mark.gpu
-def test_the_rpc_scenario_runs_on_the_rpc_device_alone(model_folder, plan_cases, make_bench, with_rpc):
+def test_the_rpc_scenario_runs_only_on_the_rpc_device(model_folder, plan_cases, make_bench, with_rpc):
     prepared = plan_cases(model_folder, "rpc", launches=1)
     for case in prepared.cases:
         record = measure_case(case, make_bench(prepared))
@@ -302,7 +298,7 @@ def test_the_rpc_scenario_runs_on_the_rpc_device_alone(model_folder, plan_cases,
         assert f"RPC0[{with_rpc}]" in effective.buffers["model"]
         assert record.summary["device_bytes"].median > 0
         free = {mark.after: mark.device_free_bytes for mark in record.launches[0].marks}
-        assert free["import"] == {}, "to ask a GPU before the load would start its driver outside of it"
+        assert free["import"] == {}, "querying a GPU before the load would start its driver"
         assert all(list(found) == ["RPC0"] for after, found in free.items() if after != "import")
         assert all(device.memory_free_bytes is None for device in record.provider.devices)
 
@@ -310,7 +306,7 @@ def test_the_rpc_scenario_runs_on_the_rpc_device_alone(model_folder, plan_cases,
 @pytest.mark.gpu
 @pytest.mark.metal
 @pytest.mark.skipif(sys.platform != "darwin", reason="Metal is Apple's")
-def test_the_metal_scenario_runs_on_the_metal_device_alone(model_folder, plan_cases, make_bench):
+def test_the_metal_scenario_runs_only_on_the_metal_device(model_folder, plan_cases, make_bench):
     prepared = plan_cases(model_folder, "metal", launches=1)
     for case in prepared.cases:
         record = measure_case(case, make_bench(prepared))
@@ -320,9 +316,7 @@ def test_the_metal_scenario_runs_on_the_metal_device_alone(model_folder, plan_ca
 
 
 @pytest.mark.gpu
-def test_a_server_in_the_wrong_copy_of_the_library_is_no_gpu_run(
-    llama_folder, plan_cases, make_bench, with_rpc
-):
+def test_a_server_in_the_wrong_library_copy_fails_the_gpu_run(llama_folder, plan_cases, make_bench, with_rpc):
     worker = Interpreter(entry=Path(__file__).parents[1] / "workers" / "wrong_library.py")
     prepared = plan_cases(llama_folder, "rpc")
     record = measure_case(prepared.cases[0], make_bench(prepared, interpreter=worker))
@@ -335,10 +329,10 @@ def test_a_server_in_the_wrong_copy_of_the_library_is_no_gpu_run(
     ("bug", "sentence"),
     [
         ("reuse", "measuring error: prompt reached"),
-        ("skip", "unequal work: the context holds 1 tokens where 100 were asked"),
+        ("skip", "unequal work: the context holds 1 tokens instead of 100"),
     ],
 )
-def test_a_prompt_from_the_cache_is_found_out(
+def test_a_prompt_from_the_cache_is_detected(
     llama_folder, plan_cases, make_bench, known_limits, monkeypatch, bug, sentence
 ):
     prepared = plan_cases(llama_folder, launches=1)
@@ -361,10 +355,10 @@ def test_a_segfault_is_an_outcome_with_its_phase(phase, llama_folder, plan_cases
     assert (record.outcome, record.phase) == (Outcome.CRASHED, phase)
     assert record.launches[-1].signal == "SIGSEGV"
     assert f"crashed (SIGSEGV) in {phase}" in record.reason
-    assert len(record.launches) == 1, "the next launch would end alike"
+    assert len(record.launches) == 1, "the next launch would fail the same way"
 
 
-def test_a_segfault_in_the_middle_of_the_work_keeps_what_was_measured(llama_folder, plan_cases, make_bench):
+def test_a_segfault_keeps_earlier_samples(llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder)
     case = prepared.cases[0]
     long_decode = dataclasses.replace(case.workload, prompt_tokens=1, generated_tokens=150, repetitions=300)
@@ -378,7 +372,7 @@ def test_a_segfault_in_the_middle_of_the_work_keeps_what_was_measured(llama_fold
 
 
 @pytest.mark.parametrize("phase", ["load", "decode"])
-def test_a_hang_ends_at_its_deadline_and_leaves_no_process(phase, llama_folder, plan_cases, make_bench):
+def test_a_hang_ends_at_its_timeout_without_processes_left(phase, llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder)
     stop = at_phase(phase, lambda pid: os.kill(pid, signal.SIGSTOP))
     bench = make_bench(prepared, observer=stop, deadline_scale=0.05)
@@ -387,7 +381,7 @@ def test_a_hang_ends_at_its_deadline_and_leaves_no_process(phase, llama_folder, 
     assert not psutil.pid_exists(stop.pid)
 
 
-def test_a_kill_for_want_of_memory_is_told_from_a_crash(llama_folder, plan_cases, make_bench, memory_cage):
+def test_an_out_of_memory_kill_is_not_a_crash(llama_folder, plan_cases, make_bench, memory_cage):
     prepared = plan_cases(llama_folder)
     case = prepared.cases[0]
     roomy = dataclasses.replace(case.setting, n_ctx=100_000, type_k="f32", type_v="f32", flash_attn="off")
@@ -404,7 +398,7 @@ def test_a_kill_from_outside_is_a_crash(llama_folder, plan_cases, make_bench):
     assert (record.outcome, record.launches[0].signal) == (Outcome.CRASHED, "SIGKILL")
 
 
-def test_ctrl_c_keeps_the_launches_that_were_measured(llama_folder, plan_cases, make_bench):
+def test_ctrl_c_keeps_measured_launches(llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder)
 
     def observer(supervisor):
@@ -423,9 +417,7 @@ def test_ctrl_c_keeps_the_launches_that_were_measured(llama_folder, plan_cases, 
     assert not psutil.pid_exists(observer.pid)
 
 
-def test_a_file_that_is_truncated_after_planning_fails_with_the_library_s_words(
-    llama_folder, plan_cases, make_bench
-):
+def test_a_file_truncated_after_planning_fails(llama_folder, plan_cases, make_bench):
     prepared = plan_cases(llama_folder)
     path = prepared.cases[0].model.path
     with path.open("r+b") as file:
@@ -460,13 +452,11 @@ def test_a_hostile_file_name_is_measured_and_recorded(llama_folder, plan_cases, 
     [
         (lambda job: job["setting"].update(flash_atn="on"), 'Job.setting has an unknown field "flash_atn"'),
         (lambda job: job.update(protocol=0), "its protocol version is 0, and 1 is needed"),
-        (lambda job: job.pop("protocol"), "its protocol version is none, and 1 is needed"),
+        (lambda job: job.pop("protocol"), "its protocol version is missing, and 1 is needed"),
     ],
     ids=["a name that no setting has", "an older harness", "a foreign program"],
 )
-def test_a_job_that_is_not_understood_whole_is_refused_by_the_worker(
-    llama_folder, plan_cases, monkeypatch, spoil, sentence
-):
+def test_the_worker_refuses_unknown_jobs(llama_folder, plan_cases, monkeypatch, spoil, sentence):
     job = plan_cases(llama_folder).cases[0].job(1)
 
     def encode_spoiled(job):
@@ -478,11 +468,11 @@ def test_a_job_that_is_not_understood_whole_is_refused_by_the_worker(
     ended = launch(job, lambda _phase: 60)
     assert (ended.outcome, ended.phase) == (Outcome.FAILED, "start")
     remedy = "run the worker and the harness of the same ggufbench version"
-    assert ended.reason == f"the job cannot be used: {sentence}; {remedy}"
+    assert ended.reason == f"the job is not valid: {sentence}; {remedy}"
 
 
 def test_the_worker_imports_nothing_of_the_harness(llama_folder, plan_cases, tmp_path):
-    """Copied out of the package, the worker's folder alone measures a model."""
+    """Copied out of the package, the worker's folder alone can measure a model."""
     import shutil
 
     import ggufbench.worker
@@ -495,7 +485,7 @@ def test_the_worker_imports_nothing_of_the_harness(llama_folder, plan_cases, tmp
 
 @pytest.fixture
 def memory_cage():
-    """A function that puts a process under a memory limit, past which the kernel ends it."""
+    """A function that puts a process under a memory limit, beyond which the kernel kills it."""
     base = Path("/sys/fs/cgroup")
     version_1 = (base / "memory").is_dir()
     cage = (base / "memory" if version_1 else base) / f"ggufbench-test-{os.getpid()}"

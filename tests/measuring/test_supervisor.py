@@ -1,4 +1,4 @@
-"""One launch under supervision: every sample is judged once, and the judgement is both answer and record."""
+"""One launch under supervision: every sample is judged once, for both the answer and the record."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ LOADED = protocol.Loaded(1.0, 0.5, {"wall_seconds": 1.5}, None, protocol.Effecti
 
 
 class Judge:
-    """A judge that finds what the evidence says, and counts how often it is asked."""
+    """A judge that takes its reasons from the evidence, and counts its calls."""
 
     def __init__(self):
         self.asked = 0
@@ -30,7 +30,7 @@ class Judge:
 
 @pytest.fixture
 def supervise(llama_folder, plan_cases, monkeypatch):
-    """A function: the supervisor of a launch of two repetitions, on the CPU or on that device."""
+    """A function that returns the supervisor of a launch of two repetitions, on the CPU or on that device."""
     monkeypatch.setattr(supervising, "busiest_processes", lambda _seconds: ["a browser"])
     case = plan_cases(llama_folder, launches=1).cases[0]
 
@@ -56,18 +56,18 @@ def test_each_sample_is_judged_once(supervise):
         sample("decode", disturbed=True),
     ]
     answers = [launch(event, 1) for event in events]
-    assert answers == [GO, GO, GO, AGAIN, AGAIN, GO, AGAIN], "each is repeated once on average"
+    assert answers == [GO, GO, GO, AGAIN, AGAIN, GO, AGAIN], "one retry per sample on average"
     assert launch.judge.asked == len(events)
     assert (launch.disturbed, launch.processes) == (4, ["a browser"]), "a warm-up does not count"
     launch.ended = Ended(Outcome.MEASURED, [], 1.0)
     record = build_launch(launch, keep_log=True)
-    assert launch.judge.asked == len(events), "the record asks nobody"
+    assert launch.judge.asked == len(events), "the record calls no judge"
     assert [bool(kept.disturbed) for kept in record.samples] == [False, True, False, True, True, True, True]
     assert [kept.phase for kept in record.samples] == ["load", *["prompt"] * 5, "decode"]
     assert record.samples[0].seconds == record.model_seconds + record.context_seconds == 1.5
 
 
-def test_a_refused_load_is_kept_all_the_same(supervise):
+def test_a_refused_load_is_still_recorded(supervise):
     launch = supervise("cuda")
     with pytest.raises(LaunchRefusedError):
         launch(LOADED, 1)
@@ -77,7 +77,7 @@ def test_a_refused_load_is_kept_all_the_same(supervise):
     assert record.effective.n_ctx == 256
 
 
-def test_what_a_phase_shows_is_the_launch_itself(supervise):
+def test_observers_get_the_launch(supervise):
     launch, shown = supervise(), []
     launch.observer = lambda found: shown.append((found.number, found.phase, found.pid))
     launch(protocol.Phase("prompt"), 77)

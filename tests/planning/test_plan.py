@@ -1,4 +1,4 @@
-"""The plan: stable ids, the selection, what a case needs, and why it is skipped."""
+"""The plan: stable ids, the selection, the needs of a case, and why it is skipped."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ def scenarios(scenario_folder):
 
 @pytest.fixture(scope="module")
 def make_host():
-    """A function: a machine whose library sees these devices."""
+    """A function that returns a machine whose library sees these devices."""
 
     def make(available=1000 * GIB, past=None, **devices):
         seen = [
@@ -63,7 +63,9 @@ def make_host():
 
 @pytest.fixture
 def twins(model_folder, tmp_path):
-    """A function: two folders, each with a model of the same name (or the one in other letters)."""
+    """A function that makes two folders, each with a model of the same name (or with another case of
+    letters).
+    """
 
     def make(first="twin-Q8_0.gguf", second="twin-Q8_0.gguf"):
         whole = bytearray((model_folder / "llama-tiny-Q8_0.gguf").read_bytes())
@@ -95,8 +97,8 @@ def test_an_id_does_not_depend_on_other_models(models, scenarios, make_host):
 
 
 @pytest.mark.parametrize("second", ["twin-Q8_0.gguf", "TWIN-Q8_0.gguf"])
-def test_two_models_of_one_name_are_told_apart_by_what_they_are(twins, scenarios, make_host, second):
-    """Letters that differ only in case too: on a Mac their results would be one file."""
+def test_equal_names_are_distinguished_by_identity(twins, scenarios, make_host, second):
+    """The same for names that differ only in case: on a Mac their results would be one file."""
     folder = twins(second=second)
     found = discover([folder]).models
     together = make_plan(found, scenarios, make_host())
@@ -134,7 +136,7 @@ def test_hostile_names_make_harmless_ids(model_folder, scenarios, make_host, tmp
         (Selection(match=["qwen3"], quantizations=["Q8_0"]), []),
     ],
 )
-def test_models_are_chosen_by_name_label_repository_and_quantization(models, selection, chosen):
+def test_selection_by_name_label_repository_and_quantization(models, selection, chosen):
     known = [
         dataclasses.replace(model, repository="publisher/repo-gguf")
         if model.architecture == "llama"
@@ -157,17 +159,17 @@ def test_models_are_chosen_by_name_label_repository_and_quantization(models, sel
         ),
         (
             Selection(quantizations=["Q4_K_M"]),
-            "no model is 'Q4_K_M'; did you mean Q4_0?; found: MXFP4, Q4_0 and Q8_0",
+            "no model has the quantization 'Q4_K_M'; did you mean Q4_0?; found: MXFP4, Q4_0 and Q8_0",
         ),
     ],
 )
-def test_a_selection_of_nothing_says_what_there_is(models, selection, sentence):
+def test_an_empty_selection_lists_the_models(models, selection, sentence):
     with pytest.raises(PlanError) as caught:
         selection.choose(list(models.values()))
     assert str(caught.value).startswith(sentence)
 
 
-def test_without_models_a_selection_is_no_mistake():
+def test_a_selection_without_models_is_valid():
     assert Selection(match=["x"], quantizations=["y"]).choose([]) == []
 
 
@@ -182,7 +184,7 @@ def test_without_models_a_selection_is_no_mistake():
     ids=["usual", "odd", "batch larger than the context"],
 )
 @pytest.mark.real
-def test_the_cache_is_as_large_as_llama_cpp_says(models, architecture, changes):
+def test_the_cache_size_agrees_with_llama_cpp(models, architecture, changes):
     model, setting = models[architecture], Setting("cpu", **changes)
     job = Job("engine", str(model.path), setting, Workload(8, 2, 0, 1))
     seen = {}
@@ -201,7 +203,7 @@ def test_the_cache_is_as_large_as_llama_cpp_says(models, architecture, changes):
 
 
 @pytest.mark.real
-def test_weights_are_as_large_as_llama_cpp_says(models):
+def test_the_weights_size_agrees_with_llama_cpp(models):
     paths = [str(model.path) for model in models.values()]
     done = subprocess.run(
         [sys.executable, "-c", SIZES, *paths], capture_output=True, text=True, timeout=60, check=True
@@ -217,23 +219,23 @@ def test_the_estimate_holds_for_a_real_run(models, plan_cases, make_bench, model
         assert 0.4 * peak < case.estimate.host_bytes < 3 * peak
 
 
-def test_what_does_not_fit_is_skipped_with_the_numbers(models, scenarios, make_host):
+def test_a_case_too_large_for_memory_is_skipped(models, scenarios, make_host):
     needed = make_plan([models["llama"]], scenarios[:1], make_host())[0].estimate.host_bytes
     (fits,) = make_plan([models["llama"]], scenarios[:1], make_host(available=needed))
     assert fits.skip is None
     (too_large,) = make_plan([models["llama"]], scenarios[:1], make_host(available=needed - 1))
     shown = size(needed)
-    assert too_large.skip == f"does not fit: needs about {shown} of memory, {shown} is available"
+    assert too_large.skip == f"does not fit: needs about {shown} of memory; {shown} is available"
 
 
-def test_what_does_not_fit_on_the_device_is_skipped_with_the_numbers(models, scenarios, make_host):
+def test_a_case_too_large_for_the_device_is_skipped(models, scenarios, make_host):
     (case,) = make_plan([models["llama"]], scenarios[1:], make_host(MTL0=2**20))
-    assert case.skip == "does not fit: needs about 68.9 MiB on metal, 1.0 MiB is free there"
+    assert case.skip == "does not fit: needs about 68.9 MiB on metal; 1.0 MiB is free there"
     (silent,) = make_plan([models["llama"]], scenarios[1:], make_host(MTL0=0))
-    assert silent.skip is None, "a device that does not say how much it has is tried"
+    assert silent.skip is None, "a device that does not report its memory is tried"
 
 
-def test_a_missing_device_is_a_reason_with_a_remedy(models, scenarios, make_host):
+def test_a_missing_device_has_a_reason_and_a_fix(models, scenarios, make_host):
     (case,) = make_plan([models["llama"]], scenarios[1:], make_host(CUDA0=GIB))
     assert case.skip.startswith("no metal device: this llama.cpp sees CPU, CUDA0 (on a Mac: CMAKE_ARGS=")
 
@@ -271,9 +273,9 @@ def test_the_time_of_an_earlier_record_is_the_estimate(
     renamed = shutil.move(llama_folder / "llama-tiny-Q8_0.gguf", llama_folder / "other-Q8_0.gguf")
     (moved,) = prepare_run(request, Interpreter()).cases
     assert moved.model.path == Path(renamed).resolve()
-    assert moved.estimate.from_record, "the model is known by what it holds, not by its name"
+    assert moved.estimate.from_record, "the model is identified by its content, not by its name"
 
 
-def test_a_cpu_scenario_takes_no_layer_away(scenario_folder):
+def test_a_cpu_scenario_keeps_all_layers(scenario_folder):
     (cpu,) = load_scenarios(scenario_folder, ["cpu"])
     assert resolve_setting(cpu).n_gpu_layers == 0

@@ -1,4 +1,4 @@
-"""Scenario files: what they mean, and one sentence for every mistake in them."""
+"""Scenario files: their meaning, and one message for every mistake in them."""
 
 import json
 import math
@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def load(folder):
-    """A function: write the text as `mine.toml` and load it."""
+    """A function that writes the text as `mine.toml` and loads it."""
 
     def load(text: str | bytes, **env):
         (folder / "mine.toml").write_bytes(text.encode() if isinstance(text, str) else text)
@@ -36,7 +36,7 @@ def load(folder):
 
 @pytest.fixture
 def complaint(load):
-    """A function: the sentence for a wrong file."""
+    """A function that returns the message for a wrong file."""
 
     def complaint(text: str | bytes) -> str:
         with pytest.raises(ScenarioError) as caught:
@@ -56,7 +56,7 @@ def test_the_shipped_scenarios_are_valid():
     chat = scenarios.pop("chat")
     assert (chat.provider, chat.setting.device) == ("langchain", "cpu")
     assert list(scenarios) == ["cpu", "cuda", "metal", "rpc", "vulkan"]
-    # Rates are compared with the baseline's, so it reads as long a prompt.
+    # Rates are compared with the baseline's, so the prompts have the same length.
     assert {one.workload.prompt_tokens for one in baselines.values()} == {
         scenarios["cpu"].workload.prompt_tokens
     }
@@ -88,11 +88,11 @@ def test_the_shipped_scenarios_are_valid():
         ("", ["setting is missing; add it"]),
         ('[seting]\ndevice = "cpu"', ["unknown key seting", "did you mean setting?"]),
         (CPU + 'load_mode = "mmap"\nuse_mmap = true', ["load_mode", "leave out use_mmap and use_mlock"]),
-        (CPU + "n_ctx = 256", ["n_ctx = 256 has no room for 512 tokens; raise it"]),
-        (CPU + "[workload]\ndepth = 4000", ["n_ctx = 4096 has no room for 4512 tokens"]),
+        (CPU + "n_ctx = 256", ["n_ctx = 256 is too small for 512 tokens; raise it"]),
+        (CPU + "[workload]\ndepth = 4000", ["n_ctx = 4096 is too small for 4512 tokens"]),
         (CPU + "n_batch = 256", ["n_ubatch = 512 is more than n_batch = 256; lower it"]),
-        ('[setting]\ndevice = "rpc"', ["rpc_servers", "is needed there"]),
-        (CPU + 'rpc_servers = "localhost:1"', ['goes with device = "rpc"']),
+        ('[setting]\ndevice = "rpc"', ["rpc_servers", "need each other"]),
+        (CPU + 'rpc_servers = "localhost:1"', ['need each other; set both or neither']),
         (CPU + 'type_v = "q8_0"\nflash_attn = "off"', ["type_v", 'set flash_attn = "auto"']),
         ("setting = 3", ["setting is not a table; write it as [setting]"]),
         (CPU + "workload = 3", ["setting.workload"]),
@@ -103,7 +103,7 @@ def test_the_shipped_scenarios_are_valid():
         (CPU + "n_ctx = []", ["setting.n_ctx is an empty list; give it a value"]),
         (CPU + "n_ctx = [[4096]]", ["setting.n_ctx = [4096]"]),
         (CPU + "n_ctx = [4096, 4096]", ["two scenarios called mine-n_ctx4096; "]),
-        (CPU + f"n_ctx = {list(range(512, 1613))}", ["1101 scenarios, and 1000 is the most"]),
+        (CPU + f"n_ctx = {list(range(512, 1613))}", ["1101 scenarios, and the limit is 1000"]),
         ('name = "../../x"\n' + CPU, ["unknown key name", "leave it out"]),
         (CPU + '"\\u001b[31m" = 1', ["unknown key setting._[31m"]),
         (CPU + f'n_ctx = "{"9" * 5000}"', ["setting.n_ctx = '9999", "... is not usable"]),
@@ -111,26 +111,26 @@ def test_the_shipped_scenarios_are_valid():
         (CPU + "[targets.load]\nfloor_bytes_per_second = nan", ["targets.load.floor_bytes_per_second = nan"]),
         (CPU + "[targets.load]\nfloor_bytes_per_second = inf", ["targets.load.floor_bytes_per_second = inf"]),
         ("device: cpu", ["is not TOML", "line 1"]),
-        (b'description = "\xff"', ["is not TOML", "not UTF-8 at byte 15; save it as that"]),
+        (b'description = "\xff"', ["is not TOML", "not UTF-8 at byte 15; save it as UTF-8"]),
         ("a = " + "[" * 100_000, ["nested too deeply"]),
         ('provider = "magic"\n' + CPU, ["provider = 'magic'", "'engine'"]),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_sentence_with_the_file_the_key_and_the_remedy(complaint, folder, text, words):
+def test_errors_name_the_file_the_key_and_the_fix(complaint, folder, text, words):
     sentence = complaint(text)
     assert str(folder) in sentence
     for word in words:
         assert word in sentence
 
 
-def test_what_cannot_be_read_is_said(folder):
+def test_an_unreadable_scenario_is_an_error(folder):
     (folder / "mine.toml").mkdir()
     with pytest.raises(ScenarioError, match=r"mine\.toml cannot be read: Is a directory"):
         load_scenarios(folder)
 
 
 def test_a_folder_without_scenarios(folder):
-    with pytest.raises(ScenarioError, match="holds no scenario; copy one"):
+    with pytest.raises(ScenarioError, match="contains no scenario; copy one"):
         load_scenarios(folder)
 
 
@@ -160,7 +160,7 @@ def test_a_mistake_in_the_targets_names_that_file(load, folder, old, new, words)
     assert words in str(caught.value)
 
 
-def test_missing_targets_have_a_remedy(load, folder):
+def test_missing_targets_have_a_fix(load, folder):
     (folder / "targets.toml").unlink()
     with pytest.raises(ScenarioError, match=r"targets\.toml cannot be read: .*; copy the one that ggufbench"):
         load(CPU)
@@ -249,7 +249,7 @@ def test_a_folder_is_found_or_refused(folder, monkeypatch):
         scenario_folder(folder / "targets.toml")
 
 
-# Strings here have no surrogates, which no TOML file can hold.
+# Strings here have no surrogates, which a TOML file cannot contain.
 _words = st.sampled_from(
     ["setting", "workload", "targets", "load", "memory", "device", "cpu", "rpc", "n_ctx", "n_threads", "auto",
      "name", "provider", "engine", "prompt_tokens", "depth", "rpc_servers", "flash_attn", "type_v"]
@@ -284,7 +284,7 @@ def toml(value) -> str:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_tomls | st.fixed_dictionaries({"setting": _settings}, optional={"targets": _tomls}))
-def test_no_file_raises_anything_but_a_scenario_error(load, content):
+def test_files_raise_only_scenario_errors(load, content):
     text = "\n".join(f"{toml(key)} = {toml(value)}" for key, value in content.items())
     try:
         scenarios = load(text)
@@ -294,7 +294,7 @@ def test_no_file_raises_anything_but_a_scenario_error(load, content):
         assert all(scenario.setting.n_ctx > 0 for scenario in scenarios)
 
 
-def test_questions_are_asked_only_where_they_are_named():
+def test_on_request_scenarios_run_only_if_named():
     folder = SHIPPED
     usual = {scenario.name for scenario in load_scenarios(folder)}
     assert usual == {
@@ -306,7 +306,7 @@ def test_questions_are_asked_only_where_they_are_named():
 
 
 @pytest.mark.parametrize("name", ["depth", "prompt-length", "threads", "kv-types", "loading"])
-def test_every_question_is_a_matrix_with_room_for_its_tokens(name):
+def test_every_on_request_scenario_is_a_matrix_that_fits(name):
     assert len(load_scenarios(SHIPPED, [name])) > 2
 
 

@@ -145,7 +145,7 @@ def test_nothing_measured_exits_14(run_pytest, llama_folder):
     [
         (("--scenario", "cpuu"), "has no scenario 'cpuu'; did you mean cpu?"),
         (("--match", "lama2"), "no model matches 'lama2'; found: llama-tiny-Q8_0"),
-        (("--quant", "Q8_1"), "no model is 'Q8_1'; did you mean Q8_0?"),
+        (("--quant", "Q8_1"), "no model has the quantization 'Q8_1'; did you mean Q8_0?"),
         (("--models", "/nowhere/at/all"), "/nowhere/at/all"),
         (("--launches", "0"), "--launches 0 measures nothing"),
         (("--time-budget", "soon"), "'soon' is not a duration"),

@@ -1,4 +1,4 @@
-"""Records on the disk: whole or not there, never rewritten, and never trusted."""
+"""Records on the disk: complete or absent, never rewritten, and never trusted."""
 
 import errno
 import json
@@ -102,7 +102,7 @@ def test_a_full_disk_leaves_nothing_behind(measured, tmp_path, monkeypatch, call
     assert everything_in(tmp_path) == []
 
 
-def test_a_process_that_is_stopped_while_it_writes_leaves_no_record(measured, tmp_path, monkeypatch):
+def test_a_process_stopped_while_writing_leaves_no_record(measured, tmp_path, monkeypatch):
     def interrupted(_handle):
         raise KeyboardInterrupt
 
@@ -124,21 +124,21 @@ def test_without_hard_links_a_record_is_still_written_once(measured, tmp_path, m
     assert everything_in(tmp_path) == [path.name]
 
 
-def test_a_folder_that_cannot_be_made_is_a_sentence(measured, tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(measured, tmp_path):
     (tmp_path / "results").write_text("a file")
     with pytest.raises(StoreError, match=r"cannot be written: .*; free some space or give --results"):
         write_record(tmp_path / "results", measured)
 
 
 @pytest.mark.parametrize("text", ["\udcff", "a\udcff.gguf"])
-def test_text_that_no_json_can_hold_is_a_sentence(measured, tmp_path, text):
-    with pytest.raises(StoreError, match="no JSON can hold it"):
+def test_text_that_json_cannot_store_is_an_error(measured, tmp_path, text):
+    with pytest.raises(StoreError, match="it cannot be stored as JSON"):
         write_record(tmp_path, measured.model_copy(update={"reason": text}))
     assert everything_in(tmp_path) == []
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS allows only names in UTF-8")
-def test_a_model_whose_name_is_not_utf_8_has_a_record(model_folder, plan_cases, make_bench, tmp_path):
+def test_a_model_name_that_is_not_utf_8_has_a_record(model_folder, plan_cases, make_bench, tmp_path):
     whole = (model_folder / "llama-tiny-Q8_0.gguf").read_bytes()
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/m\xff-Q8_0.gguf")).write_bytes(whole)
     prepared = plan_cases(tmp_path, launches=1)
@@ -149,8 +149,8 @@ def test_a_model_whose_name_is_not_utf_8_has_a_record(model_folder, plan_cases, 
 
 
 @pytest.mark.parametrize("run_id", ["..", "../x", "a/b", "", "a\0b", "/etc", "x" * 200])
-def test_a_hostile_run_name_leads_nowhere(measured, tmp_path, run_id):
-    with pytest.raises(StoreError, match="is not a run's name"):
+def test_a_hostile_run_name_is_refused(measured, tmp_path, run_id):
+    with pytest.raises(StoreError, match="is not a valid run name"):
         write_record(tmp_path / "in", measured.model_copy(update={"run_id": run_id}))
     assert everything_in(tmp_path) == []
 
@@ -162,7 +162,7 @@ HOSTILE_IDS = [
 
 
 @pytest.mark.parametrize("case_id", HOSTILE_IDS)
-def test_a_hostile_case_name_is_a_file_in_the_run_s_folder(measured, tmp_path, case_id):
+def test_a_hostile_case_name_stays_in_the_run_folder(measured, tmp_path, case_id):
     name = file_name(case_id)
     assert name == Path(name).name and name.endswith(".json")
     assert len(name) <= 160 and name.isascii() and name.isprintable() and not name.startswith(".")
@@ -195,7 +195,7 @@ def test_a_usual_case_name_is_kept(case_id):
         b'{"schema_version": 2}', b'{"schema_version": ' + b"9" * 10_000 + b"}", b"NaN", b"\0" * 100,
     ],
 )  # fmt: skip
-def test_what_is_no_record_is_a_sentence(tmp_path, content):
+def test_an_invalid_record_is_an_error(tmp_path, content):
     path = tmp_path / "run" / "x.json"
     path.parent.mkdir()
     path.write_bytes(content)
@@ -238,7 +238,7 @@ def test_a_changed_record_is_refused(measured, tmp_path, place, value):
     assert str(caught.value).isprintable()
 
 
-def test_missing_and_unreadable_files_are_sentences(tmp_path):
+def test_missing_and_unreadable_files_are_errors(tmp_path):
     with pytest.raises(StoreError, match="cannot be read: No such file"):
         read_record(tmp_path / "none.json")
     (tmp_path / "run" / "folder.json").mkdir(parents=True)
@@ -246,8 +246,8 @@ def test_missing_and_unreadable_files_are_sentences(tmp_path):
     with (tmp_path / "run" / "vast.json").open("wb") as file:
         file.truncate(MOST_BYTES + 1)
     folder, pipe, vast = map(str, read_records(tmp_path))
-    assert "folder.json cannot be read: it is no regular file" in folder
-    assert "pipe.json cannot be read: it is no regular file" in pipe
+    assert "folder.json cannot be read: it is not a regular file" in folder
+    assert "pipe.json cannot be read: it is not a regular file" in pipe
     assert f"vast.json cannot be read: it has {MOST_BYTES + 1} bytes" in vast
     assert list(read_records(tmp_path / "nowhere")) == []
 
@@ -261,7 +261,7 @@ _json = st.recursive(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.dictionaries(st.sampled_from(list(Record.model_fields)) | st.text(), _json, max_size=3))
-def test_no_document_raises_anything_but_a_store_error(measured, tmp_path, changes):
+def test_documents_raise_only_store_errors(measured, tmp_path, changes):
     path = tmp_path / "x.json"
     document = {**json.loads(measured.model_dump_json()), **changes}
     path.write_bytes(json.dumps(document).encode())
@@ -275,14 +275,14 @@ def test_no_document_raises_anything_but_a_store_error(measured, tmp_path, chang
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200))
-def test_no_bytes_raise_anything_but_a_store_error(tmp_path, content):
+def test_bytes_raise_only_store_errors(tmp_path, content):
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(StoreError):
         read_record(path)
 
 
-def test_the_published_schema_is_the_code_s():
+def test_the_published_schema_is_current():
     assert (CHECKOUT / "docs" / "record.schema.json").read_text() == json_schema()
 
 
@@ -310,7 +310,7 @@ def test_two_processes_write_into_one_run(measured, tmp_path):
     ]
     written = [int(writer.communicate(timeout=60)[0]) for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0]
-    assert sum(written) == 40, "each case is written by one of them"
+    assert sum(written) == 40, "one of them writes each case"
     records = list(read_records(tmp_path / "results"))
     assert len({record.case_id for record in records}) == 40
     assert len(everything_in(tmp_path / "results")) == 40
@@ -323,7 +323,7 @@ def test_run_names_sort_by_time_and_differ():
 
 
 def test_the_committed_records_are_readable():
-    """Those that the README's picture is drawn from."""
+    """The records that the README's picture is drawn from."""
     found = list(read_records(Path(__file__).parents[2] / "results"))
     assert len(found) >= 7
     assert not [record for record in found if isinstance(record, StoreError)]

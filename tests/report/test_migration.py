@@ -73,7 +73,7 @@ def test_one_launch_on_each_side_cannot_tell(make_record):
     [
         ("hung", "no answer in load for 60 s", "hung in load (no answer for 60 s)"),
         ("crashed", "crashed (SIGSEGV) in load", "crashed in load (SIGSEGV)"),
-        ("out of memory", "the kernel ended it", "ran out of memory in load"),
+        ("out of memory", "the kernel killed it", "ran out of memory in load"),
         ("failed", "it knows no such model", "failed in load: it knows no such model"),
     ],
 )

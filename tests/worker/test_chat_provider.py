@@ -1,4 +1,4 @@
-"""A provider of the user's own: measured as it is, and refused where a setting would not reach it."""
+"""The user's own provider: measured unchanged, and refused if a setting would not reach it."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ REAL = "chat_models:get_chat_model"
 
 @pytest.fixture
 def chat_case(llama_folder, plan_cases):
-    """A function: the case of the tiny llama with that provider."""
+    """A function that returns the case of the tiny llama with that provider."""
 
     def make(provider=REAL, launches=1, **setting):
         case = plan_cases(llama_folder, launches=launches).cases[0]
@@ -48,7 +48,7 @@ def run(chat_case):
 
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
-    """A function: what the provider was asked since it was last called, in order."""
+    """A function that returns the questions to the provider since its last call, in order."""
     path = tmp_path / "asked"
     monkeypatch.setenv("LLAMA_TEST_ASKED", str(path))
 
@@ -65,7 +65,7 @@ def samples(ended, phase):
     return [sample for sample in ended.all(TimedSample) if sample.phase == phase and not sample.warmup]
 
 
-def test_a_case_is_measured_whole(chat_case, llama_folder, plan_cases, make_bench, tmp_path):
+def test_a_case_is_measured_completely(chat_case, llama_folder, plan_cases, make_bench, tmp_path):
     prepared = plan_cases(llama_folder, launches=1)
     bench = make_bench(prepared, interpreter=INTERPRETER)
     record = measure_case(chat_case(launches=2), bench)
@@ -83,13 +83,13 @@ def test_a_case_is_measured_whole(chat_case, llama_folder, plan_cases, make_benc
     assert len(record.launches) == 2
     assert first.effective.layers == engine.launches[0].effective.layers
     assert (first.effective.n_ctx, first.effective.n_batch, first.effective.load_mode) == (256, 64, "mmap")
-    assert (first.effective.n_threads, first.effective.description) == (None, None), "nobody says so"
+    assert (first.effective.n_threads, first.effective.description) == (None, None), "neither is reported"
     assert [mark.after for mark in first.marks] == [mark.after for mark in engine.launches[0].marks]
     assert (first.context_seconds, first.loop_overhead_seconds) == (None, None)
     assert read_record(write_record(tmp_path / "results", record)) == record
 
 
-def test_each_sample_asks_something_of_the_length_that_was_asked(run, asked):
+def test_questions_have_the_requested_length(run, asked):
     ended = run()
     questions = asked()
     prompts = [q for q in questions if "tell a story" in q["text"]]
@@ -98,14 +98,14 @@ def test_each_sample_asks_something_of_the_length_that_was_asked(run, asked):
     assert [sample.tokens for sample in samples(ended, "prompt")] == [q["tokens"] for q in prompts[1:]]
     assert all(90 <= q["tokens"] <= 100 for q in prompts)
     beginnings = {q["text"][:12] for q in prompts} | {q["text"][:26] for q in decodes}
-    assert len(beginnings) == 6, "none of them begins like another, so no cache answers it"
+    assert len(beginnings) == 6, "every beginning is different, so no cache can answer"
     assert [q["whole"] for q in prompts] == [False] * 3, "the answer to a long question is not waited for"
     assert [q["whole"] for q in decodes] == [True] * 3
     run()
-    assert asked() == questions, "both arms of a comparison are asked the same"
+    assert asked() == questions, "both arms of a comparison get the same questions"
 
 
-def test_a_repeated_sample_asks_something_else(run, asked):
+def test_a_repeated_sample_has_another_question(run, asked):
     answers = {phase: iter([GO, AGAIN, GO, GO]) for phase in ("prompt", "decode")}
 
     def answer(event, _pid):
@@ -117,7 +117,7 @@ def test_a_repeated_sample_asks_something_else(run, asked):
     assert len(set(texts)) == len(texts)
 
 
-def test_an_answer_s_tokens_are_counted_by_the_provider_where_it_does(run):
+def test_the_provider_s_token_count_is_used_if_it_has_one(run):
     counted = samples(run("chat_models:counting"), "decode")
     thought = samples(run("chat_models:reasoning"), "decode")
     assert [sample.tokens for sample in thought] == [sample.tokens for sample in counted]
@@ -127,7 +127,7 @@ def test_an_answer_s_tokens_are_counted_by_the_provider_where_it_does(run):
         assert 1 < len(sample.token_seconds) <= 15
 
 
-def test_answers_that_end_early_count_as_what_they_are(run):
+def test_short_answers_count_their_real_tokens(run):
     ended = run("chat_models:brief")
     for sample in samples(ended, "decode"):
         assert len(sample.token_seconds) == 2
@@ -135,11 +135,11 @@ def test_answers_that_end_early_count_as_what_they_are(run):
     assert ended.find(Loaded).effective == EffectiveSetting()
 
 
-def test_what_it_prints_and_reads_is_not_the_harness_s(run):
+def test_provider_output_and_input_are_separate_from_the_harness(run):
     assert samples(run("chat_models:talkative"), "decode")
 
 
-def test_a_log_that_the_provider_takes_for_itself_is_left_to_it(run):
+def test_a_provider_may_take_over_the_native_log(run):
     ended = run("chat_models:with_its_own_log")
     assert samples(ended, "decode")
     assert ended.find(Loaded).effective.n_ctx is None
@@ -149,17 +149,21 @@ def test_a_log_that_the_provider_takes_for_itself_is_left_to_it(run):
 @pytest.mark.parametrize(
     ("provider", "phase", "sentence"),
     [
-        ("no_such_module:x", "import", "there is no module no_such_module for the provider no_such_module:x"),
-        ("chat_models.inner:x", "import", "there is no module chat_models.inner for the provider"),
-        ("chat_broken:x", "import", "cannot be imported: ImportError: this one needs what is not there"),
+        ("no_such_module:x", "import", "the provider no_such_module:x needs the module no_such_module"),
+        (
+            "chat_models.inner:x",
+            "import",
+            "the provider chat_models.inner:x needs the module chat_models.inner",
+        ),
+        ("chat_broken:x", "import", "cannot be imported: ImportError: a dependency is missing"),
         ("chat_models:nothing", "import", "chat_models has no nothing"),
         ("chat_models:NO_FUNCTION", "import", "is a str, which cannot be called"),
         (
             "chat_models:take",
             "import",
-            "does not take n_gpu_layers, n_batch, n_threads, use_mmap, use_mlock,",
+            "does not accept n_gpu_layers, n_batch, n_threads, use_mmap, use_mlock,",
         ),
-        ("chat_models:needing", "import", "needs api_key, which nothing gives it; let a small function"),
+        ("chat_models:needing", "import", "needs api_key, which is not passed; write a function"),
         ("chat_models:failing", "load", "failed when it was called: RuntimeError: no such quantization"),
         ("chat_models:leaving", "load", "it ended in load with exit code 0"),
         ("chat_models:without_stream", "load", "returned a module that has no stream(text)"),
@@ -168,15 +172,15 @@ def test_a_log_that_the_provider_takes_for_itself_is_left_to_it(run):
         (
             "chat_models:of_no_text",
             "first_decode",
-            "a chunk of the answer is a Chunk whose content is no text",
+            "a chunk of the answer is a Chunk whose content is not text",
         ),
-        ("chat_models:in_one_piece", "decode", "gave no second piece of text, and a rate needs two"),
+        ("chat_models:in_one_piece", "decode", "sent only one piece of text, and a rate needs two"),
         ("chat_models:breaking", "decode", "failed when it answered: OSError: the connection was lost"),
-        ("chat_models:unbounded", "decode", "tokens where max_tokens = 16 was given; pass it on"),
-        ("chat_models:endless", "decode", "chunks and no end where max_tokens = 16 was given; pass it on"),
+        ("chat_models:unbounded", "decode", "tokens, but max_tokens = 16 was given; pass it on"),
+        ("chat_models:endless", "decode", " chunks, but max_tokens = 16 was given; pass it on"),
     ],
 )
-def test_a_fault_of_a_provider_is_told_in_a_sentence(run, provider, phase, sentence):
+def test_provider_errors_have_one_message(run, provider, phase, sentence):
     ended = run(provider)
     assert (ended.outcome, ended.phase) == (Outcome.FAILED, phase)
     assert sentence in ended.reason
@@ -186,26 +190,26 @@ def test_a_fault_of_a_provider_is_told_in_a_sentence(run, provider, phase, sente
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ({"flash_attn": "on"}, 'cannot be given flash_attn = "on"; leave it out, and set it in the callable'),
+        ({"flash_attn": "on"}, 'cannot be given flash_attn = "on"; leave it out and set it in the callable'),
         ({"type_k": "q8_0", "repack": False}, 'cannot be given type_k = "q8_0", repack = false'),
         ({"load_mode": "dio"}, 'load_mode = "dio"'),
         ({"n_ubatch": 32}, "n_ubatch = 32"),
         ({"n_threads_batch": 2}, "n_threads_batch = 2"),
-        ({"n_ctx": 100}, "n_ctx = 100 has no room for question and answer of 116 tokens; raise it"),
+        ({"n_ctx": 100}, "n_ctx = 100 is too small for a question and answer of 116 tokens; raise it"),
     ],
 )
-def test_a_setting_that_cannot_reach_it_has_its_sentence(chat_case, setting, sentence):
+def test_unsupported_settings_are_refused_with_a_message(chat_case, setting, sentence):
     case = chat_case(**setting)
     assert sentence in provider_problem("app:make", case.setting, case.workload)
 
 
-def test_the_worker_refuses_such_a_setting_too(run):
+def test_the_worker_also_refuses_unsupported_settings(run):
     ended = run(flash_attn="on")
     assert (ended.outcome, ended.phase) == (Outcome.FAILED, "import")
     assert 'cannot be given flash_attn = "on"' in ended.reason
 
 
-def test_a_file_without_a_tokenizer_is_told(chat_case, tmp_path):
+def test_a_file_without_a_tokenizer_is_an_error(chat_case, tmp_path):
     (tmp_path / "no.gguf").write_bytes(b"GGUF" + bytes(100))
     job = dataclasses.replace(chat_case("chat_models:brief").job(1), model_path=str(tmp_path / "no.gguf"))
     ended = launch(job, lambda _phase: 60, interpreter=INTERPRETER)
@@ -238,7 +242,7 @@ def test_a_scenario_names_its_provider(load_scenario, provider):
     "provider",
     ["lama", "module:", ":callable", "a b:c", "os:system('x')", "../x:y", "m:c\n", "m:c:d", "x" * 5000],
 )
-def test_a_provider_that_names_no_callable_is_refused(load_scenario, provider):
+def test_an_invalid_provider_name_is_refused(load_scenario, provider):
     with pytest.raises(ScenarioError) as refused:
         load_scenario(provider)
     assert "or 'package.module:callable'" in str(refused.value)
@@ -247,7 +251,7 @@ def test_a_provider_that_names_no_callable_is_refused(load_scenario, provider):
     assert len(str(refused.value)) < 400
 
 
-def test_a_provider_s_name_mistyped_is_told_the_nearest(load_scenario):
+def test_a_mistyped_provider_gets_a_suggestion(load_scenario):
     with pytest.raises(ScenarioError, match="did you mean langchain-community"):
         load_scenario("langchain_community")
 
@@ -261,7 +265,7 @@ def test_a_provider_s_name_mistyped_is_told_the_nearest(load_scenario):
         ("", "depth = 64", "cannot be given depth = 64"),
     ],
 )
-def test_a_setting_that_cannot_reach_it_is_refused_at_once(load_scenario, setting, workload, sentence):
+def test_unsupported_settings_are_refused_when_planning(load_scenario, setting, workload, sentence):
     assert load_scenario("engine", setting, workload)
     with pytest.raises(ScenarioError) as refused:
         load_scenario(REAL, setting, workload)
@@ -269,14 +273,12 @@ def test_a_setting_that_cannot_reach_it_is_refused_at_once(load_scenario, settin
 
 
 @pytest.mark.parametrize("setting", ['load_mode = "mmap+mlock"', "use_mmap = false", "n_threads_batch = 1"])
-def test_settings_that_reach_it_are_not_refused(load_scenario, setting):
+def test_supported_settings_are_accepted(load_scenario, setting):
     assert load_scenario(REAL, setting).provider == REAL
 
 
 @pytest.mark.gpu
-def test_a_device_is_proved_by_the_log_or_not_at_all(
-    llama_folder, plan_cases, make_bench, chat_case, with_rpc
-):
+def test_only_the_log_proves_the_device(llama_folder, plan_cases, make_bench, chat_case, with_rpc):
     prepared = plan_cases(llama_folder, "rpc", launches=1)
     bench = make_bench(prepared, interpreter=INTERPRETER)
     records = [
@@ -293,7 +295,7 @@ def test_a_device_is_proved_by_the_log_or_not_at_all(
     assert "nothing proves that rpc was used" in unproved.reason
 
 
-def test_the_module_comes_from_the_import_path_alone(run, monkeypatch):
+def test_the_module_comes_only_from_the_import_path(run, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(WORKERS))
     ended = run(interpreter=Interpreter(python=Path(sys.executable)))
-    assert "there is no module chat_models" in ended.reason
+    assert "needs the module chat_models" in ended.reason

@@ -1,4 +1,4 @@
-"""llama.cpp's own time, told from the process in which a chat model calls it."""
+"""llama.cpp's own time, measured in the process in which a chat model calls it."""
 
 import time
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from ggufbench.worker.decode_clock import DecodeClock
 
 
 class FakeLibrary(SimpleNamespace):
-    """Stands for the module of the bindings: its `llama_decode` takes the milliseconds it is given."""
+    """A fake of the bindings' module: its `llama_decode` takes the given number of milliseconds."""
 
     def __init__(self):
         super().__init__(waited=[])
@@ -27,13 +27,15 @@ def clock(library):
     return DecodeClock(library)
 
 
-def test_the_call_goes_through_and_the_device_is_waited_for(library, clock):
+def test_the_call_is_forwarded_and_the_device_synchronized(library, clock):
     assert library.llama_decode("context", 1) == 7
     assert library.waited == ["context"]
 
 
 def answer(library, decodes_before_each_text, own_milliseconds=1):
-    """A stream: for each text so many decodes of 2 ms, and the layer's own time; the moments of the texts."""
+    """A stream with the given number of 2 ms decodes per text, and the layer's own time; returns the times of
+    the texts.
+    """
     stamps = []
     for decodes in decodes_before_each_text:
         for _ in range(decodes):
@@ -43,10 +45,10 @@ def answer(library, decodes_before_each_text, own_milliseconds=1):
     return stamps
 
 
-def test_each_token_after_the_first_text_has_its_time_and_llama_cpp_s_part(library, clock):
+def test_each_later_token_has_its_time_and_llama_cpp_s_part(library, clock):
     stamps = answer(library, [3, 1, 1, 1])
     times = clock.tokens_between(stamps)
-    assert len(times.seconds) == len(times.native_seconds) == 3, "the first text's decodes lie before it"
+    assert len(times.seconds) == len(times.native_seconds) == 3, "the first text's decodes are before it"
     assert sum(times.seconds) == pytest.approx((stamps[-1] - stamps[0]) / 1e9)
     for whole, native in zip(times.seconds, times.native_seconds, strict=True):
         assert 0.002 <= native < whole
@@ -59,14 +61,14 @@ def test_text_that_was_held_back_is_several_tokens(library, clock):
     assert len(set(times.seconds)) == 1
 
 
-def test_text_without_a_decode_belongs_to_the_token_after_it_or_to_the_last(library, clock):
+def test_text_without_a_decode_belongs_to_the_next_or_last_token(library, clock):
     stamps = answer(library, [1, 0, 1, 0])
     times = clock.tokens_between(stamps)
     assert len(times.seconds) == 1
     assert times.seconds[0] == pytest.approx((stamps[-1] - stamps[0]) / 1e9)
 
 
-def test_nothing_is_said_where_nothing_was_decoded(library, clock):
+def test_no_token_times_without_a_decode(library, clock):
     assert clock.tokens_between(answer(library, [1, 0, 0])) is None
     library.llama_decode("context", 1)
     clock.clear()

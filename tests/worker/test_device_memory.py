@@ -1,4 +1,4 @@
-"""A refused buffer is an end for want of memory, on a device as on the machine; a crash of CUDA says why."""
+"""A refused buffer is out of memory, on a device and on the machine; a CUDA crash has a reason."""
 
 import resource
 import socket
@@ -27,7 +27,7 @@ MIB = 2**20
 
 @pytest.fixture
 def make_job(model_folder):
-    """A function: a job with the small llama."""
+    """A function that returns a job with the small llama."""
 
     def make(device="cpu", **setting) -> Job:
         wanted = Setting(device=device, **{"n_ctx": 256, **setting})
@@ -74,15 +74,15 @@ def give_more(pid: int, size: int) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit another process")
 @pytest.mark.parametrize(
-    ("room", "n_ctx", "words"),
+    ("growth", "n_ctx", "words"),
     [(2 * MIB, 256, "std::bad_alloc"), (200 * MIB, 500_000, "failed to allocate buffer for kv cache")],
 )
-def test_a_buffer_that_the_machine_refuses(make_job, room, n_ctx, words):
-    """The real worker, which may grow by so much from the load on; the words are llama.cpp's own."""
+def test_a_buffer_that_the_machine_refuses(make_job, growth, n_ctx, words):
+    """The real worker, with limited growth from the load on; the expected words are llama.cpp's own."""
 
     def confine(event: Event, pid: int) -> str:
         if event == Phase("load"):
-            give_more(pid, room)
+            give_more(pid, growth)
         return GO
 
     ended = launch(make_job(n_ctx=n_ctx), lambda _phase: 60, answer=confine)
@@ -93,7 +93,7 @@ def test_a_buffer_that_the_machine_refuses(make_job, room, n_ctx, words):
 @pytest.mark.gpu
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit another process")
 def test_a_buffer_that_a_device_refuses(make_job, confined_rpc_server):
-    """A GPU-type device that is full, a real one: the context's cache does not fit there."""
+    """A real GPU-type device that is full: the context's cache does not fit there."""
     ended = launch(make_job("rpc", rpc_servers=confined_rpc_server, n_ctx=500_000), lambda _phase: 60)
     assert (ended.outcome, ended.phase) == (Outcome.OUT_OF_MEMORY, "load"), ended.stderr
     assert f"failed to allocate RPC0[{confined_rpc_server}] buffer" in ended.reason
@@ -110,8 +110,8 @@ def test_a_buffer_that_a_device_refuses(make_job, confined_rpc_server):
         ("no kernel image is available for execution on the device", Outcome.CRASHED),
     ],
 )
-def test_an_abort_of_cuda_says_why(make_job, said, outcome):
-    """CUDA is a fake here, and the abort is real: what is tested is what is made of its lines."""
+def test_a_cuda_abort_has_its_reason(make_job, said, outcome):
+    """CUDA is a fake here, and the abort is real: the test checks how its lines are interpreted."""
     ended = launch(
         make_job(),
         lambda _phase: 60,
@@ -138,9 +138,9 @@ def test_any_other_refusal_is_a_failure(make_job, tmp_path):
         ({"load": 70, "prompt": 45}, None),
         ({"load": 70, "prompt": 70, "exit": 70}, None),
     ],
-    ids=["after the exit", "a document before 4", "it died before the exit", "a device that does not say"],
+    ids=["after the exit", "a document before 4", "it died before the exit", "a device that does not report"],
 )
-def test_memory_of_a_device_is_counted_from_what_is_free_without_the_model(free, used):
+def test_device_memory_is_relative_to_free_memory(free, used):
     launch = next(record for record in read_run(RESULTS, "first").records if record.summary).launches[-1]
     marks = [
         MemoryMark(after=after, figures={}, device_free_bytes={"A": bytes_free, "B": 5})

@@ -7,14 +7,14 @@ import pytest
 from ggufbench.worker import evidence
 
 
-def test_busy_and_stolen_time_are_read_from_the_first_line_of_proc_stat():
+def test_busy_and_stolen_time_come_from_proc_stat():
     ticks = evidence._TICKS_PER_SECOND
     line = f"cpu  {2 * ticks} {ticks} {ticks} 900 80 {ticks} 0 {3 * ticks} 50 0\n"
     assert evidence.parse_stat(line) == {"machine_busy_seconds": 5, "machine_steal_seconds": 3}
 
 
 @pytest.mark.parametrize("line", ["", "cpu", "cpu  1 2 3"])
-def test_a_kernel_that_counts_less_gives_less(line):
+def test_missing_counters_are_left_out(line):
     assert evidence.parse_stat(line) == {}
 
 
@@ -30,7 +30,7 @@ def test_waiting_is_read_in_nanoseconds():
         evidence.parse_schedstat("0 0")
 
 
-def test_work_and_sleep_are_told_apart():
+def test_work_and_sleep_are_distinguished():
     watch = evidence.Watch()
     watch.start()
     until = time.process_time() + 0.2
@@ -43,7 +43,7 @@ def test_work_and_sleep_are_told_apart():
     assert seen["voluntary_switches"] >= 1
 
 
-def test_without_the_kernel_s_files_the_rest_is_still_counted(monkeypatch, tmp_path):
+def test_other_counters_work_without_the_kernel_s_files(monkeypatch, tmp_path):
     monkeypatch.setattr(evidence, "_STAT", tmp_path / "none")
     monkeypatch.setattr(evidence, "_PRESSURE", tmp_path / "none")
     monkeypatch.setattr(evidence, "_TASKS", tmp_path / "none")

@@ -1,4 +1,4 @@
-"""The layers that applications put over llama.cpp, each measured as it is."""
+"""The layers that applications put over llama.cpp, each measured unchanged."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ def wordy_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def layer_case(wordy_folder, plan_cases):
-    """A function: the case of the tiny model through a layer."""
+    """A function that returns the case of the tiny model through a layer."""
 
     def make(provider, launches=1, scenario="cpu", **workload):
         case = plan_cases(wordy_folder, scenario, launches=launches).cases[0]
@@ -45,7 +45,7 @@ def layer_case(wordy_folder, plan_cases):
 
 @pytest.fixture(scope="module")
 def measured(layer_case, wordy_folder, plan_cases, make_bench):
-    """A function: the record of that case through a layer, measured once."""
+    """A function that returns the record of that case through a layer, measured once."""
 
     @functools.cache
     def measure(provider):
@@ -57,7 +57,7 @@ def measured(layer_case, wordy_folder, plan_cases, make_bench):
 
 
 @pytest.mark.parametrize("provider", LAYERS)
-def test_a_layer_is_measured_whole(provider, measured, tmp_path):
+def test_a_layer_is_measured_completely(provider, measured, tmp_path):
     record = measured(provider)
     assert record.outcome is Outcome.MEASURED, record.reason
     assert record.provider.name == provider
@@ -84,11 +84,11 @@ def test_all_layers_give_the_same_answer(measured):
 
 
 @pytest.mark.parametrize("provider", LAYERS)
-def test_nothing_of_an_earlier_question_is_left(provider, measured):
-    """A question asked again, as a repeated sample asks it, is evaluated whole."""
+def test_earlier_questions_are_not_cached(provider, measured):
+    """A repeated question, as in a repeated sample, is evaluated completely."""
     samples = measured(provider).launches[0].samples
     prompts = [sample.seconds for sample in samples if sample.phase == "prompt"]
-    assert min(prompts) > statistics.median(prompts) / 4, "none was answered from what was computed before"
+    assert min(prompts) > statistics.median(prompts) / 4, "no answer came from earlier results"
 
 
 @pytest.mark.gpu
@@ -100,24 +100,24 @@ def test_a_layer_on_a_device(provider, layer_case, wordy_folder, plan_cases, mak
     assert set(record.launches[0].effective.layers) == {"RPC0"}
 
 
-def test_a_layer_refuses_what_would_not_reach_it(layer_case):
+def test_a_layer_refuses_unsupported_settings(layer_case):
     case = layer_case("langchain")
     setting = dataclasses.replace(case.setting, type_k="q8_0")
     problem = provider_problem("langchain", setting, case.workload)
     assert problem == 'provider langchain cannot be given type_k = "q8_0"; leave it out'
 
 
-def test_an_environment_without_the_packages_is_skipped_with_the_remedy():
+def test_missing_packages_skip_the_case_with_a_fix():
     bare = AvailableDevices(
         {}, "", supports_rpc=False, devices=[], missing_packages={"langchain": "langchain-core"}
     )
     assert bare.lacks_layer("langchain") == (
-        "provider langchain needs packages that are not here; `pip install langchain-core`"
+        "provider langchain needs packages that are not installed; `pip install langchain-core`"
     )
     assert bare.lacks_layer("llamacpp") is None
 
 
-def test_the_shipped_scenarios_measure_the_layers_with_equal_work():
+def test_shipped_layer_scenarios_have_equal_work():
     found = load_scenarios(scenario_folder(), [f"layer-{provider}" for provider in LAYERS])
     assert [scenario.provider for scenario in found] == list(LAYERS)
     assert len({scenario.workload.model_dump_json() for scenario in found}) == 1
@@ -126,7 +126,7 @@ def test_the_shipped_scenarios_measure_the_layers_with_equal_work():
 
 @pytest.mark.parametrize("provider", LAYERS)
 @pytest.mark.parametrize("flash_attn", ["on", "off"])
-def test_flash_attention_is_what_the_setting_says(provider, flash_attn, layer_case):
+def test_flash_attention_follows_the_setting(provider, flash_attn, layer_case):
     case = layer_case(provider)
     case = dataclasses.replace(case, setting=dataclasses.replace(case.setting, flash_attn=flash_attn))
     assert provider_problem(provider, case.setting, case.workload) is None
@@ -134,7 +134,7 @@ def test_flash_attention_is_what_the_setting_says(provider, flash_attn, layer_ca
     ended = launch(job, lambda _phase: 60, interpreter=Interpreter())
     assert ended.outcome is Outcome.MEASURED, ended.reason
     lines = [line for line in ended.find(Loaded).log if "flash_attn" in line]
-    assert lines, "llama.cpp says which it uses"
+    assert lines, "llama.cpp logs which it uses"
     assert all(("enabled" in line or "= 1" in line) == (flash_attn == "on") for line in lines), lines
 
 
@@ -150,7 +150,7 @@ print(*sorted(name for name in new if name.partition(".")[0] not in ("llama_cpp"
 
 @pytest.mark.real
 def test_loading_imports_nothing(wordy_folder):
-    """An import inside the load would be timed as a part of it."""
+    """An import inside the load would count as part of the load time."""
     file = next(wordy_folder.glob("*.gguf"))
     done = subprocess.run([sys.executable, "-c", _LOADS, file], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -1,4 +1,4 @@
-"""Memory as the kernel accounts it: Linux's text, macOS's structure, and whose peak it is."""
+"""Memory from the kernel's accounting: Linux's text, macOS's structure, and the process of a peak."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def test_text_without_a_number_has_no_figure(text):
 
 
 @given(st.text() | st.builds("VmRSS:{}".format, st.text()))
-def test_no_text_stops_the_reader(text):
+def test_any_text_can_be_parsed(text):
     assert all(figure >= 0 for figure in parse_status(text).values())
 
 
@@ -86,7 +86,7 @@ def test_a_mark_has_memory_and_page_faults():
 
 @pytest.mark.real
 @linux
-def test_what_is_allocated_and_what_was_freed_shows():
+def test_allocated_and_freed_memory_is_reported():
     code = (
         "import json; from ggufbench.worker.memory import mark\n"
         "before = mark(); held = bytearray(b'x') * 2**26\n"
@@ -103,7 +103,7 @@ def test_what_is_allocated_and_what_was_freed_shows():
 
 
 @pytest.mark.real
-def test_a_large_parent_does_not_show_in_its_child():
+def test_a_large_parent_does_not_affect_its_child():
     done = subprocess.run(
         [sys.executable, "-c", LARGE_PARENT], capture_output=True, text=True, timeout=60, check=True
     )
@@ -112,7 +112,7 @@ def test_a_large_parent_does_not_show_in_its_child():
 
 @pytest.mark.real
 @linux
-def test_after_a_reset_the_peak_begins_anew():
+def test_a_reset_restarts_the_peak():
     code = (
         "import json; from ggufbench.worker.memory import mark, reset_peak\n"
         "held = bytearray(b'x') * 2**26; del held; before = mark()\n"

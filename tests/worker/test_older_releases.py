@@ -1,6 +1,7 @@
-"""Older releases of llama-cpp-python: translated where they have another word, refused where they cannot.
+"""Older releases of llama-cpp-python: settings are translated if they have another name, refused if
+unsupported.
 
-The releases themselves are compiled for minutes each; here the installed one is met in their shape.
+Compiling each release takes minutes; here the installed one is given the interface of an older release.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ OLDER = Interpreter(entry=Path(__file__).parents[1] / "workers" / "older_release
 
 @pytest.fixture
 def load(llama_folder, plan_cases, monkeypatch):
-    """A function that loads a model in a release of that shape, and returns how the launch ended."""
+    """A function that loads a model in a release with that interface, and returns how the launch ended."""
     case = plan_cases(llama_folder, launches=1).cases[0]
 
     def once(shape, **setting):
@@ -32,12 +33,12 @@ def load(llama_folder, plan_cases, monkeypatch):
 
 
 def facts(ended):
-    """What the library's own log says it did."""
+    """Facts from the library's own log."""
     assert ended.outcome is Outcome.MEASURED, ended.reason
     return parse_load_log(ended.find(Loaded).log)
 
 
-def test_a_case_is_measured_whole_and_is_the_same_work(llama_folder, plan_cases, make_bench, monkeypatch):
+def test_an_older_release_does_the_same_work(llama_folder, plan_cases, make_bench, monkeypatch):
     monkeypatch.setenv("LLAMA_TEST_SHAPE", "flags")
     prepared = plan_cases(llama_folder, launches=1)
     newer = measure_case(prepared.cases[0], make_bench(prepared))
@@ -47,7 +48,7 @@ def test_a_case_is_measured_whole_and_is_the_same_work(llama_folder, plan_cases,
     assert older.launches[0].digest == newer.launches[0].digest
     assert older.launches[0].effective == newer.launches[0].effective
     assert [mark.after for mark in older.launches[0].marks] == [m.after for m in newer.launches[0].marks]
-    assert older.provider.versions["llama.cpp"] == "unknown", "what it does not tell is not made up"
+    assert older.provider.versions["llama.cpp"] == "unknown", "an unreported value is not invented"
     assert older.provider.versions["llama-cpp-python"] == newer.provider.versions["llama-cpp-python"]
 
 
@@ -62,33 +63,41 @@ def test_a_case_is_measured_whole_and_is_the_same_work(llama_folder, plan_cases,
         ("dio", "dio"),
     ],
 )
-def test_a_load_mode_is_said_in_the_older_release_s_words(load, asked, done):
+def test_load_mode_is_translated_for_older_releases(load, asked, done):
     assert facts(load("flags", load_mode=asked)).load_mode == done
 
 
 @pytest.mark.parametrize("asked", ["on", "off"])
-def test_flash_attention_is_said_as_a_boolean(load, asked):
+def test_flash_attention_is_translated_to_a_boolean(load, asked):
     assert facts(load("bool-flash", flash_attn=asked)).flash_attn == asked
 
 
-def test_the_default_of_buffer_types_needs_no_word_for_it(load):
+def test_default_buffer_types_need_no_field(load):
     assert "CPU" in facts(load("no-repack")).layers
 
 
 @pytest.mark.parametrize(
     ("shape", "setting", "sentence"),
     [
-        ("no-dio", {"load_mode": "dio"}, 'cannot do load_mode = "dio": it has no use_direct_io; change it'),
+        (
+            "no-dio",
+            {"load_mode": "dio"},
+            'does not support load_mode = "dio": it has no use_direct_io; change it',
+        ),
         (
             "bool-flash",
             {"flash_attn": "auto"},
-            'cannot do flash_attn = "auto": it knows "on" and "off" alone',
+            'does not support flash_attn = "auto": it has only "on" and "off"',
         ),
-        ("no-repack", {"repack": False}, "cannot do repack = false: it has no use_extra_bufts; change it"),
-        ("too-old", {}, "has no llama_get_memory, which measuring needs; take a newer release"),
+        (
+            "no-repack",
+            {"repack": False},
+            "does not support repack = false: it has no use_extra_bufts; change it",
+        ),
+        ("too-old", {}, "has no llama_get_memory, which ggufbench needs; install a newer release"),
     ],
 )
-def test_what_a_release_cannot_do_is_refused_in_a_sentence(load, shape, setting, sentence):
+def test_unsupported_settings_of_a_release_are_refused(load, shape, setting, sentence):
     ended = load(shape, **setting)
     assert ended.outcome is Outcome.FAILED
     assert ended.reason.startswith("llama-cpp-python ") and sentence in ended.reason

@@ -1,4 +1,4 @@
-"""The messages between worker and harness: each survives the line, and what is not one is refused."""
+"""The messages between worker and harness: each can be encoded and decoded, and any other line is refused."""
 
 import json
 from dataclasses import asdict, fields
@@ -60,7 +60,7 @@ REMEDY = "; run the worker and the harness of the same ggufbench version"
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_an_event_survives_its_line(event):
+def test_events_round_trip(event):
     line = encode(event)
     assert "\n" not in line
     assert decode_event(line.encode() + b"\n") == event
@@ -68,11 +68,11 @@ def test_an_event_survives_its_line(event):
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: type(job).__name__)
-def test_a_job_survives_its_line(job):
+def test_jobs_round_trip(job):
     assert decode_job(encode(job)) == job
 
 
-def test_a_text_survives_its_line():
+def test_texts_round_trip():
     text = protocol.Text('two\nlines, "quotes" and \udcff')
     assert decode_text(encode(text)) == text
 
@@ -83,7 +83,7 @@ def test_every_message_is_tested_here():
 
 
 def line(changes=(), without=(), event=EVENTS[5]):
-    """The line of a sample, with other values."""
+    """The line of a sample, with changed values."""
     values = {**json.loads(encode(event)), **dict(changes)}
     return json.dumps({name: value for name, value in values.items() if name not in without})
 
@@ -94,7 +94,7 @@ def line(changes=(), without=(), event=EVENTS[5]):
         ("Welcome!", "this is not a JSON object"),
         ("[]", "this is not a JSON object"),
         ("[" * 100_000, "this is not a JSON object"),
-        (line(without=["protocol"]), f"its protocol version is none, and {VERSION} is needed"),
+        (line(without=["protocol"]), f"its protocol version is missing, and {VERSION} is needed"),
         (line({"protocol": VERSION + 1}), f"its protocol version is {VERSION + 1}, and {VERSION} is needed"),
         (line({"protocol": "1"}), f'its protocol version is "1", and {VERSION} is needed'),
         (line({"type": "Progress"}), 'its type "Progress" is unknown'),
@@ -125,7 +125,7 @@ def line(changes=(), without=(), event=EVENTS[5]):
         (line({"seconds": "x" * 1000}), f'TimedSample.seconds = "{"x" * 59} is not a finite number'),
     ],
 )
-def test_what_is_no_event_is_refused_with_one_sentence(received, sentence):
+def test_invalid_events_are_refused_with_one_message(received, sentence):
     with pytest.raises(ProtocolError) as refusal:
         decode_event(received)
     said = str(refusal.value)
@@ -133,18 +133,18 @@ def test_what_is_no_event_is_refused_with_one_sentence(received, sentence):
     assert "\n" not in said and len(said) < 200
 
 
-def test_a_whole_number_is_a_number_and_a_huge_one_is_not():
+def test_whole_numbers_are_accepted_but_not_huge_ones():
     assert decode_event(line({"seconds": 3})).seconds == 3.0
     with pytest.raises(ProtocolError, match="is not a finite number"):
         decode_event(line({"seconds": 10**400}))
 
 
-def test_a_number_that_is_not_finite_is_never_sent():
+def test_numbers_that_are_not_finite_are_not_sent():
     with pytest.raises(ValueError, match="JSON"):
         encode(protocol.Overhead(float("nan")))
 
 
-def test_a_field_with_a_default_may_be_left_out_of_a_job_by_hand():
+def test_fields_with_defaults_are_optional_in_a_job():
     values = json.loads(encode(JOBS[0]))
     values["setting"] = {"device": "cpu"}
     del values["seed"], values["load_only"]
@@ -156,16 +156,16 @@ def test_a_field_with_a_default_may_be_left_out_of_a_job_by_hand():
 @pytest.mark.parametrize(
     ("received", "sentence"),
     [
-        (json.dumps({"event": "done"}), "its protocol version is none"),
+        (json.dumps({"event": "done"}), "its protocol version is missing"),
         (encode(protocol.Done()).replace(f": {VERSION},", f": {VERSION + 1},"), "its protocol version is"),
         (line({"type": "Progress"}), 'its type "Progress" is unknown'),
         (line({"seconds": float("nan")}), "TimedSample.seconds = NaN is not a finite number"),
     ],
 )
-def test_a_foreign_worker_file_ends_as_failed_with_the_sentence(tmp_path, received, sentence):
+def test_a_foreign_worker_file_fails_with_the_message(tmp_path, received, sentence):
     entry = tmp_path / "worker.py"
     entry.write_text(f"print({received!r}, flush=True)\ninput()\n")
     ended = launch(ProbeJob(), lambda _phase: 30, interpreter=Interpreter(entry=entry))
     assert ended.outcome is Outcome.FAILED
     assert ended.reason.startswith(f"it printed {received.encode()[:80]!r}"[:-1])
-    assert f" in place of an event: {sentence}" in ended.reason and ended.reason.endswith(REMEDY)
+    assert f" instead of an event: {sentence}" in ended.reason and ended.reason.endswith(REMEDY)

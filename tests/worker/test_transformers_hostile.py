@@ -1,4 +1,4 @@
-"""Checkpoints that would have transformers run or unpickle something: the worker refuses, and says why."""
+"""Checkpoints that would make transformers run code or load a pickle: the worker refuses them."""
 
 import json
 import os
@@ -40,7 +40,7 @@ most_disk_reads = 1000000
 
 
 class Bomb:
-    """Unpickling it leaves a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = str(marker)
@@ -60,7 +60,7 @@ def scenarios(tmp_path_factory, scenario_folder) -> Path:
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory) -> Path:
-    """A tiny llama as GGUF, beside a checkpoint of the same shape, as transformers would save it."""
+    """A tiny llama as GGUF, next to a checkpoint of the same shape in the format of transformers."""
     folder = tmp_path_factory.mktemp("pristine")
     synthesize(folder / "tiny-F16.gguf", SynthSpec("llama", 1_000_000, "F16", vocabulary=512))
     header = read_header(folder / "tiny-F16.gguf")
@@ -81,7 +81,7 @@ def pristine(tmp_path_factory) -> Path:
 
 
 def llama_weights(width: int, layers: int) -> dict[str, np.ndarray]:
-    """Tensors by the names of transformers, all of one small number."""
+    """Tensors by the names of transformers, all with one small number."""
     shapes = {"embed_tokens": (512, width), "norm": (width,)}
     for layer in range(layers):
         names = {f"self_attn.{name}_proj": (width, width) for name in "qkvo"}
@@ -94,13 +94,13 @@ def llama_weights(width: int, layers: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def folder(pristine, tmp_path) -> Path:
-    """A copy of these, to spoil."""
+    """A modifiable copy of these files."""
     return shutil.copytree(pristine, tmp_path / "models")
 
 
 @pytest.fixture
 def run(scenarios, folder, make_bench, one_probe):
-    """A function that plans, lets the files be spoilt, and measures: what discovery saw need not stay."""
+    """A function that plans, modifies the files, and measures: files may change after discovery."""
 
     def run(scenario, spoil=lambda: None):
         places = {"places": [folder], "scenario_folder": scenarios, "results": folder / "none"}
@@ -120,14 +120,14 @@ def change(folder: Path, **values) -> None:
 
 
 def write_index(folder: Path, *names: object) -> None:
-    """Have an index in the place of the weights."""
+    """Replace the weights by an index."""
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     index = {"metadata": {}, "weight_map": {f"w{number}": name for number, name in enumerate(names)}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def plant_code(folder: Path, marker: Path) -> None:
-    """Code under every name by which transformers knows code in a repository, and pickles."""
+    """Code under every name by which transformers recognizes code in a repository, and pickles."""
     code = f"import os\nos.mkdir({str(marker)!r})\n"
     for name in ("evil.py", "modeling_llama.py", "configuration_llama.py", "custom_generate/generate.py"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -138,7 +138,7 @@ def plant_code(folder: Path, marker: Path) -> None:
     change(folder, auto_map=classes, custom_pipelines={"text-generation": {"impl": "evil.Pipeline"}})
 
 
-def test_code_and_pickles_beside_the_weights_do_not_run(run, folder, tmp_path):
+def test_code_and_pickles_next_to_the_weights_do_not_run(run, folder, tmp_path):
     """An architecture that transformers has is loaded by its own code, whatever the configuration names."""
     plant_code(folder, tmp_path / "ran")
     record = run("original")
@@ -146,7 +146,7 @@ def test_code_and_pickles_beside_the_weights_do_not_run(run, folder, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_architecture_that_only_foreign_code_has_is_refused(run, folder, tmp_path):
+def test_an_architecture_with_only_foreign_code_is_refused(run, folder, tmp_path):
     def spoil():
         plant_code(folder, tmp_path / "ran")
         change(folder, model_type="evil", architectures=["EvilForCausalLM"])
@@ -158,7 +158,7 @@ def test_an_architecture_that_only_foreign_code_has_is_refused(run, folder, tmp_
 
 
 def test_an_index_does_not_lead_to_a_pickle(run, folder, tmp_path):
-    """transformers loads what an index names, with torch.load where it is no safetensors file."""
+    """transformers loads the files that an index names, with torch.load if they are not safetensors files."""
 
     def spoil():
         (folder / "x.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
@@ -170,15 +170,15 @@ def test_an_index_does_not_lead_to_a_pickle(run, folder, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_that_are_not_in_the_file_are_not_made_up(run, folder):
-    """transformers fills what is missing with random numbers, and warns; that is another model."""
+def test_missing_weights_are_an_error(run, folder):
+    """transformers fills missing weights with random numbers and warns; that is another model."""
     layers = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
     record = run("original", lambda: change(folder, num_hidden_layers=layers + 1))
     assert (record.outcome, record.phase) == (Outcome.FAILED, "load")
-    assert "weights are not in its files" in record.reason
+    assert "weights are missing from the files" in record.reason
 
 
-def test_the_gguf_is_the_one_that_was_asked_for(run, folder, tmp_path, monkeypatch):
+def test_the_requested_gguf_is_loaded(run, folder, tmp_path, monkeypatch):
     """transformers looks for `gguf_file` in the current folder first."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -188,7 +188,7 @@ def test_the_gguf_is_the_one_that_was_asked_for(run, folder, tmp_path, monkeypat
     assert record.outcome is Outcome.MEASURED, record.reason
 
 
-def test_a_checkpoint_as_it_is_saved_is_accepted(folder):
+def test_a_saved_checkpoint_is_accepted(folder):
     assert checkpoint_refusal(folder) is None
     write_index(folder, "model-00001-of-00001.safetensors")
     assert checkpoint_refusal(folder) is None
@@ -209,13 +209,13 @@ def test_a_checkpoint_as_it_is_saved_is_accepted(folder):
         ({"attn_implementation": {"a": {"b": "x/y"}}}, "x/y"),
     ],
 )
-def test_configurations_that_reach_for_more(folder, values, complaint):
+def test_configurations_with_other_files_or_code_are_refused(folder, values, complaint):
     change(folder, **values)
     assert complaint in checkpoint_refusal(folder)
 
 
 @pytest.mark.parametrize("value", [None, "eager", "sdpa", {"": "sdpa", "text_config": "eager"}])
-def test_attention_that_is_installed_is_accepted(folder, value):
+def test_installed_attention_is_accepted(folder, value):
     change(folder, attn_implementation=value)
     assert checkpoint_refusal(folder) is None
 
@@ -224,28 +224,28 @@ def test_attention_that_is_installed_is_accepted(folder, value):
     "name",
     ["../x.safetensors", "/x.safetensors", "a/x.safetensors", "x.bin", "x.safetensors.bin", "", 7, None],
 )
-def test_shards_that_lie_elsewhere_or_are_none(folder, name):
+def test_shards_elsewhere_or_of_other_types_are_refused(folder, name):
     write_index(folder, "model-00001-of-00001.safetensors", name)
-    assert "no safetensors file beside it" in checkpoint_refusal(folder)
+    assert "not a safetensors file here" in checkpoint_refusal(folder)
 
 
 @pytest.mark.parametrize(
     "data", [b"[" * (1 << 20), b"", b"[]", b"\xff", b" " * ((1 << 20) + 1), b'{"a":' * 9999]
 )
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors.index.json"])
-def test_what_cannot_be_read_is_refused_in_a_sentence(folder, file, data):
+def test_unreadable_files_are_refused_with_a_message(folder, file, data):
     write_index(folder, "model-00001-of-00001.safetensors")
     (folder / file).write_bytes(data)
     assert file in checkpoint_refusal(folder)
 
 
-def test_a_pipe_is_not_waited_for(folder):
+def test_a_pipe_does_not_block(folder):
     (folder / "config.json").unlink()
     os.mkfifo(folder / "config.json")
     assert "config.json is missing" in checkpoint_refusal(folder)
 
 
-def test_an_adapter_is_not_loaded_along(folder):
+def test_an_adapter_is_refused(folder):
     assert adapter_refusal(folder) is None
     (folder / "adapter_config.json").symlink_to("nothing")
     for refusal in (adapter_refusal(folder), checkpoint_refusal(folder)):

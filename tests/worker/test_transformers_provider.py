@@ -1,4 +1,4 @@
-"""The transformers baseline: real PyTorch from real files, measured like llama.cpp, ended like it too."""
+"""The transformers baseline: real PyTorch from real files, measured and terminated like llama.cpp."""
 
 import functools
 import os
@@ -72,7 +72,7 @@ def checkpoint(llama, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("checkpoint")
     model = AutoModelForCausalLM.from_pretrained(str(llama), gguf_file="llama-tiny-F16.gguf")
-    del model.config.quantization_config  # it was a GGUF, and shall be saved as what it is now
+    del model.config.quantization_config  # it was loaded from a GGUF, and is saved as plain weights
     plain = AutoModelForCausalLM.from_config(model.config, dtype=torch.bfloat16)
     plain.load_state_dict(model.state_dict())
     plain.save_pretrained(folder)
@@ -80,7 +80,7 @@ def checkpoint(llama, tmp_path_factory):
 
 
 def with_original(folder, checkpoint, tmp_path):
-    """The models of a folder beside the checkpoint that they were made of."""
+    """The models of a folder, with their original checkpoint."""
     both = tmp_path / "both"
     shutil.copytree(folder, both)
     shutil.copytree(checkpoint, both, dirs_exist_ok=True)
@@ -89,7 +89,7 @@ def with_original(folder, checkpoint, tmp_path):
 
 @pytest.fixture(scope="module")
 def plan(scenarios, one_probe):
-    """A function that plans a folder under one of these scenarios."""
+    """A function that plans a folder with one of these scenarios."""
 
     def plan(folder, name):
         request = Request(
@@ -102,7 +102,7 @@ def plan(scenarios, one_probe):
 
 @pytest.fixture(scope="module")
 def run(plan, make_bench):
-    """A function that measures the first case of a folder under a scenario."""
+    """A function that measures the first case of a folder with a scenario."""
 
     def run(folder, name, **changes):
         prepared = plan(folder, name)
@@ -113,7 +113,7 @@ def run(plan, make_bench):
 
 @pytest.fixture(scope="module")
 def measured(run, llama):
-    """A function: the record of the llama under a scenario, measured once."""
+    """A function that returns the record of the llama with a scenario, measured once."""
     return functools.cache(lambda name: run(llama, name))
 
 
@@ -125,18 +125,18 @@ def test_the_same_gguf_is_measured_with_the_same_metrics(measured):
     assert {"torch", "transformers"} <= set(baseline.provider.versions)
     assert "LlamaForCausalLM, float32" in baseline.launches[0].effective.description
     assert baseline.launches[0].effective.n_threads == 1
-    # Promises and bounds are llama.cpp's own.
+    # Targets and limits apply to llama.cpp only.
     assert baseline.targets == [] == baseline.limits
 
 
 def test_both_libraries_give_the_same_answer(measured):
-    """The work is the same: one model, one prompt, and the likeliest 32 tokens after it."""
+    """The work is the same: one model, one prompt, and the 32 greedy tokens after it."""
     digests = {measured(name).launches[0].digest for name in ("transformers-gguf", "cpu")}
     assert len(digests) == 1
 
 
 def test_no_sample_begins_with_a_cached_past(run, llama):
-    """The worker itself refuses a cache of another length than was asked; at a depth it is longer."""
+    """The worker itself refuses a cache of an unexpected length; at a depth it is longer."""
     record = run(llama, "deep")
     assert record.outcome is Outcome.MEASURED, record.reason
     assert [s.tokens for s in record.launches[0].samples if s.phase == "decode" and not s.warmup] == [12, 12]
@@ -152,20 +152,20 @@ def test_the_original_is_measured_in_bfloat16(run, llama, checkpoint, tmp_path):
     assert record.summary["peak_to_file_ratio"].median == pytest.approx(peak / record.loaded_bytes)
 
 
-def test_an_original_is_measured_once_for_all_its_quantizations(plan, llama, checkpoint, tmp_path):
+def test_an_original_is_measured_once_for_all_quantizations(plan, llama, checkpoint, tmp_path):
     folder = with_original(llama, checkpoint, tmp_path)
     synthesize(folder / "llama-tiny-Q8_0.gguf", SynthSpec("llama", 4_000_000, "Q8_0", vocabulary=2048))
     first, second = plan(folder, "transformers-bf16").cases
     assert first.skip is None
-    assert second.skip == f"the same original is measured as {first.id}"
+    assert second.skip == f"the same original checkpoint is measured as {first.id}"
 
 
-def test_without_an_original_the_case_says_how_to_get_it(plan, llama):
+def test_a_missing_original_is_explained(plan, llama):
     (case,) = plan(llama, "transformers-bf16").cases
     assert "`hf download" in case.skip
 
 
-def test_what_transformers_cannot_read_is_a_result(run, model_folder, tmp_path):
+def test_an_unreadable_model_is_a_result(run, model_folder, tmp_path):
     folder = tmp_path / "gpt-oss"
     folder.mkdir()
     shutil.copy(model_folder / "gpt-oss-tiny-MXFP4.gguf", folder)
@@ -179,7 +179,7 @@ def test_what_transformers_cannot_read_is_a_result(run, model_folder, tmp_path):
     ("number", "outcome"), [(signal.SIGSTOP, Outcome.HUNG), (signal.SIGSEGV, Outcome.CRASHED)]
 )
 def test_a_hang_and_a_crash_are_results(run, llama, number, outcome):
-    """The worker is stopped, or ended, by a real signal while it loads."""
+    """A real signal stops or kills the worker while it loads."""
 
     def strike(moment):
         if moment is not None and moment.phase == "load":
@@ -190,14 +190,14 @@ def test_a_hang_and_a_crash_are_results(run, llama, number, outcome):
     assert "load" in record.reason
 
 
-def test_without_pytorch_the_case_is_skipped_with_the_remedy(tmp_path):
-    """A module of that name that fails as a missing one does stands in for an environment without it."""
+def test_missing_pytorch_skips_the_case_with_a_fix(tmp_path):
+    """A module of that name that fails like a missing one replaces an environment without it."""
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
     environment = probe_transformers(Interpreter(import_path=(tmp_path,)))
     assert "pip install torch transformers" in environment.lacks("cpu")
 
 
-def test_a_device_that_pytorch_does_not_see_is_named(one_probe):
+def test_a_device_missing_in_pytorch_is_named(one_probe):
     environment = preparation.probe_transformers(Interpreter())
     assert environment.problem is None
     assert environment.lacks("cpu") is None
@@ -214,7 +214,7 @@ def test_a_device_that_pytorch_does_not_see_is_named(one_probe):
         ("n_threads_batch = 2", "transformers cannot be given n_threads_batch = 2"),
     ],
 )
-def test_what_would_not_be_applied_is_refused(scenarios, tmp_path, change, complaint):
+def test_settings_that_would_not_apply_are_refused(scenarios, tmp_path, change, complaint):
     text = SCENARIO.format(weights="gguf", dtype="float32", depth=0, launches=1)
     (tmp_path / "mine.toml").write_text(text.replace("n_threads = 1", f"n_threads = 1\n{change}"))
     shutil.copy(scenarios / "targets.toml", tmp_path)

@@ -1,6 +1,6 @@
-"""A worker that breaks at its first prompt, as the variable LLAMA_TEST_BREAKS says: crash, hang or fail.
+"""A worker that breaks at its first prompt, as LLAMA_TEST_BREAKS requests: crash, hang or fail.
 
-Everything before that is the real worker's.
+Everything before that is the real worker.
 """
 
 import importlib

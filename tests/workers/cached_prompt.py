@@ -1,7 +1,7 @@
 """A worker with a bug: it answers a repeated prompt from the cache, and reports it as evaluated.
 
-LLAMA_TEST_BUG chooses how (variables of that prefix reach a worker): `reuse` computes the last token alone,
-as a binding that finds the prompt's prefix in its cache does; `skip` forgets the rest of the prompt.
+LLAMA_TEST_BUG selects the bug (variables of that prefix reach a worker): `reuse` computes the last token
+alone, like a binding that finds the prompt's prefix in its cache; `skip` forgets the rest of the prompt.
 Everything else is the real worker.
 """
 

@@ -1,3 +1,3 @@
 """A provider's module that cannot be imported."""
 
-raise ImportError("this one needs what is not there")
+raise ImportError("a dependency is missing")

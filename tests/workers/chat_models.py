@@ -1,8 +1,8 @@
-"""Providers of a user's own, as a scenario names them: real ones, and ones with a fault each.
+"""A user's own providers, as a scenario names them: real ones, and ones with one fault each.
 
-The real ones answer through llama-cpp-python's own class. Random weights would soon end an answer, so they
-may not. LLAMA_TEST_ASKED names a file for a line about each question: variables of that prefix reach a
-worker.
+The real ones answer through llama-cpp-python's own class. Random weights would soon end an answer, so the end
+token is suppressed. LLAMA_TEST_ASKED names a file for a line about each question: variables of that prefix
+reach a worker.
 """
 
 import functools
@@ -80,7 +80,7 @@ class Wrapped:
 
 
 class Counting(Wrapped):
-    """It counts its tokens in the last chunk, and speaks in blocks, as some models of LangChain do."""
+    """A model that counts its tokens in the last chunk and answers in blocks, as in LangChain."""
 
     reasoning = 0
 
@@ -110,18 +110,18 @@ def with_its_own_log(**options):
 
 
 def take(*, model_path, n_ctx):
-    """It takes too little."""
+    """A model that accepts too few arguments."""
 
 
 def talkative(**options):
-    """It prints to stdout, and asks at stdin; both are the harness's conversation elsewhere."""
+    """A model that prints to stdout and reads stdin, both of which the harness uses for its conversation."""
     os.write(1, b"loading\n")
     print(sys.stdin.read(), os.read(0, 100))
     return get_chat_model(**options)
 
 
 def swallowing(*, n_ctx, max_tokens, **options):
-    """It takes names and does not pass them on."""
+    """A model that accepts arguments without passing them on."""
     return get_chat_model(n_ctx=2 * n_ctx, max_tokens=max_tokens, **options)
 
 
@@ -130,7 +130,7 @@ def unbounded(*, max_tokens, **options):
 
 
 def needing(*, api_key, **options):
-    """It needs what nobody gives it."""
+    """A model that needs an argument that is never passed."""
 
 
 def failing(**options):
@@ -146,7 +146,7 @@ def without_stream(**options):
 
 
 class Scripted:
-    """A model that says what it was told to say."""
+    """A model that gives a fixed answer."""
 
     def __init__(self, *chunks):
         self.chunks = chunks
@@ -184,5 +184,5 @@ def endless(**options):
 
 
 def brief(**options):
-    """Its answers end early."""
+    """A model whose answers end early."""
     return Scripted(Chunk("One"), Chunk(" two"), Chunk(" three"))

@@ -1,7 +1,7 @@
-"""A worker with a fake of CUDA in it: its first prompt ends as ggml's CUDA backend ends a process.
+"""A worker with a fake of CUDA: its first prompt ends as ggml's CUDA backend ends a process.
 
-The lines and their order are ggml_cuda_error's and ggml_abort's of llama.cpp 0c1e570; the message is what the
-variable CUDA_TEST_ERROR says. Everything before that is the real worker's.
+The lines and their order are those of ggml_cuda_error and ggml_abort in llama.cpp 0c1e570; the variable
+CUDA_TEST_ERROR contains the message. Everything before that is the real worker.
 """
 
 import importlib

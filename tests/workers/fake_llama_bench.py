@@ -1,7 +1,7 @@
-"""A fake of llama-bench: it measures nothing and prints figures, or breaks, as its first argument says.
+"""A fake of llama-bench: it measures nothing and prints figures, or breaks, depending on its first argument.
 
-What it prints has the form of llama-bench's JSON. Everything after the first argument is the command line of
-llama-bench. The folder that LLAMA_FAKE_FOLDER names gets what it was called with, and how often.
+Its output has the form of llama-bench's JSON. Everything after the first argument is the command line of
+llama-bench. The folder in LLAMA_FAKE_FOLDER gets its arguments and the number of calls.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The worker of the positive control, whose hidden work LLAMA_TEST_HIDDEN_WORK says."""
+"""The worker of the positive control, with the hidden work from LLAMA_TEST_HIDDEN_WORK."""
 
 import os
 import sys

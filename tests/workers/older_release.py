@@ -1,11 +1,11 @@
-"""A worker that meets the installed llama-cpp-python in the shape of an older release.
+"""A worker that gives the installed llama-cpp-python the interface of an older release.
 
-Structures and functions are those that such a release has; behind them the installed library does the work,
-so that what was asked can be read back from it. LLAMA_TEST_SHAPE names what is older: variables of that
-prefix reach a worker. Everything else is the real worker.
+It has the structures and functions of such a release. The installed library does the work, so that the
+settings can be read back from it. LLAMA_TEST_SHAPE names the older part: variables of that prefix reach a
+worker. Everything else is the real worker.
 
-`flags`: booleans in place of load_mode, as in 0.3.20. `no-dio`: before direct I/O. `bool-flash`: flash
-attention is on or off alone. `no-repack`: no choice of buffer types. `too-old`: no function for the memory of
+`flags`: booleans instead of load_mode, as in 0.3.20. `no-dio`: before direct I/O. `bool-flash`: flash
+attention is only on or off. `no-repack`: no choice of buffer types. `too-old`: no function for the memory of
 a context.
 """
 
@@ -51,7 +51,7 @@ ContextParams = older(
 
 
 def copy(source, target):
-    """Fields of one name have one meaning in both."""
+    """Copy the fields; a name has one meaning in both."""
     names = {name for name, *_ in target._fields_}
     for name, *_ in source._fields_:
         if name in names:
@@ -60,7 +60,7 @@ def copy(source, target):
 
 
 class Binding:
-    """The binding as that release has it."""
+    """The binding with the interface of that release."""
 
     def __getattr__(self, name):
         if name in MISSING:
@@ -95,7 +95,7 @@ class Binding:
 
 
 class Exports:
-    """The shared library, without what that release does not export."""
+    """The shared library, without the functions that release does not export."""
 
     def __getattr__(self, name):
         if name in MISSING:

@@ -1,6 +1,6 @@
-"""A worker with a bug: it registers RPC servers in the second copy of ggml, as `llama_cpp._ggml` opens it.
+"""A worker with a bug: it registers RPC servers in the second copy of ggml, which `llama_cpp._ggml` opens.
 
-Devices registered there look real. Left to choose by itself, as it is here, libllama asks its own copy, which
+Devices registered there look real. Without a list of devices, as here, libllama uses its own copy, which
 knows none of them, and every layer goes to the CPU. Everything else is the real worker.
 """
 

@@ -1,7 +1,7 @@
-"""Start a worker, bound it, and say how it ended.
+"""Start a worker, enforce its timeouts and report how it ended.
 
-The parent starts the process, answers its events and otherwise sleeps: while the worker's clocks run, nothing
-of the harness does.
+The parent starts the process, answers its events and otherwise sleeps: while the worker's clocks run, the
+harness does no work.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ _NO_MEMORY = re.compile(
     r"\b(?:(?:unable|failed) to allocate|can't allocate memory|out of memory|MemoryError|bad_alloc)\b",
     re.IGNORECASE,
 )
-"""How llama.cpp, CUDA, PyTorch and Python say that the system or a device refused a buffer."""
-_TELLING = ("GGML_ASSERT", "GGML_ABORT", "Error: ", "CUDA error: ", "ROCm error: ", "what(): ")
-"""What stands in the line that explains a crash; the last is an exception that nothing in C++ caught."""
+"""Messages of llama.cpp, CUDA, PyTorch and Python when the system or a device refuses a buffer."""
+_CRASH_MARKS = ("GGML_ASSERT", "GGML_ABORT", "Error: ", "CUDA error: ", "ROCm error: ", "what(): ")
+"""Parts of the line that explains a crash; the last one is an uncaught exception in C++."""
 
 
 Answering = Callable[[Event, int], str]
-"""Takes an event and the worker's process id; returns the answer that lets the worker go on."""
+"""Takes an event and the worker's process id; returns the answer that lets the worker continue."""
 
 _E = TypeVar("_E", bound=Event)
 
 
 class LaunchRefusedError(Exception):
-    """What a worker did is not what was asked, or its work cannot go on; the message becomes the reason."""
+    """The worker did something that was not requested, or cannot continue; the message becomes the reason."""
 
 
 class PhaseTimeouts(Protocol):
-    """How long the next event of a phase may take."""
+    """Timeout for the next event of a phase."""
 
     def __call__(self, phase: str) -> float:
         """Seconds until a worker in this phase counts as hung."""
@@ -73,22 +73,22 @@ class PhaseTimeouts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """Which Python runs the worker, and the file it runs; another environment's Python measures that one."""
+    """The Python that runs the worker, whose environment is measured, and the file that it runs."""
 
     python: Path = field(default_factory=lambda: Path(sys.executable))
     entry: Path = field(default_factory=lambda: WORKER_ENTRY)
     import_path: tuple[Path, ...] = ()
-    """Folders that the worker's Python imports from before its own: a checkout whose provider is measured."""
+    """Folders at the start of the worker's import path, such as a checkout whose provider is measured."""
 
     def variables(self) -> dict[str, str]:
-        """What the environment of its process needs."""
+        """Environment variables that its process needs."""
         folders = os.pathsep.join(map(str, self.import_path))
         return {"PYTHONPATH": folders, "PYTHONDONTWRITEBYTECODE": "1"} if folders else {}
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How one worker ended, and everything it had said by then."""
+    """End of one worker, and everything that it had sent by then."""
 
     outcome: Outcome
     events: list[Event]
@@ -108,7 +108,7 @@ class Ended:
 
 
 def worker_environment(extra: Mapping[str, str], env: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The clean environment of a worker: what a process needs, what steers the library, and `extra`."""
+    """The clean environment of a worker: basic variables, those that control the library, and `extra`."""
     kept = {key: env[key] for key in _KEPT_VARIABLES if key in env}
     return {**kept, **compute_variables(env), "GGML_NO_BACKTRACE": "1", **extra}
 
@@ -128,9 +128,9 @@ def launch(
 ) -> Ended:
     """Run one job in a fresh process group and wait for its end.
 
-    `answer(event, pid)` is called for each event, and the worker waits for what it returns; a
-    LaunchRefusedError of it ends the worker as `failed`, and so does a line that is not an event. Whatever
-    happens here, Ctrl-C included, no process of the group is left.
+    `answer(event, pid)` is called for each event, and the worker waits for the returned answer. If it raises
+    LaunchRefusedError, or if a line is not an event, the worker ends as `failed`. In every case, including
+    Ctrl-C, no process of the group is left.
     """
     chosen = interpreter or Interpreter()
     with tempfile.TemporaryFile() as stderr:
@@ -165,7 +165,7 @@ class _Worker:
         )
         self._stdin = cast("BinaryIO", self._process.stdin)
         self._stdout = cast("BinaryIO", self._process.stdout)
-        # Only a thread can wait for a pipe with a deadline on every system; it sleeps in the read.
+        # Only a thread can wait for a pipe with a timeout on every system; it sleeps in the read.
         threading.Thread(target=self._read_lines, daemon=True).start()
 
     def converse(self, job: AnyJob, deadlines: PhaseTimeouts, answer: Answering) -> Ended:
@@ -178,20 +178,20 @@ class _Worker:
             if not line:
                 return self._ended()
             if not line.endswith(b"\n"):
-                continue  # it died while it wrote; the end of the pipe follows
+                continue  # it died while writing; the end of the pipe follows
             try:
                 event = decode_event(line)
                 self._events.append(event)
                 self._phase = event.phase if isinstance(event, Phase) else self._phase
                 self._say(answer(event, self._process.pid))
             except ProtocolError as error:
-                reason = f"it printed {line[:80]!r} in place of an event: {error}"
+                reason = f"it printed {line[:80]!r} instead of an event: {error}"
                 return self._result(Outcome.FAILED, reason=reason)
             except LaunchRefusedError as refusal:
                 return self._result(Outcome.FAILED, reason=str(refusal))
 
     def end(self) -> None:
-        """End the whole process group, and collect the process."""
+        """Terminate the whole process group, and collect the process."""
         end_group(self._process)
 
     def _read_lines(self) -> None:
@@ -200,7 +200,7 @@ class _Worker:
         self._lines.put(b"")
 
     def _say(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # it ended meanwhile; the reader will say so
+        with contextlib.suppress(OSError):  # it has ended; the reader will notice
             self._stdin.write(line.encode() + b"\n")
             self._stdin.flush()
 
@@ -230,7 +230,7 @@ class _Worker:
     def _killed(self, number: int) -> Ended:
         name = _signal_name(number)
         if name == "SIGKILL" and _oom_kills() > self._oom_kills:
-            reason = f"the kernel ended it in {self._phase}, because memory had run out"
+            reason = f"the kernel killed it in {self._phase}, because memory ran out"
             return self._result(Outcome.OUT_OF_MEMORY, reason=reason, signal_name=name)
         reason = f"crashed ({name}) in {self._phase}"
         if words := self._last_words():
@@ -260,14 +260,14 @@ class _Worker:
         return self._stderr.read().decode("utf-8", errors="replace")
 
     def _last_words(self) -> str:
-        """The line that says why, where the library or Python printed one."""
+        """The line that explains the end, if the library or Python printed one."""
         lines = [line.strip() for line in self._stderr_tail().splitlines() if line.strip()]
-        telling = [line for line in lines if any(mark in line for mark in _TELLING)]
-        return telling[-1] if telling else ""
+        explaining = [line for line in lines if any(mark in line for mark in _CRASH_MARKS)]
+        return explaining[-1] if explaining else ""
 
 
 def _outcome(words: str, otherwise: Outcome) -> Outcome:
-    """What ended a worker by its own words: a device that is full is no other failure than a full machine."""
+    """The outcome from the worker's last message: a full device is the same failure as a full machine."""
     return Outcome.OUT_OF_MEMORY if _NO_MEMORY.search(words) else otherwise
 
 
@@ -279,7 +279,7 @@ def _signal_name(number: int) -> str:
 
 
 def _oom_kills() -> int:
-    """How many processes the kernel of this machine has ended for want of memory; 0 where it does not say."""
+    """Number of processes that the kernel of this machine has killed for lack of memory; 0 if unknown."""
     try:
         lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""An RPC server on loopback: it makes a GPU-type device out of the processor of any machine."""
+"""An RPC server on loopback, which makes a GPU-type device out of the processor of any machine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ggufbench.worker.native import Library, device_list
 def serve(port: int, threads: int, on_ready: Callable[[], None]) -> None:
     """Serve this machine's devices on 127.0.0.1 until the process ends.
 
-    The protocol has no authentication, so there is no way to serve other machines here. `on_ready` is called
-    when nothing can fail any more. Raises ProviderError where the port is taken or llama.cpp has no RPC.
+    The protocol has no authentication, so other machines cannot be served. `on_ready` is called when nothing
+    can fail any more. Raises ProviderError if the port is taken or llama.cpp has no RPC.
     """
     _check_port(port)
     library = Library()
     if not library.api.llama_supports_rpc():
         raise ProviderError("this llama.cpp was built without RPC; rebuild with CMAKE_ARGS=-DGGML_RPC=ON")
     devices = library.devices()
-    # The call below never returns to Python, which could then not act on Ctrl-C.
+    # The call below never returns to Python, which could then not react to Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     on_ready()
     endpoint = f"127.0.0.1:{port}".encode()
@@ -38,4 +38,4 @@ def _check_port(port: int) -> None:
             f"port {port} cannot be used: {os.strerror(error.errno or 0)}; choose another with --port"
         ) from None
     except OverflowError:
-        raise ProviderError(f"port {port} is none; choose one from 1024 to 65535 with --port") from None
+        raise ProviderError(f"invalid port {port}; choose one from 1024 to 65535 with --port") from None

@@ -1,4 +1,4 @@
-"""What changes between two sessions and decides whether a number can be trusted."""
+"""Conditions of the machine that change between sessions and affect whether a number can be trusted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLATFORM_PROFILE = Path("/sys/firmware/acpi/platform_profile")
 _PMSET_SECONDS = 5.0
 
 _LEAST_SHARE = 0.02
-"""Of a core: what uses less is not listed."""
+"""Minimum share of a core; processes that use less are not listed."""
 _MOST_LISTED = 5
 
 
@@ -32,15 +32,15 @@ def read_conditions() -> Conditions:
 
 
 class ProcessWatch:
-    """Watches the other processes from its making on."""
+    """Watch the other processes from its creation on."""
 
     def __init__(self) -> None:
         self._before, self._started = _processor_seconds(), time.monotonic()
 
     def busiest(self) -> list[BusyProcess]:
-        """Those that have used most of the processor since then and are still there, the busiest first.
+        """The processes that have used most of the processor since then and still run, the busiest first.
 
-        Neither this process nor one that it started is listed, nor one whose times this user may not read.
+        This process, its children, and processes whose times this user may not read are left out.
         """
         import psutil
 
@@ -71,7 +71,7 @@ def parse_pmset_battery(text: str) -> Literal["mains", "battery"] | None:
 
 
 def parse_pmset_settings(text: str) -> bool | None:
-    """Whether low power mode is on, from `pmset -g`, which lists the settings in use.
+    """True if low power mode is on, from `pmset -g`, which lists the settings in use.
 
     Older systems have `lowpowermode`, newer ones `powermode` with 0 automatic, 1 low power, 2 high power.
     """
@@ -80,7 +80,7 @@ def parse_pmset_settings(text: str) -> bool | None:
 
 
 def parse_pmset_thermal(text: str) -> int | None:
-    """The speed limit in percent from `pmset -g therm`; 100 where it says that nothing was recorded."""
+    """The speed limit in percent from `pmset -g therm`; 100 if nothing was recorded."""
     match = re.search(r"CPU_Speed_Limit\s*=\s*(\d+)", text)
     if match is not None:
         return int(match[1])
@@ -88,7 +88,7 @@ def parse_pmset_thermal(text: str) -> int | None:
 
 
 def read_power_supplies(folder: Path) -> Literal["mains", "battery"] | None:
-    """The power source from Linux's folder of power supplies; None where no battery and no mains is listed.
+    """The power source from Linux's folder of power supplies; None if no battery and no mains is listed.
 
     Mains that is online counts. Without a report of mains, a battery counts while it discharges.
     """
@@ -97,7 +97,9 @@ def read_power_supplies(folder: Path) -> Literal["mains", "battery"] | None:
         kind = _text(supply / "type")
         if kind in ("Mains", "USB") and (online := _text(supply / "online")) is not None:
             mains.append(online != "0")
-        elif kind == "Battery" and _text(supply / "scope") != "Device":  # that one is of a mouse or the like
+        elif (
+            kind == "Battery" and _text(supply / "scope") != "Device"
+        ):  # the battery of a mouse or a similar device
             discharging.append(_text(supply / "status") == "Discharging")
     if any(mains):
         return "mains"
@@ -168,7 +170,7 @@ def _frequency_mhz() -> float | None:
 
     try:
         frequency = psutil.cpu_freq()
-    except Exception:  # it asks the system in many ways, and some machines have none of them
+    except Exception:  # it queries the system in many ways, and some machines support none of them
         return None
     return round(float(frequency.current), 1) if frequency and frequency.current else None
 
@@ -181,7 +183,7 @@ def _load_average() -> float | None:
 
 
 _KERNEL_THREADS = 2
-"""On Linux: the process whose children they are. They work for others, and change their names."""
+"""Process id of the parent of Linux's kernel threads, which work for others and change their names."""
 
 
 def _processor_seconds() -> dict[tuple[int, str], float]:

@@ -1,4 +1,4 @@
-"""Which devices an environment's library sees, and why a setting cannot run on them."""
+"""The devices that an environment's library sees, and why a setting cannot run on them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REMEDY_OF_TORCH = {
 
 @dataclass(frozen=True, slots=True)
 class AvailableDevices:
-    """The answer of a probe; `problem` says why there is none."""
+    """The result of a probe; `problem` explains why it is empty."""
 
     versions: dict[str, str]
     system_info: str
@@ -34,12 +34,12 @@ class AvailableDevices:
     problem: str | None = None
     library: str = "llama.cpp"
     errors: str = ""
-    """What the library said was wrong when it looked for devices."""
+    """Errors that the library reported when it looked for devices."""
     missing_packages: dict[str, str] = field(default_factory=dict)
-    """Packages that are missing, by the provider that needs them."""
+    """Missing packages, by the provider that needs them."""
 
     def lacks(self, device: str) -> str | None:
-        """Why a setting for this device cannot run here, in one sentence; None where it can."""
+        """Why a setting for this device cannot run here, in one sentence; None if it can."""
         if self.problem is not None:
             return self.problem
         if device == "cpu" or self._named(device):
@@ -49,23 +49,23 @@ class AvailableDevices:
                 "this llama.cpp was built without RPC; rebuild llama-cpp-python with CMAKE_ARGS=-DGGML_RPC=ON"
             )
         seen = ", ".join(found.name for found in self.devices)
-        # A build with that backend says itself what is wrong: to build it again would change nothing.
+        # A build with that backend reports its own error: building it again would change nothing.
         why = self.errors if device in self.errors.casefold() else self._remedy(device)
         return f"no {device} device: this {self.library} sees {seen}" + (f" ({why})" if why else "")
 
     def lacks_layer(self, provider: str) -> str | None:
-        """Why a provider cannot be measured here, in one sentence; None where nothing of it is missing."""
+        """Why a provider cannot be measured here, in one sentence; None if no package is missing."""
         packages = self.missing_packages.get(provider)
         if packages is None:
             return None
-        return f"provider {provider} needs packages that are not here; `pip install {packages}`"
+        return f"provider {provider} needs packages that are not installed; `pip install {packages}`"
 
     def free_bytes(self, device: str) -> int | None:
-        """Free memory on the devices of that kind together; None where they do not say."""
+        """Total free memory on the devices of that kind; None if they do not report it."""
         return sum(found.memory_free_bytes or 0 for found in self._named(device)) or None
 
     def gpu_names(self) -> list[str]:
-        """Devices that are not the processor, with what they are."""
+        """Devices other than the processor, with their descriptions."""
         return [f"{found.name}: {found.description}" for found in self.devices if found.type != "cpu"]
 
     def _remedy(self, device: str) -> str | None:

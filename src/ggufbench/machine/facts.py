@@ -1,4 +1,4 @@
-"""What this machine is: the parts that decide how fast a model can run."""
+"""Facts about this machine: the parts that decide how fast a model can run."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _FEW_CORES = 4
 
 
 def read_machine(devices: Iterable[str] = ()) -> Machine:
-    """Describe this machine; `devices` are its GPU-type devices, as llama.cpp names and describes them.
+    """Describe this machine; `devices` are its GPU-type devices, with llama.cpp's names and descriptions.
 
-    Only what stays the same between two sessions goes into the fingerprint: no clock rate, no load, no host
+    The fingerprint contains only what stays the same between two sessions: no clock rate, no load, no host
     name, no patch version.
     """
     from ggufbench.machine.parts import Machine
@@ -48,9 +48,9 @@ def read_machine(devices: Iterable[str] = ()) -> Machine:
 
 
 def linux_last_cache_bytes(folder: Path | None = None) -> int:
-    """Bytes of the last level of cache, all its parts together, from Linux's folder of processors.
+    """Size of the last-level cache in bytes, all its parts together, from Linux's folder of processors.
 
-    0 where it has nothing about caches.
+    0 if the folder contains nothing about caches.
     """
     parts: dict[int, dict[str, int]] = {}
     for index in (folder or _CPUS).glob("cpu[0-9]*/cache/index[0-9]*"):
@@ -61,26 +61,26 @@ def linux_last_cache_bytes(folder: Path | None = None) -> int:
 
 
 def physical_cores() -> int:
-    """Cores of the machine, hyper-threads not counted."""
+    """Physical cores of the machine, without hyper-threads."""
     return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
 
 
 def cpu_flags() -> frozenset[str]:
-    """The processor's instruction sets, in the system's names; empty where it does not tell."""
+    """The processor's instruction sets, in the system's names; empty if the system does not report them."""
     return frozenset(_cpu_info().get("flags", ()))
 
 
 def usable_cores() -> int:
-    """Cores this process may use: affinity and a container's quota limit them."""
+    """Cores that this process may use: affinity and a container's quota limit them."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
     return max(1, min(allowed, _cgroup_cores() or allowed))
 
 
 def resolve_threads(asked: int | str) -> int:
-    """Threads for a setting: a number, `physical`, `physical-1`, or `auto`.
+    """Number of threads for a setting: a number, `physical`, `physical-1`, or `auto`.
 
-    `auto` leaves one core free where there are four or fewer, and where none would be left: llama.cpp's
-    threads wait for each other at every operation, so one busy neighbour on the last core stops them all.
+    `auto` leaves one core free on four or fewer cores, and if none would be left: llama.cpp's threads wait
+    for each other at every operation, so one busy process on the last core stops them all.
     """
     if isinstance(asked, int):
         return asked
@@ -93,14 +93,14 @@ def resolve_threads(asked: int | str) -> int:
 
 
 def memory_limit_bytes() -> int:
-    """Memory of the machine, or of the container if it may have less."""
+    """Memory of the machine, or of the container if it may use less."""
     total = psutil.virtual_memory().total
     limit = _read_number(_CGROUP / "memory.max")
     return min(total, limit) if limit else int(total)
 
 
 def available_memory_bytes() -> int:
-    """Memory a new process can have now, file cache that can be dropped included."""
+    """Memory that a new process can have now, including file cache that can be dropped."""
     available = int(psutil.virtual_memory().available)
     limit, used = _read_number(_CGROUP / "memory.max"), _read_number(_CGROUP / "memory.current")
     if limit and used is not None:
@@ -110,7 +110,7 @@ def available_memory_bytes() -> int:
 
 
 def source_state(folder: Path) -> SourceState:
-    """Commit and dirty flag of the repository around a folder; None for what git does not say."""
+    """Commit and dirty flag of the repository around a folder; None for values that git does not report."""
     from ggufbench.machine.parts import SourceState
 
     commit = _git(folder, "rev-parse", "HEAD")
@@ -151,7 +151,7 @@ def _cgroup_cores() -> int | None:
     try:
         quota, period = (_CGROUP / "cpu.max").read_text().split()
         return max(1, int(quota) // int(period))
-    except (OSError, ValueError):  # no cgroup, or "max": no limit
+    except (OSError, ValueError):  # no cgroup, or "max" for no limit
         return None
 
 

@@ -1,4 +1,4 @@
-"""What makes a machine unfit for measuring, judged from its conditions."""
+"""Conditions that make a machine unfit for measuring."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _BUSY_SHARE = 0.2
 """Share of a core above which a process slows down llama.cpp, whose threads wait for each other."""
 
 
-_DRIVERS_OF_THEIR_OWN = ("intel_pstate", "amd-pstate-epp")
-"""Under these `powersave` is the ordinary governor, and the energy preference decides."""
+_AUTONOMOUS_DRIVERS = ("intel_pstate", "amd-pstate-epp")
+"""With these drivers `powersave` is the default governor, and the energy preference decides."""
 
 
 class Problem(NamedTuple):
-    """Something that makes this machine unfit for measuring, and how to mend it; a sentence each."""
+    """A problem that makes this machine unfit for measuring, and its fix, as one sentence each."""
 
     problem: str
     remedy: str
 
 
 def unfit(conditions: Conditions, processes: Iterable[BusyProcess] = ()) -> list[Problem]:
-    """What of these makes measuring here unreliable; empty where nothing does."""
-    return [*_power(conditions), *_heat(conditions), *_governor(conditions), *_neighbours(processes)]
+    """Problems that make measurements here unreliable; empty without any."""
+    return [*_power(conditions), *_heat(conditions), *_governor(conditions), *_busy_processes(processes)]
 
 
 def _power(conditions: Conditions) -> list[Problem]:
@@ -44,12 +44,12 @@ def _heat(conditions: Conditions) -> list[Problem]:
     if limit is None or limit >= 100:
         return []
     remedy = "let it cool down, and keep its air inlets free"
-    return [Problem(f"heat has the processor limited to {limit} % of its speed", remedy)]
+    return [Problem(f"heat limits the processor to {limit} % of its speed", remedy)]
 
 
 def _governor(conditions: Conditions) -> list[Problem]:
     governors = (conditions.governor or "").split(",")
-    own = conditions.frequency_driver in _DRIVERS_OF_THEIR_OWN
+    own = conditions.frequency_driver in _AUTONOMOUS_DRIVERS
     if "powersave" in governors and not own:
         remedy = "set another one: sudo cpupower frequency-set -g performance"
         return [Problem("the frequency governor is powersave, which keeps the processor slow", remedy)]
@@ -60,7 +60,7 @@ def _governor(conditions: Conditions) -> list[Problem]:
     return []
 
 
-def _neighbours(processes: Iterable[BusyProcess]) -> list[Problem]:
+def _busy_processes(processes: Iterable[BusyProcess]) -> list[Problem]:
     return [
         Problem(
             f"process {process.pid} ({process.name}) uses {100 * process.core_share:.0f} % of a core",

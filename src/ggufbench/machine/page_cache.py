@@ -1,4 +1,4 @@
-"""Which part of a file lies in the page cache, and how to bring that to none or all of it, without root."""
+"""The part of a file in the page cache, and how to drop it or read all of it in, without root."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ _LOWEST_BIT = bytes(value & 1 for value in range(256))
 
 
 def resident_fraction(paths: Sequence[Path]) -> float | None:
-    """The part of these files, 0 to 1, that lies in the page cache; None where this system does not say.
+    """The fraction of these files, 0 to 1, that is in the page cache; None if this system does not report it.
 
-    Linux tells it only of files that one owns or may write; of others it claims that all is there.
+    Linux reports it only for files that the user owns or may write; for others it claims that everything is
+    there.
     """
-    if not hasattr(mmap, "PROT_READ") or not all(map(_is_told, paths)):
+    if not hasattr(mmap, "PROT_READ") or not all(map(_is_reported, paths)):
         return None
     resident = pages = 0
     try:
@@ -34,10 +35,10 @@ def resident_fraction(paths: Sequence[Path]) -> float | None:
 
 
 def drop(paths: Sequence[Path]) -> None:
-    """Ask the system to forget the pages of these files.
+    """Ask the system to drop the pages of these files.
 
-    It keeps those that another process maps, and all of them where the file lies in memory itself (tmpfs):
-    look at `resident_fraction` afterwards.
+    It keeps pages that another process maps, and all of them on a file system in memory (tmpfs): check
+    `resident_fraction` afterwards.
     """
     for path in paths:
         with contextlib.suppress(OSError):
@@ -45,9 +46,9 @@ def drop(paths: Sequence[Path]) -> None:
 
 
 def read_once(paths: Sequence[Path], progress: Callable[[int], None] = lambda _done: None) -> None:
-    """Read these files from start to end, so that they lie in the page cache if it has room for them.
+    """Read these files from start to end, so that they are in the page cache if they fit.
 
-    `progress` gets the bytes read so far. Raises OSError.
+    `progress` gets the number of bytes read so far. Raises OSError.
     """
     buffer, done = bytearray(_READ_BYTES), 0
     for path in paths:
@@ -57,7 +58,7 @@ def read_once(paths: Sequence[Path], progress: Callable[[int], None] = lambda _d
                 progress(done)
 
 
-def _is_told(path: Path) -> bool:
+def _is_reported(path: Path) -> bool:
     if sys.platform != "linux":
         return True
     with contextlib.suppress(OSError):
@@ -68,7 +69,7 @@ def _is_told(path: Path) -> bool:
 def _drop_one(path: Path) -> None:
     if hasattr(os, "posix_fadvise"):
         with path.open("rb") as file:
-            os.fdatasync(file.fileno())  # pages that are not yet on the disk stay
+            os.fdatasync(file.fileno())  # pages that are not yet on the disk would stay
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     elif sys.platform == "darwin":
         for address, length in _windows(path):
@@ -76,17 +77,17 @@ def _drop_one(path: Path) -> None:
 
 
 def _counts(path: Path) -> Iterator[tuple[int, int]]:
-    """Resident pages and pages of each window of the file."""
+    """Resident pages and total pages of each window of the file."""
     for address, length in _windows(path):
         pages = -(-length // mmap.PAGESIZE)
-        told = ctypes.create_string_buffer(pages)
-        if _libc().mincore(ctypes.c_void_p(address), ctypes.c_size_t(length), told) != 0:
+        resident = ctypes.create_string_buffer(pages)
+        if _libc().mincore(ctypes.c_void_p(address), ctypes.c_size_t(length), resident) != 0:
             raise OSError(ctypes.get_errno(), "mincore")
-        yield told.raw.translate(_LOWEST_BIT).count(1), pages
+        yield resident.raw.translate(_LOWEST_BIT).count(1), pages
 
 
 def _windows(path: Path) -> Iterator[tuple[int, int]]:
-    """Address and length of each part of the file, mapped while it is looked at and never touched."""
+    """Address and length of each part of the file, mapped while it is checked and never read."""
     libc = _libc()
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size

@@ -16,11 +16,11 @@ class Device(Part):
     type: str
     memory_free_bytes: Bytes | None
     memory_total_bytes: Bytes | None
-    """None in a launch: to answer before the load, a GPU's driver would have to start in the process."""
+    """None in a launch: to report it before the load, a GPU's driver would have to start in the process."""
 
 
 class Machine(Part):
-    """Where it was measured. `fingerprint` is the hash of the fields above `memory_bytes`, and of it."""
+    """The measuring machine. `fingerprint` is the hash of the fields above `memory_bytes`, and of it."""
 
     fingerprint: str
     cpu: str
@@ -28,7 +28,7 @@ class Machine(Part):
     physical_cores: Count
     logical_cores: Count
     usable_cores: Count
-    """After affinity and container limits."""
+    """Number of cores after affinity and container limits."""
     l3_cache_bytes: Bytes
     memory_gib: Count
     operating_system: str
@@ -38,7 +38,7 @@ class Machine(Part):
 
 
 class SourceState(Part):
-    """The repository the run was started in."""
+    """The repository in which the run was started."""
 
     commit: str | None
     dirty: bool | None
@@ -46,23 +46,23 @@ class SourceState(Part):
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The state of the machine at one moment; None for what this system does not tell."""
+    """The state of the machine at one moment; None for values that this system does not report."""
 
     power_source: Literal["mains", "battery"] | None = None
     low_power_mode: bool | None = None
     speed_limit_percent: int | None = None
-    """macOS: what the thermal management leaves of the processor's speed; 100 is all."""
+    """macOS: percentage of the processor's speed that the thermal management allows."""
     throttle_events: int | None = None
-    """Linux: how often the processor was slowed down because of heat, since the start of the system."""
+    """Linux: number of times that heat slowed down the processor, since the start of the system."""
     governor: str | None = None
-    """Linux: of the processor's frequency; several are joined by commas."""
+    """Linux: governor of the processor's frequency; several are joined by commas."""
     frequency_driver: str | None = None
     energy_preference: str | None = None
-    """Linux, with a driver that chooses frequencies by itself: `performance` to `power`."""
+    """Linux, with a driver that chooses frequencies itself: `performance` to `power`."""
     frequency_mhz: float | None = None
     """Mean over the cores."""
     load_average: float | None = None
-    """Over the last minute."""
+    """Load average over the last minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +72,4 @@ class BusyProcess:
     pid: int
     name: str
     core_share: float
-    """1.0 is a whole core; with several threads it may be more."""
+    """1.0 is a whole core; a process with several threads can use more."""

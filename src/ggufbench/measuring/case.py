@@ -1,4 +1,4 @@
-"""Measure a case: its launches one after the other, and the record of what came out."""
+"""Measure a case: run its launches one after the other and build the record."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from ggufbench.worker.protocol import Imported
 _SLOWEST_LOAD_BYTES_PER_SECOND = 20e6
 _SLOWEST_PARAMETERS_PER_SECOND = 5e6
 _PATIENCE = 30
-"""A phase may take this many times its estimate before it counts as hung, and a minute beside."""
+"""Multiple of its estimate, plus a minute, that a phase may take before it counts as hung."""
 _LOADING = ("load", "first_decode")
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Everything that is the same for all cases of a run."""
+    """Settings that all cases of a run share."""
 
     run_id: str
     machine: Machine
@@ -44,19 +44,19 @@ class Bench:
     interpreter: Interpreter = field(default_factory=Interpreter)
     deadline_scale: float = 1.0
     limits: Rates | None = None
-    """What this machine can do at most; None leaves the results without that comparison."""
+    """Upper limits of this machine; if None, results are not compared with them."""
     observer: Observer = lambda _launch: None
 
 
 @dataclass(frozen=True, slots=True)
 class CaseTimeouts:
-    """Seconds that each step of a case may take: generous, and scaled to the file and the work."""
+    """Timeouts of the steps of a case: generous, and scaled to the file and the work."""
 
     case: Case
     scale: float = 1.0
 
     def __call__(self, phase: str) -> float:
-        """The deadline of the next event in this phase."""
+        """Timeout of the next event in this phase."""
         reading = _slowest_load_seconds(self.case)
         computing = _PATIENCE * self.case.estimate.seconds
         extra = {
@@ -71,14 +71,14 @@ class CaseTimeouts:
 
 
 def _slowest_load_seconds(case: Case) -> float:
-    """After which loading counts as hung; transformers unpacks every matrix, on one core."""
+    """Longest time of a load that is not hung; transformers unpacks every matrix, on one core."""
     if case.scenario.is_baseline:
         return case.model.parameters / _SLOWEST_PARAMETERS_PER_SECOND
     return case.model.file_size_bytes / _SLOWEST_LOAD_BYTES_PER_SECOND
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while a case was measured; carries the record of what was measured by then."""
+    """Ctrl-C while a case was measured; holds the record of what was measured by then."""
 
     def __init__(self, record: Record) -> None:
         super().__init__()
@@ -86,9 +86,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 def measure_case(case: Case, bench: Bench) -> Record:
-    """Run every launch of a case. A launch that was not measured is the last one: the next would end alike.
+    """Run every launch of a case. Stops after the first failed launch: later ones would fail the same way.
 
-    Cold loads come first, then the launches that measure everything; disturbed loads are measured again.
+    Cold loads come first, then the launches that measure everything; loads with interference are repeated.
     Raises Interrupted, with the record of what was measured until then.
     """
     started = time.monotonic()
@@ -108,16 +108,16 @@ def measure_case(case: Case, bench: Bench) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredLaunch:
-    """One launch for itself, and what was learned beside it."""
+    """A single launch, with the observations made during it."""
 
     launch: Launch
     provider: ProviderFacts
     processes: list[BusyProcess]
-    """The busiest other ones when a sample was first disturbed."""
+    """The busiest other processes when a sample first had interference."""
 
 
 def measure_launch(case: Case, bench: Bench, variables: Mapping[str, str]) -> MeasuredLaunch:
-    """One warm launch of a case, for a comparison. Raises KeyboardInterrupt when Ctrl-C ended it.
+    """Run one warm launch of a case, for a comparison. Raises KeyboardInterrupt if Ctrl-C ended it.
 
     `variables` are added to the worker's environment.
     """
@@ -134,9 +134,9 @@ def measure_launch(case: Case, bench: Bench, variables: Mapping[str, str]) -> Me
 
 @contextmanager
 def one_at_a_time(on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the machine: of several runs started by one user, only one measures at a time.
+    """Machine-wide lock: of several runs started by one user, only one measures at a time.
 
-    `on_wait` is called once where another run holds it. A run that dies lets go.
+    `on_wait` is called once if another run holds the lock. It is released when its run dies.
     """
     user = os.getuid() if hasattr(os, "getuid") else "user"
     with alone(Path(tempfile.gettempdir()) / f"ggufbench-{user}.lock", on_wait):
@@ -150,7 +150,7 @@ def skipped_record(case: Case, bench: Bench, reason: str) -> Record:
 
 
 def _launches(case: Case, launches: Sequence[Launch]) -> Iterator[tuple[CacheState, bool]]:
-    """What each launch asks of the page cache, and whether it only loads; `launches` are those so far."""
+    """Required page cache state of each launch, and whether it only loads; `launches` are those so far."""
     workload = case.scenario.workload
     wanted: tuple[tuple[CacheState, int, bool], ...] = (
         ("cold", workload.cold_launches, True),
@@ -166,9 +166,9 @@ def _launches(case: Case, launches: Sequence[Launch]) -> Iterator[tuple[CacheSta
 
 
 def _lacks(launches: Sequence[Launch], state: CacheState, wanted: int) -> bool:
-    """Whether loads of that state were disturbed, so that fewer count than are wanted.
+    """True if interference left fewer valid loads of that state than wanted.
 
-    Loads that were not of the state that was asked are no reason: the next one would be the same.
+    Loads that did not reach the requested state do not count: the next one would be the same.
     """
     asked = [found for found in launches if found.page_cache and found.page_cache.asked == state]
     loads = [found for found in asked if found.page_cache and found.page_cache.state == state]
@@ -211,7 +211,7 @@ def _record(
     processes = (supervisors[-1].processes if supervisors else None) or []
     summary = summaries(launches, case.loaded_bytes)
     environment = describe_environment(launches, processes)
-    # Bounds and promises are llama.cpp's: they follow from the GGUF's bytes.
+    # Limits and targets apply to llama.cpp only: they follow from the GGUF's bytes.
     is_baseline = case.scenario.is_baseline
     limits: list[LimitResult] = []
     if bench.limits is not None and not is_baseline:

@@ -1,4 +1,4 @@
-"""One run, prepared: what pytest and the command line both need before anything is measured."""
+"""Preparation of a run: the steps that pytest and the command line share before anything is measured."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RUNS_LOOKED_AT = 20
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user asked for, by pytest or by the command line."""
+    """The user's request, from pytest or from the command line."""
 
     places: Sequence[Path] = ()
     """Files and folders to look in instead of the known caches."""
@@ -38,13 +38,13 @@ class Request:
     """Names; empty means every scenario of the folder."""
     scenario_folder: Path | None = None
     demo_folder: Path | None = None
-    """Where no model is found, make the synthetic demo models here and take those."""
+    """If no model is found, make the synthetic demo models here and use those."""
     launches: int | None = None
     cold_launches: int | None = None
     repetitions: int | None = None
     results: Path = Path("results")
     deadline_scale: float = 1.0
-    """Multiplies every deadline after which a silent worker counts as hung."""
+    """Factor for every timeout after which a silent worker counts as hung."""
     time_budget_seconds: float | None = None
     """A case that would end after this time is not started."""
 
@@ -62,7 +62,7 @@ class Prepared:
 
 
 def requested_places(given: Sequence[str], env: Mapping[str, str] = os.environ) -> list[Path]:
-    """The places of `--models`, or of GGUFBENCH_MODELS (separated as PATH is) where none is given."""
+    """The places of `--models`, or of GGUFBENCH_MODELS (separated as in PATH) without that option."""
     texts = given or [text for text in env.get("GGUFBENCH_MODELS", "").split(os.pathsep) if text]
     return [Path(text).expanduser() for text in texts]
 
@@ -70,11 +70,11 @@ def requested_places(given: Sequence[str], env: Mapping[str, str] = os.environ) 
 def prepare_run(
     request: Request, interpreter: Interpreter, tell: Callable[[str], None] = lambda _sentence: None
 ) -> Prepared:
-    """Find the models, read the scenarios, ask llama.cpp for its devices and plan.
+    """Find the models, read the scenarios, probe llama.cpp for its devices and plan.
 
     Raises PlaceNotFoundError, PlanError and ScenarioError.
 
-    `tell` hears about what takes time.
+    `tell` is called with a message before slow steps.
     """
     scenarios = read_scenarios(request)
     found, models = find_models(request, tell)
@@ -86,19 +86,19 @@ def prepare_run(
 
 
 def read_scenarios(request: Request) -> list[Scenario]:
-    """The scenarios asked for. Raises ScenarioError."""
+    """The requested scenarios. Raises ScenarioError."""
     folder = scenario_folder(request.scenario_folder)
     return [_adjust(scenario, request) for scenario in load_scenarios(folder, request.scenarios)]
 
 
 def find_models(request: Request, tell: Callable[[str], None]) -> tuple[Discovery, list[Model]]:
-    """Everything that was found, and the models wanted of it. Raises PlaceNotFoundError and PlanError."""
+    """All models found, and those selected. Raises PlaceNotFoundError and PlanError."""
     found = _discover(request, tell)
     return found, request.selection.choose(found.models)
 
 
 def probe_for(scenarios: Sequence[Scenario], interpreter: Interpreter) -> dict[str, AvailableDevices]:
-    """What an environment's libraries see, by `environment_key`: llama.cpp alone (`""`) is always asked."""
+    """Devices that an environment's libraries see, by `environment_key`; always with llama.cpp (`""`)."""
     asked = {"", *map(environment_key, scenarios)}
     return {
         key: probe_transformers(interpreter) if key == TRANSFORMERS else probe(interpreter, key)
@@ -112,7 +112,7 @@ def plan_cases(
     environments: Mapping[str, AvailableDevices],
     earlier: Mapping[tuple[str, str], Record],
 ) -> list[Case]:
-    """Every model under every scenario in that environment."""
+    """Every model with every scenario in that environment."""
     past_seconds = {key: record.wall_seconds for key, record in earlier.items()}
     return make_plan(models, scenarios, Host(environments, available_memory_bytes(), past_seconds))
 
@@ -120,7 +120,7 @@ def plan_cases(
 def earlier_records(results: Path, fingerprint: str) -> dict[tuple[str, str], Record]:
     """The last record of each case that was measured on this machine, by model identity and scenario.
 
-    Looks at the newest runs only: they serve estimates and hints, which must not take longer than the run.
+    Reads the newest runs only: they serve estimates and hints, which must not take longer than the run.
     """
     return {
         (record.model.identity, record.scenario): record
@@ -130,7 +130,7 @@ def earlier_records(results: Path, fingerprint: str) -> dict[tuple[str, str], Re
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `10m` or `1.5h`. Raises GgufbenchError for another text."""
+    """Parse a duration such as `90`, `90s`, `10m` or `1.5h`. Raises GgufbenchError for any other text."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
     if match is None:
         raise GgufbenchError(f"{text!r} is not a duration; write for example 90s, 10m or 1.5h")
@@ -138,13 +138,13 @@ def parse_duration(text: str) -> float:
 
 
 def _discover(request: Request, tell: Callable[[str], None]) -> Discovery:
-    """The models of this machine; where there is none and a folder is given, the demo models instead."""
+    """The models of this machine; if none is found and a demo folder is given, the demo models instead."""
     found = discover(request.places or None)
     if found.models or request.demo_folder is None:
         return found
     from ggufbench.modelkit import make_demo_models
 
-    tell(f"no GGUF model was found, so synthetic ones in {portable_path(request.demo_folder)} are measured")
+    tell(f"no GGUF model was found, so synthetic models in {portable_path(request.demo_folder)} are measured")
     make_demo_models(
         request.demo_folder, lambda name, done, _total: tell(f"making {name}") if not done else None
     )

@@ -1,4 +1,4 @@
-"""From a supervised launch to the launch that a record keeps."""
+"""Conversion of a supervised launch to the launch of a record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ggufbench.records.schema import Effective, Environment, Launch, MemoryMark,
 from ggufbench.worker import protocol
 
 _NOISE = ("create_tensor: loading tensor", "llama_model_loader: - tensor", "load: control token:")
-"""Lists of tensors and vocabulary entries in the native log: the file itself holds them."""
+"""Lists of tensors and vocabulary entries in the native log; the file itself contains them."""
 
 _INSTALLED = re.compile(r'"[^"\n]{0,500}?[/\\](site-packages|dist-packages|ggufbench)[/\\]')
 
@@ -51,7 +51,7 @@ def build_launch(supervisor: LaunchSupervisor, *, keep_log: bool) -> Launch:
 
 
 def identify(model: Model) -> ModelIdentity:
-    """What a record keeps of a model."""
+    """The identity of a model as the record keeps it."""
     kept = ModelIdentity.model_fields
     values = {name: getattr(model, name) for name in kept if name not in ("path", "original")}
     original = None
@@ -62,7 +62,7 @@ def identify(model: Model) -> ModelIdentity:
 
 
 def describe_environment(launches: Iterable[Launch], processes: list[BusyProcess]) -> Environment | None:
-    """What disturbed the samples of a case, in numbers and in one sentence; None where nothing did."""
+    """Interference with the samples of a case, in numbers and in one sentence; None without interference."""
     judged = [sample for launch in launches for sample in launch.samples if not sample.warmup]
     disturbed = [sample.disturbed for sample in judged if sample.disturbed]
     reason = main_reason(disturbed)
@@ -96,14 +96,14 @@ def _effective(loaded: protocol.Loaded, log: LoadLog) -> Effective:
 
 
 def _shareable(stderr: str) -> str:
-    """A traceback's files by the folders that matter: where they are installed is this user's affair."""
+    """The text with shortened file paths, so that it does not reveal where this user installed packages."""
     return _INSTALLED.sub(r'"\1/', stderr)
 
 
 def _kept_lines(loaded: protocol.Loaded, model: Model) -> list[str]:
     """The log without its noise.
 
-    The model's folder is written as in the rest of the record, so that a record can be shown to others.
+    The model's folder is written as in the rest of the record, so that a record can be shared.
     """
     folder, shown = str(model.path.parent), portable_path(model.path.parent)
     return [line.replace(folder, shown) for line in loaded.log if not line.startswith(_NOISE)]

@@ -1,6 +1,6 @@
-"""Supervision of one launch: the file is prepared before it loads, and each sample is judged as it arrives.
+"""Supervision of one launch: prepare the file before it loads, and judge each sample as it arrives.
 
-All of it happens while the worker waits for an answer, so no work of the harness runs beside a clock.
+All of it happens while the worker waits for an answer, so no work of the harness runs next to a clock.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ _PREPARING = "reading the file into memory"
 _LOOK_AROUND_SECONDS = 0.5
 
 Observer = Callable[["LaunchSupervisor | None"], None]
-"""Called with the supervisor of a launch when a phase of it begins, and with None when a case has ended."""
+"""Called with the supervisor of a launch at the start of each phase, and with None at the end of a case."""
 
 
 @dataclass(slots=True)
 class LaunchSupervisor:
-    """Supervises one launch of a case, and holds what it collected."""
+    """Supervise one launch of a case, and collect its events."""
 
     case: Case
     judge: Judge
     observer: Observer
     number: int = 1
-    """Counted from 1 in the case, the cold launches included."""
+    """Number of the launch in the case, from 1, including cold launches."""
     asked: CacheState = "warm"
-    """What the page cache is to hold of the file when loading begins: `cold` or `warm`."""
+    """Required page cache state of the file at the start of loading: `cold` or `warm`."""
     load_only: bool = False
     disturbed: int = 0
-    """Disturbed samples of the case so far."""
+    """Number of samples of the case with interference so far."""
     processes: list[BusyProcess] | None = None
-    """The busiest other processes when a sample of the case was first disturbed."""
+    """The busiest other processes when a sample of the case first had interference."""
 
     phase: str = "start"
     pid: int = 0
     interrupted: bool = False
     ended: Ended = field(init=False)
     conditions: list[Conditions] = field(default_factory=list)
-    """Before and after the launch."""
+    """Conditions before and after the launch."""
     page_cache: PageCache | None = None
     imported: protocol.Imported | None = None
     loaded: protocol.Loaded | None = None
     log: LoadLog = field(default_factory=LoadLog)
-    """What the native log says about the load."""
+    """Facts about the load from the native log."""
     samples: list[Sample] = field(default_factory=list)
-    """Each with the reasons against it."""
+    """Samples, each with its interference."""
     marks: list[protocol.Mark] = field(default_factory=list)
     loop_overhead_seconds: float | None = None
     digest: str | None = None
@@ -73,7 +73,7 @@ class LaunchSupervisor:
     def run(
         self, timeouts: PhaseTimeouts, interpreter: Interpreter, variables: Mapping[str, str] | None = None
     ) -> None:
-        """Run the launch to its end. Ctrl-C ends it and is noted in `interrupted`."""
+        """Run the launch to its end. Ctrl-C ends it and is recorded in `interrupted`."""
         self.conditions.append(read_conditions())
         started = time.monotonic()
         job = self.case.job(SEED, load_only=self.load_only)
@@ -128,24 +128,24 @@ class LaunchSupervisor:
         try:
             self.phase = _PREPARING
             self.observer(self)
-            with contextlib.suppress(OSError):  # loading reports the same error in the library's words
+            with contextlib.suppress(OSError):  # loading reports the same error
                 page_cache.read_once(self.case.files)
         finally:
             self.phase = loading
 
     def _take_load(self, loaded: protocol.Loaded) -> None:
-        """Keep a load, which is a sample too. A GPU run on the CPU ends before hours are spent on it."""
+        """Keep a load, which is also a sample. A GPU run on the CPU ends before hours are spent on it."""
         self.loaded, self.log = loaded, parse_load_log(loaded.log)
         self._take(protocol.TimedSample("load", False, 0, loaded.seconds, [], [], loaded.evidence))
         setting = self.case.setting
         if self.case.scenario.is_baseline:
-            return  # its library has no such log; its worker checks every tensor itself
+            return  # this library has no such log; the worker checks every tensor
         problem = offload_problem(self.log, setting.device, setting.n_gpu_layers, loaded.devices)
         if problem is not None:
             raise LaunchRefusedError(problem)
 
     def _take(self, event: protocol.TimedSample) -> str:
-        """Judge and keep a sample; `AGAIN` for a disturbed one that can be repeated, each once on average."""
+        """Judge and keep a sample; `AGAIN` for interference while retries are left, one per sample."""
         reasons = self.judge.reasons(event.evidence, event.phase)
         self.samples.append(Sample(**asdict(event), disturbed=reasons))
         if event.warmup or not reasons:

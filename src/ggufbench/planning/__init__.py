@@ -1,1 +1,1 @@
-"""Scenarios, and the plan: which model runs under which scenario."""
+"""Scenarios, and the plan: which model runs with which scenario."""

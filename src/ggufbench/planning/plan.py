@@ -1,4 +1,4 @@
-"""What will be run: each model with each scenario, what it needs, how long it takes, what is skipped."""
+"""The plan of a run: each model with each scenario, its needs, its duration, and why it is skipped."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ _TORCH_BYTES = 300 * 2**20
 
 
 class PlanError(GgufbenchError):
-    """The selection names something that is not here; the message says what is."""
+    """The selection names something that does not exist; the message lists what does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a case will need, before it runs."""
+    """Expected needs of a case."""
 
     host_bytes: int
     device_bytes: int
     seconds: float
     from_record: bool
-    """True where `seconds` is what an earlier run of the same case took here."""
+    """True if `seconds` is the duration of an earlier run of the same case here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model under a scenario, ready to run, or skipped with a reason."""
+    """A model with a scenario, ready to run, or skipped with a reason."""
 
     id: str
     model: Model
@@ -61,17 +61,17 @@ class Case:
 
     @property
     def original(self) -> OriginalCheckpoint | None:
-        """What is loaded in place of the GGUF; None where it is the GGUF."""
+        """The original checkpoint that is loaded instead of the GGUF; None if it is the GGUF."""
         return self.model.original if self.setting.weights == "safetensors" else None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What loading reads."""
+        """Files that are loaded."""
         return self.original.files if self.original else self.model.shards
 
     @property
     def loaded_bytes(self) -> int:
-        """Size of those files together."""
+        """Total size of those files."""
         return (self.original or self.model).file_size_bytes
 
     def job(self, seed: int, *, load_only: bool = False) -> Job:
@@ -82,14 +82,14 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which models of those found are wanted. Empty means all of them."""
+    """Selection of the models that were found. Empty means all of them."""
 
     match: Sequence[str] = ()
-    """Patterns for the name, the label or the repository, or parts of them; case does not matter."""
+    """Patterns for the name, the label or the repository, or parts of them; case is ignored."""
     quantizations: Sequence[str] = ()
 
     def choose(self, models: Sequence[Model]) -> list[Model]:
-        """The wanted models. Raises PlanError for a pattern or quantization that fits none of them."""
+        """The selected models. Raises PlanError for a pattern or quantization that matches none of them."""
         for pattern in self.match:
             if models and not any(_matches(model, pattern) for model in models):
                 labels = sorted({model.label for model in models})
@@ -99,7 +99,7 @@ class Selection:
         for wanted in self.quantizations:
             if models and wanted.upper() not in (name.upper() for name in found):
                 near = did_you_mean(wanted.upper(), found)
-                raise PlanError(f"no model is {wanted!r}{near}; found: {listed(found, 12)}")
+                raise PlanError(f"no model has the quantization {wanted!r}{near}; found: {listed(found, 12)}")
         quantizations = {name.upper() for name in self.quantizations}
         return [
             model
@@ -111,13 +111,13 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What the plan needs to know of the machine."""
+    """Facts about the machine that the plan needs."""
 
     environments: Mapping[str, AvailableDevices]
-    """The probed library, by `environment_key`."""
+    """The probed libraries, by `environment_key`."""
     available_bytes: int
     past_seconds: Mapping[tuple[str, str], float]
-    """(model identity, scenario name) to the wall time of its last record on this machine."""
+    """Wall time of the last record on this machine, by (model identity, scenario name)."""
 
 
 def make_plan(models: Sequence[Model], scenarios: Sequence[Scenario], host: Host) -> list[Case]:
@@ -127,12 +127,12 @@ def make_plan(models: Sequence[Model], scenarios: Sequence[Scenario], host: Host
 
 
 def environment_key(scenario: Scenario) -> str:
-    """What a scenario's library is probed with: its RPC servers, nothing, or that it is transformers."""
+    """Key of the probe for a scenario's library: its RPC servers, empty, or transformers."""
     return TRANSFORMERS if scenario.is_baseline else scenario.setting.rpc_servers
 
 
 def resolve_setting(scenario: Scenario) -> Setting:
-    """The concrete setting for this machine: words become numbers."""
+    """The concrete setting for this machine, with numbers instead of words."""
     spec = scenario.setting
     threads = resolve_threads(spec.n_threads)
     batch_threads = threads if spec.n_threads_batch is None else resolve_threads(spec.n_threads_batch)
@@ -159,7 +159,7 @@ def resolve_setting(scenario: Scenario) -> Setting:
 
 
 def kv_bytes(model: Model, setting: Setting) -> int:
-    """Bytes of the KV cache: layers with a sliding window keep it and one ubatch, the others n_ctx tokens."""
+    """Bytes of the KV cache: sliding-window layers keep the window and a ubatch, the others n_ctx tokens."""
     k, v = bytes_per_element(setting.type_k), bytes_per_element(setting.type_v)
     # As llama.cpp does: whole blocks of 256 cells, and no batch larger than the context.
     cells = _round_up(setting.n_ctx, 256)
@@ -187,22 +187,23 @@ def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
 
 
 def _lacks_weights(model: Model, scenario: Scenario) -> str | None:
-    """Why transformers has nothing to load for this model, in one sentence; None where it has."""
+    """Why transformers has nothing to load for this model, in one sentence; None if it has."""
     if not scenario.is_baseline:
         return None
     if scenario.setting.weights == "gguf":
         several = len(model.shards) > 1
-        return f"transformers reads no GGUF of {len(model.shards)} files; merge them" if several else None
+        return (
+            f"transformers cannot read a GGUF of {len(model.shards)} files; merge them" if several else None
+        )
     if model.original is None:
         return (
-            "its safetensors original is not in the Hugging Face cache, so there is nothing to compare with; "
-            "`hf download OWNER/NAME` brings it"
+            "its original checkpoint is not in the Hugging Face cache; get it with `hf download OWNER/NAME`"
         )
     return None
 
 
 def _each_original_once(cases: Sequence[Case]) -> list[Case]:
-    """Several quantizations were made of one checkpoint, which is measured once for all of them."""
+    """Measure an original checkpoint once for all quantizations that were made from it."""
     first: dict[tuple[str, str], str] = {}
     kept = []
     for case in cases:
@@ -211,7 +212,7 @@ def _each_original_once(cases: Sequence[Case]) -> list[Case]:
             kept.append(case)
             continue
         known = first.setdefault((str(original.path), case.scenario.name), case.id)
-        again = None if known == case.id else f"the same original is measured as {known}"
+        again = None if known == case.id else f"the same original checkpoint is measured as {known}"
         kept.append(replace(case, skip=again))
     return kept
 
@@ -237,7 +238,7 @@ def _estimate(model: Model, scenario: Scenario, setting: Setting, workload: Work
 def _transformers_estimate(
     model: Model, setting: Setting, workload: Workload, spec: WorkloadSpec, past: float | None
 ) -> Estimate:
-    """The baseline's: dense weights of 4 or 2 bytes, and while it loads, the file's own beside them."""
+    """Estimate for the baseline: dense weights of 4 or 2 bytes, plus the file's weights while it loads."""
     on_gpu = setting.device != "cpu"
     dense = model.parameters * (4 if setting.dtype == "float32" else 2)
     staged = model.original.file_size_bytes if setting.weights != "gguf" and model.original else dense
@@ -272,11 +273,11 @@ def _does_not_fit(
 ) -> str | None:
     if estimate.host_bytes > host.available_bytes:
         needed, free = size(estimate.host_bytes), size(host.available_bytes)
-        return f"does not fit: needs about {needed} of memory, {free} is available"
+        return f"does not fit: needs about {needed} of memory; {free} is available"
     free_on_device = environment.free_bytes(setting.device)
     if free_on_device is not None and estimate.device_bytes > free_on_device:
         needed, free = size(estimate.device_bytes), size(free_on_device)
-        return f"does not fit: needs about {needed} on {setting.device}, {free} is free there"
+        return f"does not fit: needs about {needed} on {setting.device}; {free} is free there"
     return None
 
 
@@ -289,9 +290,9 @@ def _offloaded_share(model: Model, setting: Setting) -> float:
 
 
 def _with_unique_ids(cases: Sequence[Case]) -> list[Case]:
-    """Where two models would share an id, both take a part of their identity: an id is never a position.
+    """Add a part of the identity to both ids if two models would share one: an id is never a position.
 
-    Ids that differ only in case count as the same: on a Mac they would be the same file of results.
+    Ids that differ only in case count as the same: on a Mac they would be the same result file.
     """
     counts = Counter(case.id.lower() for case in cases)
     return [

@@ -1,4 +1,4 @@
-"""Scenarios: how a model is loaded, what is asked of it, and what was promised.
+"""Scenarios: how a model is loaded, its workload, and its targets.
 
 One TOML file each. A list in `[setting]` or `[workload]` makes a matrix: one scenario for each combination,
 named after the file and the keys that vary (`cpu-n_threads4-depth1024`).
@@ -31,16 +31,16 @@ from ggufbench.worker.job import ENGINE, SHIPPED, TRANSFORMERS
 TARGETS_FILE = "targets.toml"
 
 _MOST_COMBINATIONS = 1000
-"""Of the lists of one file: more is a slip, and would be planned for hours."""
+"""Maximum number of combinations of the lists in one file: more is a mistake and would take hours."""
 
-# llama.cpp keeps these in 32 bits, and would take a larger number for a small one.
+# llama.cpp stores these in 32 bits and would truncate a larger number.
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
 Threads = Positive | Literal["auto", "physical", "physical-1"]
 
 
 class ScenarioError(GgufbenchError):
-    """A scenario file is not usable; the message names the file, the key and the remedy."""
+    """A scenario file is not usable; the message names the file, the key and the fix."""
 
 
 class SettingSpec(Table):
@@ -53,10 +53,10 @@ class SettingSpec(Table):
     n_ubatch: Positive = 512
     n_threads: Threads = "auto"
     n_threads_batch: Threads | None = None
-    """As `n_threads` where it is not given."""
+    """Same as `n_threads` if not given."""
     load_mode: Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"] | None = None
     use_mmap: bool | None = None
-    """With `use_mlock`, the older way to say `load_mode`; not both."""
+    """Together with `use_mlock`, the older form of `load_mode`; not both."""
     use_mlock: bool | None = None
     flash_attn: Literal["auto", "on", "off"] = "auto"
     type_k: KvType = "f16"
@@ -72,18 +72,20 @@ class SettingSpec(Table):
     @model_validator(mode="after")
     def _consistent(self) -> SettingSpec:
         if self.load_mode is not None and not (self.use_mmap is None and self.use_mlock is None):
-            raise ValueError("load_mode says how the file is read; leave out use_mmap and use_mlock")
+            raise ValueError("load_mode already sets how the file is read; leave out use_mmap and use_mlock")
         if self.n_ubatch > self.n_batch:
             raise ValueError(f"n_ubatch = {self.n_ubatch} is more than n_batch = {self.n_batch}; lower it")
         if (self.device == "rpc") != bool(self.rpc_servers):
-            raise ValueError('rpc_servers = "host:port" goes with device = "rpc", and is needed there')
+            raise ValueError(
+                'rpc_servers = "host:port" and device = "rpc" need each other; set both or neither'
+            )
         if self.type_v not in ("f32", "f16", "bf16") and self.flash_attn == "off":
             raise ValueError(f'type_v = "{self.type_v}" needs flash attention; set flash_attn = "auto"')
         return self
 
     @property
     def effective_load_mode(self) -> str:
-        """`load_mode`, or what `use_mmap` and `use_mlock` mean together."""
+        """`load_mode`, or its value from `use_mmap` and `use_mlock`."""
         if self.load_mode is not None:
             return self.load_mode
         if self.use_mmap is None and self.use_mlock is None:
@@ -93,7 +95,7 @@ class SettingSpec(Table):
 
 
 class WorkloadSpec(Table):
-    """`[workload]`: tokens asked for, and how often."""
+    """`[workload]`: numbers of tokens, repetitions and launches."""
 
     prompt_tokens: Positive = 512
     generated_tokens: Positive = 128
@@ -105,12 +107,12 @@ class WorkloadSpec(Table):
 
 
 def _gateable(metric: str) -> bool:
-    """Each launch of a comparison has one, and it is above zero: its logarithm is compared."""
+    """True if each launch of a comparison has a value above zero, whose logarithm can be compared."""
     return not metric.startswith("cold_") and not metric.endswith("_slope_seconds")
 
 
 class GateSpec(Table):
-    """`[gate]`: which metrics decide whether a change is let through, and what is too much."""
+    """`[gate]`: the metrics that decide whether a change passes, and their tolerances."""
 
     metrics: list[str] = [
         "decode_tokens_per_second",
@@ -118,7 +120,7 @@ class GateSpec(Table):
         "ready_seconds",
         "peak_rss_bytes",
     ]
-    """Each one more costs all of them some sharpness: with many, a false alarm must be rarer in each."""
+    """Each additional metric reduces the power for all: with many, a false alarm must be rarer in each."""
     tolerance: dict[str, MetricTolerance] = {}
 
     @model_validator(mode="after")
@@ -127,7 +129,7 @@ class GateSpec(Table):
         for name in (*self.metrics, *self.tolerance):
             if name not in known:
                 hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
-                raise ValueError(f"gate: {printable(repr(name), 60)} is no metric that can be gated{hint}")
+                raise ValueError(f"gate: {printable(repr(name), 60)} is not a metric that can be gated{hint}")
         if not self.metrics:
             raise ValueError("gate.metrics is empty; name a metric, such as decode_tokens_per_second")
         if len(set(self.metrics)) < len(self.metrics):
@@ -135,7 +137,7 @@ class GateSpec(Table):
         return self
 
     def tolerance_of(self, metric: str) -> MetricTolerance:
-        """What is too much of this metric."""
+        """Tolerance of this metric."""
         return self.tolerance.get(metric) or default_tolerance(metric)
 
 
@@ -153,7 +155,7 @@ class Scenario(Table):
     name: str
     description: str = ""
     on_request: bool = False
-    """True for a question that is not asked every time: it runs only where `--scenario` names it."""
+    """True for a question that is not part of every run: it runs only if `--scenario` names it."""
     provider: Annotated[str, AfterValidator(_provider)] = ENGINE
     """`engine`, `transformers`, a layer over llama.cpp (`llamacpp`, `langchain`, `langchain-community`), or a
     `package.module:callable` of the user's own that makes a chat model."""
@@ -165,12 +167,12 @@ class Scenario(Table):
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it measures what llama.cpp is compared with."""
+        """True if it measures the baseline for llama.cpp."""
         return self.provider == TRANSFORMERS
 
     @property
     def is_chat_model(self) -> bool:
-        """Whether it asks questions of a chat model."""
+        """True if it asks questions to a chat model."""
         return self.provider not in (ENGINE, TRANSFORMERS)
 
     @model_validator(mode="after")
@@ -185,7 +187,7 @@ class Scenario(Table):
         workload = self.workload
         needed = workload.depth + max(workload.prompt_tokens, workload.generated_tokens)
         if needed > self.setting.n_ctx and not self.is_baseline:  # its cache grows as it is used
-            raise ValueError(f"n_ctx = {self.setting.n_ctx} has no room for {needed} tokens; raise it")
+            raise ValueError(f"n_ctx = {self.setting.n_ctx} is too small for {needed} tokens; raise it")
         return self
 
 
@@ -204,10 +206,10 @@ def scenario_folder(given: Path | None = None) -> Path:
 def load_scenarios(
     folder: Path, names: Sequence[str] = (), env: Mapping[str, str] = os.environ
 ) -> list[Scenario]:
-    """Read the named scenarios (file stems), all of them where none is named. Raises ScenarioError."""
+    """Read the named scenarios (file stems), or all of them without names. Raises ScenarioError."""
     files = {path.stem: path for path in sorted(folder.glob("*.toml")) if path.name != TARGETS_FILE}
     if not files:
-        raise ScenarioError(f"{folder} holds no scenario; copy one of those that ggufbench ships")
+        raise ScenarioError(f"{folder} contains no scenario; copy one of those that ggufbench ships")
     for name in names:
         if name not in files:
             known = ", ".join(files)
@@ -225,9 +227,9 @@ def load_scenarios(
 
 
 def load_scenario_file(path: Path, env: Mapping[str, str] = os.environ) -> Scenario:
-    """One scenario by its file, wherever it lies. Raises ScenarioError.
+    """Read one scenario from its file, in any folder. Raises ScenarioError.
 
-    Its targets are those beside it, or of the scenarios in use where there are none.
+    Its targets come from the same folder, or from the scenarios in use if that folder has none.
     """
     beside = path.parent / TARGETS_FILE
     targets = _read_targets(beside if beside.is_file() else scenario_folder() / TARGETS_FILE)
@@ -246,7 +248,7 @@ def _read_targets(path: Path) -> dict[str, Any]:
 def _expand(path: Path, targets: dict[str, Any], env: Mapping[str, str]) -> Iterable[Scenario]:
     content = _read(path)
     if "name" in content:
-        raise ScenarioError(f"{path}: unknown key name; a scenario is called as its file, so leave it out")
+        raise ScenarioError(f"{path}: unknown key name; a scenario has the name of its file, so leave it out")
     _apply_environment(content, env)
     content["targets"] = _merge(targets, content.get("targets", {}))
     axes = _axes(path, content)
@@ -274,13 +276,13 @@ def _axes(path: Path, content: dict[str, Any]) -> list[tuple[str, str, list[Any]
     count = math.prod(len(values) for _, _, values in axes)
     if count > _MOST_COMBINATIONS:
         raise ScenarioError(
-            f"{path}: its lists make {count} scenarios, and {_MOST_COMBINATIONS} is the most; shorten them"
+            f"{path}: its lists make {count} scenarios, and the limit is {_MOST_COMBINATIONS}; shorten them"
         )
     return axes
 
 
 def _apply_environment(content: dict[str, Any], env: Mapping[str, str]) -> None:
-    """`GGUFBENCH_RPC` names the servers of this machine's network; the file only knows the usual port."""
+    """`GGUFBENCH_RPC` names the RPC servers of this machine's network; the file only has the usual port."""
     setting = content.get("setting")
     if isinstance(setting, dict) and setting.get("device") == "rpc" and env.get("GGUFBENCH_RPC"):
         setting["rpc_servers"] = env["GGUFBENCH_RPC"]
@@ -303,11 +305,13 @@ def _read(path: Path) -> dict[str, Any]:
         remedy = "; copy the one that ggufbench ships" if path.name == TARGETS_FILE else ""
         raise ScenarioError(f"{path} cannot be read: {error.strerror}{remedy}") from None
     except UnicodeDecodeError as error:
-        raise ScenarioError(f"{path} is not TOML: not UTF-8 at byte {error.start}; save it as that") from None
+        raise ScenarioError(
+            f"{path} is not TOML: not UTF-8 at byte {error.start}; save it as UTF-8"
+        ) from None
     except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise ScenarioError(f"{path} is not TOML: {error}") from None
     except RecursionError:
-        raise ScenarioError(f"{path} is not usable: it is nested too deeply") from None
+        raise ScenarioError(f"{path} is not usable, because it is nested too deeply") from None
 
 
 _T = TypeVar("_T", bound=BaseModel)

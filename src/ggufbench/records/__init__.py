@@ -1,1 +1,1 @@
-"""The results: what a record holds, and where records lie."""
+"""Stored results: the contents of a record, and its place on the disk."""

@@ -1,7 +1,7 @@
-"""A comparison: arms of one case measured side by side, and what the gate says of each metric.
+"""A comparison: arms of one case measured side by side, and the gate's verdict on each metric.
 
-Two documents, both immutable: a block, written when its launches have ended, and the comparison, written at
-the end. The blocks are the measurements; whatever else is lost, the verdicts can be computed from them again.
+There are two documents, both immutable: a block, written when its launches have ended, and the comparison,
+written at the end. The blocks are the measurements; the verdicts can always be computed from them again.
 
 History of the format (`schema_version`):
 1  first published.
@@ -28,7 +28,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Verdict(StrEnum):
-    """What the gate says of one metric of one case."""
+    """The gate's verdict on one metric of one case."""
 
     REGRESSION = "regression"
     IMPROVEMENT = "improvement"
@@ -37,7 +37,7 @@ class Verdict(StrEnum):
     BROKEN = "broken"
     """The candidate crashed, hung, failed, gave another answer or ran on another device."""
     MISSING = "missing"
-    """An arm has nothing to compare: the candidate cannot run what the baseline measured, or the reverse."""
+    """One arm has no result: the candidate cannot run what the baseline measured, or the reverse."""
 
 
 class Arm(Part):
@@ -45,26 +45,26 @@ class Arm(Part):
 
     role: Role
     name: str
-    """As the user gave it: `llama-cpp-python==0.3.35`, a path, a commit, a scenario file."""
+    """The arm as the user named it: `llama-cpp-python==0.3.35`, a path, a commit, a scenario file."""
     kind: Literal["current", "interpreter", "requirement", "commit", "scenario"]
     commit: str | None = None
-    """The full hash, where the arm is a commit."""
+    """The full hash, if the arm is a commit."""
     scenario: str
     setting: Setting
     provider: ProviderFacts
 
 
 class Block(Part):
-    """One launch of each arm, in an order drawn by coin."""
+    """One launch of each arm, in random order."""
 
     schema_version: Literal[1] = COMPARISON_VERSION
     run_id: str
     case_id: str
     number: Count
-    """From 1; block 0 warms the machine and counts for nothing."""
+    """Number from 1; block 0 is the warm-up and is not counted."""
     order: list[Role]
     disturbed: str | None = None
-    """Why the block does not count, whichever arm it hit; None where it counts."""
+    """Why the block does not count, for interference in any arm; None if it counts."""
     launches: dict[Role, Launch]
 
 
@@ -79,11 +79,11 @@ class Cell(Part):
     against: Literal["baseline", "anchor"] = "baseline"
     verdict: Verdict
     reason: str | None = None
-    """One sentence, where the numbers below do not say it."""
+    """One sentence, if the numbers below do not explain the verdict."""
     pairs: Count
-    """Blocks that count."""
+    """Number of blocks that count."""
     log_ratios: list[float] = Field(default_factory=list)
-    """Of each block that counts: ln(candidate / reference) of the best samples, worse above zero."""
+    """ln(candidate / reference) of the best samples of each block that counts, worse above zero."""
     reference_values: list[float] = Field(default_factory=list)
     """The best sample of each of those launches, in the metric's unit."""
     candidate_values: list[float] = Field(default_factory=list)
@@ -93,25 +93,25 @@ class Cell(Part):
     """The Hodges-Lehmann estimate."""
     low: float | None = None
     high: float | None = None
-    """Its interval."""
+    """Confidence interval of the change."""
     level: Probability | None = None
-    """The confidence that the interval really has, both sides together."""
+    """The actual confidence level of the interval, two-sided."""
     p_regression: Probability | None = None
-    """Adjusted for the looks and for the number of gated cells (Holm)."""
+    """p-value of 'no worsening', adjusted for interim looks and for the number of gated cells (Holm)."""
     p_no_regression: Probability | None = None
-    """Of a slow-down as large as the tolerance, adjusted for the looks."""
+    """p-value of a slowdown as large as the tolerance, adjusted for interim looks."""
     tolerance: float | None = None
-    """The relative change from which a regression matters, with the absolute one taken into account."""
+    """The relative change at which a regression matters, including the effect of the absolute tolerance."""
     smallest_detectable: float | None = None
-    """The smallest change that this run would have found with 80 % probability."""
+    """Minimum detectable effect of this run, with 80 % probability."""
     excluded_above: float | None = None
-    """A slow-down beyond this is excluded at 95 %."""
+    """Larger slowdowns are excluded at 95 %."""
     pairs_needed: Count | None = None
-    """An estimate, where inconclusive."""
+    """Estimated number of pairs, if inconclusive."""
 
 
 class Comparison(Part):
-    """The document."""
+    """The document of one comparison."""
 
     schema_version: Literal[1] = COMPARISON_VERSION
     purpose: Purpose = "ab"
@@ -121,26 +121,26 @@ class Comparison(Part):
     """When the case ended, UTC, ISO 8601."""
     wall_seconds: Seconds
     verdict: Verdict
-    """The worst of the cells against the baseline."""
+    """The worst verdict of the cells against the baseline."""
     reason: str | None = None
     lacking: Role | None = None
-    """The arm that had nothing to compare, where the verdict is `missing`."""
+    """The arm without a result, if the verdict is `missing`."""
     model: ModelIdentity
     workload: Workload
     tolerance: Tolerance
-    """How much disturbance a sample could bear and still count."""
+    """Maximum interference of a sample that still counts."""
     machine: Machine
     source: SourceState
     seed: Count
-    """Of the coin."""
+    """Random seed of the arm order."""
     arms: list[Arm]
     blocks: Count
-    """Measured in all, without the warming one."""
+    """Number of measured blocks, without the warm-up."""
     disturbed_blocks: Count
     launches: Count
-    """Of all arms, the warming ones included: what the verdict cost."""
+    """Number of launches of all arms, including the warm-ups: the cost of the verdict."""
     order_effect_p: Probability | None = None
-    """Of no difference between first and second launch of a block: small costs power, not validity."""
+    """p-value of equal first and second launches of a block: a small value costs power, not validity."""
     answers: dict[Role, list[str]] = Field(default_factory=dict)
-    """The digests that each arm gave."""
+    """The digests of each arm."""
     cells: list[Cell]

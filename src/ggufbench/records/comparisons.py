@@ -1,4 +1,4 @@
-"""Where comparisons lie: `RUN/comparisons/CASE.json`, and each of its blocks in the folder of that name."""
+"""Storage of comparisons: `RUN/comparisons/CASE.json`, with the blocks in a folder of the same name."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ FOLDER = "comparisons"
 
 
 def write_block(results: Path, block: Block) -> Path:
-    """Keep a block as soon as it was measured. Raises StoreError."""
+    """Store a block as soon as it was measured. Raises StoreError."""
     return write_document(_blocks_folder(results, block) / f"block-{block.number:02d}.json", block)
 
 
 def write_comparison(results: Path, comparison: Comparison) -> Path:
-    """Keep a comparison at its end. Raises StoreError."""
+    """Store a comparison at its end. Raises StoreError."""
     name = file_name(comparison.case_id)
     return write_document(run_folder(results, comparison.run_id) / FOLDER / name, comparison)
 
 
 def read_comparisons(run: Path) -> Iterator[Comparison | StoreError]:
-    """The comparisons of a run's folder; what is not one comes as the error it is."""
+    """Read the comparisons of a run's folder; any other file is returned as its error."""
     for path in sorted((run / FOLDER).glob("*.json")):
         try:
             yield read_document(path, Comparison)

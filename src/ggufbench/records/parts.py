@@ -18,35 +18,35 @@ class Disturbance:
 
     @property
     def sentence(self) -> str:
-        """The reason for a person."""
+        """The reason as a sentence for the user."""
         percent = f"{100 * self.share:.0f} %"
         return {
             "waiting": f"its threads waited for a processor {percent} of the time",
-            "other work": f"other processes had {percent} of the machine",
+            "other work": f"other processes used {percent} of the machine",
             "stolen": f"the hypervisor gave {percent} of the machine to others",
             "disk": f"weights were read from the disk again ({self.share:.0f} page faults)",
-            "heat": "the processor was slowed down because it was hot",
+            "heat": "the processor was slowed down by heat",
         }[self.kind]
 
 
 @dataclass(frozen=True, slots=True)
 class LimitResult:
-    """One measured metric beside its physical bound."""
+    """One measured metric and its physical bound."""
 
     name: Literal["decode", "prompt", "load"]
     metric: str
     measured: float
     """Median, in the metric's unit."""
     bound: float
-    """In the metric's unit: the highest rate, or the shortest time."""
+    """Bound in the metric's unit: the highest rate, or the shortest time."""
     fraction: float
-    """The part of the bound that the median reached; 1 is all of it."""
+    """The fraction of the bound that the median reached."""
     highest_fraction: float
-    """The part that the fastest sample reached: this is what is judged."""
+    """The fraction of the bound that the fastest sample reached, which is judged."""
     limit: float
-    """The fraction above which the measuring is wrong."""
+    """The fraction above which the measurement is wrong."""
     judged: bool
-    """False where the bound is only for orientation; the sentence says why."""
+    """False if the bound is only for orientation; the sentence explains why."""
     sentence: str
 
 
@@ -58,14 +58,14 @@ Promise = Literal["load", "cold load", "memory"]
 
 @dataclass(frozen=True, slots=True)
 class TargetResult:
-    """One promise held against one record."""
+    """One target compared with one record."""
 
     name: Promise
     status: Literal["met", "missed", "not applicable"]
     metric: str
     measured: float | None
     limit: float
-    """In the metric's unit; more than this misses the target."""
+    """Limit in the metric's unit; a higher value misses the target."""
     promise: float | None
-    """The better end of what was promised, where there are two."""
+    """The stricter end of the target, if it is a range."""
     sentence: str

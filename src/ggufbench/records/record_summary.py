@@ -1,4 +1,4 @@
-"""Records without their logs and counters, for pages over thousands of cases: most of a record is these."""
+"""Records without their logs and counters, which are most of a record, for pages over thousands of cases."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from ggufbench.machine.parts import Conditions
 from ggufbench.records.schema import Launch, Record, Sample
 from ggufbench.records.store import StoreError, read_document
 
-# What no name of the file fills is passed over without an object made of it.
-_NOWHERE = "\0"
+# An alias that no file contains: the field is skipped and no object is created for it.
+_UNUSED_ALIAS = "\0"
 
 
 class BriefSample(Sample):
-    """A sample without what the kernel counted."""
+    """A sample without the kernel's counters."""
 
     model_config = ConfigDict(extra="ignore")
 
-    evidence: dict[str, float] = Field(default_factory=dict, validation_alias=_NOWHERE)
+    evidence: dict[str, float] = Field(default_factory=dict, validation_alias=_UNUSED_ALIAS)
 
 
 class BriefLaunch(Launch):
-    """A launch without what the libraries said and what the machine did."""
+    """A launch without the messages of the libraries and the conditions of the machine."""
 
     model_config = ConfigDict(extra="ignore")
 
     samples: list[BriefSample] = Field(default_factory=list)  # type: ignore[assignment]  # only read
-    conditions: list[Conditions] = Field(default_factory=list, validation_alias=_NOWHERE)
-    log: list[str] = Field(default_factory=list, validation_alias=_NOWHERE)
-    stderr: str = Field(default="", validation_alias=_NOWHERE)
+    conditions: list[Conditions] = Field(default_factory=list, validation_alias=_UNUSED_ALIAS)
+    log: list[str] = Field(default_factory=list, validation_alias=_UNUSED_ALIAS)
+    stderr: str = Field(default="", validation_alias=_UNUSED_ALIAS)
 
 
 class BriefRecord(Record):
-    """A record of such launches; everything else is as strict."""
+    """A record with such launches; all other fields are as strict."""
 
     launches: list[BriefLaunch]  # type: ignore[assignment]  # only read, so that the narrower type is safe
 
@@ -53,12 +53,12 @@ def read_brief_folder(run: Path) -> Iterator[Record | StoreError]:
 
 @contextmanager
 def many_objects() -> Iterator[None]:
-    """While millions of objects are made that all stay, looking for garbage among them only takes time."""
+    """Disable garbage collection, which only slows down the creation of millions of permanent objects."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()  # nor later: they stay until the process ends
+        gc.freeze()  # they stay until the process ends
         if was_enabled:
             gc.enable()

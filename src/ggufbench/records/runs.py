@@ -1,4 +1,4 @@
-"""A run as it lies on the disk: its records, its comparisons, and the files in it that are neither."""
+"""A run on the disk: its records, its comparisons, and the files that are neither."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ggufbench.records.store import StoreError, is_safe_name, read_folder, run_f
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """What one run left."""
+    """The results of one run."""
 
     folder: Path
     records: list[Record]
     comparisons: list[Comparison]
     problems: list[StoreError]
-    """Of the files that are neither."""
+    """Errors of the files that are neither."""
 
     @property
     def case_ids(self) -> list[str]:
-        """Of everything in it."""
+        """Case ids of all records and comparisons."""
         return [record.case_id for record in self.records] + [one.case_id for one in self.comparisons]
 
     def only(self, parts: list[str]) -> StoredRun:
-        """What has one of these in its case's id."""
+        """The records and comparisons whose case id contains one of these parts."""
         return StoredRun(
             self.folder,
             [record for record in self.records if _is_wanted(record.case_id, parts)],
@@ -41,11 +41,11 @@ def _is_wanted(case_id: str, parts: list[str]) -> bool:
 
 
 def read_run(results: Path, name: str | None = None) -> StoredRun:
-    """A run by its name under `results` or by its folder, the newest for None. Raises StoreError."""
+    """Read a run by its name under `results` or by its folder; None means the newest. Raises StoreError."""
     runs = run_folders(results)
     if name is None:
         if not runs:
-            raise StoreError(f"{results} holds no run; make one with `pytest bench --benchmark-only`")
+            raise StoreError(f"{results} contains no run; make one with `pytest bench --benchmark-only`")
         folder = runs[-1]
     else:
         folder = results / name if is_safe_name(name) else Path(name)
@@ -54,7 +54,7 @@ def read_run(results: Path, name: str | None = None) -> StoredRun:
     problems = [error for error in found if isinstance(error, StoreError)]
     if len(problems) == len(found):
         known = ", ".join(run.name for run in runs[-5:]) or "none"
-        problem = str(problems[0]) if problems else "there is no record in it"
+        problem = str(problems[0]) if problems else "it contains no record"
         raise StoreError(f"{folder} is not a run: {problem}; the newest runs are {known}")
     return StoredRun(
         folder,

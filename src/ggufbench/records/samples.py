@@ -1,4 +1,4 @@
-"""The samples of each metric, read out of a launch."""
+"""Samples of each metric, read from a launch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ggufbench.records.schema import Launch, Sample
 
 
 def metric_samples(launch: Launch, file_size_bytes: int) -> dict[str, list[float]]:
-    """Every metric's samples in one launch; warm-ups and disturbed samples are left out."""
+    """Every metric's samples in one launch, without warm-ups and samples with interference."""
     return {**_loading(launch), **_speed(launch), **_memory(launch, file_size_bytes)}
 
 
@@ -21,7 +21,7 @@ def summaries(launches: list[Launch], file_size_bytes: int) -> dict[str, Summary
 
 
 def _loading(launch: Launch) -> dict[str, list[float]]:
-    """Cold and warm loads are metrics of their own; a load that was neither gives no sample."""
+    """Samples of cold and warm loads, which are separate metrics; any other load gives no sample."""
     if launch.page_cache is None or launch.page_cache.state == "partial":
         return {}
     prefix = "cold_" if launch.page_cache.state == "cold" else ""
@@ -54,7 +54,7 @@ def _speed(launch: Launch) -> dict[str, list[float]]:
 
 
 def _overhead(samples: list[list[float]]) -> dict[str, list[float]]:
-    """What a chat model adds to llama.cpp's own work, of samples of each token's."""
+    """Time that a chat model adds to llama.cpp's own work, from the overheads of each sample's tokens."""
     return {
         "token_overhead_seconds": [statistics.median(overheads) for overheads in samples],
         "overhead_slope_seconds": [slope(overheads) for overheads in samples if len(overheads) > 1],
@@ -62,14 +62,14 @@ def _overhead(samples: list[list[float]]) -> dict[str, list[float]]:
 
 
 def _overheads(sample: Sample) -> list[float]:
-    """Each token's time beyond llama.cpp's; none where that is not known."""
+    """Each token's time beyond llama.cpp's; empty if that is unknown."""
     if len(sample.native_seconds) != len(sample.token_seconds):
         return []
     return [whole - native for whole, native in zip(sample.token_seconds, sample.native_seconds, strict=True)]
 
 
 def _memory(launch: Launch, file_size_bytes: int) -> dict[str, list[float]]:
-    """Only of a launch that has read a prompt: compute buffers are touched no earlier."""
+    """Memory of a launch that has read a prompt: compute buffers are not touched earlier."""
     if not any(mark.after == "prompt" for mark in launch.marks):
         return {}
     peaks = [mark.figures["peak_rss_bytes"] for mark in launch.marks if "peak_rss_bytes" in mark.figures]
@@ -84,9 +84,9 @@ def _memory(launch: Launch, file_size_bytes: int) -> dict[str, list[float]]:
 
 
 def _device_used(launch: Launch) -> list[float]:
-    """The most that all devices together had less free at a mark than without the model.
+    """Maximum device memory in use at a mark, relative to the free memory without the model.
 
-    That is after the exit; in documents before 4, after the import.
+    The reference is the mark after the exit; in documents before version 4, after the import.
     """
     free = {m.after: sum(m.device_free_bytes.values()) for m in launch.marks if m.device_free_bytes}
     without = free.get("exit", free.get("import", 0))

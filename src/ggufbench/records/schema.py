@@ -2,13 +2,13 @@
 
 History of the format (`schema_version`):
 1  first published.
-2  cold and warm loads, each load a sample of its own; disturbed samples marked, with the outcome
-   `environment`; limits; conditions of the machine; null where a provider of one's own does not tell what it
-   made of a setting. Documents of 1 are read as they are.
+2  cold and warm loads, each load a sample of its own; samples with interference marked, with the outcome
+   `environment`; limits; conditions of the machine; null if the user's own provider does not report how it
+   used a setting. Documents of 1 are read as they are.
 3  the transformers baseline: `weights` and `dtype` in a setting, the original of a model. Documents of 2 are
    read as they are.
-4  what llama.cpp itself took of each token of a chat model; a mark after the exit; null for the memory of a
-   device that was not asked. Documents of 3 are read as they are.
+4  llama.cpp's own part of each token's time of a chat model; a mark after the exit; null for the memory of a
+   device that was not queried. Documents of 3 are read as they are.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ SCHEMA_VERSION: Literal[4] = 4
 
 
 class Original(Part):
-    """The safetensors checkpoint that a GGUF was made of, where it lies on this machine too."""
+    """The original checkpoint (safetensors) of a GGUF, if it is also on this machine."""
 
     repository: str | None
-    """`owner/name` where the source knows it."""
+    """`owner/name` if the source knows it."""
     path: str
-    """Its folder; the same for every quantization that was made of it."""
+    """Its folder, which all quantizations of it share."""
     file_size_bytes: Bytes
-    """Over all its safetensors files."""
+    """Total size of its safetensors files."""
 
 
 class ModelIdentity(Part):
-    """Which file was measured."""
+    """Identity of the measured file."""
 
     name: str
     quantization: str
@@ -72,7 +72,7 @@ class ProviderFacts(Part):
     system_info: str = ""
     """Instruction sets and build flags: one version number covers different machine code."""
     devices: list[Device] = []
-    """What the library saw before the setting's RPC servers were added."""
+    """Devices that the library saw before the setting's RPC servers were added."""
     environment: dict[str, str] = {}
     """Variables of the worker that change how the library computes."""
 
@@ -85,17 +85,17 @@ class Sample(Part):
     seconds: Seconds
     tokens: Count
     token_seconds: list[Seconds] = []
-    """Each generated token, in order; empty for a prompt."""
+    """Time of each generated token, in order; empty for a prompt."""
     native_seconds: list[Seconds] = []
-    """Of each of `token_seconds`, what llama.cpp's decoding took, where a chat model was measured."""
+    """The part of each of `token_seconds` that llama.cpp's decoding took, if a chat model was measured."""
     evidence: dict[str, float] = {}
-    """What the kernel counted meanwhile: processor time, switches, faults, the machine's other work."""
+    """Kernel counters meanwhile: processor time, switches, faults, the machine's other work."""
     disturbed: list[Disturbance] = []
-    """Why the sample does not count; it is kept, and in no summary."""
+    """Interference with the sample; a sample with interference is kept, but is in no summary."""
 
 
 class MemoryMark(Part):
-    """The kernel's account of the worker when a phase had ended."""
+    """The kernel's accounting of the worker at the end of a phase."""
 
     after: str
     figures: dict[str, Count]
@@ -103,19 +103,19 @@ class MemoryMark(Part):
 
 
 class Effective(Part):
-    """What the library did with the setting, read back after loading."""
+    """The setting as the library used it, read back after loading."""
 
     n_ctx: Count | None
     n_batch: Count | None
     n_ubatch: Count | None
     n_threads: Count | None
     n_threads_batch: Count | None
-    """These five, and `description`, are None where a provider of the user's does not let them be read."""
+    """These five, and `description`, are None if the user's own provider does not make them readable."""
     description: str | None
     devices: list[str]
-    """Devices that the model was given, or could take for itself."""
+    """Devices that the model was given, or could choose itself."""
     layers: dict[str, Count]
-    """Device to number of layers, from the log; the output layer counts as one."""
+    """Number of layers by device, from the log; the output layer counts as one."""
     buffers: dict[str, dict[str, Count]]
     load_mode: str | None
     flash_attn: str | None
@@ -124,23 +124,23 @@ class Effective(Part):
 
 
 class PageCache(Part):
-    """How much of the file lay in memory when loading began."""
+    """The part of the file that was in memory when loading began."""
 
     asked: CacheState
-    """`cold` (its pages were dropped) or `warm` (it was read before)."""
+    """Requested state: `cold` (its pages were dropped) or `warm` (it was read before)."""
     resident_fraction: Annotated[float, Field(ge=0, le=1)] | None
     state: CacheState
-    """What it was: `cold` up to 2 % resident, `warm` from 99 %, else `partial`; `unknown` where not told."""
+    """Actual state: `cold` up to 2 % resident, `warm` from 99 %, else `partial`; `unknown` if unreported."""
 
 
 class Launch(Part):
     """One fresh worker process."""
 
     load_only: bool = False
-    """True where it ended after the first token, by intention."""
+    """True if it ended after the first token, as intended."""
     outcome: Outcome
     phase: str | None = None
-    """The phase in which it ended, where it was not measured."""
+    """The phase in which it ended, if it was not measured."""
     reason: str | None = None
     signal: str | None = None
     wall_seconds: Seconds
@@ -151,32 +151,32 @@ class Launch(Part):
     conditions: list[Conditions] = []
     """Power, heat and clock rate before and after the launch."""
     loop_overhead_seconds: Seconds | None = None
-    """Of the worker's own loop, for each token."""
+    """Time per token of the worker's own loop."""
     effective: Effective | None = None
     samples: list[Sample] = []
     marks: list[MemoryMark] = []
     device_bytes: Bytes = 0
     digest: str | None = None
-    """Hash of 32 greedy tokens after a fixed prompt: equal where the same work was done."""
+    """Hash of 32 greedy tokens after a fixed prompt: equal if the same work was done."""
     log: list[str] = []
-    """The native log of loading; of the first launch, and of those that were not measured."""
+    """The native log of loading, for the first launch and for those that were not measured."""
     stderr: str = ""
 
 
 class Environment(Part):
-    """What disturbed a case's samples."""
+    """Interference with a case's samples."""
 
     disturbed: Count
     judged: Count
     kinds: dict[str, Count]
-    """Kind of disturbance to the number of samples it hit."""
+    """Number of affected samples by kind of interference."""
     processes: list[BusyProcess]
     """The busiest other processes when it was first seen."""
     sentence: str
 
 
 class Record(Part):
-    """The document."""
+    """The document of one case."""
 
     schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
     run_id: str
@@ -193,7 +193,7 @@ class Record(Part):
     workload: Workload
     seed: Count
     tolerance: Tolerance | None = None
-    """How much disturbance a sample could bear and still count."""
+    """Maximum interference of a sample that still counts."""
     provider: ProviderFacts
     machine: Machine
     source: SourceState
@@ -201,18 +201,18 @@ class Record(Part):
     summary: dict[str, Summary]
     targets: list[TargetResult]
     limits: list[LimitResult] = []
-    """Each rate beside what this machine can deliver."""
+    """Each rate compared with the limits of this machine."""
     environment: Environment | None = None
-    """None where no sample was disturbed."""
+    """None without interference."""
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is of what llama.cpp is compared with."""
+        """True if it measures the baseline for llama.cpp."""
         return self.provider.name == TRANSFORMERS
 
     @property
     def loaded_bytes(self) -> int:
-        """Size of the files that were loaded: the original's for `weights = "safetensors"`."""
+        """Size of the loaded files: the original checkpoint's for `weights = "safetensors"`."""
         original = self.model.original if self.setting.weights == "safetensors" else None
         return original.file_size_bytes if original else self.model.file_size_bytes
 

@@ -25,14 +25,14 @@ _Document = TypeVar("_Document", bound=BaseModel)
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,149}")
 RUN_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]+")
-"""What new_run_id() makes."""
+"""Names from `new_run_id`."""
 
 MOST_BYTES = 64 * 2**20
-"""The largest document; real ones have 0.2 MB, and 5 MB with ten thousand tokens in each sample."""
+"""Maximum size of a document; real ones have 0.2 MB, and 5 MB with ten thousand tokens in each sample."""
 
 
 class StoreError(GgufbenchError):
-    """A record could not be written or read; the message names the file and the remedy."""
+    """A record could not be written or read; the message names the file and the fix."""
 
 
 def new_run_id(now: datetime | None = None) -> str:
@@ -42,9 +42,9 @@ def new_run_id(now: datetime | None = None) -> str:
 
 
 def file_name(case_id: str) -> str:
-    """A file name for a case, safe on every file system and of no other id; the record holds the id itself.
+    """A file name for a case, safe on every file system and unique to its id, which the record contains.
 
-    A name that had to be changed ends with a part of the id's hash, after a `~` that stands in no safe name.
+    A changed name ends with `~`, which no safe name contains, and a part of the id's hash.
     """
     if _SAFE_NAME.fullmatch(case_id):
         return f"{case_id}.json"
@@ -54,22 +54,22 @@ def file_name(case_id: str) -> str:
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether a name is safe on every file system and leads nowhere else."""
+    """True if a name is safe on every file system and stays inside its folder."""
     return _SAFE_NAME.fullmatch(name) is not None
 
 
 def write_record(folder: Path, record: Record) -> Path:
     """Write the record under `folder/run_id/` in one step, and return its path. Raises StoreError.
 
-    The content is complete on the disk before the name appears, and a name that is taken is never replaced.
+    The content is complete on the disk before the name appears, and an existing file is never replaced.
     """
     return write_document(run_folder(folder, record.run_id) / file_name(record.case_id), record)
 
 
 def run_folder(results: Path, run_id: str) -> Path:
-    """The folder of a run's documents. Raises StoreError for a name that could lead elsewhere."""
+    """The folder of a run's documents. Raises StoreError for a name that could lead out of `results`."""
     if not _SAFE_NAME.fullmatch(run_id):
-        raise StoreError(f"{run_id!r} is not a run's name; take one of new_run_id()")
+        raise StoreError(f"{run_id!r} is not a valid run name; use one from new_run_id()")
     return results / run_id
 
 
@@ -82,7 +82,7 @@ def write_document(path: Path, document: BaseModel) -> Path:
     except FileExistsError:
         raise StoreError(f"{path} exists; a record is never rewritten") from None
     except PydanticSerializationError as error:
-        raise StoreError(f"{path} cannot be written: no JSON can hold it ({error})") from None
+        raise StoreError(f"{path} cannot be written: it cannot be stored as JSON ({error})") from None
     except OSError as error:
         raise StoreError(
             f"{path} cannot be written: {error.strerror}; free some space or give --results"
@@ -91,12 +91,12 @@ def write_document(path: Path, document: BaseModel) -> Path:
 
 
 def read_record(path: Path) -> Record:
-    """Read one record. Raises StoreError for anything that is not one."""
+    """Read one record. Raises StoreError for any other file."""
     return read_document(path, Record)
 
 
 def read_document(path: Path, kind: type[_Document]) -> _Document:
-    """Read one document. Raises StoreError for anything that is not one of that kind."""
+    """Read one document. Raises StoreError for any file that is not a document of that kind."""
     try:
         return kind.model_validate_json(read_regular(path))
     except OSError as error:
@@ -110,15 +110,15 @@ def read_document(path: Path, kind: type[_Document]) -> _Document:
 def read_regular(path: Path) -> bytes:
     """The content of a regular file of at most 64 MiB. Raises OSError.
 
-    Nothing else is waited for: opening a pipe of a name like a record's would never return.
+    Any other file is refused before it is opened: opening a pipe with a record's name would never return.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         if status.st_size > MOST_BYTES:
-            raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, and {MOST_BYTES} is the most")
+            raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, and the limit is {MOST_BYTES}")
         with open(handle, "rb", buffering=0, closefd=False) as file:
             return file.read(status.st_size + 1)  # the length is known: no buffer is filled first
     finally:
@@ -126,9 +126,9 @@ def read_regular(path: Path) -> bytes:
 
 
 def read_records(folder: Path, newest: int | None = None) -> Iterator[Record | StoreError]:
-    """Every record under the folder, oldest run first; what is not a record comes as the error it is.
+    """Every record under the folder, oldest run first; any other file is returned as its error.
 
-    With `newest`, only those of that many runs, by the names of their folders.
+    With `newest`, only the records of that many runs, by the names of their folders.
     """
     runs = run_folders(folder)
     for run in runs[-newest:] if newest else runs:
@@ -136,7 +136,7 @@ def read_records(folder: Path, newest: int | None = None) -> Iterator[Record | S
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """The folders of runs, the newest last: names of new_run_id() sort by time; before them, other ones."""
+    """The folders of runs, the newest last: names from `new_run_id` sort by time, after all other names."""
     folders = [path for path in folder.glob("*") if path.is_dir()]
     return sorted(folders, key=lambda path: (RUN_NAME.fullmatch(path.name) is not None, path.name))
 

@@ -1,5 +1,5 @@
-"""The measured process: the only code that runs beside the model.
+"""The measured process: the only code that runs next to the model.
 
-Standard library and the library under test, nothing else, so that the same files run in any environment's
-Python and the memory of the process is the model's. Nothing here imports from the rest of ggufbench.
+It uses the standard library and the library under test only, so that the same files run in the Python of any
+environment and the memory of the process is the model's. Nothing here imports from the rest of ggufbench.
 """

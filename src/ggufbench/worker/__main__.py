@@ -1,6 +1,6 @@
-"""Start the measured process, in any environment's Python, installed there or not.
+"""Start the measured process in the Python of any environment, whether ggufbench is installed there or not.
 
-The harness runs `python .../ggufbench/worker/__main__.py` and talks over stdin and stdout. By hand:
+The harness runs `python .../ggufbench/worker/__main__.py` and communicates over stdin and stdout. By hand:
 `python .../ggufbench/worker/__main__.py job.json` measures the job and prints each event as a line of JSON.
 """
 
@@ -10,17 +10,16 @@ from pathlib import Path
 
 
 def _load_package() -> None:
-    """Make this folder the package `ggufbench_worker`, and keep its folder off the import path.
+    """Make this folder the package `ggufbench_worker`, and remove it from the import path.
 
-    Left on the path, the modules here would answer to plain names such as `memory`, for every library
-    under test too.
+    On the path, its modules would shadow plain names such as `memory` for every library under test.
     """
     folder = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != folder]
     spec = importlib.util.spec_from_file_location(
         "ggufbench_worker", folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
-    assert spec is not None and spec.loader is not None, folder  # noqa: S101 (a file that this one lies beside)
+    assert spec is not None and spec.loader is not None, folder  # noqa: S101 (in the same folder as this file)
     package = importlib.util.module_from_spec(spec)
     sys.modules["ggufbench_worker"] = package
     spec.loader.exec_module(package)

@@ -1,8 +1,8 @@
-"""How fast this machine reads its memory: a token is never decoded faster than its weights can be read.
+"""Memory read bandwidth of this machine: a token is never decoded faster than its weights can be read.
 
-Two functions of the C library read a buffer that no cache holds: `memchr` looks for a byte that is not there,
-`memcmp` compares two halves that are equal. Both use the widest registers of the processor and neither holds
-Python's lock. Which is faster depends on the machine, so the faster one counts.
+Two functions of the C library read a buffer that is larger than any cache: `memchr` searches for a byte that
+does not occur, `memcmp` compares two equal halves. Both use the widest registers of the processor and neither
+holds Python's lock. Which is faster depends on the machine, so the faster one counts.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .protocol import Bandwidth, BandwidthJob, Done
 
 _CALM_ROUNDS = 6
 _ROUND_SECONDS = 0.08
-"""Long beside the time in which the threads start one after the other."""
+"""Long compared with the time in which the threads start one after the other."""
 _CALM_SHARE = 0.95
-"""Of the cores' time; a round in which something else took more of it does not count as calm."""
+"""Minimum share of the cores' time; a round in which other processes took more does not count as calm."""
 
 _FILLED_WITH, _NOT_THERE = 1, 2
 
 Kernel = Callable[[int, int], bool]
-"""Reads all bytes of (address, length); False if it stopped before the end."""
+"""Read all bytes of (address, length); False if the read stopped before the end."""
 
 
 def measure(job: BandwidthJob, channel: Channel) -> None:
@@ -41,13 +41,14 @@ def measure(job: BandwidthJob, channel: Channel) -> None:
 def best_rate(threads: int, total_bytes: int, rounds: int) -> tuple[float, bool]:
     """Bytes per second that the threads read together, in the best of several rounds of the faster kernel.
 
-    And whether a round of each kernel was calm. Raises ProviderError where the memory cannot be had.
+    The second value is True if at least one round of each kernel was calm. Raises ProviderError if the memory
+    cannot be allocated.
     """
     length = max(mmap.PAGESIZE, total_bytes // threads // mmap.PAGESIZE * mmap.PAGESIZE)
     try:
         regions = [mmap.mmap(-1, length) for _ in range(threads)]
     except (OSError, ValueError) as error:
-        raise ProviderError(f"{total_bytes} bytes of memory cannot be had: {error}") from None
+        raise ProviderError(f"{total_bytes} bytes of memory cannot be allocated: {error}") from None
     addresses = [ctypes.addressof(ctypes.c_char.from_buffer(region)) for region in regions]
     barrier = Barrier(threads)
     with ThreadPoolExecutor(threads) as pool:
@@ -59,7 +60,7 @@ def best_rate(threads: int, total_bytes: int, rounds: int) -> tuple[float, bool]
 
 @dataclass(frozen=True, slots=True)
 class _Team:
-    """Threads that each read a part of the memory of their own, all at the same time."""
+    """Threads that each read their own part of the memory, all at the same time."""
 
     pool: ThreadPoolExecutor
     barrier: Barrier
@@ -67,7 +68,7 @@ class _Team:
     length: int
 
     def best(self, kernel: Kernel, rounds: int) -> tuple[float, bool]:
-        """The highest rate, and whether there was a calm round; more rounds where others are not calm."""
+        """Highest rate, and whether a round was calm; stops early after enough calm rounds."""
         passes = max(1, round(_ROUND_SECONDS / self.run(kernel, 1)[0]))
         read = passes * self.length * len(self.addresses)
         rate, calm = 0.0, 0
@@ -79,7 +80,7 @@ class _Team:
         return rate, calm > 0
 
     def run(self, kernel: Kernel, passes: int) -> tuple[float, float]:
-        """Seconds from the first thread's start to the last one's end, and the part of the cores it had."""
+        """Seconds from the first thread's start to the last one's end, and the share of the cores it used."""
         busy = process_time()
         spans = list(self.pool.map(lambda address: self._read(kernel, address, passes), self.addresses))
         busy = process_time() - busy
@@ -97,7 +98,7 @@ class _Team:
 
 
 def _fill(address: int, length: int) -> bool:
-    """Write to every page: one that was never written is a page of zeros that all share, and in the cache."""
+    """Write to every page: unwritten pages all map to one page of zeros, which stays in the cache."""
     ctypes.memset(address, _FILLED_WITH, length)
     return True
 

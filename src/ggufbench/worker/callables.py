@@ -1,4 +1,4 @@
-"""The user's own callable, named `package.module:callable`: found, and asked what it takes."""
+"""The user's own callable, named `package.module:callable`: import it and check its parameters."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 
 @dataclass(frozen=True, slots=True)
 class Callee:
-    """Something to call, and what it is called in a scenario."""
+    """A callable, and its name in a scenario."""
 
     name: str
     function: Callable[..., Any]
     distributions: tuple[str, ...] = ()
-    """What was installed of it, as pip calls it; empty: the first part of its name tells."""
+    """Distributions whose versions are reported; if empty, they follow from the first part of the name."""
 
     @classmethod
     def find(cls, name: str) -> Callee:
-        """Import it. Raises ProviderError where the module or the callable is not there or fails."""
+        """Import the callable. Raises ProviderError if the module or the callable is missing or fails."""
         module_name, _, path = name.partition(":")
         try:
             module = importlib.import_module(module_name)
         except Exception as error:
             if isinstance(error, ModuleNotFoundError) and error.name and _is_part(error.name, module_name):
                 raise ProviderError(
-                    f"there is no module {error.name} for the provider {name}; install it in the environment "
-                    f"that is measured, or give the folder that holds it as import path"
+                    f"the provider {name} needs the module {error.name}; install it in the environment "
+                    f"that is measured, or add its folder to the import path"
                 ) from None
             raise ProviderError(f"the module {module_name} cannot be imported: {explain(error)}") from error
         try:
@@ -48,27 +48,28 @@ class Callee:
         return cls(name, function)
 
     def arguments(self, offered: Mapping[str, Any]) -> dict[str, Any]:
-        """What is offered, where the callable takes all of it and needs no more.
+        """The offered arguments, if the callable accepts all of them and requires no others.
 
-        Raises ProviderError for the names it does not take: what was left out would not be applied.
+        Raises ProviderError for the names that it does not accept: a setting that is left out would not be
+        applied.
         """
         try:
             parameters = inspect.signature(self.function).parameters.values()
         except (TypeError, ValueError):
-            raise ProviderError(f"{self.name} does not say what it takes; {_REMEDY}") from None
+            raise ProviderError(f"{self.name} has no readable signature; {_REMEDY}") from None
         takes = {parameter.name for parameter in parameters if parameter.kind in _BY_NAME}
         takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
         refused = [name for name in offered if name not in takes and not takes_any]
         if refused:
-            raise ProviderError(f"{self.name} does not take {', '.join(refused)}; {_REMEDY}")
+            raise ProviderError(f"{self.name} does not accept {', '.join(refused)}; {_REMEDY}")
         needed = [parameter.name for parameter in parameters if _is_needed(parameter)]
         unknown = [name for name in needed if name not in offered]
         if unknown:
-            raise ProviderError(f"{self.name} needs {', '.join(unknown)}, which nothing gives it; {_REMEDY}")
+            raise ProviderError(f"{self.name} needs {', '.join(unknown)}, which is not passed; {_REMEDY}")
         return dict(offered)
 
     def versions(self) -> dict[str, str]:
-        """Name and version of what was installed of it, and of LangChain's core where that is in use."""
+        """Names and versions of its distributions, and of LangChain's core if that is in use."""
         return {name: installed_version(name) for name in self.distributions or self._installed()}
 
     def _installed(self) -> list[str]:
@@ -77,11 +78,11 @@ class Callee:
         return [*names, "langchain-core"] if "langchain_core" in sys.modules else names
 
 
-_REMEDY = "let a small function of your own take every name, apply it, and return the chat model"
+_REMEDY = "write a function that accepts every name, applies it and returns the chat model"
 
 
 def _is_part(found: str, module: str) -> bool:
-    """Whether the missing module is the one asked for, or a package on its way."""
+    """True if the missing module is the requested one or one of its parent packages."""
     return module == found or module.startswith(f"{found}.")
 
 

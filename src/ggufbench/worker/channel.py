@@ -1,8 +1,8 @@
-"""The worker's side of the conversation with the harness: one JSON document a line, each one answered.
+"""The worker's side of the conversation with the harness: one JSON document per line, each one answered.
 
 The answer matters for the clocks. The harness has read, stored and shown a message before it answers and
-sleeps again, so none of its work falls into the timed part that follows. A harness that died answers
-nothing, and the worker ends.
+sleeps again, so none of its work falls into the timed part that follows. A harness that died does not answer,
+and the worker ends.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .protocol import AGAIN, GO, Error, Event, Phase, ProtocolError, encode
 
 
 class ProviderError(Exception):
-    """The library under test refused or failed; the message is for a person."""
+    """The library under test refused or failed; the message is for the user."""
 
 
 class StoppedError(Exception):
-    """The harness asked this worker to end, or is gone."""
+    """The harness asked this worker to end, or has ended itself."""
 
 
 class Channel:
-    """Sends events and waits for the answer to each."""
+    """Send events and wait for the answer to each."""
 
     def __init__(self, out: TextIO, answers: TextIO | None) -> None:
         self._out = out
@@ -37,7 +37,7 @@ class Channel:
     def over_stdio(cls, answered: bool) -> Channel:
         """Keep the real stdin and stdout for the conversation.
 
-        What libraries print goes to stderr, and where they read, there is nothing.
+        Output of libraries goes to stderr, and their standard input is empty.
         """
         out = os.fdopen(os.dup(1), "w", encoding="utf-8")
         answers = os.fdopen(os.dup(0), encoding="utf-8") if answered else None
@@ -47,7 +47,7 @@ class Channel:
         return cls(out, answers)
 
     def first_line(self) -> str:
-        """The job: what the harness says before anything is asked of it."""
+        """The job, which is the first line that the harness sends."""
         return self._answers.readline() if self._answers else ""
 
     def enter(self, phase: str) -> None:
@@ -63,13 +63,13 @@ class Channel:
         return answer
 
     def exchange(self, event: Event) -> str:
-        """Send one event and return the line that answers it, empty where the other side is gone."""
+        """Send one event and return the answering line, which is empty if the other side has ended."""
         self._out.write(encode(event) + "\n")
         self._out.flush()
         return GO if self._answers is None else self._answers.readline().strip()
 
     def guarded(self, work: Callable[[], None]) -> int:
-        """Run the work and turn whatever it raises into an `error` event. Returns the exit code."""
+        """Run the work and turn any exception into an `error` event. Returns the exit code."""
         try:
             work()
         except StoppedError:
@@ -83,14 +83,14 @@ class Channel:
 
 
 def _sentence(error: Exception) -> str:
-    """What a provider says of itself stands alone; any other error needs its type to make sense."""
+    """Message of a provider's own error; any other error needs its type to make sense."""
     if isinstance(error, ProtocolError):
-        return f"the job cannot be used: {error}"
+        return f"the job is not valid: {error}"
     return str(error) if isinstance(error, ProviderError) else explain(error)
 
 
 def explain(error: Exception) -> str:
-    """An error of code that is not ours, in one line: its type, and what it says of itself."""
+    """An error of foreign code in one line: its type and its message."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:_MOST_EXPLANATION]}"
 
 

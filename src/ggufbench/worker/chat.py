@@ -1,6 +1,6 @@
-"""A chat model, of a layer over llama.cpp or of the user's own, and the answers that it streams.
+"""A chat model, from a layer over llama.cpp or from the user, and the answers that it streams.
 
-What is timed is what a person at that application waits for: from the question to the first text of the
+The timed parts are what a user of that application waits for: from the question to the first text of the
 answer, and from the first text to the last.
 """
 
@@ -26,7 +26,7 @@ from .provider import DIGEST_TOKENS, Loading, Timing, digest_of
 from .vocabulary import Tokenizer
 
 _SETTLED_TOKENS = 40
-"""The digest is of fewer tokens than the text: its last token may yet grow."""
+"""Tokens that the text must have: more than the digest uses, because the last one may still grow."""
 _MOST_CHUNKS_PER_TOKEN = 8
 
 _IN_USE = re.compile(r"\w+: (n_ctx|n_batch|n_ubatch) += (\d{1,9})$", re.ASCII)
@@ -35,14 +35,14 @@ _CONTEXT_STEP = 256
 
 
 class _Piece(NamedTuple):
-    """A chunk of an answer."""
+    """One chunk of an answer."""
 
     stamp: int
-    """The clock when it came, in ns."""
+    """Time of arrival on the clock, in ns."""
     text: str
-    """Empty where it says nothing: the role that answers, or why it stopped."""
+    """Empty for a chunk without text, such as the role or the reason for stopping."""
     tokens: int
-    """What it says of the number of tokens; 0 where it says nothing."""
+    """Number of tokens that the chunk reports; 0 if it reports none."""
 
 
 class Chat:
@@ -65,11 +65,11 @@ class Chat:
         return self._library.free_bytes(self._devices)
 
     def drain_log(self) -> list[str]:
-        """What llama.cpp has logged since the last call."""
+        """Lines that llama.cpp has logged since the last call."""
         return self._library.log.drain()
 
     def load(self) -> Loading:
-        """Call the user's callable; what it returns must be able to stream."""
+        """Call the user's callable; the returned object must be able to stream."""
         self._watch.start()
         start = perf_counter_ns()
         with self._explained("was called"):
@@ -82,9 +82,9 @@ class Chat:
         return Loading((stop - start) / 1e9, None, evidence)
 
     def effective(self) -> EffectiveSetting:
-        """What llama.cpp's log says of the context; None where nothing of it came, as for other libraries.
+        """The context according to llama.cpp's log; None if nothing was logged, as with other libraries.
 
-        Raises ProviderError where no context has the length that was given.
+        Raises ProviderError if no context has the requested length.
         """
         lines = [match for line in self._library.log.peek() if (match := _IN_USE.match(line))]
         asked, found = self._job.setting.n_ctx, [int(match[2]) for match in lines if match[1] == "n_ctx"]
@@ -96,13 +96,13 @@ class Chat:
         return EffectiveSetting(in_use.get("n_ctx"), in_use.get("n_batch"), in_use.get("n_ubatch"))
 
     def first_decode(self) -> Timing:
-        """The first text of the first answer; what is loaded late is loaded in it."""
+        """The first text of the first answer; lazy loading of the library is included in it."""
         return Timing([self._until_first(questions.FIRST)], 1, self._watch.stop())
 
     def prompt(self, number: int) -> Timing:
-        """Until the first text that answers a long message; the tokens are the message's own.
+        """Time to the first text that answers a long message; only the tokens of the message count.
 
-        What a provider puts around the message is its own affair: its time counts, its tokens do not. So the
+        The time of the text that a provider adds around the message counts, but its tokens do not. So the
         same message is the same work for two providers. The warm-up fills a whole ubatch.
         """
         message = self._questions.long(number)
@@ -113,7 +113,7 @@ class Chat:
     def decode(self, number: int) -> Timing:
         """The tokens after the first text of an answer, over the time from the first text to the last.
 
-        Raises ProviderError where the answer came in one piece.
+        Raises ProviderError if the answer came in one piece.
         """
         question = self._questions.endless(number)
         self._forget()
@@ -130,14 +130,14 @@ class Chat:
         tokens -= len(self._tokens(spoken[0].text)) if spoken else 0
         if len(spoken) < 2 or tokens < 1:
             raise ProviderError(
-                f"{self._callee.name} gave no second piece of text, and a rate needs two: its stream has to "
-                f"yield while it generates"
+                f"{self._callee.name} sent only one piece of text, and a rate needs two: its stream must "
+                f"yield text while it generates"
             )
         seconds = [(later.stamp - earlier.stamp) / 1e9 for earlier, later in pairwise(spoken)]
         return Timing(seconds, tokens, evidence)
 
     def loop_overhead(self) -> float | None:
-        """None: the loop here is a `for`, and all else is the provider's."""
+        """None: the loop here is a `for`, and the rest is the provider's work."""
         return None
 
     def digest(self) -> str:
@@ -156,13 +156,13 @@ class Chat:
         return digest_of(ids)
 
     def close(self) -> None:
-        """Let go of the model; whether that frees it is the provider's affair."""
+        """Drop the reference to the model; the provider decides whether that frees it."""
         self._model = None
         if self._tokenizer is not None:
             self._tokenizer.close()
 
     def _until_first(self, message: str) -> float:
-        """Seconds from the question to the first text; the watch has been started, and runs on."""
+        """Seconds from the question to the first text; starts the watch and leaves it running."""
         self._forget()
         self._watch.start()
         start = perf_counter_ns()
@@ -173,16 +173,16 @@ class Chat:
         return (stop - start) / 1e9
 
     def _forget(self) -> None:
-        """Leave nothing of earlier questions, where the chat model can forget them."""
+        """Clear what remains of earlier questions, if the chat model supports it."""
         if callable(reset := getattr(self._model, "reset", None)):
             with self._explained("was reset"):
                 reset()
         self._clock.clear()
 
     def _chunks(self, message: str) -> Generator[tuple[int, Any]]:
-        """Every chunk of the answer and when it came. Closed early, it closes the provider's own stream.
+        """Every chunk of the answer and its time of arrival; closing it closes the provider's.
 
-        What a chunk says is looked at later, where it can be: the time of it would be the provider's.
+        The content of a chunk is read later where possible: reading it here would add to the provider's time.
         """
         most = _MOST_CHUNKS_PER_TOKEN * self._arguments["max_tokens"] + 1000
         with self._explained("answered"):
@@ -191,16 +191,16 @@ class Chat:
                 for count, chunk in enumerate(stream):
                     yield perf_counter_ns(), chunk
                     if count > most:
-                        raise self._too_long(f"{most} chunks and no end")
+                        raise self._too_long(f"more than {most} chunks")
             finally:
                 if callable(close := getattr(stream, "close", None)):
                     close()
 
     def _count(self, answer: list[_Piece]) -> int:
-        """Tokens of a whole answer: as the provider says, else as the model's tokenizer says.
+        """Number of tokens of a whole answer, from the provider or else from the model's tokenizer.
 
-        Raises ProviderError for many more than were allowed. Text that is no language, as random weights make
-        it, is split into more tokens than it was made of.
+        Raises ProviderError for many more than were allowed. Text without language, which random weights
+        produce, is split into more tokens than were generated.
         """
         most = self._arguments["max_tokens"]
         said = sum(piece.tokens for piece in answer)
@@ -228,13 +228,13 @@ class Chat:
 
     def _too_long(self, much: str) -> ProviderError:
         given = f"max_tokens = {self._arguments['max_tokens']} was given"
-        return ProviderError(f"{self._callee.name} answered with {much} where {given}; pass it on")
+        return ProviderError(f"{self._callee.name} answered with {much}, but {given}; pass it on")
 
 
 def _offered(job: Job) -> dict[str, Any]:
-    """What the callable is given, by name."""
+    """The arguments for the callable, by name."""
     setting = job.setting
-    # A layer is left to its own choice, where the setting makes none.
+    # Without an explicit choice in the setting, a layer keeps its default.
     chosen = {} if setting.flash_attn == "auto" else {"flash_attn": setting.flash_attn == "on"}
     return {
         **chosen,
@@ -263,13 +263,13 @@ def _text(chunk: Any) -> str:
     if isinstance(content, list):
         blocks = [block.get("text", "") if isinstance(block, Mapping) else block for block in content]
         return "".join(block for block in blocks if isinstance(block, str))
-    raise ProviderError(f"a chunk of the answer is a {type(chunk).__name__} whose content is no text")
+    raise ProviderError(f"a chunk of the answer is a {type(chunk).__name__} whose content is not text")
 
 
 def _output_tokens(chunk: Any) -> int:
-    """The tokens of text that a chunk's `usage_metadata` counts; chunks add up, as in LangChain.
+    """Number of text tokens in a chunk's `usage_metadata`; chunks add up, as in LangChain.
 
-    Tokens of reasoning come before the text, or are not in it.
+    Reasoning tokens come before the text or are not part of it.
     """
     usage = getattr(chunk, "usage_metadata", None)
     if not isinstance(usage, Mapping):

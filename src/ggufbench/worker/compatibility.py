@@ -1,4 +1,4 @@
-"""Which settings and workloads each provider can be given, and the sentence that refuses the others."""
+"""Settings and workloads that each provider supports, and the error messages for all others."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _DTYPES = ("float32", "bfloat16")
 
 
 def provider_problem(provider: str, setting: Any, workload: Any) -> str | None:
-    """Why a provider cannot be measured like this, in one sentence; None where it can.
+    """Why a provider cannot be measured with this setting and workload, in one sentence; None if it can.
 
-    Both may be what a scenario's tables say, whose names are the same. What a provider is not given and does
-    not have as it is by default would be accepted and not applied.
+    Both may be the tables of a scenario, which have the same names. A value that a provider does not receive,
+    and that differs from its default, would be accepted and not applied.
     """
     if provider == TRANSFORMERS:
         return _transformers_problem(setting)
@@ -38,11 +38,11 @@ def _chat_problem(provider: str, setting: Any, workload: Any) -> str | None:
     if refused and provider in LAYERS:
         return f"provider {provider} cannot be given {_listed(refused)}; leave it out"
     if refused:
-        remedy = "leave it out, and set it in the callable"
+        remedy = "leave it out and set it in the callable"
         return f"a provider of your own cannot be given {_listed(refused)}; {remedy}"
     needed = workload.prompt_tokens + workload.generated_tokens
     if needed > setting.n_ctx:
-        return f"n_ctx = {setting.n_ctx} has no room for question and answer of {needed} tokens; raise it"
+        return f"n_ctx = {setting.n_ctx} is too small for a question and answer of {needed} tokens; raise it"
     return None
 
 
@@ -62,7 +62,7 @@ def _transformers_problem(setting: Any) -> str | None:
 
 
 def _unusual(setting: Any, taken: tuple[str, ...]) -> dict[str, Any]:
-    """What is not taken and is not as it always is."""
+    """Values that the provider does not take and that differ from its fixed ones."""
     usual = {field.name: field.default for field in fields(Setting) if field.name not in taken}
     usual["n_ubatch"] = min(DEFAULT_UBATCH, setting.n_batch)
     asked = {name: getattr(setting, name) for name in usual}

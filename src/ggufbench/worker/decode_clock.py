@@ -1,9 +1,9 @@
-"""How long llama.cpp itself works, told from inside a process in which other code calls it.
+"""Time of llama.cpp's own work, measured in a process in which other code calls it.
 
-Python code reaches `llama_decode` through the module of the bindings, each time by its name. There it is
-replaced by a function that calls it, waits until a device has finished, and notes the clock before and after.
-What a layer takes for a token beyond that is the layer's own, measured in the same process and of the same
-token, so that nothing that disturbs the machine is taken for it.
+Python code calls `llama_decode` through the module of the bindings, each time by its name. A function
+replaces it there: it calls the original, waits until a device has finished, and reads the clock before and
+after. The rest of a token's time belongs to the layer. Both are measured in the same process for the same
+token, so that interference is not counted as the layer's time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DecodeClock:
         self._spans: list[tuple[int, int]] = []
         timed = _timed(api.llama_decode, api.llama_synchronize, self._spans.append)
         api.llama_decode = timed
-        if (package := sys.modules.get("llama_cpp")) is not None:  # it has every name of its bindings too
+        if (package := sys.modules.get("llama_cpp")) is not None:  # it has the names of its bindings too
             package.__dict__["llama_decode"] = timed
 
     def clear(self) -> None:
@@ -39,11 +39,11 @@ class DecodeClock:
         self._spans.clear()
 
     def tokens_between(self, stamps: Sequence[int]) -> TokenTimes | None:
-        """The tokens whose text came after `stamps[0]`, the moments at which text came, in ns.
+        """Tokens whose text came after `stamps[0]`; `stamps` are the times at which text came, in ns.
 
-        Each decode between two moments is a token; where there are several, because the text of one was held
-        back, each has an equal share. Text that came without a decode belongs to the token after it, or to
-        the last one. None where nothing was decoded in between.
+        Each decode between two of these times is a token. If there are several, because the text of one was
+        held back, each has an equal share. Text that came without a decode belongs to the token after it, or
+        to the last one. None if nothing was decoded in between.
         """
         times = TokenTimes([], [])
         starts, stops = [start for start, _ in self._spans], [stop for _, stop in self._spans]

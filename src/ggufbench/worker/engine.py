@@ -1,8 +1,8 @@
-"""The `engine` provider: llama_decode and llama_synchronize, with nothing of Python between two tokens.
+"""The `engine` provider: llama_decode and llama_synchronize, without Python code between two tokens.
 
-What is timed is what llama-bench times: random tokens (one fixed token would send a mixture of experts down
-the same path every time), logits for the last token of a batch only, one synchronisation at the end of a
-prompt and one after each decoded token.
+It times the same work as llama-bench: random tokens (one fixed token would send a mixture of experts down the
+same path every time), logits for the last token of a batch only, one synchronisation at the end of a prompt
+and one after each decoded token.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .protocol import EffectiveSetting
 from .provider import DIGEST_TOKENS, WARMUP, Loading, Timing, digest_of, digest_prompt
 
 _DECODE_ERRORS = {
-    1: "the context has no room for another token",
+    1: "the context is full",
     2: "the library aborted the computation",
     -1: "the library refused the batch",
 }
 
 _WARMUP_TOKENS = 8
-"""Decoded before the first timed decode: enough for graph reuse and lazily touched pages."""
+"""Tokens decoded before the first timed decode: enough for graph reuse and lazily touched pages."""
 _OVERHEAD_TOKENS = 2000
 _SETTLING_SECONDS = 0.01
-"""Of decoding just before a clock starts: a process that waited for its harness begins with cold caches."""
+"""Duration of decoding just before a clock starts: a process that waited for its harness has cold caches."""
 
 
 class Engine:
@@ -55,7 +55,7 @@ class Engine:
         return self._library.free_bytes(self._devices)
 
     def drain_log(self) -> list[str]:
-        """What llama.cpp has logged since the last call."""
+        """Lines that llama.cpp has logged since the last call."""
         return self._library.log.drain()
 
     def load(self) -> Loading:
@@ -77,7 +77,7 @@ class Engine:
         return Loading((loaded - start) / 1e9, (ready - loaded) / 1e9, evidence)
 
     def effective(self) -> EffectiveSetting:
-        """The settings as the library holds them now; the log says the rest."""
+        """The settings as the library holds them now; the log contains the rest."""
         api, context = self._api, self._context
         return EffectiveSetting(
             n_ctx=api.llama_n_ctx(context),
@@ -96,7 +96,7 @@ class Engine:
             return self._decode_tokens(ready, 1, position=0)
 
     def prompt(self, number: int) -> Timing:
-        """The evaluation of a prompt at the workload's depth.
+        """Evaluate a prompt at the workload's depth.
 
         The same number is the same prompt. The warm-up fills a whole ubatch, so that every page of the
         compute buffers has been touched when memory is read.
@@ -118,7 +118,7 @@ class Engine:
         return Timing([(stop - start) / 1e9], count, evidence)
 
     def decode(self, number: int) -> Timing:
-        """Generated tokens at the workload's depth, one after the other; the same number, the same tokens."""
+        """Generate tokens one by one at the workload's depth; the same number gives the same tokens."""
         workload = self._job.workload
         count = _WARMUP_TOKENS if number == WARMUP else workload.generated_tokens
         ids = list(self._tokens("decode", number, count))
@@ -129,9 +129,9 @@ class Engine:
             return self._decode_tokens(ready, count, position=workload.depth)
 
     def loop_overhead(self) -> float:
-        """Seconds that the timed loop itself takes for a token, measured around calls that do nothing.
+        """Seconds per token of the timed loop itself, measured around calls that do nothing.
 
-        The calls have the real ones' signatures, so that their arguments cost what they cost in a sample.
+        The calls have the signatures of the real ones, so that their arguments cost the same as in a sample.
         """
         address = ctypes.cast(self._api.llama_max_devices, ctypes.c_void_p).value or 0
         synchronize = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
@@ -141,7 +141,7 @@ class Engine:
         return (stamps[-1] - stamps[0]) / 1e9 / _OVERHEAD_TOKENS
 
     def digest(self) -> str:
-        """Hash of the 32 tokens that follow a fixed prompt, always the likeliest: the same work was done."""
+        """Hash of the 32 greedy tokens after a fixed prompt: equal hashes mean equal work."""
         ids = digest_prompt(self._vocabulary_size)
         tokens = (self._api.llama_token * len(ids))(*ids)
         self._api.llama_memory_clear(self._memory, False)
@@ -163,7 +163,7 @@ class Engine:
         return token
 
     def close(self) -> None:
-        """Free the context and the model, as an application that closes would."""
+        """Free the context and the model, as a closing application would."""
         if self._context:
             self._api.llama_free(self._context)
         if self._threadpool:
@@ -186,7 +186,7 @@ class Engine:
         self._threadpool = attach_threadpool(self._library.ggml, self._context, threads)
 
     def _tokens(self, kind: str, number: int, count: int | None = None) -> Any:
-        """Random tokens, of which the same kind and number are always the same ones."""
+        """Random tokens; the same kind and number always give the same ones."""
         workload = self._job.workload
         counts = {"prompt": workload.prompt_tokens, "decode": workload.generated_tokens}
         source = random.Random(f"{self._job.seed} {kind} {number}")  # noqa: S311 (a workload, no secret)
@@ -197,11 +197,11 @@ class Engine:
 
     def _warmup_size(self) -> int:
         workload = self._job.workload
-        room = int(self._api.llama_n_ctx(self._context)) - workload.depth
-        return max(workload.prompt_tokens, min(int(self._api.llama_n_ubatch(self._context)), room))
+        available = int(self._api.llama_n_ctx(self._context)) - workload.depth
+        return max(workload.prompt_tokens, min(int(self._api.llama_n_ubatch(self._context)), available))
 
     def _chunks(self, tokens: Any) -> list[Any]:
-        """Batches of at most n_batch tokens, the most that the library takes; the caller keeps the tokens."""
+        """Batches of at most n_batch tokens, the library's limit; the caller keeps the tokens alive."""
         size, token = self._api.llama_n_batch(self._context), self._api.llama_token
         chunks = []
         for start in range(0, len(tokens), size):
@@ -219,9 +219,10 @@ class Engine:
         return Timing(seconds, count, evidence)
 
     def _settle(self) -> None:
-        """Decode for a moment, as a program that measures without pause has just done when a clock starts.
+        """Decode for a moment, so that the caches are as warm as in a program that measures without pause.
 
-        The context is emptied after every second token, so that it needs no room; the caller fills it anew.
+        The context is emptied after every second token and so needs no extra space; the caller fills it
+        again.
         """
         one = (self._api.llama_token * 1)(0)
         batch = self._api.llama_batch_get_one(one, 1)
@@ -236,7 +237,7 @@ class Engine:
                 return
 
     def _go_to_depth(self) -> None:
-        """Empty the context, then bring it to the workload's depth, from saved state where there is some."""
+        """Empty the context, then bring it to the workload's depth, from saved state if there is one."""
         self._api.llama_memory_clear(self._memory, False)
         depth = self._job.workload.depth
         if not depth or self._restore_depth():
@@ -260,18 +261,20 @@ class Engine:
         return bool(self._api.llama_state_seq_set_data(self._context, state, len(state), 0))
 
     def _check(self, codes: list[int], positions: int) -> None:
-        """Raise ProviderError unless every call succeeded and the context holds the tokens it should."""
+        """Raise ProviderError unless every call succeeded and the context holds the expected number of
+        tokens.
+        """
         failed = next((code for code in codes if code), 0)
         if failed:
             why = self._library.log.errors() or _DECODE_ERRORS.get(failed, "the library failed")
             raise ProviderError(f"llama_decode returned {failed}: {why}")
         held = self._api.llama_memory_seq_pos_max(self._memory, 0) + 1
         if held != positions:
-            raise ProviderError(f"unequal work: the context holds {held} tokens where {positions} were asked")
+            raise ProviderError(f"unequal work: the context holds {held} tokens instead of {positions}")
 
 
 def api_text(function: Any, handle: Any) -> str:
-    """The text that one of the C interface's `(handle, buffer, size)` functions writes."""
+    """The text that a `(handle, buffer, size)` function of the C interface writes."""
     buffer = ctypes.create_string_buffer(256)
     function(handle, buffer, len(buffer))
     return buffer.value.decode("utf-8", errors="replace")

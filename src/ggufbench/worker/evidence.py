@@ -1,4 +1,4 @@
-"""What else the machine did while a sample was taken: read before and after the clock, never beside it."""
+"""Kernel counters of other activity during a sample, read before and after the clock, never while it runs."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _IDLE, _IOWAIT, _STEAL = 3, 4, 7
 
 
 class Watch:
-    """Compares the kernel's counters before and after a piece of work."""
+    """Compare the kernel's counters before and after a piece of work."""
 
     def __init__(self) -> None:
         self._before: dict[str, float] = {}
 
     def start(self) -> None:
-        """Take the counters; the work follows at once."""
+        """Read the counters; the work follows at once."""
         self._before = _counters()
 
     def stop(self) -> dict[str, float]:
-        """What the counters gained since `start`. What this system does not count is left out.
+        """Increase of the counters since `start`. Counters that this system lacks are left out.
 
-        Of this process: `wall_seconds`, `cpu_seconds`, `waiting_seconds` in which its threads could have run
+        For this process: `wall_seconds`, `cpu_seconds`, `waiting_seconds` in which its threads could have run
         and had no processor (all threads added up), `involuntary_switches`, `voluntary_switches`,
-        `major_faults`, `minor_faults`. Of the machine: `machine_busy_seconds` and `machine_steal_seconds`
+        `major_faults`, `minor_faults`. For the machine: `machine_busy_seconds` and `machine_steal_seconds`
         over all cores, in ticks of 10 ms, `cpu_pressure_seconds` in which some task waited for a core, and
-        `throttle_count`, how often the processor was slowed down because it was hot.
+        `throttle_count`, how often the processor was slowed down by heat.
         """
         after = _counters()
         return {name: after[name] - before for name, before in self._before.items() if name in after}

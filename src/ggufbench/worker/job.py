@@ -1,6 +1,6 @@
-"""What the harness asks of a worker: a setting, a workload and the file, every value concrete.
+"""The request from the harness to a worker: a setting, a workload and the file, with concrete values only.
 
-These classes are shared with the harness, which stores them in the record: what was asked, as it was asked.
+The harness uses the same classes and stores them unchanged in the record.
 """
 
 from __future__ import annotations
@@ -8,42 +8,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ENGINE = "engine"
-"""The provider that is llama.cpp's C interface."""
+"""The provider that uses llama.cpp's C interface."""
 
 TRANSFORMERS = "transformers"
-"""The provider that llama.cpp is compared with."""
+"""The provider that is the baseline for llama.cpp."""
 
 LLAMACPP = "llamacpp"
-"""The provider that is llama-cpp-python's `Llama.create_chat_completion`, streaming."""
+"""The provider that uses llama-cpp-python's `Llama.create_chat_completion`, streaming."""
 
 LANGCHAIN = "langchain"
-"""The provider that is this package's own chat model for LangChain."""
+"""The provider that uses this package's own chat model for LangChain."""
 
 LANGCHAIN_COMMUNITY = "langchain-community"
-"""The provider that is the chat model of the package of that name."""
+"""The provider that uses the chat model of the package with that name."""
 
 LAYERS = (LLAMACPP, LANGCHAIN, LANGCHAIN_COMMUNITY)
-"""Providers that answer questions through what applications build on, all of them over llama.cpp."""
+"""Providers that answer questions through the layers that applications use, all of them over llama.cpp."""
 
 SHIPPED = (ENGINE, TRANSFORMERS, *LAYERS)
-"""Providers that are no code of the user's. Any other is a `package.module:callable`."""
+"""Providers that ship with ggufbench. Any other name is a `package.module:callable`."""
 
 DEFAULT_UBATCH = 512
 
 DEVICE_PREFIXES = {"metal": ("MTL", "Metal"), "cuda": ("CUDA",), "vulkan": ("Vulkan",), "rpc": ("RPC",),
                    "mps": ("mps",)}  # fmt: skip
-"""How ggml's device names begin, for each device that a setting can ask for beside `cpu`."""
+"""Prefixes of ggml's device names, for each device of a setting other than `cpu`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How a model is loaded. Names as in llama.cpp; nothing here is left for a library to choose silently."""
+    """Load settings of a model. Names as in llama.cpp; nothing is left to a silent choice of a library."""
 
     device: str
     """`cpu`, or the backend whose devices may be used: `metal`, `cuda`, `vulkan`, `rpc`; PyTorch's `mps`."""
     n_ctx: int = 4096
     n_gpu_layers: int = -1
-    """Layers on the device; -1 is all of them. Not used on `cpu`, where no layer leaves the processor."""
+    """Layers on the device; -1 means all of them. Not used on `cpu`, where every layer stays on the
+    processor.
+    """
     n_batch: int = 512
     n_ubatch: int = DEFAULT_UBATCH
     n_threads: int = 1
@@ -61,14 +63,14 @@ class Setting:
     rpc_servers: str = ""
     """`host:port`, several separated by commas; only for `rpc`."""
     weights: str = "gguf"
-    """`gguf`, or `safetensors` for the original that the GGUF was made of; only `transformers` reads that."""
+    """`gguf`, or `safetensors` for the GGUF's original checkpoint; only `transformers` reads that."""
     dtype: str = ""
-    """`float32` or `bfloat16`, in which `transformers` computes; empty for all others."""
+    """`float32` or `bfloat16`, in which `transformers` computes; empty for all other providers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is asked of the loaded model."""
+    """The work for the loaded model."""
 
     prompt_tokens: int = 512
     generated_tokens: int = 128
@@ -84,9 +86,9 @@ class Job:
 
     provider: str
     model_path: str
-    """The file, or the original's folder for `weights = "safetensors"`."""
+    """The file, or the folder of the original checkpoint for `weights = "safetensors"`."""
     setting: Setting
     workload: Workload
     seed: int = 1
     load_only: bool = False
-    """End after the first token: all that is asked is how long loading takes."""
+    """End after the first token: only the load is measured."""

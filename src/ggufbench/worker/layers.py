@@ -1,7 +1,8 @@
 """The layers that applications put over llama.cpp, as chat models that can be measured side by side.
 
-Each is made by a function that takes what any provider is given and applies all of it. On the processor no
-device is left to the library: a build for a GPU would compute long prompts there, with no layer on it too.
+Each is made by a function that accepts the arguments of any provider and applies all of them. On the
+processor the library gets no device: a build for a GPU would compute long prompts there even with no layer on
+it.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from .job import LANGCHAIN, LANGCHAIN_COMMUNITY, LLAMACPP
 
 
 class _Layer(NamedTuple):
-    """What a layer needs of the environment, and how its chat model is made."""
+    """Requirements of a layer on the environment, and how its chat model is made."""
 
     packages: tuple[str, ...]
-    """That must be installed, as they are imported."""
+    """Packages that must be installed, by import name."""
     module: str
-    """Imported before anything is timed."""
+    """Module that is imported before anything is timed."""
     distributions: tuple[str, ...]
-    """Whose versions a record keeps, beside llama.cpp's."""
+    """Distributions whose versions a record keeps, in addition to llama.cpp's."""
     make: Callable[..., Any]
 
 
@@ -40,7 +41,7 @@ def missing() -> dict[str, str]:
 
 
 def find(provider: str) -> Callee:
-    """Import a layer. Raises ProviderError where the environment lacks a package of it."""
+    """Import a layer. Raises ProviderError if the environment lacks one of its packages."""
     lacking = missing().get(provider)
     if lacking is not None:
         raise ProviderError(f"provider {provider} needs {lacking}; install it with `pip install {lacking}`")
@@ -54,9 +55,9 @@ def find(provider: str) -> Callee:
 
 
 def _load_ggufbench() -> None:
-    """Make the package around this file importable, and nothing that is installed beside it.
+    """Make the package around this file importable, and nothing else from its folder.
 
-    The worker is started by its file: where it runs, the package may not be installed, or another version.
+    The worker is started by its file: in its environment the package may be missing or have another version.
     """
     folder = Path(__file__).resolve().parents[1]
     spec = spec_from_file_location(
@@ -72,7 +73,7 @@ class _Chunk(NamedTuple):
 
 
 class _ChatCompletion:
-    """`Llama.create_chat_completion` with the manners of a chat model."""
+    """`Llama.create_chat_completion` with the interface of a chat model."""
 
     def __init__(self, llama: Any, temperature: float, max_tokens: int, seed: int) -> None:
         self._llama = llama
@@ -85,23 +86,23 @@ class _ChatCompletion:
             yield _Chunk(part["choices"][0]["delta"].get("content") or "")
 
     def reset(self) -> None:
-        """Forget what was computed of earlier questions."""
+        """Clear the cache of earlier questions."""
         self._llama.reset()
 
 
 class _Community:
-    """The chat model of langchain-community, whose cache of the last prompt can be emptied."""
+    """The chat model of langchain-community, with a method that clears its cache of the last prompt."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
 
     def stream(self, text: str) -> Iterator[Any]:
-        """Its own stream."""
+        """The model's own stream."""
         stream: Iterator[Any] = self._model.stream(text)
         return stream
 
     def reset(self) -> None:
-        """Forget what was computed of earlier questions."""
+        """Clear the cache of earlier questions."""
         self._model.client.reset()
 
 
@@ -124,13 +125,13 @@ def _langchain_community(*, n_threads: int, **given: Any) -> _Community:
     more = {"n_threads_batch": n_threads, **_placed(given)}
     if "flash_attn" in given:
         more["flash_attn"] = given.pop("flash_attn")
-    # It would penalize repetitions, which is other work than the other layers do.
+    # Its default penalizes repetitions, which is other work than the other layers do.
     given["repeat_penalty"] = 1.0
     return _Community(ChatLlamaCpp(**given, n_threads=n_threads, model_kwargs=more, verbose=False))
 
 
 def _placed(loading: dict[str, Any]) -> dict[str, Any]:
-    """llama.cpp's words for the processor alone; nothing where layers go to a device."""
+    """llama.cpp's arguments for the processor alone; empty if layers go to a device."""
     from llama_cpp import LLAMA_SPLIT_MODE_NONE
 
     if loading["n_gpu_layers"] != 0:

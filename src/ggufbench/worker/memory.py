@@ -1,4 +1,4 @@
-"""Memory of this process, as the kernel accounts it. Read at phase marks, never beside a running clock.
+"""Memory of this process from the kernel's accounting, read at phase marks, never while a clock runs.
 
 `ru_maxrss` is not used on Linux: a child's value starts at its parent's peak. VmHWM starts with the process.
 """
@@ -20,10 +20,10 @@ _WIRED_SIZE, _RESIDENT_SIZE, _PHYS_FOOTPRINT, _LIFETIME_MAX_FOOTPRINT = 5, 6, 7,
 
 
 def mark() -> dict[str, int]:
-    """Memory in bytes and page faults so far; a figure that this system does not give is left out.
+    """Memory in bytes and page faults so far; figures that this system does not provide are left out.
 
     Linux: `rss_bytes`, `peak_rss_bytes` (VmHWM, since the last `reset_peak`), `anonymous_bytes`,
-    `file_bytes`, `shared_bytes`, and `pss_bytes`, which counts of a shared page only its share.
+    `file_bytes`, `shared_bytes`, and `pss_bytes`, which counts only this process's share of a shared page.
     macOS: `rss_bytes`, `footprint_bytes`, `peak_footprint_bytes`, `wired_bytes`, `peak_rss_bytes`.
     """
     if sys.platform == "darwin":
@@ -36,9 +36,9 @@ def mark() -> dict[str, int]:
 
 
 def reset_peak() -> None:
-    """Let the next peak begin at what is resident now, so that each phase has a peak of its own (Linux).
+    """Restart the peak at the current resident size, so that each phase has its own peak (Linux).
 
-    Where the kernel does not allow it the peak goes on from the start of the process; the highest of all
+    If the kernel does not allow it, the peak continues from the start of the process; the highest of all
     phases is the same either way.
     """
     try:

@@ -1,4 +1,4 @@
-"""llama.cpp as llama-cpp-python brings it: symbols, log, devices."""
+"""llama.cpp as installed with llama-cpp-python: symbols, log, devices."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _VERSION_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_commit": (ctypes.c_char_p, []),
     "ggml_version": (ctypes.c_char_p, []),
 }
-"""Not in every release."""
+"""Symbols that some releases lack."""
 _RPC_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_backend_rpc_add_server": (_POINTER, [ctypes.c_char_p]),
     "ggml_backend_rpc_start_server": (
@@ -49,7 +49,7 @@ _RPC_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
 class NativeLog:
     """Everything llama.cpp logs, in order. Warnings and errors also go to stderr at once.
 
-    What is only kept in memory is lost in a crash, and the lines that explain a crash are errors.
+    Lines that are only in memory are lost in a crash, and the lines that explain a crash are errors.
     """
 
     def __init__(self, api: Any) -> None:
@@ -63,12 +63,12 @@ class NativeLog:
             os.write(2, text)
 
     def drain(self) -> list[str]:
-        """The lines since the last call, continued lines joined."""
+        """Return the lines since the last call, continued lines joined."""
         lines, self._lines = self.peek(), []
         return lines
 
     def peek(self) -> list[str]:
-        """What the next `drain` will return."""
+        """The lines that the next `drain` will return."""
         lines: list[str] = []
         for level, raw in self._lines:
             text = _text(raw)
@@ -79,14 +79,14 @@ class NativeLog:
         return [text.rstrip("\n") for text in lines if text.strip()]
 
     def errors(self) -> str:
-        """The error lines so far in one string, empty where there were none."""
+        """The error lines so far in one string; empty without errors."""
         return "; ".join(_text(raw).strip() for level, raw in self._lines if level == _ERROR)
 
 
 class Library:
     """The imported bindings with their ggml symbols.
 
-    With `whole_package` it is the package as every program imports it, for code that uses it too.
+    With `whole_package` it is the package as every program imports it, for code that also uses it.
     """
 
     def __init__(self, *, whole_package: bool = False) -> None:
@@ -100,8 +100,8 @@ class Library:
     def describe(self, *, with_memory: bool = False) -> LibraryFacts:
         """Versions, build flags and devices, as the record keeps them.
 
-        A launch does not ask devices for their memory before the load: to answer, CUDA makes a context in the
-        process, whose time and memory are the load's, or with a model on the processor nobody's.
+        A launch does not query device memory before the load: to answer, CUDA creates a context in the
+        process. Its time and memory belong to the load, or to nothing if the model is on the processor.
         """
         return LibraryFacts(
             versions={
@@ -138,7 +138,7 @@ class Library:
         return {self.device_name(device): self.device_memory(device)[0] for device in devices}
 
     def device_name(self, device: int) -> str:
-        """For example `CPU`, `MTL0`, `CUDA0`."""
+        """Name of a device, for example `CPU`, `MTL0`, `CUDA0`."""
         return _text(self.ggml.ggml_backend_dev_name(device))
 
     def device_memory(self, device: int) -> tuple[int, int]:
@@ -148,9 +148,9 @@ class Library:
         return free.value, total.value
 
     def devices_of(self, setting: Setting) -> list[int]:
-        """Handles of the devices a setting may use (`cpu`: none), those of its RPC servers included.
+        """Handles of the devices that a setting may use, those of its RPC servers included; empty for `cpu`.
 
-        Raises ProviderError if there is none.
+        Raises ProviderError if the setting's device is not available.
         """
         wanted = setting.device
         if wanted == "cpu":
@@ -176,8 +176,8 @@ class Library:
 def import_bindings() -> Any:
     """The module `llama_cpp.llama_cpp`, which is llama.cpp's C interface, without the package around it.
 
-    The package imports numpy, and in a process that holds numpy llama.cpp decodes about 2 % slower: seen with
-    llama-bench's own code too. Raises ModuleNotFoundError as the import statement would.
+    The package imports numpy, and with numpy in the process llama.cpp decodes about 2 % slower; the same was
+    seen with llama-bench's own code. Raises ModuleNotFoundError like the import statement.
     """
     found = importlib.util.find_spec("llama_cpp")
     if found is None or found.submodule_search_locations is None:
@@ -189,9 +189,9 @@ def import_bindings() -> Any:
 
 
 def import_package() -> Any:
-    """The same module out of the whole package, for code that imports `llama_cpp` itself.
+    """The same module from the whole package, for code that imports `llama_cpp` itself.
 
-    Raises ModuleNotFoundError as the import statement would.
+    Raises ModuleNotFoundError like the import statement.
     """
     importlib.import_module("llama_cpp")
     return importlib.import_module("llama_cpp.llama_cpp")
@@ -201,7 +201,7 @@ def installed_version(distribution: str) -> str:
     """The version of an installed package, or `unknown`."""
     try:
         return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:  # imported from a folder that nothing installed
+    except importlib.metadata.PackageNotFoundError:  # imported from a folder without being installed
         return "unknown"
 
 
@@ -219,10 +219,10 @@ class _ThreadpoolParams(ctypes.Structure):
 
 
 def attach_threadpool(library: Any, context: Any, threads: int) -> Any:
-    """Give a context threads of its own that stay from token to token, as llama-bench does.
+    """Give a context its own threads that persist between tokens, as llama-bench does.
 
-    Without them a build that has no OpenMP starts and ends threads for each token. Returns the pool, to be
-    freed after the context with `ggml_threadpool_free`; None where this build does not export it.
+    Without them a build without OpenMP starts and ends threads for each token. Returns the pool, to be freed
+    after the context with `ggml_threadpool_free`; None if this build does not export the functions.
     """
     if not all(hasattr(library, name) for name in _THREADPOOL_PROTOTYPES):
         return None
@@ -248,8 +248,8 @@ _THREADPOOL_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
 def ggml_symbols(api: Any) -> Any:
     """The ggml functions of the copy that libllama itself uses.
 
-    Opening libggml by its path, as the binding's `_ggml` module does, can load a second copy with a device
-    registry of its own: devices registered there look real and run nothing.
+    Opening libggml by its path, as the binding's `_ggml` module does, can load a second copy with its own
+    device registry: devices registered there look real and compute nothing.
     """
     library = api._lib
     versions = {name: types for name, types in _VERSION_PROTOTYPES.items() if hasattr(library, name)}
@@ -261,7 +261,7 @@ def ggml_symbols(api: Any) -> Any:
 
 
 def device_list(handles: Iterable[int]) -> Any:
-    """The `ggml_backend_dev_t *` list that a model's parameters take; the caller keeps it alive."""
+    """The `ggml_backend_dev_t *` list for a model's parameters; the caller keeps it alive."""
     listed = [*handles, None]
     return (ctypes.c_void_p * len(listed))(*listed)
 

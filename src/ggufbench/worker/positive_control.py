@@ -1,6 +1,6 @@
 """Entry file of the positive control: a worker whose engine does more work than it reports.
 
-`ggufbench selftest` starts the candidate's worker by this file in place of `__main__.py`, and the gate must
+`ggufbench selftest` starts the candidate's worker with this file instead of `__main__.py`, and the gate must
 find the slowdown. Everything else is the real worker.
 """
 
@@ -38,7 +38,7 @@ def main(hidden_work: float = HIDDEN_WORK) -> int:
 
 
 class SlowedEngine:
-    """An engine whose timed samples take more tokens than they report; the warm-up is as always."""
+    """An engine whose timed samples take more tokens than they report; the warm-up is unchanged."""
 
     def __init__(self, engine: Any, hidden_work: float) -> None:
         self._engine, self._hidden_work = engine, hidden_work
@@ -51,7 +51,7 @@ class SlowedEngine:
         return self._with_hidden_work(self._engine.prompt, number, "prompt_tokens")
 
     def decode(self, number: int) -> Any:
-        """Generate more tokens than are reported, whose times make up those of all."""
+        """Generate more tokens than are reported; the reported times add up to the time of all of them."""
         timing = self._with_hidden_work(self._engine.decode, number, "generated_tokens")
         return replace(timing, seconds=spread(timing.seconds, timing.tokens))
 
@@ -68,9 +68,9 @@ class SlowedEngine:
 
 
 def spread(seconds: Sequence[float], count: int) -> list[float]:
-    """The time of some tokens as that of `count` tokens, fewer or as many, which take all of it together.
+    """Distribute the time of some tokens over `count` tokens, at most as many; the total stays the same.
 
-    Each of them has the time of the same number of real ones, parts of one included.
+    Each result is the time of the same number of real tokens, fractions included.
     """
     if count == len(seconds):
         return list(seconds)

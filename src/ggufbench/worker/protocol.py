@@ -1,7 +1,7 @@
-"""The messages between the worker and the harness: their types, and how each is written as one line of JSON.
+"""The messages between the worker and the harness: their types, and their encoding as one line of JSON.
 
-The harness sends a job and answers each event of the worker. The name of a message in its line is the name of
-its class, and each line names the protocol's version, so that a worker file of another version is refused.
+The harness sends a job and answers each event of the worker. The name of a message is the name of its class,
+and each line contains the protocol's version, so that a worker file of another version is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 from .job import ENGINE, Job
 
 VERSION = 1
-"""Raised by each change of a message."""
+"""Increased by each change of a message."""
 
 GO, AGAIN = "go", "again"
 """Answers to an event: continue; or repeat this sample, because of interference."""
@@ -42,7 +42,7 @@ class BandwidthJob:
     total_bytes: int
     """Size of the memory that the threads read together."""
     rounds: int
-    """The most that each function reads it; fewer on a quiet machine."""
+    """Maximum number of times that each function reads it; fewer on a quiet machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,14 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """A device as the library describes it."""
+    """A device as described by the library."""
 
     name: str
     description: str
     type: str
     memory_free_bytes: int | None
     memory_total_bytes: int | None
-    """None where the device was not asked."""
+    """None if the device was not queried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +84,17 @@ class LibraryFacts:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the weights are, of a library whose log does not say it."""
+    """Placement of the weights, from a library whose log does not contain it."""
 
     layers: dict[str, int]
-    """Device to number of layers."""
+    """Number of layers by device."""
     buffers: dict[str, dict[str, int]]
-    """Kind of buffer to its name to bytes, as in llama.cpp's log."""
+    """Bytes by kind of buffer and its name, as in llama.cpp's log."""
 
 
 @dataclass(frozen=True, slots=True)
 class EffectiveSetting:
-    """What the library uses of a setting; None for what cannot be read back."""
+    """The setting as the library uses it; None for values that cannot be read back."""
 
     n_ctx: int | None = None
     n_batch: int | None = None
@@ -118,19 +118,19 @@ class Imported:
 
     seconds: float
     log: list[str]
-    """Lines of the native log since the last event that has some, here and below."""
+    """Lines of the native log since the last event with lines, here and below."""
     library: LibraryFacts
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """The result of a `ProbeJob`, whose last event this is."""
+    """The result of a `ProbeJob`, sent as its last event."""
 
     library: LibraryFacts
     errors: str
-    """What the library reported as wrong while it looked for devices."""
+    """Errors that the library reported while it looked for devices."""
     missing_packages: dict[str, str]
-    """Packages that a layer over llama.cpp lacks here, by the provider's name."""
+    """Packages that a layer over llama.cpp lacks here, by provider name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Loaded:
 
     model_seconds: float
     context_seconds: float | None
-    """None where model and context are made in one call."""
+    """None if model and context are made in one call."""
     evidence: dict[str, float]
     placement: Placement | None
     effective: EffectiveSetting
@@ -177,7 +177,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """The time that the timed loop itself takes."""
+    """Time of the timed loop itself."""
 
     seconds_per_token: float
 
@@ -204,17 +204,17 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class Bandwidth:
-    """How fast memory was read with one number of threads."""
+    """Memory read speed with one number of threads."""
 
     threads: int
     bytes_per_second: float
     calm: bool
-    """Whether the threads had their cores to themselves in at least one round."""
+    """True if the threads had their cores to themselves in at least one round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens of the last `Text`; of none before the first."""
+    """The tokens of the last `Text`; empty before the first one."""
 
     ids: list[int]
 
@@ -237,7 +237,7 @@ Event = (
 
 
 class ProtocolError(ValueError):
-    """A line is not a message of this protocol; the text says what was received and what to do."""
+    """A line that is not a message of this protocol; the text names what was received and the fix."""
 
     def __init__(self, received: str) -> None:
         super().__init__(f"{received}; run the worker and the harness of the same ggufbench version")
@@ -250,17 +250,17 @@ def encode(message: AnyJob | Text | Event) -> str:
 
 
 def decode_job(line: str) -> AnyJob:
-    """The job of a line. Raises ProtocolError."""
+    """Parse a job. Raises ProtocolError."""
     return cast("AnyJob", _decode(line, get_args(AnyJob)))
 
 
 def decode_text(line: str) -> Text:
-    """The text of a line. Raises ProtocolError."""
+    """Parse a text. Raises ProtocolError."""
     return cast("Text", _decode(line, [Text]))
 
 
 def decode_event(line: str | bytes) -> Event:
-    """The event of a line. Raises ProtocolError."""
+    """Parse an event. Raises ProtocolError."""
     return cast("Event", _decode(line, get_args(Event)))
 
 
@@ -273,7 +273,7 @@ def _decode(line: str | bytes, expected: Iterable[type]) -> Any:
         raise ProtocolError("this is not a JSON object")
     version, name = values.pop("protocol", None), values.pop("type", None)
     if version != VERSION:
-        shown = "none" if version is None else _shown(version)
+        shown = "missing" if version is None else _shown(version)
         raise ProtocolError(f"its protocol version is {shown}, and {VERSION} is needed")
     kind = next((kind for kind in expected if kind.__name__ == name), None)
     if kind is None:
@@ -294,19 +294,19 @@ def _build(kind: type, values: dict[str, Any], where: str) -> Any:
 
 @cache
 def _shape(kind: type) -> tuple[dict[str, Any], list[str]]:
-    """Types and needed fields of a class, kept: to find them takes longer than to read a line."""
+    """Field types and required fields of a class, cached: finding them takes longer than reading a line."""
     needed = [field.name for field in fields(kind) if field.default is MISSING]
     return get_type_hints(kind), needed
 
 
 @cache
 def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Origin and arguments of a generic type, kept likewise."""
+    """Origin and arguments of a generic type, cached for the same reason."""
     return get_origin(hint), get_args(hint)
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    """The value as the field's type has it. Raises ProtocolError where it is of another type."""
+    """Convert the value to the field's type. Raises ProtocolError for a value of another type."""
     if hint in _EXACT and type(value) is hint:
         return value
     origin, arguments = _parts(hint)
@@ -327,14 +327,14 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _are(hint: Any, values: Collection[Any]) -> bool:
-    """Whether all values are as the field's type has them, by few calls: a log has thousands of lines."""
+    """True if all values have the field's type; few calls, because a log has thousands of lines."""
     if hint not in (float, str) or not set(map(type, values)) <= {hint}:
         return False
     return hint is str or math.isfinite(sum(values))
 
 
 _EXACT = {bool, int, str}
-"""Types whose values JSON has without a loss."""
+"""Types whose values JSON represents without loss."""
 
 _WORDS = {
     bool: "true or false",

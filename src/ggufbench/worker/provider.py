@@ -1,4 +1,4 @@
-"""What every provider does, whichever code path it drives: the steps of a launch, and what they return."""
+"""Interface of every provider, whichever code path it drives: the steps of a launch and their results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 from .protocol import EffectiveSetting, Placement
 
 WARMUP = -1
-"""In place of the number of a sample: a run that is not counted."""
+"""Sample number of a run that is not counted."""
 
 
 DIGEST_TOKENS = 32
@@ -18,7 +18,7 @@ _DIGEST_PROMPT_TOKENS = 16
 
 
 def digest_prompt(vocabulary_size: int) -> list[int]:
-    """The fixed prompt before the digest's tokens: ids, so that it needs no tokenizer; nothing is random."""
+    """The fixed prompt before the digest's tokens, as ids, without a tokenizer or randomness."""
     return [(index * 7919 + 13) % vocabulary_size for index in range(_DIGEST_PROMPT_TOKENS)]
 
 
@@ -29,25 +29,25 @@ def digest_of(tokens: Iterable[int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """A load, and what else happened meanwhile."""
+    """A load, and the kernel counters meanwhile."""
 
     model_seconds: float
     context_seconds: float | None
-    """None where model and context are made in one call."""
+    """None if model and context are made in one call."""
     evidence: dict[str, float]
     placement: Placement | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Timed work, and what else happened meanwhile."""
+    """Timed work, and the kernel counters meanwhile."""
 
     seconds: list[float]
-    """Of each token or chunk in order, or of the whole prompt."""
+    """Time of each token or chunk in order, or of the whole prompt."""
     tokens: int
     evidence: dict[str, float]
     native_seconds: list[float] = field(default_factory=list)
-    """Of each of `seconds`, what llama.cpp's decoding took; empty where the provider is nothing more than it,
+    """The part of each of `seconds` that llama.cpp's decoding took; empty if the provider is llama.cpp alone,
     or does not decode in this process."""
 
 
@@ -58,28 +58,28 @@ class WorkerProvider(Protocol):
         """Free bytes of each device that the setting may use."""
 
     def drain_log(self) -> list[str]:
-        """The native log's lines since the last call."""
+        """Lines of the native log since the last call."""
 
     def load(self) -> Loading:
         """Load the model and make it ready for tokens."""
 
     def effective(self) -> EffectiveSetting:
-        """The settings as they are in use."""
+        """The settings that are in use."""
 
     def first_decode(self) -> Timing:
         """The first token after loading."""
 
     def prompt(self, number: int) -> Timing:
-        """Evaluate the prompt of that number."""
+        """Evaluate the prompt with that number."""
 
     def decode(self, number: int) -> Timing:
-        """Generate the tokens of that number."""
+        """Generate the tokens with that number."""
 
     def loop_overhead(self) -> float | None:
-        """Seconds of the timed loop itself for each token; None where nothing tells them apart."""
+        """Seconds per token of the timed loop itself; None if it cannot be separated."""
 
     def digest(self) -> str:
-        """Hash of the greedy tokens that follow something fixed."""
+        """Hash of the greedy tokens after fixed input."""
 
     def close(self) -> None:
-        """Let the model go."""
+        """Unload the model."""

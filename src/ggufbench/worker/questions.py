@@ -1,4 +1,4 @@
-"""What a chat model is asked: nothing twice, which a cache would answer, and the same in every launch."""
+"""Questions for a chat model: the same in every launch, and none twice, which a cache would answer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .provider import WARMUP
 
 FIRST = "Say hello."
 FIXED = "Name the colours of the rainbow, then the planets."
-"""For the digest."""
+"""Question for the digest."""
 
 _TEMPLATE_TOKENS = 64
-"""Room for what a chat template puts around a message."""
+"""Tokens reserved for the text that a chat template adds around a message."""
 _WORDS = (
     "river", "stone", "garden", "window", "letter", "morning", "forest", "bridge", "table", "market",
     "winter", "summer", "doctor", "captain", "village", "yellow", "silver", "gentle", "narrow", "simple",
@@ -24,22 +24,22 @@ _WORDS = (
 
 
 class Questions:
-    """The messages of one launch. A sample that is repeated asks something else, of the same kind."""
+    """The messages of one launch. A repeated sample has another question of the same kind."""
 
     def __init__(self, job: Job, count: Callable[[str], int]) -> None:
         self._job, self._count = job, count
         self._times: Counter[str] = Counter()
 
     def long(self, number: int) -> str:
-        """A question of the workload's prompt tokens, or the few less that whole words make.
+        """A question with the workload's number of prompt tokens, or slightly fewer because words are whole.
 
-        The warm-up's is as long as a ubatch where there is room for it.
+        The warm-up's question is as long as a ubatch if that fits.
         """
         setting, workload = self._job.setting, self._job.workload
         source, wanted = self._source("prompt", number), workload.prompt_tokens
         if number == WARMUP:
-            room = setting.n_ctx - workload.generated_tokens - _TEMPLATE_TOKENS
-            wanted = max(wanted, min(setting.n_ubatch, room))
+            available = setting.n_ctx - workload.generated_tokens - _TEMPLATE_TOKENS
+            wanted = max(wanted, min(setting.n_ubatch, available))
         begin = source.randrange(1000, 10**6)
         words = [source.choice(_WORDS) for _ in range(wanted)]
 
@@ -50,7 +50,7 @@ class Questions:
         return question(max(0, fitting - 1))
 
     def endless(self, number: int) -> str:
-        """A short question whose answer is as long as it may be."""
+        """A short question whose answer is as long as the limit allows."""
         start = self._source("decode", number).randrange(1000, 10**6)
         return f"Count upwards from {start} in words, one number after the other, and never stop."
 

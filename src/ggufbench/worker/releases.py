@@ -1,8 +1,8 @@
-"""What releases of llama-cpp-python call the same thing, and what some of them cannot do.
+"""Differences between releases of llama-cpp-python: other names for a setting, and missing features.
 
-A ctypes structure takes an attribute of any name: a setting written to a field that a release does not have
-would be accepted and not applied. So each name is looked up first, translated where the release has another
-way to say it, and refused where it has none.
+A ctypes structure accepts an attribute of any name: a setting written to a field that a release does not have
+would be accepted and not applied. So each name is looked up first, translated if the release expresses it in
+another way, and refused otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOAD_FLAGS = {
     "mmap+mlock": {"use_mmap": True, "use_mlock": True},
     "dio": {"use_direct_io": True, "use_mmap": False, "use_mlock": False},
 }
-"""How releases before `load_mode` (0.3.20 is one) say it; with `auto` they are left to their own choice."""
+"""The fields of releases before `load_mode` (such as 0.3.20); with `auto` they keep their own default."""
 
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
 _FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
@@ -46,31 +46,31 @@ _NEEDED = (
     "llama_model_load_from_file",
     "llama_supports_rpc",
 )
-"""Functions that releases of years ago lack, which have no other name there that would do the same."""
+"""Functions that releases of several years ago lack without an equivalent."""
 
 
 def refuse_too_old(api: Any, release: str) -> None:
-    """Raise ProviderError where this release lacks what nothing can stand in for."""
+    """Raise ProviderError if this release lacks a required function."""
     missing = next((name for name in _NEEDED if not hasattr(api, name)), None)
     if missing is not None:
         raise ProviderError(
-            f"llama-cpp-python {release} has no {missing}, which measuring needs; take a newer release"
+            f"llama-cpp-python {release} has no {missing}, which ggufbench needs; install a newer release"
         )
 
 
 class _Fields:
-    """A structure of parameters of which only the fields that it has can be set."""
+    """A structure of parameters whose existing fields alone can be set."""
 
     def __init__(self, params: Any, release: str) -> None:
         self._params, self._release = params, release
         self._known = {name for name, *_ in params._fields_}
 
     def has(self, name: str) -> bool:
-        """Whether this release's structure has that field."""
+        """True if this release's structure has that field."""
         return name in self._known
 
     def set(self, asked: str, **values: Any) -> None:
-        """Set fields for what a setting asked. Raises ProviderError where one of them is not there."""
+        """Set the fields for a setting. Raises ProviderError if one of them does not exist."""
         missing = next((name for name in values if name not in self._known), None)
         if missing is not None:
             raise self.refusal(asked, f"it has no {missing}")
@@ -78,21 +78,21 @@ class _Fields:
             setattr(self._params, name, value)
 
     def refusal(self, asked: str, why: str) -> ProviderError:
-        """What to raise where this release cannot do what a setting asks."""
+        """The error for a setting that this release does not support."""
         return ProviderError(
-            f"llama-cpp-python {self._release} cannot do {asked}: {why}; change it, or take a newer release"
+            f"llama-cpp-python {self._release} does not support {asked}: {why}; change it or upgrade"
         )
 
 
 def model_params(api: Any, setting: Setting, devices: Any, release: str) -> Any:
-    """The parameters for loading a model on these devices, a list that `native.device_list` made.
+    """The parameters for loading a model on these devices, a list from `native.device_list`.
 
-    Raises ProviderError for what this release cannot do.
+    Raises ProviderError for values that this release does not support.
     """
     params = api.llama_model_default_params()
     fields, on_cpu = _Fields(params, release), setting.device == "cpu"
     fields.set(f'device = "{setting.device}"', devices=ctypes.cast(devices, ctypes.c_void_p))
-    # n_gpu_layers = 0 alone keeps the GPU for large batches; only a model without devices does not.
+    # With n_gpu_layers = 0 alone, large batches still use the GPU; only a model without devices avoids that.
     fields.set("n_gpu_layers", n_gpu_layers=0 if on_cpu else setting.n_gpu_layers)
     fields.set("split_mode", split_mode=_SPLIT_MODES["none" if on_cpu else setting.split_mode])
     fields.set("main_gpu", main_gpu=-1 if on_cpu else setting.main_gpu)
@@ -103,7 +103,7 @@ def model_params(api: Any, setting: Setting, devices: Any, release: str) -> Any:
 
 
 def context_params(api: Any, setting: Setting, release: str) -> Any:
-    """The parameters of a context. Raises ProviderError for what this release cannot do."""
+    """The parameters of a context. Raises ProviderError for values that this release does not support."""
     params = api.llama_context_default_params()
     fields = _Fields(params, release)
     for name in ("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch", "offload_kqv"):
@@ -111,14 +111,14 @@ def context_params(api: Any, setting: Setting, release: str) -> Any:
     for name in ("type_k", "type_v"):
         fields.set(name, **{name: _KV_TYPES[getattr(setting, name)]})
     _set_flash_attn(fields, setting.flash_attn)
-    if fields.has("swa_full"):  # before it, every release had the full-size cache
+    if fields.has("swa_full"):  # older releases always have the full-size cache
         # A full-size cache for sliding-window layers only serves prefix reuse, which no workload here does.
         fields.set("swa_full", swa_full=False)
     return params
 
 
 def vocabulary_params(api: Any, release: str) -> Any:
-    """The parameters for loading the tokenizer of a file and nothing else."""
+    """The parameters for loading only the tokenizer of a file."""
     params = api.llama_model_default_params()
     _Fields(params, release).set("vocab_only", vocab_only=True)
     return params
@@ -138,6 +138,6 @@ def _set_flash_attn(fields: _Fields, wanted: str) -> None:
     if fields.has("flash_attn_type"):
         fields.set(asked, flash_attn_type=_FLASH_ATTN[wanted])
     elif wanted == "auto":
-        raise fields.refusal(asked, 'it knows "on" and "off" alone')
+        raise fields.refusal(asked, 'it has only "on" and "off"')
     else:
         fields.set(asked, flash_attn=wanted == "on")

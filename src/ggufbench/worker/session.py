@@ -1,6 +1,6 @@
 """The main path of a launch, top to bottom: import, load, first decode, prompt, decode, digest, exit.
 
-A launch that is only asked for its load ends after the first decode.
+A launch that measures only the load ends after the first decode.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .provider import WARMUP, Timing, WorkerProvider
 
 
 def main(arguments: list[str]) -> int:
-    """Run the job given as a file, or the one on the first line of stdin. Returns the exit code."""
+    """Run the job from a file, or from the first line of stdin. Returns the exit code."""
     _end_with_parent()
     faulthandler.enable()
     by_hand = bool(arguments)
@@ -48,7 +48,7 @@ def _run(job: AnyJob, channel: Channel) -> None:
 
 
 def _probe(job: ProbeJob, channel: Channel) -> None:
-    """Which library and which devices are here, before anything is loaded."""
+    """Describe the library and the devices before anything is loaded."""
     channel.enter("import")
     start = perf_counter()
     if job.provider == TRANSFORMERS:
@@ -82,7 +82,7 @@ def _measure(job: Job, channel: Channel) -> None:
 
 
 def _import_provider(job: Job, channel: Channel) -> WorkerProvider:
-    """What drives the model: the engine, transformers, a layer over llama.cpp, or the user's own module."""
+    """The provider: the engine, transformers, a layer over llama.cpp, or the user's own callable."""
     channel.enter("import")
     start = perf_counter()
     if job.provider == TRANSFORMERS:
@@ -95,7 +95,7 @@ def _import_provider(job: Job, channel: Channel) -> WorkerProvider:
         library = Library()
         _imported(library.describe(), perf_counter() - start, library.log.drain(), channel)
         return Engine(library, job)
-    # The library first: a module that takes the log for itself when it is imported shall have it.
+    # The library first: a module that takes over the log when it is imported must get it.
     library = Library(whole_package=True)
     clock = DecodeClock(library.api)
     callee = layers.find(job.provider) if job.provider in LAYERS else Callee.find(job.provider)
@@ -111,14 +111,14 @@ def _imported(facts: LibraryFacts, seconds: float, log: list[str], channel: Chan
 
 @dataclass(frozen=True, slots=True)
 class _LaunchPhases:
-    """The phases after the import; each says that it begins, works, and sends what it measured."""
+    """The phases after the import; each one announces itself, works, and sends its measurements."""
 
     job: Job
     provider: WorkerProvider
     channel: Channel
 
     def imported(self) -> None:
-        # No device is asked for its memory yet: see Library.describe.
+        # Device memory is not queried yet: see Library.describe.
         self._send_mark("import", device_free_bytes={})
 
     def load(self) -> None:
@@ -160,12 +160,12 @@ class _LaunchPhases:
         self.channel.enter("exit")
         self.provider.close()
         gc.collect()
-        # What a device has free without the model, which every mark before is compared with.
+        # Free device memory without the model, the reference for every earlier mark.
         self._mark("exit")
         self.channel.send(protocol.Done())
 
     def _repeat(self, phase: str, work: Callable[[int], Timing]) -> None:
-        """A warm-up, then every repetition, each until the harness accepts it."""
+        """Run a warm-up, then every repetition until the harness accepts it."""
         self._enter(phase)
         for number in (WARMUP, *range(self.job.workload.repetitions)):
             while self._send(work(number), warmup=number == WARMUP) == AGAIN:
@@ -201,7 +201,7 @@ class _LaunchPhases:
 
 
 def _end_with_parent() -> None:
-    """Ask Linux to end this process with the harness: a killed harness leaves no model behind."""
+    """Ask Linux to terminate this process with the harness: a killed harness leaves no model behind."""
     if not sys.platform.startswith("linux"):
         return
     import ctypes

@@ -1,7 +1,7 @@
-"""Decoding one token after the other, every call prepared before the clock.
+"""Decode one token after the other, with every call prepared before the clock starts.
 
-Where llama.cpp has `llama_process`, which llama-bench calls too, its arguments are pointers; `llama_decode`
-takes a structure by value, which costs a call from Python about a microsecond more.
+If llama.cpp has `llama_process`, which llama-bench also calls, its arguments are pointers; `llama_decode`
+takes a structure by value, which costs about a microsecond more per call from Python.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 _DECODE = 1
 """`LLAMA_PROCESS_TYPE_DECODE`."""
 _POSITION_DIMENSIONS = 4
-"""At most: some models have several positions for a token, all of them equal for text."""
+"""Maximum number of positions per token in some models; all are equal for text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A function of the library and its arguments, one of each iterable for each token."""
+    """A function of the library and its arguments: one iterable per argument, with one value per token."""
 
     function: Any
     arguments: Sequence[Iterable[Any]]
@@ -30,13 +30,13 @@ class Steps:
     """The types of the arguments."""
 
     def doing_nothing(self, address: int) -> Steps:
-        """The same calls of the function at that address, which takes nothing and does nothing."""
+        """The same calls to the function at that address, which does nothing."""
         return Steps(ctypes.CFUNCTYPE(None, *self.signature)(address), self.arguments, self.signature)
 
 
 @contextmanager
 def prepared(api: Any, context: int, ids: Sequence[int], position: int) -> Iterator[Steps]:
-    """The steps that decode these tokens from this position on, logits for each."""
+    """The steps that decode these tokens starting at this position, with logits for each."""
     if not hasattr(api, "llama_process"):
         tokens = [(api.llama_token * 1)(token) for token in ids]
         batches = [api.llama_batch_get_one(token, 1) for token in tokens]
@@ -53,12 +53,12 @@ def prepared(api: Any, context: int, ids: Sequence[int], position: int) -> Itera
 
 
 def run(steps: Steps, synchronize: Any, context: int) -> tuple[int, list[int]]:
-    """Run and time them: the first failure's code, and the clock before each step and after the last, in ns.
+    """Run and time the steps: the first error code, and the clock before each step and after the last, in ns.
 
-    The loop has no bytecode: weights have pushed the interpreter out of the nearest caches when a token ends,
-    so each of its steps is slow.
+    The loop runs no bytecode: when a token ends, the weights have replaced the interpreter in the nearest
+    caches, so each of its instructions is slow.
     """
-    loop = zip(  # for each token: decode, synchronize, look at the clock; the shortest argument ends it
+    loop = zip(  # for each token: decode, synchronize, read the clock; the shortest argument ends it
         map(steps.function, *steps.arguments),
         map(synchronize, repeat(ctypes.c_void_p(context))),
         iter(perf_counter_ns, None),

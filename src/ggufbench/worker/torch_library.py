@@ -1,4 +1,4 @@
-"""PyTorch and transformers as they are installed: versions, build and devices. Nothing is ever fetched."""
+"""PyTorch and transformers as installed: versions, build and devices. Nothing is ever downloaded."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ for _name, _value in (
     ("HF_HUB_OFFLINE", "1"),
     ("TRANSFORMERS_OFFLINE", "1"),
     ("HF_HUB_DISABLE_TELEMETRY", "1"),
-    ("USE_HUB_KERNELS", "0"),  # compiled code that a hub would send is remote code
+    ("USE_HUB_KERNELS", "0"),  # compiled code from a hub is remote code
     ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
     ("TOKENIZERS_PARALLELISM", "false"),
 ):
-    # Read when the packages are imported, so before that; no setting of the user's makes this go online.
+    # Read when the packages are imported, so set before that; no user setting makes this go online.
     os.environ[_name] = _value
 
 torch: Any = importlib.import_module("torch")
@@ -29,7 +29,7 @@ def _refuse_pickle(*_: Any, **__: Any) -> None:
     raise ValueError("a pickle is never loaded")
 
 
-# No argument of transformers shuts it off: an index may lead to any file.
+# transformers has no argument to prevent this: an index may name any file.
 torch.load = _refuse_pickle
 
 __all__ = ["describe", "free_bytes", "release", "synchronize", "torch", "transformers"]
@@ -52,7 +52,7 @@ def describe(*, with_memory: bool = False) -> LibraryFacts:
 
 
 def free_bytes(device: str) -> dict[str, int]:
-    """Free bytes of the accelerator of that kind, by name; for the processor nothing, and no GPU is asked."""
+    """Free bytes of the accelerator of that kind, by name; empty for the processor, which queries no GPU."""
     if device == "cpu":
         return {}
     found = [entry for entry in _accelerators(with_memory=True) if entry.name.lower().startswith(device)]
@@ -60,7 +60,7 @@ def free_bytes(device: str) -> dict[str, int]:
 
 
 def synchronize(device: str) -> None:
-    """Wait until the device has done all that was asked of it."""
+    """Wait until the device has finished all its work."""
     if device == "cuda":
         torch.cuda.synchronize()
     elif device == "mps":
@@ -68,7 +68,7 @@ def synchronize(device: str) -> None:
 
 
 def release(device: str) -> None:
-    """Give back the memory that PyTorch keeps for the next model."""
+    """Free the memory that PyTorch caches for the next model."""
     if device == "cuda":
         torch.cuda.empty_cache()
     elif device == "mps":
@@ -91,7 +91,7 @@ def _processor() -> DeviceFacts:
 
 
 def _accelerators(*, with_memory: bool) -> list[DeviceFacts]:
-    """The GPUs, their memory as the library tells it."""
+    """The GPUs and their memory as reported by the library."""
     found = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         memory = torch.cuda.mem_get_info(index) if with_memory else _NOT_ASKED
@@ -103,6 +103,6 @@ def _accelerators(*, with_memory: bool) -> list[DeviceFacts]:
 
 
 def _memory_of_mps() -> tuple[int, int]:
-    """What Apple recommends for this process, and what of that the driver does not hold for it yet."""
+    """Apple's recommended limit for this process, and the part that the driver has not allocated yet."""
     total = int(torch.mps.recommended_max_memory())
     return max(0, total - int(torch.mps.driver_allocated_memory())), total

@@ -1,7 +1,7 @@
-"""The `transformers` provider: what llama.cpp is compared with, from the same GGUF or from its original.
+"""The `transformers` provider: the baseline for llama.cpp, from the same GGUF or its original checkpoint.
 
-The same work by the same clocks as the engine: random tokens, logits for the last one of a prompt only, each
-sample from an empty cache, and one wait for the device after a prompt and after each token.
+It does the same work with the same clocks as the engine: random tokens, logits for the last token of a prompt
+only, each sample from an empty cache, and one wait for the device after a prompt and after each token.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Transformers:
         torch.set_num_threads(job.setting.n_threads)
 
     def device_free_bytes(self) -> dict[str, int]:
-        """Free bytes of the device, as PyTorch tells it."""
+        """Free bytes of the device, as reported by PyTorch."""
         return torch_library.free_bytes(self._device)
 
     def drain_log(self) -> list[str]:
-        """Nothing: what transformers says goes to stderr."""
+        """Empty: messages of transformers go to stderr."""
         return []
 
     def load(self) -> Loading:
@@ -62,7 +62,7 @@ class Transformers:
         self._watch.start()
         start = perf_counter_ns()
         with _explained("could not load"):
-            model, told = loader.from_pretrained(
+            model, info = loader.from_pretrained(
                 **arguments,
                 output_loading_info=True,
                 dtype=getattr(torch, self._job.setting.dtype),
@@ -70,7 +70,7 @@ class Transformers:
                 trust_remote_code=False,
                 local_files_only=True,
             )
-            _refuse_made_up(told)
+            _refuse_missing_weights(info)
             self._model = model.eval()
             torch_library.synchronize(self._device)
         stop = perf_counter_ns()
@@ -81,7 +81,7 @@ class Transformers:
         return Loading((stop - start) / 1e9, None, evidence, self._placement())
 
     def effective(self) -> EffectiveSetting:
-        """Class, type of the numbers, and how much stayed packed as in the file; the threads of PyTorch."""
+        """Class, number type, matrices that stay packed as in the file, and the threads of PyTorch."""
         packed = sum("Gguf" in type(module).__name__ for module in self._model.modules())
         kept = "" if self._job.setting.weights != "gguf" else f", {packed} matrices packed as in the GGUF"
         kinds = Counter(str(weight.dtype).removeprefix("torch.") for weight in self._model.parameters())
@@ -96,7 +96,7 @@ class Transformers:
         return self._decode_tokens(ids)
 
     def prompt(self, number: int) -> Timing:
-        """The evaluation of a prompt at the workload's depth; the same number is the same prompt."""
+        """Evaluate a prompt at the workload's depth; the same number is the same prompt."""
         count = self._job.workload.prompt_tokens
         ids = self._tokens("prompt", number, count)
         batch = self._batch(ids)
@@ -111,7 +111,7 @@ class Transformers:
         return Timing([(stop - start) / 1e9], count, evidence)
 
     def decode(self, number: int) -> Timing:
-        """Generated tokens at the workload's depth, one after the other; the same number, the same tokens."""
+        """Generate tokens one by one at the workload's depth; the same number gives the same tokens."""
         count = _WARMUP_TOKENS if number == WARMUP else self._job.workload.generated_tokens
         ids = self._tokens("decode", number, count)
         self._go_to_depth()
@@ -121,11 +121,11 @@ class Transformers:
         return timing
 
     def loop_overhead(self) -> float | None:
-        """None: nothing here tells the loop and the library's own Python apart."""
+        """None: the loop cannot be separated from the library's own Python code."""
         return None
 
     def digest(self) -> str:
-        """Hash of the 32 likeliest tokens after the fixed prompt, as of the engine."""
+        """Hash of the 32 greedy tokens after the fixed prompt, as in the engine."""
         self._empty()
         logits = self._forward(self._batch(digest_prompt(self._vocabulary_size)))
         likeliest = []
@@ -136,25 +136,25 @@ class Transformers:
         return digest_of(likeliest)
 
     def close(self) -> None:
-        """Let the model go."""
+        """Unload the model."""
         self._model = self._cache = None
         gc.collect()
         torch_library.release(self._device)
 
     def _placement(self) -> Placement:
-        """Where the weights are. Raises ProviderError where one is not on the device."""
+        """Placement of the weights. Raises ProviderError if one is not on the device."""
         tensors = [*self._model.parameters(), *self._model.buffers()]
         stray = sum(tensor.device.type != self._device for tensor in tensors)
         if stray:
-            where = f"{stray} of {len(tensors)} tensors are elsewhere"
-            raise ProviderError(f"asked for {self._device}, but {where}")
+            where = f"{stray} of {len(tensors)} tensors are on another device"
+            raise ProviderError(f"the setting requests {self._device}, but {where}")
         name = "CPU" if self._device == "cpu" else self._device
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         layers = int(self._model.config.get_text_config().num_hidden_layers) + 1
         return Placement({name: layers}, {"model": {name: size}})
 
     def _tokens(self, kind: str, number: int, count: int) -> list[int]:
-        """Random tokens, of which the same kind and number are always the same ones."""
+        """Random tokens; the same kind and number always give the same ones."""
         source = random.Random(f"{self._job.seed} {kind} {number}")  # noqa: S311 (a workload, no secret)
         return [source.randrange(self._vocabulary_size) for _ in range(count)]
 
@@ -165,14 +165,14 @@ class Transformers:
         self._cache = transformers.DynamicCache(config=self._model.config)
 
     def _go_to_depth(self) -> None:
-        """An empty cache, then one that holds the workload's depth."""
+        """Start an empty cache and fill it to the workload's depth."""
         self._empty()
         if self._job.workload.depth:
             self._forward(self._batch(self._tokens("depth", 0, self._job.workload.depth)))
             torch_library.synchronize(self._device)
 
     def _forward(self, batch: Any) -> Any:
-        """The logits of the last token; the cache holds the batch from then on."""
+        """The logits of the last token; afterwards the cache contains the batch."""
         cache = {self._cache_name: self._cache}
         with _explained("failed"), torch.inference_mode():
             return self._model(input_ids=batch, use_cache=True, logits_to_keep=1, **cache).logits
@@ -189,29 +189,29 @@ class Transformers:
         return Timing([(stop - start) / 1e9 for start, stop in pairwise(stamps)], len(ids), evidence)
 
     def _check(self, added: int) -> None:
-        """Raise ProviderError unless the cache holds the tokens it should."""
+        """Raise ProviderError unless the cache holds the expected number of tokens."""
         held, asked = int(self._cache.get_seq_length()), self._job.workload.depth + added
         if held != asked:
-            raise ProviderError(f"unequal work: the cache holds {held} tokens where {asked} were asked")
+            raise ProviderError(f"unequal work: the cache holds {held} tokens instead of {asked}")
 
 
 def _source(job: Job) -> dict[str, Any]:
-    """What is loaded. Raises ProviderError for what could bring foreign code or a pickle with it."""
+    """Arguments for loading. Raises ProviderError for files that could contain foreign code or a pickle."""
     path = Path(job.model_path)
     is_gguf = job.setting.weights == "gguf"
     if refusal := adapter_refusal(path.parent) if is_gguf else checkpoint_refusal(path):
         raise ProviderError(f"{path.name} is not loaded: {refusal}")
     if is_gguf:
-        # The whole path: transformers looks for a mere name in the current folder first.
+        # The whole path: transformers looks for a bare name in the current folder first.
         return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": str(path.absolute())}
     return {"pretrained_model_name_or_path": str(path), "use_safetensors": True}
 
 
-def _refuse_made_up(told: dict[str, Any]) -> None:
-    """Raise ProviderError where weights were missing: transformers fills them with random numbers."""
-    missing = sorted([*told["missing_keys"], *(str(key) for key in told["mismatched_keys"])])
+def _refuse_missing_weights(info: dict[str, Any]) -> None:
+    """Raise ProviderError if weights were missing: transformers fills them with random numbers."""
+    missing = sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])])
     if missing:
-        raise ProviderError(f"{len(missing)} weights are not in its files, such as {missing[0]:.80}")
+        raise ProviderError(f"{len(missing)} weights are missing from the files, such as {missing[0]:.80}")
 
 
 @contextmanager

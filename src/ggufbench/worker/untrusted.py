@@ -1,14 +1,14 @@
-"""Refuses a checkpoint that would make transformers unpickle something, or run what is not installed.
+"""Refuse a checkpoint that would make transformers load a pickle or run code that is not installed.
 
-`use_safetensors=True` and `trust_remote_code=False` leave some doors open (transformers 5.24):
+With `use_safetensors=True` and `trust_remote_code=False`, these cases remain (transformers 5.24):
 
-- an index may name any file in any folder, and what does not end with `.safetensors` goes to `torch.load`;
-- so does `adapter_model.bin`, where `transformers_weights` in `config.json` names it;
+- an index may name any file in any folder, and a name without `.safetensors` at its end goes to `torch.load`;
+- so does `adapter_model.bin`, if `transformers_weights` in `config.json` names it;
 - an attention named like a repository is compiled code from the hub or its cache, and one that is not
-  installed is replaced by such code, where the package `kernels` is there; `USE_HUB_KERNELS=0` is not asked;
-- with the package `peft`, an adapter beside the weights is loaded too, or leads to another model.
+  installed is replaced by such code if the package `kernels` is installed; `USE_HUB_KERNELS=0` is ignored;
+- with the package `peft`, an adapter next to the weights is loaded too, or refers to another model.
 
-Of the code that `auto_map` names nothing runs without `trust_remote_code`.
+Code that `auto_map` names does not run without `trust_remote_code`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _INSTALLED_ATTENTION = frozenset({None, "eager", "sdpa", "flex_attention"})
 
 
 def adapter_refusal(folder: Path) -> str | None:
-    """Why nothing in the folder of an adapter is loaded, in one sentence; None where it is none."""
+    """Why a folder with an adapter is not loaded, in one sentence; None without an adapter."""
     if os.path.lexists(folder / "adapter_config.json"):
         return (
-            "adapter_config.json beside the weights leads to other ones; move it away to measure these alone"
+            "adapter_config.json next to the weights refers to other weights; move it away to measure these"
         )
     return None
 
 
 def checkpoint_refusal(folder: Path) -> str | None:
-    """Why a safetensors checkpoint is not loaded, in one sentence; None where it may be."""
+    """Why a safetensors checkpoint is not loaded, in one sentence; None if it may be."""
     if refusal := adapter_refusal(folder):
         return refusal
     config = _read_object(folder / "config.json", _CONFIG_BYTES)
@@ -49,7 +49,7 @@ def checkpoint_refusal(folder: Path) -> str | None:
             return "config.json names its weights with transformers_weights, which may be a pickle"
         for key, value in part.items():
             if key.lstrip("_").startswith("attn_implementation") and not _is_installed(value):
-                return f"config.json asks for the attention {value!r:.60}, which may be code from elsewhere"
+                return f"config.json requests the attention {value!r:.60}, which may be foreign code"
     return _weights_refusal(folder)
 
 
@@ -62,7 +62,7 @@ def _weights_refusal(folder: Path) -> str | None:
     shards = index.get("weight_map")
     for name in shards.values() if isinstance(shards, dict) else [None]:
         if not isinstance(name, str) or not _SHARD_NAME.fullmatch(name):
-            return f"model.safetensors.index.json names {name!r:.60}, which is no safetensors file beside it"
+            return f"model.safetensors.index.json names {name!r:.60}, which is not a safetensors file here"
     return None
 
 
@@ -72,7 +72,7 @@ def _is_installed(value: Any) -> bool:
 
 
 def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The configuration and those inside it, as of its language part."""
+    """The configuration and its nested ones, such as that of the language part."""
     waiting: list[Any] = [config]
     while waiting:
         part = waiting.pop()
@@ -85,7 +85,7 @@ def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _read_object(path: Path, most: int) -> dict[str, Any] | None:
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # opening a pipe would block
             return None
         with path.open("rb") as file:
             data = file.read(most + 1)

@@ -1,7 +1,7 @@
-"""The model's own tokenizer, in a process of its own: what it takes of memory is not the measured process's.
+"""The model's own tokenizer in a separate process, so that its memory is not part of the measured process.
 
-The other process is a worker too. It loads the vocabulary of the file and nothing else, and sleeps while no
-text comes.
+The other process is also a worker. It loads only the vocabulary of the file, and sleeps while it waits for
+text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ENTRY = Path(__file__).resolve().with_name("__main__.py")
 
 
 class Tokenizer:
-    """Says which tokens a text is. Raises ProviderError where the other process fails."""
+    """Tokenize text in the other process. Raises ProviderError if that process fails."""
 
     def __init__(self, model_path: str) -> None:
         self._process = subprocess.Popen(
@@ -30,7 +30,7 @@ class Tokenizer:
         self._exchange(TokenizeJob(model_path))
 
     def tokens(self, text: str) -> list[int]:
-        """The text's token ids, with nothing added."""
+        """Token ids of the text, without added tokens."""
         return self._exchange(Text(text)).ids
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class Tokenizer:
 
 
 def serve(job: TokenizeJob, channel: Channel) -> None:
-    """Answer each text with its tokens, until the texts end."""
+    """Answer each text with its tokens, until the input ends."""
     library = Library()
     api, path = library.api, os.fsencode(job.model_path)
     model = api.llama_model_load_from_file(path, vocabulary_params(api, library.version))
@@ -72,9 +72,11 @@ def serve(job: TokenizeJob, channel: Channel) -> None:
 
 def _tokenize(api: Any, vocabulary: Any, text: str) -> list[int]:
     raw = text.encode("utf-8", errors="replace")
-    room = len(raw) + 8  # no token is shorter than a byte; some vocabularies put one before the text
-    ids = (api.llama_token * room)()
-    count = api.llama_tokenize(vocabulary, raw, len(raw), ids, room, False, False)
+    capacity = len(raw) + 8  # no token is shorter than a byte; some vocabularies put one before the text
+    ids = (api.llama_token * capacity)()
+    count = api.llama_tokenize(vocabulary, raw, len(raw), ids, capacity, False, False)
     if count < 0:
-        raise ProviderError(f"a text of {len(raw)} bytes is {-count} tokens, more than it has bytes")
+        raise ProviderError(
+            f"a text of {len(raw)} bytes gives {-count} tokens, more than its number of bytes"
+        )
     return list(ids[:count])
