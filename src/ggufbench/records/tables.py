@@ -24,13 +24,18 @@ if TYPE_CHECKING:
 
 Cell = str | int | float
 
-_CASE: dict[str, type] = dict.fromkeys(
-    (
-        *("run", "case", "machine", "model", "quantization", "scenario", "provider", "device", "build"),
-        "outcome",
-    ),
-    str,
-)
+_CASE: dict[str, type] = {
+    "run": str,
+    "case": str,
+    "machine": str,
+    "model": str,
+    "quantization": str,
+    "scenario": str,
+    "provider": str,
+    "device": str,
+    "build": str,
+    "outcome": str,
+}
 """Columns that say what was measured."""
 
 SAMPLE_COLUMNS: Mapping[str, type] = {
@@ -59,7 +64,6 @@ SUMMARY_COLUMNS: Mapping[str, type] = {
 """Columns of a table of summaries."""
 
 _SQL_TYPES = {str: "varchar", int: "bigint", float: "double"}
-_INSTALL = "is not installed; install it with `pip install {}`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,5 +179,5 @@ def _require(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError:
-        reason = _INSTALL.format(package)
-        raise GgufbenchError(f"the table cannot be converted because {package} {reason}") from None
+        reason = f"{package} is not installed; install it with `pip install {package}`"
+        raise GgufbenchError(f"the table cannot be converted because {reason}") from None
