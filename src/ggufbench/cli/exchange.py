@@ -117,13 +117,13 @@ def _run(results: Path, name: str | None, match: list[str] | None) -> StoredRun:
 
 def _name_left_out(run: StoredRun, exporter: Exporter) -> None:
     """Print what the format cannot hold. Raises GgufbenchError if that is everything."""
-    documents = (*run.records, *run.comparisons, *run.imported)
-    left = [document.case_id for document in documents if not exporter.takes(document)]
-    if left:
-        sentence = f"{exporter.name} cannot hold {listed(left, 12)} of {run.name}"
-        if len(left) == len(documents):
-            raise GgufbenchError(f"{sentence}, so nothing can be exported; csv holds every record")
-        print_error(f"{sentence}; the other cases are exported")
+    left = [document.case_id for document in run.documents if not exporter.takes(document)]
+    if not left:
+        return
+    sentence = f"{exporter.name} cannot hold {listed(left)} of {run.name}"
+    if len(left) == len(run.documents):
+        raise GgufbenchError(f"{sentence}, so there is nothing to export; choose another run or format")
+    print_error(f"{sentence}; the other cases are exported")
 
 
 def _metrics(names: list[str], exporter: Exporter) -> list[str]:

@@ -28,15 +28,15 @@ def card(run: StoredRun) -> str:
 
 def _machine_lines(records: Sequence[Record]) -> Iterator[str]:
     machine = records[0].machine
+    cores = count(machine.physical_cores, "core")
+    builds = dict.fromkeys(build for record in records if (build := build_of(record)))
     yield _line("ggufbench run", records[0].run_id)
-    yield _line(
-        "Processor", f"{machine.cpu}, {machine.architecture}, {count(machine.physical_cores, 'core')}"
-    )
+    yield _line("Processor", f"{machine.cpu}, {machine.architecture}, {cores}")
     yield _line("Memory", f"{machine.memory_gib} GiB")
     if machine.devices:
         yield _line("Devices", ", ".join(machine.devices))
     yield _line("System", f"{machine.operating_system}, {machine.virtualization}")
-    yield _line("Build", listed(list(dict.fromkeys(map(build_of, records)))))
+    yield _line("Build", listed(list(builds)))
 
 
 def _case_lines(records: Sequence[Record]) -> Iterator[str]:
@@ -45,9 +45,8 @@ def _case_lines(records: Sequence[Record]) -> Iterator[str]:
             yield _line(_label(record), "; ".join(_measured(record).values()))
         return
     (record,) = records
-    yield _line(
-        "Model", f"{_label(record)}, {size(record.loaded_bytes)}, {parameters(record.model.parameters)}"
-    )
+    sizes = f"{size(record.loaded_bytes)}, {parameters(record.model.parameters)} parameters"
+    yield _line("Model", f"{_label(record)}, {sizes}")
     workload = record.workload
     yield _line("Work", f"{workload.prompt_tokens} prompt tokens, {workload.generated_tokens} generated")
     for name, text in _measured(record).items():
@@ -57,30 +56,31 @@ def _case_lines(records: Sequence[Record]) -> Iterator[str]:
 def _label(record: Record) -> str:
     model = record.model
     synthetic = ", random weights" if model.synthetic else ""
-    return f"{model.name} {model.quantization}{synthetic}, {record.scenario} ({record.setting.device})"
+    return f"{model.name} {model.quantization}{synthetic}, scenario {record.scenario}"
+
+
+_METRICS = {
+    "Load": {"ready_seconds": "", "cold_ready_seconds": " from the disk"},
+    "Peak": {"peak_rss_bytes": "", "device_bytes": " on the device"},
+    "Prompt": {"prompt_tokens_per_second": ""},
+    "Decode": {"decode_tokens_per_second": ""},
+}
+"""Name of a line to its metrics, and what is written after each."""
 
 
 def _measured(record: Record) -> dict[str, str]:
     """Name to one line about it, which begins with the name in small letters."""
-    shown = {
-        "Load": ("ready_seconds", "cold_ready_seconds"),
-        "Peak": ("peak_rss_bytes", "device_bytes"),
-        "Prompt": ("prompt_tokens_per_second",),
-        "Decode": ("decode_tokens_per_second",),
-    }
-    words = {"cold_ready_seconds": " from the disk", "device_bytes": " on the device"}
     lines = {}
-    for name, metrics in shown.items():
-        amounts = [
-            METRICS[metric].amount(record.summary[metric].median) + words.get(metric, "")
-            for metric in metrics
-            if metric in record.summary
-        ]
+    for name, metrics in _METRICS.items():
+        known = {metric: words for metric, words in metrics.items() if metric in record.summary}
+        amounts = [METRICS[one].amount(record.summary[one].median) + words for one, words in known.items()]
         if amounts:
             lines[name] = f"{name.lower()} {', '.join(amounts)}"
-    environment = record.environment
-    share = f"{environment.disturbed} of {environment.judged} samples" if environment else "none"
-    return {**lines, "Interference": f"interference {share}", "Outcome": f"outcome {record.outcome.value}"}
+    if lines:
+        found = record.environment
+        share = f"{found.disturbed} of {found.judged} samples" if found else "none"
+        lines["Interference"] = f"interference {share}"
+    return {**lines, "Outcome": f"outcome {record.outcome.value}"}
 
 
 def _line(name: str, text: str) -> str:

@@ -1,4 +1,4 @@
-"""github-action-benchmark: the list of values that its tools `customBiggerIsBetter` and `...Smaller...` read."""
+"""github-action-benchmark: the values for its tools `customBiggerIsBetter` and `customSmallerIsBetter`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class GithubActionBenchmarkExporter(SummaryExporter):
                     "unit": metric.unit,
                     "value": summary.median,
                     "range": f"{summary.minimum:.6g} to {summary.maximum:.6g}",
-                    "extra": f"median of {summary.samples} samples; {record.outcome.value}; {build_of(record)}",
+                    "extra": f"median of {summary.samples} samples; {build_of(record)}",
                 }
                 for record, metric, summary in self.summaries(run, wanted)
             ]

@@ -1,7 +1,7 @@
 """Records as llama-bench writes its tests: one for the prompt and one for the generated tokens.
 
-`avg_ts` is a mean over the repetitions of one process in llama-bench. Here it is the median over the samples of
-all launches, and the field `ggufbench_avg_ts` says so. Fields that llama-bench knows and a record does not hold
+`avg_ts` is a mean over the repetitions of one process in llama-bench. Here it is the median over the samples
+of all launches, and the field `ggufbench_avg_ts` says so. Fields of llama-bench that a record does not hold
 have llama-bench's defaults; `build_number` is 0, which is no build of llama.cpp.
 """
 
@@ -81,9 +81,7 @@ def _tests(record: Record) -> Iterator[Row]:
                 "stddev_ts": _deviation(rates),
                 "samples_ns": [*times],
                 "samples_ts": [*rates],
-                "ggufbench_avg_ts": (
-                    f"median of {len(rates)} samples in {sum(map(bool, launches))} launches, not llama-bench's mean"
-                ),
+                "ggufbench_avg_ts": f"median of {len(rates)} samples in {sum(map(bool, launches))} launches",
                 "ggufbench_case": escaped(record.case_id),
                 "ggufbench_outcome": record.outcome.value,
             }

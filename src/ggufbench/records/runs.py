@@ -31,15 +31,19 @@ class StoredRun:
         return self.folder.name
 
     @property
+    def documents(self) -> list[Record | Comparison | ImportedResult]:
+        """Everything that could be read."""
+        return [*self.records, *self.comparisons, *self.imported]
+
+    @property
     def created(self) -> str:
         """When its newest document was made, UTC, ISO 8601; empty without a document."""
-        documents = (*self.records, *self.comparisons, *self.imported)
-        return max((one.created for one in documents), default="")
+        return max((one.created for one in self.documents), default="")
 
     @property
     def case_ids(self) -> list[str]:
         """The ids of all its cases."""
-        return [one.case_id for one in (*self.records, *self.comparisons, *self.imported)]
+        return [one.case_id for one in self.documents]
 
     def only(self, parts: list[str]) -> StoredRun:
         """The same run with only the cases whose id contains one of the parts."""

@@ -110,7 +110,7 @@ class Table:
 
 def sample_table(records: Iterable[Record]) -> Table:
     """Every sample of every metric, warm-ups left out; those with interference name its kinds."""
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (*_case_cells(record), *cells)
         for record in records
         for number, launch in enumerate(record.launches, 1)
@@ -121,7 +121,7 @@ def sample_table(records: Iterable[Record]) -> Table:
 
 def summary_table(records: Iterable[Record]) -> Table:
     """Each metric of each case, over the samples without interference."""
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             *_case_cells(record),
             *(escaped(text) for text in (metric, summary.unit, summary.better)),

@@ -21,7 +21,7 @@ def imported_table(results: Sequence[ImportedResult]) -> RenderableType:
             text(rate(result.tokens_per_second)),
             text(f"{result.deviation:.2g}"),
             text(result.build),
-            text(result.measured),
+            text(result.measured[:10]),
         )
     caveats = dict.fromkeys(result.caveat for result in results)
     return Group(shown, *(text(f"{caveat}.", style="yellow") for caveat in caveats))
