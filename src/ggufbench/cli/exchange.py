@@ -46,9 +46,10 @@ def export(
     exporter = _exporter(to)
     if exporter.is_binary and out is None:
         raise GgufbenchError(f"--to {to} is not text, so it cannot be printed; give a file with --out")
+    wanted = Wanted(_metrics(metric or [], exporter), summaries)
     found = _run(results, run, match)
     _name_left_out(found, exporter)
-    content = exporter.content(found, Wanted(_metrics(metric or [], exporter), summaries))
+    content = exporter.content(found, wanted)
     if out is None:
         typer.echo(content, nl=False)
         return

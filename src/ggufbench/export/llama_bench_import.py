@@ -39,11 +39,12 @@ def read_llama_bench(path: Path) -> Imports:
 def _fields(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         fields = json.loads(line)
+        json.dumps(fields, ensure_ascii=False).encode()  # a lone surrogate cannot be stored
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
         raise GgufbenchError(
-            f"{path}, line {number}: this is no JSON object; give the output of `llama-bench -o jsonl`"
+            f"{path}, line {number}: this is no usable JSON object; give the output of `llama-bench -o jsonl`"
         )
     missing = [name for name in _NEEDED if name not in fields]
     if missing:
