@@ -147,7 +147,7 @@ def _write(path: Path, content: bytes, *, overwrite: bool) -> None:
     try:
         with atomic_write(path, overwrite=overwrite) as temporary:
             temporary.write_bytes(content)
-    except FileExistsError:
-        raise GgufbenchError(f"{path} exists; replace it with --overwrite") from None
     except OSError as error:
+        if isinstance(error, FileExistsError) and path.exists():
+            raise GgufbenchError(f"{path} exists; replace it with --overwrite") from None
         raise GgufbenchError(f"{path} cannot be written: {error.strerror}; give another --out") from None
