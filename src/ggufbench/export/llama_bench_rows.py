@@ -16,6 +16,7 @@ from ggufbench.records.imported import ImportedResult, Value
 from ggufbench.records.runs import StoredRun
 from ggufbench.records.samples import metric_samples
 from ggufbench.records.schema import Record
+from ggufbench.stats.ratios import usable
 from ggufbench.text import escaped
 from ggufbench.worker.job import ENGINE
 
@@ -66,7 +67,7 @@ def _tests(record: Record) -> Iterator[Row]:
         ("decode_tokens_per_second", 0, workload.generated_tokens),
     ):
         launches = [metric_samples(launch, record.loaded_bytes).get(metric, []) for launch in record.launches]
-        rates = [rate for launch in launches for rate in launch]
+        rates = usable([rate for launch in launches for rate in launch])
         if rates:
             times = [round(1e9 * (prompt + generated) / rate) for rate in rates]
             yield {
