@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 import ggufbench
+from ggufbench.measuring.case import one_at_a_time
 from ggufbench.outcomes import Outcome
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -121,6 +123,20 @@ def test_a_case_is_measured_and_stored_only_where_asked(llama_folder, scenario_f
     skipped = ggufbench.measure(model.path, scenario_folder / "rpc.toml")  # nobody listens there
     assert skipped.outcome is Outcome.SKIPPED and "127.0.0.1" in skipped.reason
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "models"]
+
+
+@pytest.mark.real
+def test_a_measurement_waits_while_another_one_runs(llama_folder, scenario_folder, one_probe):
+    waiting, records = threading.Event(), []
+    arguments = (llama_folder / "llama-tiny-Q8_0.gguf", scenario_folder / "cpu.toml")
+    thread = threading.Thread(
+        target=lambda: records.append(ggufbench.measure(*arguments, tell=lambda _sentence: waiting.set()))
+    )
+    with one_at_a_time(lambda: None):
+        thread.start()
+        assert waiting.wait(60) and not records
+    thread.join(120)
+    assert records[0].summary
 
 
 def test_bad_arguments_of_measure_are_errors(model_folder, scenario_folder, tmp_path):

@@ -102,9 +102,9 @@ def test_json_of_the_import_names_the_run(tmp_path):
     [
         (b"", "holds no test"),
         (b"\xff", "is not UTF-8"),
-        (b"[1]", "line 1: this is no usable JSON object"),
+        (b"[1]", "line 1: this is not a usable JSON object"),
         (b'{"a": 1}\n', "line 1: the field build_commit"),
-        (json.dumps(LINE).encode() + b"\n{", "line 2: this is no usable JSON object"),
+        (json.dumps(LINE).encode() + b"\n{", "line 2: this is not a usable JSON object"),
         (json.dumps({**LINE, "avg_ts": float("nan")}).encode(), "tokens_per_second"),
         (json.dumps({**LINE, "avg_ts": "fast"}).encode(), "tokens_per_second"),
         (json.dumps({**LINE, "n_prompt": -1}).encode(), "prompt_tokens"),

@@ -64,7 +64,7 @@ def import_results(
 ) -> None:
     """Keep results of llama-bench beside those of ggufbench: llama-bench -o jsonl > a.jsonl
 
-    They are stored as a run of their own, which `ggufbench show` prints with a caveat. They are no records:
+    They are stored as a run of their own, which `ggufbench show` prints with a caveat. They are not records:
     no gate, comparison, report or history reads them.
     """
     from ggufbench.export.llama_bench_import import read_llama_bench

@@ -44,7 +44,8 @@ def _fields(path: Path, number: int, line: str) -> dict[str, Any]:
         fields = None
     if not isinstance(fields, dict):
         raise GgufbenchError(
-            f"{path}, line {number}: this is no usable JSON object; give the output of `llama-bench -o jsonl`"
+            f"{path}, line {number}: this is not a usable JSON object; "
+            "give the output of `llama-bench -o jsonl`"
         )
     missing = [name for name in _NEEDED if name not in fields]
     if missing:

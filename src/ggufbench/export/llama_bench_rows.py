@@ -2,7 +2,7 @@
 
 `avg_ts` is a mean over the repetitions of one process in llama-bench. Here it is the median over the samples
 of all launches, and the field `ggufbench_avg_ts` says so. Fields of llama-bench that a record does not hold
-have llama-bench's defaults; `build_number` is 0, which is no build of llama.cpp.
+have llama-bench's defaults; `build_number` is 0, which is not a build of llama.cpp.
 """
 
 from __future__ import annotations

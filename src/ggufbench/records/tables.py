@@ -64,7 +64,7 @@ SUMMARY_COLUMNS: Mapping[str, type] = {
 """Columns of a table of summaries."""
 
 _MOST = 2**63 - 1
-"""The largest integer of a column; a record that is no measurement may hold a larger one."""
+"""The largest integer of a column; a hostile record may hold a larger one."""
 
 _SQL_TYPES = {str: "varchar", int: "bigint", float: "double"}
 
