@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ggufbench.cli.compare import compare
+from ggufbench.cli.exchange import card, export, import_results
 from ggufbench.cli.gating import ab, bisect, selftest, shown_on
 from ggufbench.cli.history import gate, history
 from ggufbench.cli.init import init
@@ -261,6 +262,7 @@ def show(
     from ggufbench.records.runs import read_run
     from ggufbench.report.text.baselines import answers, baselines_table, findings_list, migration_table
     from ggufbench.report.text.comparison import comparison_report
+    from ggufbench.report.text.imported import imported_table
     from ggufbench.report.text.record_details import details, documents
     from ggufbench.report.text.terminal import results_table, stack, width_of
 
@@ -277,7 +279,7 @@ def show(
     if as_json:
         cases, comparisons = documents(shown.records), shown.comparisons
         document = {"run": found.folder.name, "cases": cases, "comparisons": comparisons}
-        print_json({**document, **answered.document()})
+        print_json({**document, "imported": shown.imported, **answered.document()})
         return
     parts = [findings_list(answered.findings)]
     if shown.records:
@@ -285,6 +287,8 @@ def show(
         parts += [baselines_table(answered.versus), migration_table(answered.migrations)]
     if shown.comparisons:
         parts.append(comparison_report(shown.comparisons, [], width_of()))
+    if shown.imported:
+        parts.append(imported_table(shown.imported))
     print_rich(stack(*parts))
 
 
@@ -311,8 +315,11 @@ for _command in (
     bisect,
     report,
     compare,
+    export,
+    card,
 ):
     app.command()(_command)
+app.command("import")(import_results)
 
 
 def _planned(case: Case) -> dict[str, Any]:

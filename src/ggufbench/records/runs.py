@@ -1,39 +1,67 @@
-"""A run on the disk: its records, its comparisons, and the files that are neither."""
+"""A stored run: its records, comparisons and imported results, and the files that could not be read."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ggufbench.records.comparison import Comparison
 from ggufbench.records.comparisons import read_comparisons
+from ggufbench.records.imported import ImportedResult, read_imports
 from ggufbench.records.schema import Record
 from ggufbench.records.store import StoreError, is_safe_name, read_folder, run_folders
+from ggufbench.records.tables import Table, sample_table, summary_table
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """The results of one run."""
+    """Everything that one run stored."""
 
     folder: Path
     records: list[Record]
     comparisons: list[Comparison]
     problems: list[StoreError]
-    """Errors of the files that are neither."""
+    """Errors of the files that could not be read."""
+    imported: list[ImportedResult] = field(default_factory=list)
+    """Results of other programs, which are shown and never gated."""
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
+
+    @property
+    def documents(self) -> list[Record | Comparison | ImportedResult]:
+        """Everything that could be read."""
+        return [*self.records, *self.comparisons, *self.imported]
+
+    @property
+    def created(self) -> str:
+        """When its newest document was made, UTC, ISO 8601; empty without a document."""
+        return max((one.created for one in self.documents), default="")
 
     @property
     def case_ids(self) -> list[str]:
-        """Case ids of all records and comparisons."""
-        return [record.case_id for record in self.records] + [one.case_id for one in self.comparisons]
+        """The ids of all its cases."""
+        return [one.case_id for one in self.documents]
 
     def only(self, parts: list[str]) -> StoredRun:
-        """The records and comparisons whose case id contains one of these parts."""
+        """The same run with only the cases whose id contains one of the parts."""
         return StoredRun(
             self.folder,
             [record for record in self.records if _is_wanted(record.case_id, parts)],
             [comparison for comparison in self.comparisons if _is_wanted(comparison.case_id, parts)],
             self.problems,
+            [result for result in self.imported if _is_wanted(result.case_id, parts)],
         )
+
+    def samples(self) -> Table:
+        """Each sample of each metric as one row; the columns are in docs/api.md."""
+        return sample_table(self.records)
+
+    def summaries(self) -> Table:
+        """Each metric of each case as one row; the columns are in docs/api.md."""
+        return summary_table(self.records)
 
 
 def _is_wanted(case_id: str, parts: list[str]) -> bool:
@@ -50,15 +78,23 @@ def read_run(results: Path, name: str | None = None) -> StoredRun:
     else:
         folder = results / name if is_safe_name(name) else Path(name)
         folder = folder if folder.is_dir() else Path(name)
-    found = [*read_folder(folder), *read_comparisons(folder)] if folder.is_dir() else []
-    problems = [error for error in found if isinstance(error, StoreError)]
-    if len(problems) == len(found):
+    run = read_documents(folder)
+    if not run.case_ids:
         known = ", ".join(run.name for run in runs[-5:]) or "none"
-        problem = str(problems[0]) if problems else "it contains no record"
+        problem = str(run.problems[0]) if run.problems else "there is no record in it"
         raise StoreError(f"{folder} is not a run: {problem}; the newest runs are {known}")
+    return run
+
+
+def read_documents(folder: Path) -> StoredRun:
+    """Every document in the folder of a run; the run is empty where there is no such folder."""
+    found = (
+        [*read_folder(folder), *read_comparisons(folder), *read_imports(folder)] if folder.is_dir() else []
+    )
     return StoredRun(
         folder,
         [one for one in found if isinstance(one, Record)],
         [one for one in found if isinstance(one, Comparison)],
-        problems,
+        [one for one in found if isinstance(one, StoreError)],
+        [one for one in found if isinstance(one, ImportedResult)],
     )

@@ -39,9 +39,9 @@ def _speed(launch: Launch) -> dict[str, list[float]]:
     several = [sample.token_seconds for sample in decode if len(sample.token_seconds) > 1]
     prompt = _counted(launch, "prompt")
     return {
-        "prompt_tokens_per_second": [s.tokens / s.seconds for s in prompt],
+        "prompt_tokens_per_second": [s.tokens / s.seconds for s in prompt if s.seconds],
         "time_to_first_token_seconds": [s.seconds for s in prompt],
-        "decode_tokens_per_second": [s.tokens / s.seconds for s in decode],
+        "decode_tokens_per_second": [s.tokens / s.seconds for s in decode if s.seconds],
         **{
             f"token_p{percent}_seconds": [
                 percentile(s.token_seconds, percent) for s in decode if s.token_seconds
@@ -79,7 +79,7 @@ def _memory(launch: Launch, file_size_bytes: int) -> dict[str, list[float]]:
         "peak_anonymous_bytes": [max(anonymous)] if anonymous else [],
         "device_bytes": [launch.device_bytes] if launch.device_bytes else [],
         "device_used_bytes": _device_used(launch),
-        "peak_to_file_ratio": [max(peaks) / file_size_bytes] if peaks else [],
+        "peak_to_file_ratio": [max(peaks) / file_size_bytes] if peaks and file_size_bytes else [],
     }
 
 

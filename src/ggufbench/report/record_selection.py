@@ -181,6 +181,8 @@ def _fits(model: ModelIdentity, pattern: str) -> bool:
 
 def _nothing(choice: Choice, runs: Sequence[StoredRun]) -> str:
     names = ", ".join(run.folder.name for run in runs)
+    if not any(run.records or run.comparisons for run in runs):
+        return f"{names} holds imported results only, which no report shows; `ggufbench show` prints them"
     asked = ", ".join([*choice.match, *choice.scenarios, *choice.models])
     held = [case_id for run in runs for case_id in run.case_ids]
     more = f" and {len(held) - 12} more" if len(held) > 12 else ""
