@@ -97,7 +97,7 @@ def test_disturbance_and_unequal_answers_are_warnings(make_record):
     launches = [launch.model_copy(update={"digest": f"{n}"}) for n, launch in enumerate(record.launches)]
     found = findings([disturbed, record.model_copy(update={"launches": launches})])
     assert one_with(found, "interference in 1 of 2 cases").kind == "warn"
-    assert "a backup had 40 %" in one_with(found, "something else").sentence
+    assert "a backup had 40 %" in one_with(found, "interference").sentence
     assert one_with(found, "gave different answers").kind == "warn"
 
 
