@@ -42,7 +42,7 @@ def test_each_kind_of_interference_has_a_rule(change, expected):
     assert kinds({**QUIET, **change}) == expected
 
 
-def test_gpu_samples_ignore_other_work_but_not_waiting():
+def test_gpu_samples_ignore_only_other_work():
     busy = {**QUIET, "machine_busy_seconds": 2.0}
     assert kinds(busy, device="cuda") == []
     assert kinds({**busy, "machine_steal_seconds": 0.4}, device="cuda") == ["stolen"]
@@ -57,11 +57,11 @@ def test_loading_is_allowed_to_read_the_disk():
 
 
 def test_idle_time_counts_as_waiting_if_the_kernel_has_no_counter():
-    told = {name: value for name, value in QUIET.items() if name != "waiting_seconds"}
-    assert kinds(told) == []
-    assert kinds({**told, "cpu_seconds": 0.7, "machine_busy_seconds": 0.8}) == ["waiting"]
-    assert kinds({**told, "cpu_seconds": 1.0, "machine_busy_seconds": 1.0}, threads=2) == ["waiting"]
-    assert kinds({**told, "cpu_seconds": 0.1, "machine_busy_seconds": 0.1}, device="metal") == []
+    counters = {name: value for name, value in QUIET.items() if name != "waiting_seconds"}
+    assert kinds(counters) == []
+    assert kinds({**counters, "cpu_seconds": 0.7, "machine_busy_seconds": 0.8}) == ["waiting"]
+    assert kinds({**counters, "cpu_seconds": 1.0, "machine_busy_seconds": 1.0}, threads=2) == ["waiting"]
+    assert kinds({**counters, "cpu_seconds": 0.1, "machine_busy_seconds": 0.1}, device="metal") == []
 
 
 def test_short_sample_is_not_judged_by_ticks_of_10_ms():

@@ -122,7 +122,7 @@ def test_the_fastest_sample_is_judged(hold):
     results = hold(decode_tokens_per_second=[8.0, 8.0, 12.0])
     assert results["decode"].fraction < 1
     error = measuring_error(list(results.values()))
-    assert error is not None and "decode reached 120 % of what this machine can do" in error
+    assert error is not None and "decode reached 120 % of the limit of this machine" in error
     assert measuring_error(list(hold(decode_tokens_per_second=[8.0, 9.9]).values())) is None
 
 

@@ -183,5 +183,5 @@ def _core_problems(machine: Machine) -> list[Problem]:
 def _limit_problems(limits: MachineLimits) -> list[Problem]:
     if limits.disturbance is None:
         return []
-    remedy = "run `ggufbench doctor --refresh` when it has ended; until then no rate is judged by the limits"
-    return [Problem(f"the limits were measured with interference: {limits.disturbance}", remedy)]
+    remedy = "run `ggufbench doctor --refresh` without that load; until then no rate is judged by the limits"
+    return [Problem(f"the limits may be too low: {limits.disturbance}", remedy)]
