@@ -186,7 +186,7 @@ def test_missed_rate_is_an_error(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [(None, "cannot be read"), ("no marks", "has no place"), ("<!-- simulation: begin -->", "has no place")],
+    [(None, "cannot be read"), ("no marks", "has no marks"), ("<!-- simulation: begin -->", "has no marks")],
 )
 def test_page_without_marks_is_refused_before_the_simulation(tmp_path, text, words):
     page = tmp_path / "page.md"
