@@ -56,7 +56,7 @@ def test_loading_is_allowed_to_read_the_disk():
     assert kinds(faults, phase="prompt") == ["disk"]
 
 
-def test_idle_time_counts_as_waiting_if_the_kernel_has_no_counter():
+def test_idle_time_counts_as_waiting_without_a_counter():
     counters = {name: value for name, value in QUIET.items() if name != "waiting_seconds"}
     assert kinds(counters) == []
     assert kinds({**counters, "cpu_seconds": 0.7, "machine_busy_seconds": 0.8}) == ["waiting"]

@@ -108,13 +108,13 @@ def test_segments_are_long_enough_and_in_order(values):
 
 @settings(max_examples=60, deadline=None)
 @given(series)
-def test_ranks_are_those_of_scipy(values):
+def test_ranks_match_scipy(values):
     assert np.allclose(centered_ranks(values), scipy.stats.rankdata(values) - (len(values) + 1) / 2)
 
 
 @settings(max_examples=60, deadline=None)
 @given(series, st.integers(5, 30))
-def test_the_rank_sum_is_that_of_scipy(values, where):
+def test_rank_sum_matches_scipy(values, where):
     before, after = values[: where % len(values)], values[where % len(values) :]
     if not len(before) or not len(after) or len(set(values)) == 1:
         return
@@ -134,7 +134,7 @@ def test_p_value_accounts_for_the_search():
     assert naive > 3 * max(reported, 150 * QUICK.alpha)
 
 
-def test_the_same_series_gives_the_same_points_every_time():
+def test_same_series_gives_the_same_points():
     values = levels(5, (30, 0), (30, 0.008))
     assert change_points(values) == change_points(list(values))
     assert all(math.isfinite(point.p) for point in change_points(values))

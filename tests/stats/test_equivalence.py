@@ -87,7 +87,7 @@ def test_exchanged_sides_give_the_inverse(values):
     assert there.level == back.level
 
 
-def test_false_agreement_rate_at_the_tolerance_is_at_most_5_percent():
+def test_false_agreement_at_the_tolerance_is_at_most_5_percent():
     noise, sessions = random.Random(7), 600
     agreed = sum(
         equivalence([noise.gauss(math.log(1.02), 0.005) for _ in range(10)], 0.02).verdict == "agrees"

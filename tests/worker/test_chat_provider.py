@@ -290,7 +290,7 @@ def test_a_device_is_proved_by_the_log_or_not_at_all(
     assert there.outcome is Outcome.MEASURED, there.reason
     assert set(there.launches[0].effective.layers) == {"RPC0"}
     assert unproved.outcome is Outcome.FAILED
-    assert "nothing proves that rpc was used" in unproved.reason
+    assert "the use of rpc is not proved" in unproved.reason
 
 
 def test_the_module_comes_from_the_import_path_alone(run, monkeypatch):

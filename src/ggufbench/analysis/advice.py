@@ -33,7 +33,7 @@ def advise(record: Record) -> list[str]:
 
 
 def breakdown_of(record: Record) -> Breakdown | None:
-    """Memory breakdown of the first launch that measured everything; None if there is no such launch."""
+    """Memory breakdown of the first launch that measured everything, or None."""
     launch = _full_launch(record)
     if launch is None or launch.effective is None or not launch.marks:
         return None

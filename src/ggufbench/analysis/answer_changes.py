@@ -42,6 +42,6 @@ def _subject(record: Record) -> object:
 
 
 def _digest(record: Record) -> str | None:
-    """Digest of the answer of all launches; None if they differ or there is no answer."""
+    """Digest of the answer of all launches; None if the answers differ or are missing."""
     digests = {launch.digest for launch in record.launches if launch.digest}
     return digests.pop() if len(digests) == 1 else None

@@ -26,7 +26,7 @@ VERDICT_KINDS: dict[Verdict, Kind] = {
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst verdict, which decides; inconclusive if there are none."""
+    """The worst verdict, which decides; inconclusive without verdicts."""
     found = set(verdicts)
     return next((verdict for verdict in VERDICT_KINDS if verdict in found), Verdict.INCONCLUSIVE)
 

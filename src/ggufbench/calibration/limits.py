@@ -69,7 +69,7 @@ def limits_path(machine: Machine, environment: AvailableDevices) -> Path:
 
 
 def load_limits(machine: Machine, environment: AvailableDevices) -> MachineLimits | None:
-    """Limits measured earlier; None if there are none or their file cannot be used. Never raises."""
+    """Limits measured earlier; None if their file does not exist or cannot be used. Never raises."""
     path = limits_path(machine, environment)
     try:
         if not path.is_file() or path.stat().st_size > _CACHE_FILE_CAP:
@@ -129,7 +129,7 @@ def machine_limits(
     refresh: bool = False,
     tell: Tell = lambda _step: None,
 ) -> MachineLimits:
-    """Limits measured earlier; they are measured now if there are none, or with `refresh`."""
+    """Limits measured earlier, or measured now if they are missing or `refresh` is set."""
     known = None if refresh else load_limits(machine, environment)
     return known or measure_limits(machine, environment, interpreter, tell)
 

@@ -103,7 +103,7 @@ def is_environment(disturbed: int, judged: int) -> bool:
 
 
 def main_reason(reasons: Iterable[Sequence[Disturbance]]) -> Disturbance | None:
-    """The most frequent kind of reason, with the median of its shares; None if there is no reason."""
+    """The most frequent kind of reason, with the median of its shares; None without reasons."""
     listed = [reason for of_one_sample in reasons for reason in of_one_sample]
     if not listed:
         return None

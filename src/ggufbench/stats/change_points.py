@@ -92,7 +92,7 @@ def change_points(
 
 
 def _differing_stretch(series: Floats, search: Search) -> tuple[int, int] | None:
-    """First and past-the-last index of the segment that differs from the rest; None if there is none."""
+    """First and past-the-last index of the segment that differs from the rest, or None."""
     import numpy as np
 
     ranks = centered_ranks(series)
