@@ -1,9 +1,9 @@
-"""Make the models of the example report: GGUFs and the safetensors that transformers loads, in a hub cache.
+"""Make the models of the example report in a hub cache: GGUFs, and the original checkpoints for transformers.
 
 python tools/example_models.py FOLDER
 
-Random weights; the same weights in every file of a model. The cache is laid out as huggingface_hub lays it
-out (blobs, snapshots, links), so that `HF_HUB_CACHE=FOLDER pytest bench --benchmark-only` finds all of it.
+The weights are random, and the same in every file of a model. The cache has the layout of huggingface_hub
+(blobs, snapshots, links), so that `HF_HUB_CACHE=FOLDER pytest bench --benchmark-only` finds all of it.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ MODELS = (
 
 
 def main(folder: Path) -> None:
-    """Make what is missing."""
+    """Make the files that are missing."""
     for name, architecture, size, quantizations in MODELS:
         repository = folder / f"models--{OWNER}--{name}-GGUF"
         for quantization in quantizations:
@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
 
 
 def _original(repository: Path, gguf: Path, architecture: str) -> None:
-    """The same weights as bfloat16 safetensors."""
+    """Write the same weights as bfloat16 safetensors."""
     if (repository / "snapshots" / REVISION / "config.json").exists():
         return
     import torch
@@ -52,7 +52,7 @@ def _original(repository: Path, gguf: Path, architecture: str) -> None:
             str(source.parent), gguf_file=source.name, dtype=torch.bfloat16
         )
         saved = Path(scratch) / "saved"
-        del model.config.quantization_config  # it was a GGUF, and is saved as what it is now
+        del model.config.quantization_config  # describes the GGUF, not the saved weights
         plain = AutoModelForCausalLM.from_config(model.config, dtype=torch.bfloat16)
         plain.load_state_dict(model.state_dict())
         plain.save_pretrained(saved)
@@ -61,7 +61,7 @@ def _original(repository: Path, gguf: Path, architecture: str) -> None:
 
 
 def _without_scaling(source: Path, target: Path) -> None:
-    """A copy without the keys of rope scaling, at which transformers 5.24 fails."""
+    """Write a copy without the keys of rope scaling, on which transformers 5.24 fails."""
     import gguf
 
     reader = gguf.GGUFReader(source)
@@ -85,7 +85,7 @@ def _without_scaling(source: Path, target: Path) -> None:
 
 
 def _add(repository: Path, name: str, make) -> None:
-    """A file of the repository: a blob, and a link to it from the snapshot."""
+    """Add a file to the repository: a blob, and a link to it in the snapshot."""
     link = repository / "snapshots" / REVISION / name
     if link.exists():
         return

@@ -1,9 +1,9 @@
-"""What measuring costs beside the model's own work.
+"""Measure the harness's overhead in addition to the model's own work.
 
 python tools/harness_cost.py MODEL.gguf [SCENARIO]
 
-Prints the harness's processor time while the worker's clocks run, as a share of one core, and the wall time
-of the case over the time inside its samples: the rest is process starts, imports, pipes, memory marks and
+Prints the harness's CPU time while the worker's clocks run, as a share of one core, and the ratio of the
+case's wall time to the time inside its samples: the rest is process starts, imports, pipes, memory marks and
 the preparation of the page cache.
 """
 
@@ -22,13 +22,13 @@ from ggufbench.records.schema import Record
 
 
 class Watch:
-    """Adds up the harness's processor time and the wall time between its answers and the next events."""
+    """Sums of the harness's CPU time and of the wall time between its answers and the next events."""
 
     def __init__(self) -> None:
         self.cpu_seconds = self.wall_seconds = 0.0
 
     def launch(self, job, deadlines, *, answer, **options):
-        """`launcher.launch`, watched."""
+        """`launcher.launch` with both times measured."""
         left = [time.process_time(), time.monotonic()]
 
         def watched(event, pid):
@@ -42,7 +42,7 @@ class Watch:
 
 
 def main() -> None:
-    """Measure one case and print what it cost."""
+    """Measure one case and print its overhead."""
     model, scenario = Path(sys.argv[1]), (sys.argv[2:] or ["cpu"])[0]
     prepared = prepare_run(Request(places=[model], scenarios=[scenario]), Interpreter())
     watch = Watch()
@@ -53,10 +53,10 @@ def main() -> None:
 
 
 def report(record: Record, watch: Watch) -> None:
-    """Print both costs of a case."""
+    """Print both overheads of a case."""
     inside = sum(sample.seconds for launch in record.launches for sample in launch.samples)
     print(
-        f"{record.case_id}: {record.outcome}, {record.wall_seconds:.1f} s in all, {inside:.1f} s in samples"
+        f"{record.case_id}: {record.outcome}, {record.wall_seconds:.1f} s in total, {inside:.1f} s in samples"
     )
     print(f"while clocks run the harness uses {100 * watch.cpu_seconds / watch.wall_seconds:.3f} % of a core")
     print(f"everything else adds {100 * (record.wall_seconds / inside - 1):.1f} % to the time in samples")

@@ -1,7 +1,7 @@
-"""How long discovery takes: one header with a large vocabulary, and a folder of 1,000 links to 40 models.
+"""Time discovery of one header with a large vocabulary, and of a folder with 1,000 links to 40 models.
 
 Run it as `python tools/header_speed.py`. It writes about 400 MB of headers to a temporary folder; the tensors
-behind them are holes. Prints medians in milliseconds, and the peak memory of a process that only reads
+after them are sparse. Prints medians in milliseconds, and the peak memory of a process that only reads
 headers.
 """
 
@@ -28,12 +28,12 @@ def text(value: str) -> bytes:
 
 
 def pair(key: str, kind: int, value: bytes) -> bytes:
-    """One key with its value, `kind` being the GGUF type."""
+    """A key with its value; `kind` is the GGUF type."""
     return text(key) + struct.pack("<I", kind) + value
 
 
 def header_bytes(tokens: int, merges: int) -> bytes:
-    """A small llama with a vocabulary of `tokens` strings of about 6 bytes and `merges` of about 9."""
+    """Header of a small llama with `tokens` strings of about 6 bytes and `merges` strings of about 9."""
     words = b"".join(text(f"t{n:x}"[: 2 + n % 9]) for n in range(tokens))
     joins = b"".join(text(f"t{n:x} {n % 4096:x}") for n in range(merges))
     numbers = {"context_length": 8192, "embedding_length": 64, "block_count": 1, "attention.head_count": 4}
@@ -51,7 +51,7 @@ def header_bytes(tokens: int, merges: int) -> bytes:
 
 
 def write_model(path: Path, tokens: int, merges: int) -> None:
-    """Such a model, its one tensor a hole of the right size."""
+    """Write such a model with one sparse tensor of the right size."""
     raw = header_bytes(tokens, merges)
     with path.open("wb") as file:
         file.write(raw)
@@ -59,7 +59,7 @@ def write_model(path: Path, tokens: int, merges: int) -> None:
 
 
 def make_links(folder: Path) -> None:
-    """1,000 links of different names to 40 models with 32,000 to 262,000 tokens."""
+    """Write 1,000 links with different names to 40 models with 32,000 to 262,000 tokens."""
     (folder / "files").mkdir()
     (folder / "links").mkdir()
     targets = []
@@ -116,7 +116,7 @@ def main() -> None:
 
 
 def _compare_hash(path: Path) -> None:
-    """The other half of a listing: the fingerprint."""
+    """Time the other half of a listing, the fingerprint."""
     from ggufbench.discovery.header import read_header
     from ggufbench.discovery.shards import gather, identity
 

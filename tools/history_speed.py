@@ -1,11 +1,11 @@
-"""How long `ggufbench gate` and `ggufbench history` take over a hundred thousand stored documents.
+"""Time `ggufbench gate` and `ggufbench history` on a hundred thousand stored documents.
 
 python tools/history_speed.py [--runs 2000] [--cases 50] [--full]
 
-Makes runs out of a real record of results/first, with other names, times and figures, in a temporary folder:
-of each run's cases, one in five is a comparison with an anchor. The records are without their launches, as
-small as history reads them; --full keeps the launches, which makes files of 0.2 MB. Prints the wall time of
-whole processes: with no index, with an index that is up to date, and after one more run.
+Makes runs from a real record of results/first, with other names, times and figures, in a temporary folder. In
+each run one case in five is a comparison with an anchor. The records do not contain their launches, which
+history does not read; --full keeps the launches, which makes files of 0.2 MB. Prints the wall time of whole
+processes: without an index, with an index that is up to date, and after one more run.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
             maker.add_run(number)
         print(f"{asked.runs} runs, {asked.runs * asked.cases} documents, {size_of(results) / 1e6:.0f} MB")
         timed("history, first building of the index", results, "history")
-        # The index trusts a folder only when its last change is some seconds old.
+        # The index trusts a folder only if its last change is a few seconds old.
         time.sleep(4)
         timed("gate, after that", results, "gate")
         for command in ("gate", "history"):
@@ -60,18 +60,18 @@ def main() -> None:
 
 
 class Maker:
-    """Writes runs of one machine, a night apart."""
+    """Writer of runs of one machine, one night apart."""
 
     def __init__(self, results: Path, cases: int, *, full: bool) -> None:
         self.results, self.cases = results, cases
-        self.random = random.Random(1)  # noqa: S311 (to be made again, no secret)
+        self.random = random.Random(1)  # noqa: S311 (reproducible, no secret)
         self.record: dict[str, Any] = json.loads(SOURCE.read_bytes())
         if not full:
             self.record["launches"] = []
         Record.model_validate(self.record)
 
     def add_run(self, number: int) -> None:
-        """One run: records, and a comparison in the place of every fifth."""
+        """Write one run of records, with a comparison instead of every fifth."""
         moment = datetime(2021, 1, 1, tzinfo=UTC) + timedelta(days=number)
         run = f"{moment:%Y%m%dT%H%M%SZ}-{number % 65536:04x}"
         comparisons = self.results / run / "comparisons"
@@ -136,7 +136,7 @@ class Maker:
 
 
 def timed(what: str, results: Path, *arguments: str) -> None:
-    """Run the program, and print how long the whole process took."""
+    """Run the program, and print the wall time of the whole process."""
     command = [sys.executable, "-m", "ggufbench.cli", *arguments, "--results", str(results)]
     began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -146,7 +146,7 @@ def timed(what: str, results: Path, *arguments: str) -> None:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files in it."""
+    """Total size of all files in a folder, in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*.json"))
 
 

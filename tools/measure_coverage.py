@@ -1,4 +1,4 @@
-"""Line coverage of src, with every process that the tests start.
+"""Measure line coverage of src, including every process that the tests start.
 
 Run as `.venv/bin/python tools/measure_coverage.py PYTEST-ARGUMENTS`. A worker has a clean environment, so a
 `.pth` file in this Python's site-packages starts the measurement in each process. It is removed at the end.
@@ -27,7 +27,7 @@ START = (
 
 
 def main() -> int:
-    """Run pytest, combine what all processes recorded, and print the report. Returns pytest's exit code."""
+    """Run pytest, combine the data of all processes, and print the report. Returns pytest's exit code."""
     pth = Path(sysconfig.get_paths()["purelib"]) / "measure_coverage.pth"
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "coverage.ini"
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def python(*arguments: str) -> int:
-    """The exit code of this Python with these arguments."""
+    """Run this Python with these arguments and return its exit code."""
     return subprocess.run([sys.executable, *arguments], cwd=CHECKOUT, check=False).returncode
 
 

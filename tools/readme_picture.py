@@ -2,7 +2,7 @@
 
 python tools/readme_picture.py
 
-The README's: llama.cpp beside transformers for one model. And the final table, as the terminal shows it.
+They are the README's comparison of llama.cpp and transformers for one model, and the final table of a run.
 """
 
 import io
@@ -34,17 +34,17 @@ def main() -> None:
 
 
 def draw_table(found: list[Record]) -> None:
-    """The table at the end of the run."""
+    """Draw the table at the end of the run."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, highlight=False)
     console.print(results_table(found, width=WIDTH))
     target = IMAGES / "results.svg"
-    # A fixed id: the same table is the same file. The fonts that rich names by address are left out.
+    # With a fixed id the same table gives the same file. The fonts that rich names by address are left out.
     svg = console.export_svg(title="pytest bench --benchmark-only", theme=DIMMED_MONOKAI, unique_id="results")
     target.write_text(_without_downloads(svg), encoding="utf-8")
 
 
 def _without_downloads(svg: str) -> str:
-    """The picture without web fonts: a page that shows it asks nobody for anything."""
+    """The picture without web fonts, so that a page with it makes no network request."""
     lines = svg.splitlines(keepends=True)
     kept, inside = [], False
     for line in lines:

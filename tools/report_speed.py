@@ -1,10 +1,10 @@
-"""How long `ggufbench report` takes over ten thousand records, and how large its page is.
+"""Time `ggufbench report` on ten thousand records, and measure the size of its page.
 
 python tools/report_speed.py [--cases 10000] [--full]
 
-Makes one run out of the real ones of results/first, a file for each case, with other names and figures, in a
-temporary folder. The records have the samples of their launches and not the native logs, about 30 KB each;
---full keeps the logs too. Prints the wall time of whole processes and the size of what was written.
+Makes one run from the real records of results/first, a file for each case, with other names and figures, in a
+temporary folder. The records contain the samples of their launches but not the native logs, about 30 KB each;
+--full keeps the logs too. Prints the wall time of whole processes and the size of the written files.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def main() -> None:
 
 
 def make_run(folder: Path, cases: int, *, full: bool) -> int:
-    """Write the records; each model of the source again and again, under names and speeds of its own."""
+    """Write the records: each model of the source repeatedly, with different names and speeds."""
     folder.mkdir(parents=True)
     sources = [json.loads(path.read_bytes()) for path in sorted((CHECKOUT / "results/first").glob("*.json"))]
-    source = random.Random(1)  # noqa: S311 (to be made again, no secret)
+    source = random.Random(1)  # noqa: S311 (reproducible, no secret)
     written = 0
     for number in range(cases):
         record = variant(sources[number % len(sources)], number // len(sources), source, full=full)
@@ -62,7 +62,7 @@ def make_run(folder: Path, cases: int, *, full: bool) -> int:
 
 
 def variant(record: dict[str, Any], number: int, source: random.Random, *, full: bool) -> dict[str, Any]:
-    """The same record of another model: cases of one model keep one name."""
+    """The same record for another model; cases of one model keep the same name."""
     factor = source.uniform(0.8, 1.25)
     model = {**record["model"], "name": f"{record['model']['name']}-{number:04d}"}
     model["identity"] = f"{number:04x}{model['identity'][4:]}"
@@ -81,7 +81,7 @@ def variant(record: dict[str, Any], number: int, source: random.Random, *, full:
 
 
 def report(results: Path) -> None:
-    """One whole process."""
+    """Time one whole process."""
     page = results / "report.html"
     page.unlink(missing_ok=True)
     page.with_suffix(".png").unlink(missing_ok=True)

@@ -1,10 +1,9 @@
-"""The error rates of the gate and of the usual methods, by simulation.
+"""Simulated error rates of the gate and of common methods.
 
 python tools/simulate.py [--runs N] [--models N1 N2 ...] [--workers N] [--json] [--write FILE]
 
 Prints tables in Markdown, or everything as JSON; `--write` also puts the tables between the two marks of a
-file. The numbers are the same with any number of workers. Ends with 1 where the gate does not keep what it
-promises.
+file. The numbers do not depend on the number of workers. Exits with 1 if the gate misses a required rate.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from simulation.noise import MODELS
 
 RUNS = 10_000
 CHUNK = 250
-"""Sessions of one task of a worker."""
+"""Sessions in one task of a worker."""
 BEGIN, END = "<!-- simulation: begin -->", "<!-- simulation: end -->"
 
 
@@ -43,13 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(text)
     broken = [promise for promise in tables.promises(results) if promise.broken]
     for promise in broken:
-        words, asked, seen, *_ = promise.row
-        print(f"{words}: {asked} % asked, {seen} % seen", file=sys.stderr)
+        words, required, seen, *_ = promise.row
+        print(f"{words}: {required} % required, {seen} % seen", file=sys.stderr)
     return 1 if broken else 0
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """What is asked."""
+    """Parsed command-line options."""
     names = [noise.name for noise in MODELS]
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=at_least_one, default=RUNS, help="sessions for each noise model")
@@ -57,7 +56,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=at_least_one, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="print all counts as JSON instead of tables")
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help=f"put the tables between {BEGIN} and {END}"
+        "--write", type=Path, metavar="FILE", help=f"write the tables between {BEGIN} and {END}"
     )
     return parser.parse_args(arguments)
 
@@ -66,29 +65,29 @@ def at_least_one(text: str) -> int:
     """A count, for argparse."""
     count = int(text)
     if count < 1:
-        raise argparse.ArgumentTypeError(f"{count} is none; give 1 or more")
+        raise argparse.ArgumentTypeError(f"{count} is less than 1; give 1 or more")
     return count
 
 
 def parts_around(path: Path) -> tuple[str, str]:
-    """The text of a page before and after the tables; ends the program where it has no place for them."""
+    """The text of a page before and after the tables; exits if the page does not have the two marks."""
     try:
         before, _, rest = path.read_text("utf-8").partition(BEGIN)
     except (OSError, UnicodeDecodeError) as error:
         sys.exit(f"{path} cannot be read: {error}; name a text file with the lines {BEGIN} and {END}")
     _, mark, after = rest.partition(END)
     if not mark:
-        sys.exit(f"{path} has no place for the tables; write the lines {BEGIN} and {END} into it")
+        sys.exit(f"{path} has no marks for the tables; write the lines {BEGIN} and {END} into it")
     return before, after
 
 
 def run(models: Sequence[int], runs: int, workers: int) -> tables.Results:
-    """The tallies of each model, from all workers, added up in the order of the sessions."""
+    """Tallies of each model, summed over all workers in the order of the sessions."""
     tasks = [
         (model, range(start, min(start + CHUNK, runs))) for model in models for start in range(0, runs, CHUNK)
     ]
     results: dict[int, Tallies] = {model: {} for model in models}
-    # Spawned: numpy's threads do not survive a fork.
+    # Workers are spawned, because numpy's threads do not survive a fork.
     with get_context("spawn").Pool(workers) as pool:
         for (model, sessions), part in zip(tasks, pool.imap(task, tasks), strict=True):
             for key, tally in part.items():
@@ -99,12 +98,12 @@ def run(models: Sequence[int], runs: int, workers: int) -> tables.Results:
 
 
 def task(arguments: tuple[int, range]) -> Tallies:
-    """`simulate`, with one argument."""
+    """`simulate` with one argument, for `imap`."""
     return simulate(*arguments)
 
 
 def document(results: tables.Results) -> dict[str, object]:
-    """Everything, for programs."""
+    """All results as a JSON document."""
     rows = []
     for noise, tallies in results:
         for (method, change), tally in tallies.items():

@@ -1,4 +1,4 @@
-"""Advice and changed answers, on the record of a real case and on what evidence would change in it."""
+"""Advice and changed answers, from the record of a real case and from modified copies of it."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def record(model_folder, scenario_folder, tmp_path_factory, one_probe) -> Record
 
 @pytest.fixture
 def change(record):
-    """A function: the record with other values in it, those of launches in each launch."""
+    """A function that returns the record with modified values, those of launches in each launch."""
 
     def change(launch=None, effective=None, **values):
         launches = []
@@ -42,7 +42,7 @@ def change(record):
 
 
 def has(sentences, *words):
-    """Whether one of the sentences has all of these words."""
+    """True if one of the sentences contains all of these words."""
     return any(all(word in sentence for word in words) for sentence in sentences)
 
 
@@ -52,7 +52,7 @@ def buffers(**model):
 
 
 def large(change, **values):
-    """The record of a file of 100 MiB with a peak of 240 MiB."""
+    """The record with a file of 100 MiB and a peak of 240 MiB."""
     marks = [
         mark.model_copy(update={"figures": {"peak_rss_bytes": 240 * MIB, "rss_bytes": 40 * MIB}})
         for mark in change().launches[0].marks
@@ -61,7 +61,7 @@ def large(change, **values):
     return change(launch={"marks": marks}, model=model, **values)
 
 
-def test_repacked_copies_are_named_with_what_goes_away(change):
+def test_repacked_copies_are_named_with_the_saving(change):
     twice = large(change, effective={"buffers": buffers(CPU_Mapped=100, CPU_REPACK=90)})
     assert has(advise(twice), "90 MiB of the peak are repacked copies", 'load_mode = "none"', "2.40 to 1.50")
     once = large(change, effective={"buffers": buffers(CPU=10, CPU_REPACK=90), "load_mode": "none"})
@@ -70,34 +70,37 @@ def test_repacked_copies_are_named_with_what_goes_away(change):
 
 def test_flash_attention_off_is_named(change, record):
     assert not has(advise(change(effective={"flash_attn": "on"})), "flash attention")
-    assert has(advise(change(effective={"flash_attn": "off"})), "llama.cpp has none for this model")
+    assert has(
+        advise(change(effective={"flash_attn": "off"})),
+        "llama.cpp does not support flash attention for this model",
+    )
     setting = record.setting.__class__("cpu", flash_attn="off")
     assert has(advise(change(effective={"flash_attn": "off"}, setting=setting)), 'try flash_attn = "on"')
 
 
-def test_a_context_that_is_reserved_for_nothing_is_named(change):
+def test_oversized_context_is_named(change):
     reserved = {"model": {"CPU": 100 * MIB}, "KV": {"CPU": 64 * MIB}}
     wide = large(change, effective={"buffers": reserved, "n_ctx": 32768})
-    assert has(advise(wide), "n_ctx = 32768 reserves 64 MiB of KV cache", "n_ctx = 256 takes about 0 MiB")
+    assert has(advise(wide), "n_ctx = 32768 reserves 64 MiB of KV cache", "n_ctx = 256 needs about 0 MiB")
     assert not has(advise(large(change, effective={"buffers": reserved, "n_ctx": 256})), "n_ctx")
 
 
-def test_threads_on_every_core_beside_other_work_are_named(change, record):
+def test_threads_on_every_core_with_other_work_are_named(change, record):
     cores = record.machine.usable_cores
     environment = Environment(
         disturbed=3,
         judged=4,
         kinds={"waiting": 3},
         processes=[BusyProcess(1, "hog", 0.4)],
-        sentence="so it is",
+        sentence="interference",
     )
     setting = record.setting.__class__("cpu", n_threads=cores)
     busy = change(environment=environment, setting=setting)
-    assert has(advise(busy), f"n_threads = {cores} takes every core", "had 40 % of one") is (cores > 1)
-    assert not has(advise(change(setting=setting)), "takes every core"), "alone they disturb nobody"
+    assert has(advise(busy), f"n_threads = {cores} uses every core", "used 40 % of one") is (cores > 1)
+    assert not has(advise(change(setting=setting)), "uses every core"), "without other work they do no harm"
 
 
-def test_unused_bandwidth_asks_for_more_threads(change, record):
+def test_unused_bandwidth_suggests_more_threads(change, record):
     machine = record.machine.model_copy(update={"physical_cores": 8})
     limit = LimitResult("decode", "decode_tokens_per_second", 10, 50, 0.2, 0.2, 1.0, True, "20 %")
     assert has(
@@ -110,37 +113,37 @@ def test_unused_bandwidth_asks_for_more_threads(change, record):
     ("asked", "resident", "state", "words"),
     [
         ("cold", 1.0, "warm", "no cold load was measured, because 100 % of the file stayed"),
-        ("cold", None, "unknown", "this system does not tell"),
+        ("cold", None, "unknown", "this system does not report what is in the page cache"),
         ("warm", 0.6, "partial", "only 60 % of the file stayed in the page cache"),
         ("warm", 1.0, "warm", None),
         ("cold", 0.0, "cold", None),
     ],
 )
-def test_loads_that_were_neither_are_named(change, asked, resident, state, words):
+def test_loads_that_were_neither_cold_nor_warm_are_named(change, asked, resident, state, words):
     sentences = advise(
         change(launch={"page_cache": PageCache(asked=asked, resident_fraction=resident, state=state)})
     )
     assert has(sentences, words) if words else not has(sentences, "page cache")
 
 
-def test_a_model_too_small_for_the_loop_is_named(change, record):
+def test_model_too_small_for_the_loop_is_named(change, record):
     token = record.summary["token_p50_seconds"].median
-    assert has(advise(change(launch={"loop_overhead_seconds": token / 10})), "loop itself takes 10.0 %")
+    assert has(advise(change(launch={"loop_overhead_seconds": token / 10})), "measuring loop takes 10.0 %")
     assert not has(advise(change(launch={"loop_overhead_seconds": token / 1000})), "loop")
 
 
-def test_a_machine_on_its_battery_is_named(change):
+def test_battery_power_is_named(change):
     assert has(advise(change(launch={"conditions": [Conditions(power_source="battery")]})), "battery")
 
 
-def test_a_crash_with_amx_says_what_helps(change, record):
+def test_crash_with_amx_has_a_remedy(change, record):
     provider = record.provider.model_copy(update={"system_info": "CPU : AVX2 = 1 | AMX_INT8 = 1 |"})
     crashed = {"outcome": Outcome.CRASHED, "phase": "prompt", "provider": provider}
     assert has(advise(change(**crashed)), "AMX", "repack = false")
     assert not has(advise(change(**{**crashed, "phase": "load"})), "AMX")
 
 
-def test_launches_that_disagree_are_named(record):
+def test_launches_with_different_answers_are_named(record):
     first, second = record.launches
     other = second.model_copy(update={"digest": "0" * 16})
     sentences = advise(record.model_copy(update={"launches": [first, other]}))
@@ -148,13 +151,13 @@ def test_launches_that_disagree_are_named(record):
     assert not has(advise(record), "answers")
 
 
-def test_a_record_without_launches_has_no_advice(record):
+def test_record_without_launches_has_no_advice(record):
     empty = record.model_copy(update={"launches": [], "summary": {}, "limits": []})
     assert advise(empty) == []
     assert breakdown_of(empty) is None
 
 
-def test_the_breakdown_of_a_real_record_is_within_what_was_reserved(record):
+def test_breakdown_of_a_real_record_is_within_reserved_memory(record):
     found, peak = breakdown_of(record), record.summary["peak_rss_bytes"]
     assert peak.minimum <= found.measured_bytes <= peak.maximum
     weights = found.parts["mapped"] + found.parts["repacked"] + found.parts["weights"]
@@ -162,7 +165,7 @@ def test_the_breakdown_of_a_real_record_is_within_what_was_reserved(record):
     assert found.parts["interpreter"] > 10 * MIB
 
 
-def test_other_answers_are_shown_beside_the_change_of_speed(change, record):
+def test_changed_answers_are_reported_with_the_change_in_speed(change, record):
     slower = {
         name: summary if name != "decode_tokens_per_second" else replace_median(summary, 0.5)
         for name, summary in record.summary.items()
@@ -175,7 +178,7 @@ def test_other_answers_are_shown_beside_the_change_of_speed(change, record):
     assert found.ratios["ready_seconds"] == pytest.approx(1)
 
 
-def test_equal_answers_and_records_of_another_subject_are_no_change(change, record):
+def test_no_change_for_equal_answers_or_different_subjects(change, record):
     assert changed_work(record, record) is None
     assert changed_work(record, None) is None
     other = change(launch={"digest": "f" * 16}, setting=record.setting.__class__("cpu", n_ctx=512))
@@ -184,7 +187,7 @@ def test_equal_answers_and_records_of_another_subject_are_no_change(change, reco
 
 
 def replace_median(summary, factor):
-    """The summary with a median that many times as large."""
+    """The summary with its median multiplied by a factor."""
     return summary.__class__(
         **{field: getattr(summary, field) for field in summary.__slots__ if field != "median"},
         median=summary.median * factor,

@@ -1,4 +1,4 @@
-"""The doctor, as a user calls it, and what it makes of a build and of a machine."""
+"""The doctor command, and its findings about a build and a machine."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ AVX2_BUILD = "CPU : SSE3 = 1 | AVX2 = 1 | F16C = 1 | FMA = 1 | OPENMP = 1 | REPA
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, one_probe):
-    """A cache folder with limits for this machine, so that a call takes no measurement of 20 seconds."""
+    """A cache folder with limits for this machine, so that a call skips the measurement of 20 seconds."""
     folder = tmp_path_factory.mktemp("cache")
     environment = one_probe(Interpreter())
     machine = read_machine(environment.gpu_names())
@@ -54,13 +54,13 @@ def folder(tmp_path_factory, one_probe):
 
 @pytest.fixture
 def doctor(folder, ggufbench):
-    """A function: `ggufbench doctor`."""
+    """A function that runs `ggufbench doctor`."""
     return functools.partial(ggufbench, "doctor", COLUMNS="150", GGUFBENCH_CACHE=str(folder))
 
 
 @pytest.fixture
 def diagnosis():
-    """A function: a diagnosis of this machine with some parts of it changed."""
+    """A function that returns a diagnosis of this machine with some parts changed."""
 
     def make(**changes) -> Diagnosis:
         parts = {
@@ -77,18 +77,18 @@ def diagnosis():
     return make
 
 
-def test_the_doctor_s_report(doctor):
+def test_doctor_text_output(doctor):
     done = doctor()
     assert (done.returncode, done.stderr) == (0, "")
     for words in ("Machine ", "llama.cpp ", "REPACK", "Page cache ", "12.5 GB/s", "Products (Q4_0)", "CPU"):
         assert words in done.stdout
     assert "Disk read: 1.50 GB/s." in done.stdout
-    # Unfit is a finding and not a failure.
-    assert "the limits were measured when process 7 (backup) uses 80 % of a core" in done.stdout
+    # An unfit machine is a finding, not a failure.
+    assert "the limits may be too low: process 7 (backup) uses 80 % of a core" in done.stdout
     assert "doctor --refresh" in done.stdout
 
 
-def test_the_doctor_s_json(doctor):
+def test_doctor_json_output(doctor):
     done = doctor("--json")
     assert done.returncode == 0
     found = json.loads(done.stdout)
@@ -115,8 +115,8 @@ def test_flags_of_a_build():
         ("CPU : SSE3 = 1 |", {"avx2", "fma", "f16c"}, ["without AVX2, FMA, F16C"]),
         ("CPU : NEON = 1 | DOTPROD = 1 |", {"asimddp", "i8mm"}, ["without MATMUL_INT8"]),
         (AVX2_BUILD + " AMX_INT8 = 1 |", {"avx2", "fma", "f16c"}, ["AMX"]),
-        (AVX2_BUILD, set(), []),  # the system tells nothing of the processor
-        ("", {"avx2"}, []),  # and here nothing of the build
+        (AVX2_BUILD, set(), []),  # unknown processor
+        ("", {"avx2"}, []),  # unknown build
     ],
 )
 def test_problems_of_a_build(system_info, processor, words):
@@ -125,12 +125,12 @@ def test_problems_of_a_build(system_info, processor, words):
     assert all(word in problem.problem for problem, word in zip(found, words, strict=True))
 
 
-def test_page_cache_where_nothing_can_be_written(tmp_path):
+def test_page_cache_in_an_unwritable_folder(tmp_path):
     (tmp_path / "file").touch()
     assert page_cache_control(tmp_path / "file" / "folder") == PageCacheControl(False, False)
 
 
-def test_nothing_is_left_of_the_try(tmp_path):
+def test_page_cache_test_leaves_no_file(tmp_path):
     page_cache_control(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -151,7 +151,7 @@ def test_without_llama_cpp_the_reason_is_shown(diagnosis):
     assert re.search(r"Build +not known", shown)
 
 
-def test_names_from_outside_cannot_steer_the_terminal(diagnosis):
+def test_control_characters_in_names_are_removed(diagnosis):
     evil = "\x1b[31m[red]x\n"
     found = diagnosis(
         load=Load([BusyProcess(7, evil, 0.9)], 0.5, 0, 1),

@@ -1,4 +1,4 @@
-"""Measuring the limits of this machine for real, only smaller, and keeping them."""
+"""Real but smaller measurements of this machine's limits, and their storage."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def busy_children():
-    """A process on every core that never rests."""
+    """A busy process on every core."""
     loop = "import signal; signal.alarm(60)\nwhile True: pass"
     children = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(usable_cores())]
     yield
@@ -43,7 +43,7 @@ def busy_children():
 
 @pytest.fixture
 def kept(here):
-    """Limits that lie in the cache folder."""
+    """Limits stored in the cache folder."""
     taken = MachineLimits(
         read_bytes_per_second={1: 1e10, 2: 2e10},
         flops_per_second={1: 1e11},
@@ -62,7 +62,7 @@ def test_measuring_and_reading_again(here, small, cache):
     machine, environment = here
     path = limits_path(machine, environment)
     path.parent.mkdir()
-    path.write_text('{"format": 1')  # as an interrupted copy leaves it: measured anew
+    path.write_text('{"format": 1')  # an interrupted copy is measured again
     steps = []
     measured = machine_limits(machine, environment, Interpreter(), tell=steps.append)
     counts = thread_counts(machine.usable_cores)
@@ -83,7 +83,7 @@ def test_measuring_and_reading_again(here, small, cache):
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_the_whole_measurement(here):
-    """As `doctor` and the first session of a machine make it, over every type and with a large buffer."""
+    """The measurement of `doctor` and of a machine's first session: every type and a large buffer."""
     measured = machine_limits(*here, Interpreter())
     assert measured.flops_quantization in measurement.QUANTIZATIONS
     assert measured.buffer_bytes >= limits._SMALLEST_BUFFER_BYTES
@@ -97,7 +97,7 @@ def test_refresh_measures_again(here, small, kept):
     assert load_limits(*here) == again
 
 
-def test_another_build_has_limits_of_its_own(here, kept):
+def test_each_build_has_separate_limits(here, kept):
     machine, environment = here
     assert load_limits(machine, environment) == kept
     for change in (
@@ -118,7 +118,7 @@ def test_another_build_has_limits_of_its_own(here, kept):
         b"x" * (2**20 + 1),
     ],
 )
-def test_a_file_that_is_no_limits_counts_as_none(here, kept, content):
+def test_invalid_limits_file_is_ignored(here, kept, content):
     limits_path(*here).write_bytes(content)
     assert load_limits(*here) is None
 
@@ -135,23 +135,25 @@ def test_a_file_that_is_no_limits_counts_as_none(here, kept, content):
         ("unknown", 1),
     ],
 )
-def test_no_value_of_a_file_is_believed_unseen(here, kept, field, value):
+def test_values_of_a_limits_file_are_validated(here, kept, field, value):
     path = limits_path(*here)
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     assert load_limits(*here) is None
 
 
-def test_a_folder_in_the_file_s_place(here):
+def test_folder_instead_of_a_limits_file_is_ignored(here):
     limits_path(*here).mkdir(parents=True)
     assert load_limits(*here) is None
 
 
-def test_limits_that_cannot_be_kept_are_used_all_the_same(here, small, cache):
+def test_limits_that_cannot_be_stored_are_still_used(here, small, cache):
     cache.write_text("no folder")
     measured = machine_limits(*here, Interpreter())
     assert measured.read_bytes_per_second
     assert measured.disk_read_bytes_per_second is None
-    assert any("cannot be kept" in problem and "GGUFBENCH_CACHE" in problem for problem in measured.problems)
+    assert any(
+        "cannot be stored" in problem and "GGUFBENCH_CACHE" in problem for problem in measured.problems
+    )
 
 
 def test_without_llama_cpp_memory_and_disk_are_measured(here, small):
@@ -163,15 +165,15 @@ def test_without_llama_cpp_memory_and_disk_are_measured(here, small):
     assert "no llama-cpp-python" in measured.problems
 
 
-def test_a_buffer_that_cannot_outgrow_the_cache_is_named(here, small, monkeypatch):
+def test_buffer_too_small_for_the_cache_is_named(here, small, monkeypatch):
     monkeypatch.setattr(limits, "available_memory_bytes", lambda: 2**24)
     measured = machine_limits(*here, Interpreter())
     assert measured.buffer_bytes == 2**22
-    assert any("4 MiB only" in problem and "too high" in problem for problem in measured.problems)
+    assert any("only 4 MiB" in problem and "too high" in problem for problem in measured.problems)
 
 
 @pytest.mark.real
-def test_more_threads_than_one_read_all_of_the_memory():
+def test_several_threads_read_the_whole_buffer():
     ended = launch(BandwidthJob([1, 2, 3], 2**22, 2), lambda _phase: 60)
     rates = {event.threads: event.bytes_per_second for event in ended.all(Bandwidth)}
     assert ended.outcome is Outcome.MEASURED
@@ -180,13 +182,13 @@ def test_more_threads_than_one_read_all_of_the_memory():
 
 
 @pytest.mark.real
-def test_memory_that_cannot_be_had_is_a_sentence():
-    with pytest.raises(CalibrationError, match=r"the memory's speed was not measured: \d+ bytes of memory"):
+def test_too_large_a_buffer_is_an_error_message():
+    with pytest.raises(CalibrationError, match=r"memory bandwidth was not measured: \d+ bytes of memory"):
         measurement.read_rates(Interpreter(), [1], 2**60)
 
 
 @pytest.mark.real
-def test_an_interpreter_that_does_not_start_is_a_sentence(small, tmp_path):
+def test_interpreter_that_does_not_start_is_an_error_message(small, tmp_path):
     with pytest.raises(CalibrationError, match="cannot be started"):
         measurement.multiply_rates(Interpreter(python=tmp_path / "none"), [1], lambda _step: None)
 
@@ -199,11 +201,11 @@ def test_other_work_on_every_core_is_noticed(small, busy_children):
     assert not rates.calm
 
 
-def test_limits_of_a_disturbed_machine_say_so(here, small, monkeypatch):
+def test_limits_measured_with_interference_are_marked(here, small, monkeypatch):
     real = measurement.read_rates
     monkeypatch.setattr(measurement, "read_rates", lambda *args: real(*args)._replace(calm=False))
     disturbed = machine_limits(*here, Interpreter())
-    assert "other work had a part of the cores all the time" in (disturbed.disturbance or "")
+    assert "other work used part of the cores the whole time" in (disturbed.disturbance or "")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Asking an environment for its library and devices, whatever is wrong with it."""
+"""Probing an environment for its library and devices, including broken environments."""
 
 import json
 import socket
@@ -22,13 +22,13 @@ from ggufbench.worker.protocol import ProbeJob
 
 @pytest.fixture(scope="module")
 def here(one_probe):
-    """The environment of these tests."""
+    """Probe result of the environment that runs these tests."""
     return one_probe(Interpreter())
 
 
 @pytest.fixture
 def deaf_server():
-    """A server that takes connections and never answers. Returns `host:port`."""
+    """A server that accepts connections and never answers. Returns `host:port`."""
     held = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.1)
@@ -52,7 +52,7 @@ def deaf_server():
 
 @pytest.fixture
 def script(tmp_path):
-    """A function: an interpreter whose worker is this text."""
+    """A function that returns an interpreter whose worker is the given script."""
 
     def make(text: str) -> Interpreter:
         entry = tmp_path / "worker.py"
@@ -62,7 +62,7 @@ def script(tmp_path):
     return make
 
 
-def test_this_environment_answers(here):
+def test_this_environment_is_probed(here):
     assert here.problem is None
     assert {"python", "llama-cpp-python", "llama.cpp", "ggml"} <= set(here.versions)
     assert here.system_info
@@ -70,7 +70,7 @@ def test_this_environment_answers(here):
     assert here.lacks("cpu") is None
 
 
-def test_an_rpc_server_s_device_is_seen_and_others_are_not(rpc_server):
+def test_only_the_rpc_server_s_device_is_seen(rpc_server):
     found = probe(Interpreter(), rpc_server)
     assert found.lacks("rpc") is None
     assert found.free_bytes("rpc") > 0
@@ -78,7 +78,7 @@ def test_an_rpc_server_s_device_is_seen_and_others_are_not(rpc_server):
 
 
 @pytest.mark.real
-def test_an_environment_without_the_library_says_how_to_get_it(tmp_path):
+def test_missing_library_has_an_install_command(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True, timeout=60)
     python = tmp_path / "venv" / "bin" / "python"
     found = probe(Interpreter(python=python))
@@ -89,7 +89,7 @@ def test_an_environment_without_the_library_says_how_to_get_it(tmp_path):
 
 
 @pytest.mark.real
-def test_an_interpreter_that_is_not_there_is_a_sentence(tmp_path):
+def test_missing_interpreter_is_an_error_message(tmp_path):
     found = probe(Interpreter(python=tmp_path / "python"))
     assert found.problem.endswith("python cannot be started: No such file or directory")
 
@@ -108,20 +108,20 @@ def test_an_interpreter_that_is_not_there_is_a_sentence(tmp_path):
         ("import os; os.abort()", "crashed (SIGABRT) in start"),
     ],
 )
-def test_a_worker_that_goes_wrong_is_a_sentence(script, text, words):
+def test_broken_worker_is_an_error_message(script, text, words):
     found = probe(script(text))
     assert found.problem.startswith("llama-cpp-python does not start: ")
     assert words in found.problem
 
 
 @pytest.mark.real
-def test_an_answer_that_stops_in_the_middle_is_an_end(script):
+def test_truncated_answer_is_handled(script):
     ended = launch(ProbeJob(), lambda _phase: 10, interpreter=script("print('{\"event\": \"pro', end='')"))
     assert (ended.outcome, ended.reason) == (Outcome.FAILED, "it ended in start with exit code 0")
 
 
 @pytest.mark.real
-def test_a_server_that_never_answers_ends_at_the_deadline(deaf_server, monkeypatch):
+def test_server_that_never_answers_times_out(deaf_server, monkeypatch):
     monkeypatch.setattr(probing, "_DEADLINE_SECONDS", 1.5)
     start = time.monotonic()
     found = probe(Interpreter(), deaf_server)
@@ -138,12 +138,12 @@ def test_a_server_that_never_answers_ends_at_the_deadline(deaf_server, monkeypat
     "endpoint",
     ["127.0.0.1:1", "127.0.0.1:99999", "127.0.0.1:-1", "127.0.0.1", "127.0.0.1:", "a\0b:1", f"{'a' * 70}:1"],
 )
-def test_a_server_that_is_not_there_is_named(endpoint):
+def test_unreachable_server_is_named(endpoint):
     found = probe(Interpreter(), f"{endpoint},127.0.0.1:2")
     assert found.problem == f"no RPC server answers at {endpoint}; start one with `ggufbench rpc-server`"
 
 
-def test_the_remedy_depends_on_the_device():
+def test_remedy_depends_on_the_device():
     cpu = Device(name="CPU", description="x", type="cpu", memory_free_bytes=0, memory_total_bytes=0)
     plain = AvailableDevices({}, "", supports_rpc=False, devices=[cpu])
     cuda = "no cuda device: this llama.cpp sees CPU (with an NVIDIA GPU: CMAKE_ARGS"
@@ -153,13 +153,13 @@ def test_the_remedy_depends_on_the_device():
     assert plain.free_bytes("cuda") is None and plain.gpu_names() == []
 
 
-def test_the_remedy_for_transformers_is_another_pytorch():
+def test_remedy_for_transformers_is_a_different_pytorch():
     found = AvailableDevices({}, "", supports_rpc=False, devices=[], library="transformers")
     assert "PyTorch for CUDA" in found.lacks("cuda") and "llama" not in found.lacks("cuda")
     assert "torch" in found.lacks("mps")
 
 
-def test_a_build_that_says_what_is_wrong_is_quoted_instead_of_a_remedy():
+def test_error_reported_by_the_build_replaces_the_remedy():
     cpu = Device(name="CPU", description="x", type="cpu", memory_free_bytes=0, memory_total_bytes=0)
     said = "ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected"
     found = AvailableDevices({}, "", supports_rpc=False, devices=[cpu], errors=said)
@@ -175,7 +175,7 @@ def test_memory_of_several_devices_adds_up():
     assert AvailableDevices({}, "", False, devices).free_bytes("cuda") == 10
 
 
-def test_a_worker_s_environment_is_clean():
+def test_worker_environment_is_clean():
     outside = {
         "PATH": "/bin", "HOME": "/home/me", "LD_LIBRARY_PATH": "/lib", "OMP_NUM_THREADS": "3",
         "GGML_METAL_NO_RESIDENCY": "1", "CUDA_VISIBLE_DEVICES": "0", "LLAMA_ATTN_ROT_DISABLE": "1",
@@ -193,7 +193,7 @@ def test_a_worker_s_environment_is_clean():
 
 
 @pytest.mark.real
-def test_a_worker_really_has_that_environment(script, tmp_path, monkeypatch):
+def test_started_worker_has_the_clean_environment(script, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.setenv("GGML_SOMETHING", "1")
     seen_file = tmp_path / "seen.json"

@@ -1,4 +1,4 @@
-"""Judging samples by the kernel's counters."""
+"""Interference rules on the kernel's counters."""
 
 from types import SimpleNamespace
 
@@ -38,11 +38,11 @@ def kinds(evidence, *, device="cpu", threads=1, cores=2, phase="decode", **toler
         ({"waiting_seconds": 0.5, "machine_busy_seconds": 2.0}, ["waiting", "other work"]),
     ],
 )
-def test_each_kind_of_disturbance_has_a_rule(change, expected):
+def test_each_kind_of_interference_has_a_rule(change, expected):
     assert kinds({**QUIET, **change}) == expected
 
 
-def test_a_gpu_is_not_disturbed_by_other_work_but_by_a_host_that_stood_still():
+def test_gpu_samples_ignore_only_other_work():
     busy = {**QUIET, "machine_busy_seconds": 2.0}
     assert kinds(busy, device="cuda") == []
     assert kinds({**busy, "machine_steal_seconds": 0.4}, device="cuda") == ["stolen"]
@@ -50,34 +50,34 @@ def test_a_gpu_is_not_disturbed_by_other_work_but_by_a_host_that_stood_still():
     assert kinds({**busy, "waiting_seconds": 0.2}, device="rpc") == [], "its server takes turns with it"
 
 
-def test_loading_may_read_the_disk():
+def test_loading_is_allowed_to_read_the_disk():
     faults = {**QUIET, "major_faults": 5000}
     assert kinds(faults, phase="load") == kinds(faults, phase="first_decode") == []
     assert kinds(faults, phase="prompt") == ["disk"]
 
 
-def test_without_the_count_of_waiting_idle_time_is_held_against_a_sample():
-    told = {name: value for name, value in QUIET.items() if name != "waiting_seconds"}
-    assert kinds(told) == []
-    assert kinds({**told, "cpu_seconds": 0.7, "machine_busy_seconds": 0.8}) == ["waiting"]
-    assert kinds({**told, "cpu_seconds": 1.0, "machine_busy_seconds": 1.0}, threads=2) == ["waiting"]
-    assert kinds({**told, "cpu_seconds": 0.1, "machine_busy_seconds": 0.1}, device="metal") == []
+def test_idle_time_counts_as_waiting_without_a_counter():
+    counters = {name: value for name, value in QUIET.items() if name != "waiting_seconds"}
+    assert kinds(counters) == []
+    assert kinds({**counters, "cpu_seconds": 0.7, "machine_busy_seconds": 0.8}) == ["waiting"]
+    assert kinds({**counters, "cpu_seconds": 1.0, "machine_busy_seconds": 1.0}, threads=2) == ["waiting"]
+    assert kinds({**counters, "cpu_seconds": 0.1, "machine_busy_seconds": 0.1}, device="metal") == []
 
 
-def test_a_sample_of_milliseconds_is_not_judged_by_ticks_of_ten():
+def test_short_sample_is_not_judged_by_ticks_of_10_ms():
     short = {"wall_seconds": 0.006, "cpu_seconds": 0.006, "machine_busy_seconds": 0.03, "waiting_seconds": 0}
     assert kinds(short) == []
     assert kinds({**short, "waiting_seconds": 0.003}) == []
     assert kinds({**short, "waiting_seconds": 0.0055}) == ["waiting"]
 
 
-def test_the_tolerance_is_the_scenario_s():
+def test_tolerance_comes_from_the_scenario():
     busy = {**QUIET, "machine_busy_seconds": 2.0, "waiting_seconds": 0.2}
     assert kinds(busy, most_other_work=0.6) == ["waiting"]
     assert kinds(busy, most_other_work=1.0, most_waiting=1.0) == []
 
 
-def test_no_evidence_is_no_reason():
+def test_no_evidence_gives_no_reason():
     assert kinds({}) == []
     assert kinds({"wall_seconds": 0.0, "major_faults": 100}) == []
 
@@ -86,7 +86,7 @@ COUNTERS = dict.fromkeys((name for name in QUIET if name != "wall_seconds"), st.
 
 
 @given(st.fixed_dictionaries({"wall_seconds": st.floats(1e-6, 1e4)}, optional=COUNTERS))
-def test_more_of_anything_bad_never_clears_a_sample(evidence):
+def test_more_interference_never_clears_a_sample(evidence):
     worse = {**evidence}
     for name in ("waiting_seconds", "machine_steal_seconds", "major_faults", "machine_busy_seconds"):
         if name in worse:
@@ -97,13 +97,13 @@ def test_more_of_anything_bad_never_clears_a_sample(evidence):
         assert reason.kind == "disk" or reason.share <= 1
 
 
-def test_more_than_half_is_the_environment():
+def test_environment_needs_more_than_half_of_the_samples():
     assert not is_environment(0, 0)
     assert not is_environment(6, 12)
     assert is_environment(7, 12)
 
 
-def test_the_sentence_names_the_reason_the_process_and_the_remedy():
+def test_sentence_names_reason_process_and_remedy():
     reasons = [
         [Disturbance("other work", 0.5), Disturbance("waiting", 0.05)],
         [Disturbance("other work", 0.4)],
@@ -114,8 +114,7 @@ def test_the_sentence_names_the_reason_the_process_and_the_remedy():
     assert main == Disturbance("other work", 0.5)
     busy = [SimpleNamespace(name="stress", core_share=0.98)]
     assert environment_sentence(3, 4, main, busy) == (
-        "3 of 4 samples were disturbed: other processes used 50 % of the machine "
-        "(stress had 98 % of a core); "
-        "end other work and measure again"
+        "3 of 4 samples had interference: other processes used 50 % of the machine "
+        "(stress used 98 % of a core); end other work and measure again"
     )
     assert main_reason([[], []]) is None

@@ -1,4 +1,4 @@
-"""A peak by its parts."""
+"""Breakdown of a memory peak."""
 
 import pytest
 
@@ -29,15 +29,15 @@ def test_each_buffer_goes_to_its_part():
     assert found.duplicate_bytes == 290 * MIB
 
 
-def test_weights_in_the_order_of_a_processor_s_own_instructions_are_repacked():
-    """As a build with AMX said of a gpt-oss: one part of it in each of three buffers."""
+def test_reordered_weights_count_as_repacked():
+    """The log of a build with AMX for a gpt-oss, which has weights in each of three buffers."""
     model = {"AMX": 54_400_123, "CPU_Mapped": 197_247_631, "CPU_REPACK": 120_324_096}
     found = break_down({"model": model}, 0, 500 * MIB)
     assert (found.parts["weights"], found.parts["repacked"]) == (0, 54_400_123 + 120_324_096)
     assert found.duplicate_bytes == found.parts["repacked"]
 
 
-def test_weights_that_were_read_into_memory_are_no_duplicate():
+def test_weights_read_into_memory_are_not_duplicates():
     buffers = {"model": {"CPU": 133 * MIB, "CPU_REPACK": 290 * MIB}, "RS": {"CPU": 5 * MIB}}
     found = break_down(buffers, 42 * MIB, 500 * MIB)
     assert (found.parts["weights"], found.parts["kv"]) == (133 * MIB, 5 * MIB)
@@ -46,7 +46,7 @@ def test_weights_that_were_read_into_memory_are_no_duplicate():
     assert found.explained == pytest.approx(0.94)
 
 
-def test_what_lies_on_a_gpu_is_not_in_the_process():
+def test_gpu_buffers_are_not_part_of_the_process():
     buffers = {
         "model": {"CUDA0": 4000 * MIB, "CPU_Mapped": 100 * MIB},
         "compute": {"CUDA0": 300 * MIB, "CUDA_Host": 10 * MIB},
@@ -55,12 +55,12 @@ def test_what_lies_on_a_gpu_is_not_in_the_process():
     assert found.expected_bytes == 150 * MIB
 
 
-def test_too_much_expected_is_as_bad_as_too_little():
+def test_overestimate_lowers_the_explained_share():
     assert break_down({}, 110, 100).explained == pytest.approx(break_down({}, 90, 100).explained) == 0.9
     assert break_down({}, 1000, 100).explained == 0
 
 
-def test_a_file_that_is_mapped_while_its_weights_go_elsewhere_counts():
+def test_mapped_file_counts_if_its_weights_are_elsewhere():
     buffers = {"model": {"RPC0[127.0.0.1:50052]": 600 * MIB, "CPU_Mapped": 35 * MIB}}
     assert break_down(buffers, 28 * MIB, 700 * MIB, 637 * MIB).parts["mapped"] == 637 * MIB
     assert break_down(buffers, 28 * MIB, 700 * MIB).parts["mapped"] == 35 * MIB

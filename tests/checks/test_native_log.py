@@ -24,7 +24,7 @@ def read(name: str) -> LoadLog:
 
 @pytest.fixture
 def sizes():
-    """A function: the buffers of one kind, in MiB."""
+    """A function that returns the buffers of one kind in MiB."""
     return lambda log, kind: {name: size / MIB for name, size in log.buffers[kind].items()}
 
 
@@ -40,7 +40,7 @@ def test_a_default_load_on_the_cpu(sizes):
     assert offload_problem(log, "cpu", 0, []) is None
 
 
-def test_a_release_before_the_load_mode_had_a_switch_for_each_way():
+def test_older_releases_log_a_switch_for_each_load_mode():
     log = read("cpu_release_0.3.20")
     assert log.layers == {"CPU": 5}
     assert (log.load_mode, log.flash_attn) == ("mmap", "on")
@@ -80,10 +80,10 @@ def test_two_layers_on_an_rpc_device():
     assert offload_problem(log, "rpc", 2, ["RPC0"]) is None
     for asked, words in ((3, "2 of 3"), (-1, "2 of 5"), (99, "2 of 5")):
         problem = offload_problem(log, "rpc", asked, ["RPC0"])
-        assert problem == f"asked for rpc, but {words} layers are there (3 on CPU)"
+        assert problem == f"rpc was requested, but only {words} layers are on it (3 on CPU)"
 
 
-def test_a_cache_that_stays_on_the_host_is_no_problem(sizes):
+def test_kv_cache_on_the_host_is_allowed(sizes):
     log = read("rpc_sliding_window_kv_on_host")
     assert set(sizes(log, "KV")) == {"CPU"}
     assert offload_problem(log, "rpc", -1, ["RPC0"]) is None
@@ -101,13 +101,13 @@ def test_ten_layers_on_metal():
     log = read("metal_ten_layers")
     assert offload_problem(log, "metal", 10, ["MTL0"]) is None
     problem = offload_problem(log, "metal", -1, ["MTL0"])
-    assert problem == "asked for metal, but 10 of 33 layers are there (23 on CPU)"
+    assert problem == "metal was requested, but only 10 of 33 layers are on it (23 on CPU)"
 
 
-def test_a_silent_fallback_is_seen_whatever_the_log_claims():
+def test_silent_fallback_is_detected_despite_the_offloaded_line():
     assert "offloaded 33/33 layers to GPU" in (LOGS / "metal_silent_fallback.composed.log").read_text()
     problem = offload_problem(read("metal_silent_fallback"), "metal", -1, ["MTL0"])
-    assert problem == "asked for metal, but 0 of 33 layers are there (33 on CPU)"
+    assert problem == "metal was requested, but only 0 of 33 layers are on it (33 on CPU)"
 
 
 def test_cuda_s_host_buffers_are_not_on_the_device():
@@ -123,33 +123,33 @@ def test_two_devices_share_the_layers():
     assert "16 on CUDA1" in offload_problem(log, "cuda", -1, ["CUDA0"])
 
 
-def test_layers_without_weights_on_the_device_are_a_problem():
+def test_layers_without_weights_on_the_device_are_reported():
     problem = offload_problem(read("cuda_weights_on_host"), "cuda", -1, ["CUDA0"])
-    assert problem == "asked for cuda, but no weights were allocated there"
+    assert problem == "cuda was requested, but no weights were allocated on it"
 
 
-def test_a_cpu_scenario_uses_nothing_of_a_gpu():
+def test_cpu_scenario_must_not_use_a_gpu():
     layer = offload_problem(read("cpu_stray_gpu_layer"), "cpu", 0, [])
     assert layer == "a CPU scenario put layers on CUDA0"
     buffer = offload_problem(read("cpu_stray_gpu_buffer"), "cpu", 0, [])
     assert buffer == "a CPU scenario has buffers on CUDA0"
 
 
-def test_an_empty_log_proves_nothing():
+def test_empty_log_proves_nothing():
     log = parse_load_log([])
     assert log == LoadLog()
     assert offload_problem(log, "cpu", 0, []) is None
-    assert "nothing proves that metal was used" in offload_problem(log, "metal", -1, ["MTL0"])
+    assert "the use of metal is not proved" in offload_problem(log, "metal", -1, ["MTL0"])
 
 
-def test_no_layer_asked_for_needs_no_device():
+def test_zero_requested_layers_need_no_device():
     assert offload_problem(read("cpu_default"), "rpc", 0, ["RPC0"]) is None
 
 
 @pytest.mark.parametrize(
     "prefix", ["print_info: general.name          = ", "load: control token:   2044 '", "x ", " "]
 )
-def test_sentences_out_of_the_model_s_file_are_not_believed(prefix):
+def test_log_text_from_the_model_file_is_ignored(prefix):
     sentences = [
         "load_tensors: layer   0 assigned to device MTL0, is_swa = 0",
         "load_tensors: MTL0_Mapped model buffer size =  1234.56 MiB",

@@ -1,4 +1,4 @@
-"""Bounds against numbers worked out by hand, and what is judged by them."""
+"""Physical bounds, compared with hand-computed numbers, and the results judged by them."""
 
 from dataclasses import dataclass, field, replace
 
@@ -47,7 +47,7 @@ class Rates:
 
 @pytest.fixture
 def hold():
-    """A function: hold samples by metric against the machine; results by name."""
+    """A function that compares samples by metric with the machine; results by name."""
 
     def hold(setting=CPU, facts=None, rates=None, workload=None, **samples):
         summary = {name: summarize(name, [values]) for name, values in samples.items()}
@@ -97,7 +97,7 @@ def test_a_deeper_token_costs_more(depth, more, kind):
         ({1: 5.0, 2: 8.0, 4: 12.0}, 2, 8.0),
         ({1: 5.0, 2: 8.0, 4: 12.0}, 3, 12.0),  # the next larger number: never too low
         ({1: 5.0, 2: 8.0, 4: 12.0}, 99, 12.0),
-        ({1: 9.0, 2: 8.0}, 2, 9.0),  # two threads can leave one idle
+        ({1: 9.0, 2: 8.0}, 2, 9.0),  # one of two threads may be idle
         ({1: 9.0, 2: 20.0}, 1, 9.0),
         ({}, 1, None),
     ],
@@ -122,11 +122,11 @@ def test_the_fastest_sample_is_judged(hold):
     results = hold(decode_tokens_per_second=[8.0, 8.0, 12.0])
     assert results["decode"].fraction < 1
     error = measuring_error(list(results.values()))
-    assert error is not None and "decode reached 120 % of what this machine can do" in error
+    assert error is not None and "decode reached 120 % of the limit of this machine" in error
     assert measuring_error(list(hold(decode_tokens_per_second=[8.0, 9.9]).values())) is None
 
 
-def test_what_the_cache_may_still_hold_need_not_be_read(hold):
+def test_cached_weights_raise_the_limit(hold):
     facts = replace(Facts(), decode_bytes_per_token=200 * 2**20)
     decode = hold(facts=facts, decode_tokens_per_second=[50.0])["decode"]
     assert decode.judged
@@ -135,12 +135,12 @@ def test_what_the_cache_may_still_hold_need_not_be_read(hold):
     assert measuring_error([decode]) is None
 
 
-def test_a_model_that_fits_the_cache_is_shown_and_not_judged(hold):
+def test_model_that_fits_the_cache_is_not_judged(hold):
     facts = replace(Facts(), decode_bytes_per_token=100 * 2**20)
     decode = hold(facts=facts, decode_tokens_per_second=[1000.0])["decode"]
     assert decode.fraction > 1
     assert not decode.judged
-    assert "(not judged: 105 MB can come in part from the last cache of 33.6 MB)" in decode.sentence
+    assert "(not judged: 105 MB can be read partly from the last-level cache of 33.6 MB)" in decode.sentence
     assert measuring_error([decode]) is None
 
 
@@ -153,7 +153,7 @@ def test_a_prompt_may_be_a_little_faster_than_the_calibration(hold):
         assert (measuring_error([prompt]) is not None) is wrong, factor
 
 
-def test_limits_from_a_disturbed_machine_judge_nothing(hold):
+def test_limits_measured_with_interference_judge_nothing(hold):
     rates = replace(Rates(), disturbance="process 7 (x) uses 90 % of a core")
     results = hold(rates=rates, decode_tokens_per_second=[99.0], prompt_tokens_per_second=[9999.0])
     assert [result.judged for result in results.values()] == [False, False]
@@ -171,11 +171,11 @@ def test_a_cold_load_is_shown_in_seconds(hold):
 
 
 @pytest.mark.parametrize("device", ["metal", "cuda", "vulkan", "rpc"])
-def test_other_devices_have_limits_of_their_own(hold, device):
+def test_limits_apply_to_the_cpu_only(hold, device):
     assert hold(Setting(device=device), decode_tokens_per_second=[1e9]) == {}
 
 
-def test_what_is_not_known_is_left_out(hold):
+def test_unknown_limits_are_left_out(hold):
     samples = {
         "decode_tokens_per_second": [1.0],
         "prompt_tokens_per_second": [1.0],

@@ -1,4 +1,4 @@
-"""What was promised, held against what was measured."""
+"""Targets compared with measured values."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def promises():
 
 @pytest.fixture
 def hold(promises):
-    """A function: hold seconds and bytes of one launch against the shipped targets, by name."""
+    """A function that compares seconds and bytes of one launch with the shipped targets; results by name."""
 
     def hold(file_size, seconds=None, peak=None):
         samples = {"ready_seconds": seconds, "cold_ready_seconds": seconds, "peak_rss_bytes": peak}
@@ -30,7 +30,7 @@ def hold(promises):
     return hold
 
 
-def test_the_documentation_s_example(hold):
+def test_example_of_the_documentation(hold):
     load = hold(ELEVEN_GB, 7.0)["load"]
     assert (load.limit, load.promise) == (pytest.approx(10.0), pytest.approx(5.0))
     assert (load.status, load.metric, load.measured) == ("met", "ready_seconds", 7.0)
@@ -44,13 +44,13 @@ def test_the_documentation_s_example(hold):
         (10.1, "missed", "over the limit of 10 s (not within"),
     ],
 )
-def test_on_either_side_of_both_ends(hold, seconds, status, words):
+def test_values_around_limit_and_promise(hold, seconds, status, words):
     load = hold(ELEVEN_GB, seconds)["load"]
     assert load.status == status
     assert words in load.sentence
 
 
-def test_a_limit_that_is_just_reached_is_met(hold):
+def test_value_equal_to_the_limit_is_met(hold):
     limits = hold(ELEVEN_GB)
     reached = hold(ELEVEN_GB, limits["load"].limit, limits["memory"].limit)
     assert {result.status for result in reached.values()} == {"met"}
@@ -59,13 +59,13 @@ def test_a_limit_that_is_just_reached_is_met(hold):
 
 
 @pytest.mark.parametrize("size", [0, 1, 4_000_000, 1_000_000_000])
-def test_a_small_file_has_a_second(hold, size):
+def test_small_file_has_one_second(hold, size):
     load = hold(size, 1.0)["load"]
     assert (load.limit, load.promise, load.status) == (1.0, 1.0, "met")
     assert hold(size, 1.01)["load"].status == "missed"
 
 
-def test_memory_is_a_ratio_of_the_file_and_an_allowance(hold):
+def test_memory_limit_is_a_ratio_of_the_file_plus_an_allowance(hold):
     limit = 1.1 * ELEVEN_GB + 512 * 2**20
     memory = hold(ELEVEN_GB, peak=limit + 1e6)["memory"]
     assert memory.limit == pytest.approx(limit)
@@ -74,13 +74,13 @@ def test_memory_is_a_ratio_of_the_file_and_an_allowance(hold):
     assert hold(0, peak=512 * 2**20)["memory"].status == "met"
 
 
-def test_what_was_not_measured_is_neither_met_nor_missed(hold):
+def test_unmeasured_target_is_neither_met_nor_missed(hold):
     for result in hold(ELEVEN_GB).values():
         assert (result.status, result.measured) == ("not applicable", None)
         assert result.sentence == f"{result.name}: {result.metric} was not measured"
 
 
-def test_the_median_is_held_against_the_target(promises):
+def test_median_is_compared_with_the_target(promises):
     summary = {"ready_seconds": summarize("ready_seconds", [[9.0], [9.5], [60.0]])}
     load, cold, _memory = evaluate_targets(promises, ELEVEN_GB, summary)
     assert (load.measured, load.status) == (9.5, "met")

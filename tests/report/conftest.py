@@ -288,5 +288,5 @@ def _environment(reason: str | None) -> Environment:
         judged=12,
         kinds={"waiting": 8},
         processes=[],
-        sentence=reason or "8 of 12 samples were disturbed; end other work",
+        sentence=reason or "8 of 12 samples had interference; end other work",
     )

@@ -23,7 +23,7 @@ def test_ratios_notes_and_verdicts_are_shown(baseline_records):
     text = shown(baseline_records)
     assert "Findings" in text and "Beside transformers" in text and "Without transformers" in text
     assert "transformers hung in load (no answer for 60 s)" in text
-    assert "2 pairs: llama.cpp generated 128 tokens and transformers 16: the first 16 count." in text
+    assert "2 pairs: llama.cpp generated 128 tokens and transformers 16: the first 16 are compared." in text
     line = next(line for line in text.splitlines() if "Q8_0-transformers-bf16" in line and "Q8_0-cpu" in line)
     assert "3.3x" in line and "0.45x" in line
 

@@ -75,7 +75,7 @@ def test_where_transformers_wins_it_is_said(make_record):
         make_record(name="a"), make_record(name="a", speed=0.1, **BASELINE),
         make_record(name="b"), make_record(name="b", speed=4, **BASELINE),
     ]  # fmt: skip
-    found = one_with(findings(records), "answers faster than transformers in 1 of 2 comparisons only")
+    found = one_with(findings(records), "answers faster than transformers in only 1 of 2 comparisons")
     assert found.kind == "bad"
     assert list(found.case_ids) == [records[2].case_id]
 
@@ -96,9 +96,9 @@ def test_disturbance_and_unequal_answers_are_warnings(make_record):
     record = make_record(name="b", launches=2)
     launches = [launch.model_copy(update={"digest": f"{n}"}) for n, launch in enumerate(record.launches)]
     found = findings([disturbed, record.model_copy(update={"launches": launches})])
-    assert one_with(found, "something else had the machine in 1 of 2 cases").kind == "warn"
-    assert "a backup had 40 %" in one_with(found, "something else").sentence
-    assert one_with(found, "gave unequal answers").kind == "warn"
+    assert one_with(found, "interference in 1 of 2 cases").kind == "warn"
+    assert "a backup had 40 %" in one_with(found, "interference").sentence
+    assert one_with(found, "gave different answers").kind == "warn"
 
 
 def test_ten_thousand_records_have_as_many_sentences_as_ten(baseline_records):

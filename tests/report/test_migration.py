@@ -26,7 +26,7 @@ def test_all_four_yes_may_be_removed_with_the_numbers(make_record, ours):
     row, found = answers([ours, make_record(**APP), make_record(speed=0.2, memory=4, **BASELINE)])
     assert [answer.answer for answer in row.answers] == ["yes"] * 4
     assert row.verdict == "yes"
-    assert row.sentence.startswith(f"transformers may be removed for {ours.model.name}-")
+    assert row.sentence.startswith(f"llama.cpp can replace transformers for {ours.model.name}-")
     assert "5.0 times" in found["faster"].sentence and "transformers-gguf" in found["faster"].sentence
     assert "0.25 of what" in found["smaller"].sentence
     assert "the documented third" in found["smaller"].sentence
@@ -40,7 +40,7 @@ def test_a_baseline_that_is_faster_in_one_thing_is_a_no(make_record, ours):
     assert "0.67 times" in found["faster"].sentence
     assert found["smaller"].answer == "yes"
     assert row.verdict == "no"
-    assert row.sentence.startswith("not yet: transformers stays for ")
+    assert row.sentence.startswith("llama.cpp cannot replace transformers for ")
 
 
 def test_every_measured_baseline_must_be_beaten(make_record, ours):
@@ -56,7 +56,7 @@ def test_an_interval_around_one_is_no_yes(make_record, ours):
     """The estimate says 0.5 % faster, and launches differ by more."""
     _, found = answers([ours, make_record(speed=0.995, memory=4, **BASELINE)])
     assert found["faster"].answer == "not measured"
-    assert "more launches must tell" in found["faster"].sentence
+    assert "; more launches needed)" in found["faster"].sentence
 
 
 def test_one_launch_on_each_side_cannot_tell(make_record):
@@ -173,4 +173,4 @@ def test_a_rate_that_cannot_be_compared_is_not_measured(make_record, ours):
     workload = dataclasses.replace(baseline.workload, prompt_tokens=3)
     _, found = answers([ours, baseline.model_copy(update={"workload": workload})])
     assert found["faster"].answer == "not measured"
-    assert "not comparable" in found["faster"].sentence
+    assert "cannot be compared" in found["faster"].sentence

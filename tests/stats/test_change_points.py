@@ -1,4 +1,4 @@
-"""Change points: found where they are, seldom where there are none, and by the order of the values only."""
+"""Change points: true changes are found, false ones are rare, and only the ranks of the values matter."""
 
 import math
 from itertools import pairwise
@@ -36,7 +36,7 @@ def levels(seed, *parts):
         ([(25, 0), (10, 0.06), (25, 0), (10, 0.06), (25, 0)], [25, 35, 60, 70]),
     ],
 )
-def test_changes_are_found_where_they_are(parts, expected):
+def test_changes_are_found_at_their_places(parts, expected):
     near = 0
     for seed in range(10):
         found = places(levels(seed, *parts))
@@ -47,27 +47,27 @@ def test_changes_are_found_where_they_are(parts, expected):
 
 
 @pytest.mark.parametrize("length", [12, 40, 150])
-def test_in_noise_a_change_is_found_as_seldom_as_promised(length):
+def test_false_alarms_in_noise_stay_within_alpha(length):
     random = np.random.default_rng(length)
     runs, alpha = 400, QUICK.alpha
     found = sum(bool(change_points(random.standard_t(2, length), search=QUICK)) for _ in range(runs))
-    # 99.9 % of repetitions with the promised rate lie below; the rank test is heard in heavy tails too.
+    # At the promised rate, 99.9 % of repetitions lie below. The rank test holds in heavy tails too.
     assert found <= scipy.stats.binom.ppf(0.999, runs, alpha)
 
 
-def test_a_single_bad_session_is_no_change():
+def test_single_bad_session_is_not_a_change():
     values = levels(3, (40, 0))
     values[20] = 1.0
     assert places(values) == []
 
 
-def test_the_shift_is_that_between_the_levels_beside():
+def test_shift_is_between_the_adjacent_levels():
     (up, down) = change_points(levels(1, (40, 0), (20, 0.05), (40, 0.02)))
     assert up.shift == pytest.approx(0.05, abs=0.006)
     assert down.shift == pytest.approx(-0.03, abs=0.006)
 
 
-def test_a_change_below_the_least_shift_is_dropped_and_its_neighbours_are_kept():
+def test_only_changes_below_the_least_shift_are_dropped():
     values = levels(2, (40, 0), (40, 0.02), (40, 0.08))
     assert len(places(values)) == 2
     assert places(values, 0.04) == [pytest.approx(80, abs=2)]
@@ -75,7 +75,7 @@ def test_a_change_below_the_least_shift_is_dropped_and_its_neighbours_are_kept()
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0] * 50, list(range(9))])
-def test_what_is_too_short_or_constant_has_none(values):
+def test_short_or_constant_series_has_no_change_point(values):
     assert places(values) == []
 
 
@@ -88,33 +88,33 @@ series = arrays(np.float64, st.integers(10, 60), elements=st.integers(-20, 20).m
 
 @settings(max_examples=40, deadline=None)
 @given(series, st.sampled_from([lambda x: 3 * x + 7, lambda x: x / 1024, np.exp, lambda x: x**3]))
-def test_only_the_order_of_the_values_decides(values, growing):
+def test_only_the_ranks_of_the_values_matter(values, growing):
     assert places(values, 0.0, QUICK) == places(growing(values), 0.0, QUICK)
 
 
 @settings(max_examples=40, deadline=None)
 @given(series)
-def test_upside_down_the_places_are_the_same_and_the_shifts_reversed(values):
+def test_negated_series_has_the_same_places_and_negated_shifts(values):
     up, down = (change_points(side, search=QUICK) for side in (values, -values))
     assert [(point.index, point.shift) for point in up] == [(point.index, -point.shift) for point in down]
 
 
 @settings(max_examples=60, deadline=None)
 @given(series)
-def test_the_parts_are_long_enough_and_in_order(values):
+def test_segments_are_long_enough_and_in_order(values):
     edges = [0, *places(values, 0.0, QUICK), len(values)]
     assert all(end - start >= QUICK.shortest for start, end in pairwise(edges))
 
 
 @settings(max_examples=60, deadline=None)
 @given(series)
-def test_ranks_are_those_of_scipy(values):
+def test_ranks_match_scipy(values):
     assert np.allclose(centered_ranks(values), scipy.stats.rankdata(values) - (len(values) + 1) / 2)
 
 
 @settings(max_examples=60, deadline=None)
 @given(series, st.integers(5, 30))
-def test_the_rank_sum_is_that_of_scipy(values, where):
+def test_rank_sum_matches_scipy(values, where):
     before, after = values[: where % len(values)], values[where % len(values) :]
     if not len(before) or not len(after) or len(set(values)) == 1:
         return
@@ -122,8 +122,8 @@ def test_the_rank_sum_is_that_of_scipy(values, where):
     assert rank_sum_p(before, after) == pytest.approx(oracle.pvalue, rel=1e-6, abs=1e-12)
 
 
-def test_the_search_is_accounted_for():
-    """The best of all places looks significant by itself in far more noise than is reported."""
+def test_p_value_accounts_for_the_search():
+    """In noise, the best place is significant by itself far more often than a change point is reported."""
     random = np.random.default_rng(11)
     naive = reported = 0
     for _ in range(150):
@@ -134,7 +134,7 @@ def test_the_search_is_accounted_for():
     assert naive > 3 * max(reported, 150 * QUICK.alpha)
 
 
-def test_the_same_series_gives_the_same_points_every_time():
+def test_same_series_gives_the_same_points():
     values = levels(5, (30, 0), (30, 0.008))
     assert change_points(values) == change_points(list(values))
     assert all(math.isfinite(point.p) for point in change_points(values))

@@ -1,4 +1,4 @@
-"""The gate: its verdicts, and its error rates by counting all signs and by simulation with a fixed seed."""
+"""The gate: verdicts, and error rates from all sign patterns and from simulation with a fixed seed."""
 
 import math
 import random
@@ -22,7 +22,7 @@ def one(differences, tolerance=0.05, design=STANDARD):
 
 
 def around(middle, pairs, spread=0.01):
-    """Log ratios spread evenly around a middle, in an order without a trend."""
+    """Log ratios spread evenly around a centre, in an order without a trend."""
     steps = [spread * (2 * place / max(1, pairs - 1) - 1) for place in range(pairs)]
     return [middle + step for step in random.Random(pairs).sample(steps, pairs)]
 
@@ -48,14 +48,14 @@ def test_verdicts(change, pairs, verdict, decided):
     assert (found.verdict, found.decided) == (verdict, decided)
 
 
-def test_noise_alone_is_no_regression_however_large():
+def test_large_noise_alone_is_no_regression():
     found = one(around(0.06, 15, spread=0.5))
     assert (found.verdict, found.decided) == ("inconclusive", True)
     assert found.change > 0.05
     assert found.p_regression > STANDARD.alpha
 
 
-def test_a_sure_change_below_the_tolerance_passes_and_is_named():
+def test_significant_change_within_tolerance_is_marked():
     found = one(around(0.03, 10, spread=0.004))
     assert (found.verdict, found.real_but_small) == ("no regression", True)
     assert found.p_regression <= STANDARD.alpha
@@ -82,31 +82,31 @@ def test_only_pairs_up_to_a_look_count():
     assert one([*around(0.1, 15), -0.9]) == one(around(0.1, 15))
 
 
-def test_an_early_look_stays_spent():
-    # Ten pairs are clearly worse, the next five are not: the p of ten stays, and so does its size.
+def test_result_of_an_early_look_is_kept():
+    # Ten pairs are clearly worse, the next five are not. The p-value of ten stays, and so does its size.
     differences = [*around(0.12, 10), *around(-0.01, 5, spread=0.002)]
     found = one(differences)
     assert found.p_regression == p_above(differences[:10]) / 0.4
     assert found.verdict == "regression"
-    # Six pairs pass, nine worse ones follow: what six have excluded does not pass against the estimate.
+    # Six pairs pass, nine worse ones follow. What six excluded does not pass against the estimate.
     differences = [*around(-0.02, 6), *around(0.2, 9)]
     found = one(differences)
     assert found.p_no_regression <= 0.05 < found.change
     assert found.verdict == "regression"
     assert found.excluded_above >= found.change
-    # And where that is not significant either, it is neither.
+    # If that is not significant either, the verdict is inconclusive.
     found = one([*around(-0.02, 6), *around(0.5, 4)])
     assert found.p_no_regression <= 0.05 < found.change
     assert (found.verdict, found.excluded_above) == ("inconclusive", found.change)
 
 
-def test_better_by_chance_is_no_improvement():
+def test_improvement_by_chance_is_not_reported():
     found = one([-0.1, -0.11, -0.12, -0.13, -0.14, 0.02])
     assert found.change < -0.05
     assert found.verdict == "no regression"
 
 
-def test_nothing_measured_has_figures_without_holes():
+def test_cell_without_pairs_has_all_figures():
     found = one([])
     assert (found.verdict, found.decided, found.pairs) == ("inconclusive", False, 0)
     assert (found.change, found.low, found.high, found.level) == (0, 0, 0, 0)
@@ -115,7 +115,7 @@ def test_nothing_measured_has_figures_without_holes():
     assert judge({}) == {}
 
 
-def test_before_the_first_look_there_are_an_estimate_and_its_interval():
+def test_estimate_and_interval_before_the_first_look():
     found = one(around(0.1, 5))
     assert (found.verdict, found.decided, found.pairs) == ("inconclusive", False, 5)
     assert found.low < found.change < found.high
@@ -125,7 +125,7 @@ def test_before_the_first_look_there_are_an_estimate_and_its_interval():
     assert one([0.1]).level == 0
 
 
-def test_equal_values_as_of_memory():
+def test_equal_values_as_measured_for_memory():
     found = one([0.0] * 6, tolerance=0.02)
     assert (found.verdict, found.change, found.smallest_detectable) == (
         "no regression",
@@ -141,19 +141,19 @@ def test_pairs_needed_are_rounded_up_to_a_look():
     wide = one(around(0.02, 15, spread=0.12))
     assert wide.verdict == "inconclusive"
     assert 15 < wide.pairs_needed < 100
-    # Above the tolerance the interval must leave zero behind, not the tolerance, which is nearer.
+    # Above the tolerance the interval must exclude zero, not the tolerance, which is nearer.
     worse = one(around(0.06, 15, spread=0.25))
     assert (worse.verdict, worse.low < 0) == ("inconclusive", True)
     assert 15 < worse.pairs_needed < 60
     assert one(around(math.log(1.05) - 1e-6, 15, spread=0.2)).pairs_needed is None
 
 
-def test_a_family_makes_regressions_harder_and_passes_not():
+def test_larger_family_makes_only_regressions_harder():
     differences = around(0.10, 10)
     rest = {f"other {place}": Series(around(0.0, 10), 0.05) for place in range(11)}
     found = judge({"cell": Series(differences, 0.05), **rest})
     assert found["cell"].p_regression == 12 * p_above(differences) / 0.4
-    assert found["cell"].verdict == "regression"  # the strictest p of ten pairs does for 12 cells
+    assert found["cell"].verdict == "regression"  # the smallest p of ten pairs is enough for 12 cells
     assert all(found[key].p_no_regression == one(around(0.0, 10)).p_no_regression for key in rest)
     more = judge({"cell": Series(differences, 0.05), "one more": Series([], 0.05), **rest})
     assert more["cell"].verdict == "inconclusive"
@@ -166,7 +166,7 @@ def test_holm_by_hand():
 
 
 @given(st.dictionaries(st.integers(0, 20), st.floats(0, 1), min_size=1), st.floats(0, 1))
-def test_holm_keeps_the_order_and_one_more_helps_nobody(p_values, another):
+def test_holm_keeps_the_order_and_grows_with_the_family(p_values, another):
     adjusted = holm(p_values)
     for key, value in p_values.items():
         assert value <= adjusted[key] <= 1
@@ -184,7 +184,7 @@ def test_the_order_of_cells_does_not_matter(family, shuffle):
 
 @quick
 @given(families, series)
-def test_one_more_cell_makes_no_regression_likelier(family, another):
+def test_additional_cell_never_adds_a_regression(family, another):
     before, after = judge(family), judge({**family, "another": another})
     for key, found in before.items():
         assert after[key].p_regression >= found.p_regression
@@ -195,7 +195,7 @@ def test_one_more_cell_makes_no_regression_likelier(family, another):
 
 @quick
 @given(series)
-def test_what_a_judgement_says_agrees_with_itself(cell):
+def test_figures_of_a_judgement_are_consistent(cell):
     found = judge({0: cell})[0]
     numbers = (found.change, found.low, found.high, found.level, found.p_regression, found.p_no_regression)
     assert all(map(math.isfinite, numbers))
@@ -221,8 +221,8 @@ def test_what_a_judgement_says_agrees_with_itself(cell):
     st.lists(st.sampled_from([-1, 1]), min_size=6, max_size=15),
     st.sampled_from([0.05, 0.3]),
 )
-def test_a_pass_is_where_the_tolerance_is_excluded(scale, signs, tolerance):
-    # Sizes in powers of three have no ties, wherever they are moved.
+def test_cell_passes_exactly_if_the_tolerance_is_excluded(scale, signs, tolerance):
+    # Sizes in powers of three have no ties under any shift.
     differences = [0.02 + sign * scale * 3.0**-place for place, sign in enumerate(signs)]
     found = one(differences, tolerance)
     assume(abs(found.excluded_above - tolerance) > 1e-9)
@@ -232,7 +232,7 @@ def test_a_pass_is_where_the_tolerance_is_excluded(scale, signs, tolerance):
 
 @quick
 @given(st.lists(ratios, min_size=6, max_size=15), st.floats(0, 0.2))
-def test_worse_data_never_turn_into_a_pass(differences, shift):
+def test_worse_data_never_improve_the_verdict(differences, shift):
     before, after = one(differences), one([value + shift for value in differences])
     order = ["improvement", "no regression", "inconclusive", "regression"]
     assert order.index(after.verdict) >= order.index(before.verdict)
@@ -243,8 +243,8 @@ SMALL = Design(
 )
 
 
-def test_looking_at_every_look_keeps_the_permitted_errors():
-    # Every pattern of signs is equally likely at no change: count those that any look calls significant.
+def test_interim_looks_keep_the_permitted_errors():
+    # Without a change every pattern of signs is equally likely. Count those significant at any look.
     sizes = [0.5**place for place in range(8)]
     patterns = list(product((-1, 1), repeat=8))
     crossed = passed = 0
@@ -259,7 +259,7 @@ def test_looking_at_every_look_keeps_the_permitted_errors():
     assert 0 < passed / len(patterns) <= SMALL.beta
 
 
-def test_any_regression_of_a_family_keeps_the_permitted_error():
+def test_family_wise_error_stays_within_alpha():
     design = Design(looks=(3, 5), regression_weights=(0.5, 0.5), pass_weights=(0.5, 0.5), alpha=0.45)
     cells = [[sign / 2**place for place, sign in enumerate(signs)] for signs in product((-1, 1), repeat=5)]
     crossed = 0
@@ -270,7 +270,7 @@ def test_any_regression_of_a_family_keeps_the_permitted_error():
 
 
 def sessions(change, runs, seed, spread=0.03):
-    """Sessions with normal noise, judged look by look until decided: their verdicts and launches."""
+    """Verdicts and mean launches of sessions with normal noise, judged look by look until decided."""
     draw = random.Random(seed)
     verdicts, launches = [], 0
     for _ in range(runs):
@@ -293,7 +293,7 @@ def test_no_change_rarely_alarms_and_ten_percent_is_found():
 
 
 @pytest.mark.parametrize("spread", [0.01, 0.04, 0.15])
-def test_the_smallest_detectable_change_is_found_about_as_often_as_it_says(spread):
+def test_minimum_detectable_effect_has_the_stated_power(spread):
     draw = random.Random(3)
     found = []
     for _ in range(300):
@@ -303,7 +303,7 @@ def test_the_smallest_detectable_change_is_found_about_as_often_as_it_says(sprea
     assert 0.75 <= sum(found) / len(found) <= 0.95
 
 
-def test_an_order_effect_is_seen_from_both_sides():
+def test_order_effect_is_two_sided():
     worse = around(0.02, 10)
     assert order_effect(worse) == order_effect([-value for value in worse]) == 2 / 1024
     assert order_effect(around(0.0, 10)) > 0.5
@@ -311,7 +311,7 @@ def test_an_order_effect_is_seen_from_both_sides():
     assert order_effect(worse[:3]) == 2 * p_above(worse[:3]) < 2 * p_below(worse[:3])
 
 
-def test_an_extended_design_looks_later():
+def test_extended_design_has_later_looks():
     design = STANDARD.extended(2)
     assert design.looks == (12, 20, 30)
     assert (design.pass_weights, design.alpha) == (STANDARD.pass_weights, STANDARD.alpha)
@@ -327,8 +327,8 @@ def test_an_extended_design_looks_later():
         ({"looks": (10, 6, 15)}, "ascending"),
         ({"looks": (6, 6, 15)}, "ascending"),
         ({"looks": (0, 6, 15)}, "looks"),
-        ({"looks": (6, 10)}, "3 weights do not fit 2 looks"),
-        ({"regression_weights": (0.5, 0.4, 0.6)}, "add up to at most 1"),
+        ({"looks": (6, 10)}, "3 weights for 2 looks"),
+        ({"regression_weights": (0.5, 0.4, 0.6)}, "their sum at most 1"),
         ({"regression_weights": (0.4, 0.6, 0.0)}, "the last above 0"),
         ({"pass_weights": (-0.1, 0.5, 0.6)}, "0 or more"),
         ({"pass_weights": (math.nan, 0.5, 0.5)}, "weights"),
@@ -337,7 +337,7 @@ def test_an_extended_design_looks_later():
         ({"beta": 0.5}, "permitted error"),
     ],
 )
-def test_a_design_that_permits_nothing_is_refused(wrong, words):
+def test_invalid_design_is_refused(wrong, words):
     with pytest.raises(ValueError, match=words):
         Design(**wrong)
 
@@ -345,12 +345,12 @@ def test_a_design_that_permits_nothing_is_refused(wrong, words):
 @pytest.mark.parametrize(
     ("differences", "tolerance"), [([math.nan], 0.05), ([math.inf], 0.05), ([0.0], -0.01), ([0.0], math.nan)]
 )
-def test_data_that_are_no_numbers_are_refused(differences, tolerance):
-    with pytest.raises(ValueError, match=r"leave such a pair out|give 0 or more"):
+def test_invalid_series_is_refused(differences, tolerance):
+    with pytest.raises(ValueError, match=r"leave that pair out|not a finite number of 0 or more"):
         Series(differences, tolerance)
 
 
-def test_absurd_ratios_have_finite_figures():
+def test_extreme_log_ratios_have_finite_figures():
     found = one([1e300] * 10)
     assert found.verdict == "regression"
     assert all(

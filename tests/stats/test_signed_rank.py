@@ -1,4 +1,4 @@
-"""The signed-rank test against scipy and against counting; properties of its estimate and interval."""
+"""The signed-rank test compared with scipy and with enumeration; properties of estimate and interval."""
 
 import math
 from fractions import Fraction
@@ -25,20 +25,20 @@ tied = st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=9)
 
 @st.composite
 def untied(draw, most=20):
-    """Differences of distinct sizes, none of them zero, from a shuffled grid."""
+    """Nonzero differences of distinct sizes from a shuffled grid."""
     sizes = draw(st.lists(st.integers(1, 10_000), unique=True, min_size=1, max_size=most))
     return [draw(st.sampled_from([-1, 1])) * size / 1024 for size in sizes]
 
 
 @st.composite
 def generic(draw, least=1, most=12):
-    """Differences whose means of any two are all distinct: no shift makes more than two of them tie."""
+    """Differences with distinct pairwise means, so that no shift makes more than two of them tie."""
     places = draw(st.lists(st.integers(0, 15), unique=True, min_size=least, max_size=most))
     return [float(3**place) for place in places]
 
 
 def counted(differences, shift=0.0):
-    """The p-value by its definition: all signs of the mean ranks, one by one."""
+    """p-value by its definition: enumeration of all signs of the mean ranks."""
     moved = [value - shift for value in differences]
     ranks = [Fraction(rank) for rank in stats.rankdata([abs(value) for value in moved])]
     seen = sum((rank for rank, value in zip(ranks, moved, strict=True) if value > 0), Fraction(0))
@@ -51,7 +51,7 @@ def counted(differences, shift=0.0):
 
 @settings(max_examples=150, deadline=None)
 @given(untied())
-def test_without_ties_it_is_scipys_exact_test(differences):
+def test_p_values_match_scipys_exact_test_without_ties(differences):
     above = stats.wilcoxon(differences, alternative="greater", method="exact").pvalue
     below = stats.wilcoxon(differences, alternative="less", method="exact").pvalue
     assert math.isclose(p_above(differences), above, rel_tol=1e-12)
@@ -60,12 +60,12 @@ def test_without_ties_it_is_scipys_exact_test(differences):
 
 @settings(max_examples=150, deadline=None)
 @given(tied, st.integers(-3, 3).map(float))
-def test_with_ties_and_zeros_it_is_the_share_of_all_signs(differences, shift):
+def test_p_values_match_enumeration_with_ties_and_zeros(differences, shift):
     assert p_above(differences, shift) == counted(differences, shift)
     assert p_below(differences, shift) == counted([-value for value in differences], -shift)
 
 
-def test_with_ties_it_is_scipys_permutation_test():
+def test_p_value_matches_scipys_permutation_test_with_ties():
     differences = [0.02, 0.02, -0.01, 0.03, 0.01, 0.05, 0.02, -0.03, 0.04, 0.01]
 
     def statistic(values, axis):
@@ -79,7 +79,7 @@ def test_with_ties_it_is_scipys_permutation_test():
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 5, 6, 10, 15, 30])
-def test_the_strictest_p_is_one_of_all_signs(pairs):
+def test_smallest_p_is_one_over_the_number_of_sign_patterns(pairs):
     assert p_above([1.0 + place for place in range(pairs)]) == 0.5**pairs
     assert p_above([1.0] * pairs) == 0.5**pairs
     assert p_above([-1.0 - place for place in range(pairs)]) == 1.0
@@ -94,26 +94,26 @@ def test_zeros_are_no_evidence():
 def test_no_differences_are_no_evidence():
     assert p_above([]) == p_below([]) == 1.0
     for needs_some in (hodges_lehmann, interval, lambda values: strict_interval(values, 0.05)):
-        with pytest.raises(ValueError, match="at least one pair"):
+        with pytest.raises(ValueError, match="at least one difference"):
             needs_some([])
     assert upper_bound([], 0.05) is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_what_is_not_a_number_is_refused(bad):
+def test_non_finite_difference_is_refused(bad):
     for function in (p_above, p_below, hodges_lehmann, interval):
         with pytest.raises(ValueError, match="finite"):
             function([0.1, bad])
 
 
 @pytest.mark.parametrize("level", [-0.1, 1.0, math.nan])
-def test_what_is_no_level_is_refused(level):
+def test_invalid_confidence_level_is_refused(level):
     with pytest.raises(ValueError, match="level"):
         interval([0.1, 0.2], level)
 
 
 @given(several)
-def test_the_mirror_exchanges_the_sides(differences):
+def test_negated_differences_exchange_the_sides(differences):
     mirrored = [-value for value in differences]
     assert p_above(differences) == p_below(mirrored)
     assert hodges_lehmann(differences) == -hodges_lehmann(mirrored)
@@ -129,14 +129,14 @@ def test_the_order_does_not_matter(differences, random):
 
 
 @given(st.one_of(several, tied), ratios, ratios)
-def test_a_larger_shift_is_less_exceeded(differences, one, other):
+def test_p_values_are_monotonic_in_the_shift(differences, one, other):
     low, high = sorted((one, other))
     assert p_above(differences, low) <= p_above(differences, high)
     assert p_below(differences, low) >= p_below(differences, high)
 
 
 @given(st.one_of(several, tied), st.floats(0, 0.999))
-def test_the_sides_overlap_and_are_probabilities(differences, shift):
+def test_p_values_are_probabilities_that_add_up_to_at_least_one(differences, shift):
     above, below = p_above(differences, shift), p_below(differences, shift)
     assert 0 < above <= 1
     assert 0 < below <= 1
@@ -157,7 +157,7 @@ def test_the_estimate_is_the_median_of_all_means(differences):
 
 
 @given(several, st.floats(0, 0.99), st.floats(0, 0.99))
-def test_the_interval_holds_the_estimate_and_grows_with_its_level(differences, one, other):
+def test_interval_contains_the_estimate_and_grows_with_its_level(differences, one, other):
     less, more = (interval(differences, level) for level in sorted((one, other)))
     middle = hodges_lehmann(differences)
     assert min(differences) <= more.low <= less.low <= middle <= less.high <= more.high <= max(differences)
@@ -171,13 +171,13 @@ def test_the_interval_holds_the_estimate_and_grows_with_its_level(differences, o
 @pytest.mark.parametrize(
     ("pairs", "level"), [(1, 0.0), (4, 0.875), (5, 0.9375), (6, 0.90625), (10, 0.916015625), (15, 0.9053955)]
 )
-def test_the_levels_are_those_of_the_tables(pairs, level):
+def test_levels_match_published_tables(pairs, level):
     found = interval([float(value) for value in range(1, pairs + 1)])
     assert math.isclose(found.level, level, abs_tol=1e-7)
 
 
 @given(generic(least=5))
-def test_the_interval_is_what_the_test_does_not_reject(differences):
+def test_interval_contains_what_the_test_does_not_reject(differences):
     found = interval(differences)
     tail, step = (1 - found.level) / 2, 1e-6
     assert p_above(differences, found.low - step) <= tail + 1e-12 < p_above(differences, found.low + step)
@@ -185,7 +185,7 @@ def test_the_interval_is_what_the_test_does_not_reject(differences):
 
 
 @given(generic(), st.floats(0.001, 0.49))
-def test_the_bound_is_where_the_test_begins_to_reject(differences, tail):
+def test_test_rejects_exactly_above_the_upper_bound(differences, tail):
     bound = upper_bound(differences, tail)
     if bound is None:
         assert 0.5 ** len(differences) > tail
@@ -194,7 +194,7 @@ def test_the_bound_is_where_the_test_begins_to_reject(differences, tail):
 
 
 @given(several, st.floats(0.0001, 0.5))
-def test_the_strict_interval_is_no_stricter_than_asked(differences, tail):
+def test_strict_interval_has_at_least_the_given_tail(differences, tail):
     found = strict_interval(differences, tail)
     strictest = 0.5 ** len(differences)
     assert (1 - found.level) / 2 >= min(tail, strictest) - 1e-12
@@ -203,8 +203,8 @@ def test_the_strict_interval_is_no_stricter_than_asked(differences, tail):
 
 
 @pytest.mark.parametrize("pairs", [6, 10])
-def test_the_interval_covers_as_often_as_it_says(pairs):
-    # Every sign pattern is equally likely around a middle of zero: count those whose interval holds it.
+def test_interval_coverage_equals_its_level(pairs):
+    # Around zero every sign pattern is equally likely. Count those whose interval contains zero.
     sizes = [2.0**place for place in range(pairs)]
     held, level = 0, interval(sizes).level
     for signs in product((-1, 1), repeat=pairs):

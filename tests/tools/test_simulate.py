@@ -1,4 +1,4 @@
-"""The simulation: its noise is what it says, its methods what they are called, and its numbers repeat."""
+"""The simulation: noise models, methods, tables, and reproducible numbers."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def sessions(name, count=400, seed=1):
 
 
 @pytest.mark.parametrize(("name", "launch", "repetition"), [("N1", 0.0, 0.02), ("N2", 0.02, 0.01)])
-def test_noise_without_a_clock_has_the_spread_it_names(name, launch, repetition):
+def test_noise_has_the_stated_spread(name, launch, repetition):
     times = sessions(name)
     assert times.shape == (400, SESSION, REPETITIONS)
     assert abs(times.mean()) < 0.001
@@ -52,7 +52,7 @@ def test_noise_without_a_clock_has_the_spread_it_names(name, launch, repetition)
     assert math.isclose(between, launch**2, rel_tol=0.1, abs_tol=1e-5)
 
 
-def test_drift_stays_within_its_limit_and_reaches_near_it():
+def test_drift_stays_within_its_limit_and_comes_close_to_it():
     rng = np.random.default_rng(2)
     largest = [np.abs(drift_path(0.08, rng)).max() for _ in range(300)]
     assert 0.07 < max(largest) <= 0.08
@@ -68,7 +68,7 @@ def test_drift_is_slow():
 
 
 @pytest.mark.parametrize(("bursts", "share", "cap"), [(USUAL, 8 / 48, 3), (HEAVY, 8 / 32, 10)])
-def test_bursts_take_their_share_of_the_time_and_keep_their_cap(bursts, share, cap):
+def test_bursts_have_their_share_of_the_time_and_their_cap(bursts, share, cap):
     rng, grid = np.random.default_rng(3), np.arange(0, 2001, 1.0)
     slowed = np.concatenate([np.diff(bursts.excess(grid, grid[-1], rng)) for _ in range(20)])
     assert slowed.min() == 0
@@ -79,18 +79,18 @@ def test_bursts_take_their_share_of_the_time_and_keep_their_cap(bursts, share, c
     assert math.isclose(np.median(whole), bursts.least * 2 ** (1 / bursts.shape), rel_tol=0.25)
 
 
-def test_a_burst_hits_launches_that_are_close_together():
+def test_bursts_affect_adjacent_launches():
     worst = sessions("N4").max(axis=2)
     hit = worst > 0.05
     assert hit[:, 1:][hit[:, :-1]].mean() > 2 * hit.mean()
 
 
-def test_a_pair_is_judged_by_the_best_of_each_launch_and_the_coin():
+def test_log_ratio_uses_best_repetitions_and_the_order():
     times = np.array([[0.3, 0.1, 0.2], [0.5, 0.4, 0.9], [0.2, 0.2, 0.2], [0.1, 0.7, 0.7]])
     assert log_ratios(times, np.array([1, -1])) == pytest.approx([0.3, 0.1])
 
 
-def test_a_session_of_the_gate_ends_when_it_may():
+def test_gate_session_ends_at_the_first_decision():
     quiet = [0.001 * (-1) ** place for place in range(15)]
     (found,) = gate_session([quiet], 0.0)
     assert (found.verdict, found.pairs) == ("no regression", 6)
@@ -101,7 +101,7 @@ def test_a_session_of_the_gate_ends_when_it_may():
     assert [cell.verdict for cell in gate_session([quiet, wild], 0.10)] == ["regression", "inconclusive"]
 
 
-def test_the_usual_methods_are_what_they_are_called():
+def test_common_methods_compute_what_they_name():
     rng = np.random.default_rng(5)
     baseline, candidate = rng.normal(0, 0.05, (50, 30)), rng.normal(0.03, 0.05, (50, 30))
     p_values = [
@@ -114,14 +114,14 @@ def test_the_usual_methods_are_what_they_are_called():
     assert (larger_median(baseline, candidate) == slower).mean() > 0.95
 
 
-def test_the_bounds_are_exact():
+def test_bounds_are_exact():
     assert math.isclose(tables.most(0, 59), 1 - 0.05 ** (1 / 59))
     assert tables.most(7, 7) == 1
     assert math.isclose(stats.binom.cdf(3, 200, tables.most(3, 200)), 0.05)
     assert math.isclose(stats.binom.sf(196, 200, tables.least(197, 200)), 0.05)
 
 
-def test_a_session_depends_on_its_number_alone():
+def test_session_depends_only_on_its_number():
     whole, halves = simulate(4, range(6)), [simulate(4, range(3)), simulate(4, range(3, 6))]
     for key, tally in whole.items():
         first, second = (half[key] for half in halves)
@@ -129,7 +129,7 @@ def test_a_session_depends_on_its_number_alone():
         assert first == tally
 
 
-def test_the_gate_beats_the_usual_methods_in_a_small_run():
+def test_gate_beats_the_common_methods_in_a_small_run():
     found = simulate(4, range(200))
     assert all(tally.runs == 200 for tally in found.values())
     assert {change for _, change in found} == set(CHANGES)
@@ -144,7 +144,7 @@ def test_the_gate_beats_the_usual_methods_in_a_small_run():
 
 
 @pytest.mark.real
-def test_the_program_writes_the_same_tables_with_any_number_of_workers(tmp_path, monkeypatch, capsys):
+def test_tables_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(program, "CHUNK", 25)
     pages = []
     for workers in ("1", "2"):
@@ -163,7 +163,7 @@ def test_the_program_writes_the_same_tables_with_any_number_of_workers(tmp_path,
 
 
 @pytest.mark.real
-def test_the_program_prints_all_counts_as_json():
+def test_all_counts_are_printed_as_json():
     done = run("--runs", "20", "--models", "N1", "--workers", "1", "--json")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
@@ -173,22 +173,22 @@ def test_the_program_prints_all_counts_as_json():
     assert [len(row["reported"]) for row in claims] == [20]
 
 
-def test_a_broken_promise_is_an_error(tmp_path):
+def test_missed_rate_is_an_error(tmp_path):
     promise = tables.Promise("x", tables.Tally(runs=100, found=3), 0.02, is_most=True)
     assert promise.broken
     assert promise.row[-1] == "**no**"
     few = tables.Promise("x", tables.Tally(runs=100, found=1), 0.02, is_most=True)
     assert not few.broken
-    assert few.row[-1] == "too few runs to say"
+    assert few.row[-1] == "too few runs"
     assert tables.Promise("x", tables.Tally(runs=9000, found=9), 0.02, is_most=True).row[-1] == "yes"
     assert tables.Promise("x", tables.Tally(runs=100, found=96), 0.97, is_most=False).broken
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [(None, "cannot be read"), ("no marks", "has no place"), ("<!-- simulation: begin -->", "has no place")],
+    [(None, "cannot be read"), ("no marks", "has no marks"), ("<!-- simulation: begin -->", "has no marks")],
 )
-def test_a_page_without_a_place_is_refused_before_anything_runs(tmp_path, text, words):
+def test_page_without_marks_is_refused_before_the_simulation(tmp_path, text, words):
     page = tmp_path / "page.md"
     if text is not None:
         page.write_text(text)
@@ -197,7 +197,7 @@ def test_a_page_without_a_place_is_refused_before_anything_runs(tmp_path, text, 
     assert text is None or page.read_text() == text
 
 
-def test_models_and_counts_are_checked(capsys):
+def test_models_and_counts_are_validated(capsys):
     for wrong in (["--models", "N7"], ["--runs", "0"], ["--workers", "x"]):
         with pytest.raises(SystemExit) as ended:
             program.main(wrong)
@@ -205,6 +205,6 @@ def test_models_and_counts_are_checked(capsys):
     assert "give 1 or more" in capsys.readouterr().err
 
 
-def test_a_launch_has_the_length_of_its_parts():
+def test_launch_length_is_the_sum_of_its_parts():
     assert launch_length(5) == 1.5 + 1 + 5 + 0.5
     assert launch_length(5) * 30 >= LENGTH > 0

@@ -1,4 +1,4 @@
-"""The gate and the usual methods, all judging the same simulated sessions."""
+"""The gate and common methods, applied to the same simulated sessions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SEED = 4
 TOLERANCE = 0.05
 CHANGES = (0.0, 0.03, 0.05, 0.10)
 REPETITIONS = 3
-"""In each launch, as the harness does by default."""
+"""Repetitions in each launch, the harness's default."""
 SESSION = 2 * STANDARD.looks[-1]
 """Launches of both arms together."""
 LENGTH = SESSION * launch_length(REPETITIONS)
 ARM = 10
-"""Launches of each arm that the usual methods get; a session of the gate has 12 to 30 of both."""
+"""Launches of each arm for the common methods; a session of the gate has 12 to 30 of both arms."""
 ONE_RUN = 5
-"""Repetitions where each arm has one launch."""
+"""Repetitions in the method with one launch of each arm."""
 MWU_LEVEL = 0.025
 
 Method = Literal[
@@ -42,25 +42,25 @@ CELLS: dict[Method, int] = {"gate, 1 cell": 1, "gate, 4 cells": 4}
 
 @dataclass(slots=True)
 class Tally:
-    """What a method said of the sessions of one model with one change."""
+    """Results of a method over the sessions of one model with one change."""
 
     runs: int = 0
     found: int = 0
-    """Regressions: of the changed cell, or, at no change, of any cell."""
+    """Sessions with a regression in the changed cell, or, without a change, in any cell."""
     passed: int = 0
     launches: int = 0
     reported: list[float] = field(default_factory=list)
-    """The smallest detectable changes, where the gate was asked for them."""
+    """Minimum detectable effects reported by the gate."""
 
     def add(self, found: bool, passed: bool, launches: int) -> None:
-        """Count one session."""
+        """Add one session."""
         self.runs += 1
         self.found += found
         self.passed += passed
         self.launches += launches
 
     def merge(self, other: Tally) -> None:
-        """Count those of another tally too."""
+        """Add the sessions of another tally."""
         self.runs += other.runs
         self.found += other.found
         self.passed += other.passed
@@ -69,37 +69,40 @@ class Tally:
 
 
 Tallies = dict[tuple[Method, float], Tally]
-"""By method and change; the change of `gate, at its smallest detectable change` is written as 0."""
+"""Tally by method and change; the change of `gate, at its smallest detectable change` is written as 0."""
 
 
 def simulate(model: int, runs: range) -> Tallies:
-    """Judge the sessions with these numbers of a model. What a session holds depends on its number alone."""
+    """Judge the sessions of a model with these numbers. A session depends only on its number."""
     noise = MODELS[model]
     tallies: Tallies = {}
     pooled: list[np.ndarray] = []
-    coins: list[np.ndarray] = []
+    signs: list[np.ndarray] = []
     single: list[np.ndarray] = []
     for run in runs:
         rng = default_rng(SeedSequence(SEED, spawn_key=(model, run)))
         cells = [noise.session(SESSION, REPETITIONS, LENGTH, rng) for _ in range(max(CELLS.values()))]
-        coin = rng.choice([-1, 1], SESSION // 2)
+        order = rng.choice([-1, 1], SESSION // 2)
         pooled.append(cells[0][: 2 * ARM])
-        coins.append(coin[:ARM])
+        signs.append(order[:ARM])
         single.append(noise.session(2, ONE_RUN, LENGTH, rng))
-        judge_by_gate([log_ratios(times, coin) for times in cells], noise, rng, tallies)
-    judge_as_usual(np.array(pooled), np.array(coins), np.array(single), tallies)
+        judge_by_gate([log_ratios(times, order) for times in cells], noise, rng, tallies)
+    judge_by_common_methods(np.array(pooled), np.array(signs), np.array(single), tallies)
     return tallies
 
 
-def log_ratios(times: np.ndarray, coin: np.ndarray) -> list[float]:
-    """ln(candidate / baseline) of each pair of launches, by the best repetition of each."""
+def log_ratios(times: np.ndarray, order: np.ndarray) -> list[float]:
+    """ln(candidate / baseline) of each pair of launches, from the best repetition of each launch.
+
+    `order` is 1 for a pair whose second launch is the candidate, else -1.
+    """
     best = times.min(axis=1)
-    ratios: list[float] = ((best[1::2] - best[0::2]) * coin).tolist()
+    ratios: list[float] = ((best[1::2] - best[0::2]) * order).tolist()
     return ratios
 
 
 def judge_by_gate(cells: Sequence[Sequence[float]], noise: Noise, rng: Generator, tallies: Tallies) -> None:
-    """All changes, with one cell and with several of which the first is changed; and the gate's own claim."""
+    """Judge all changes with one cell and with several, the first one changed; and test the gate's claim."""
     for method, count in CELLS.items():
         for change in CHANGES:
             judged = gate_session(cells[:count], change)
@@ -113,10 +116,10 @@ def judge_by_gate(cells: Sequence[Sequence[float]], noise: Noise, rng: Generator
 
 
 def claim(judged: Judgement, noise: Noise, rng: Generator, tallies: Tallies) -> None:
-    """Whether a change as large as this session says it would have found is found in another one."""
+    """Test in another session whether the minimum detectable effect reported by this one is found."""
     reported = judged.smallest_detectable
     if reported is None:
-        raise ValueError(f"{judged.pairs} pairs have no smallest detectable change; a look has at least 5")
+        raise ValueError(f"{judged.pairs} pairs have no minimum detectable effect; a look has at least 5")
     fresh = log_ratios(noise.session(SESSION, REPETITIONS, LENGTH, rng), rng.choice([-1, 1], SESSION // 2))
     (again,) = gate_session([fresh], reported)
     tally = tallies.setdefault(("gate, at its smallest detectable change", 0.0), Tally())
@@ -125,7 +128,7 @@ def claim(judged: Judgement, noise: Noise, rng: Generator, tallies: Tallies) -> 
 
 
 def gate_session(cells: Sequence[Sequence[float]], change: float) -> list[Judgement]:
-    """Look as the harness does: until all cells are decided or one is a regression. The first is changed."""
+    """Judge as the harness does until all cells are decided or one is a regression; the first is changed."""
     shifts = [math.log1p(change), *[0.0] * (len(cells) - 1)]
     for judged in looks(cells, shifts):
         verdicts = [cell.verdict for cell in judged]
@@ -135,7 +138,7 @@ def gate_session(cells: Sequence[Sequence[float]], change: float) -> list[Judgem
 
 
 def looks(cells: Sequence[Sequence[float]], shifts: Sequence[float]) -> Iterator[list[Judgement]]:
-    """What the gate says at each of its looks."""
+    """The gate's judgements at each of its looks."""
     for look in STANDARD.looks:
         family = {
             place: Series([value + shift for value in cell[:look]], TOLERANCE)
@@ -144,11 +147,13 @@ def looks(cells: Sequence[Sequence[float]], shifts: Sequence[float]) -> Iterator
         yield list(judge(family).values())
 
 
-def judge_as_usual(pooled: np.ndarray, coins: np.ndarray, single: np.ndarray, tallies: Tallies) -> None:
-    """The usual methods: sessions along the first axis, then launches and repetitions, all in logarithms."""
+def judge_by_common_methods(
+    pooled: np.ndarray, signs: np.ndarray, single: np.ndarray, tallies: Tallies
+) -> None:
+    """Judge by the common methods. The axes are sessions, launches and repetitions; values are logarithms."""
     runs = len(pooled)
     first, second = pooled[:, :ARM].reshape(runs, -1), pooled[:, ARM:].reshape(runs, -1)
-    is_second = np.repeat((coins > 0)[:, :, None], REPETITIONS, axis=2)
+    is_second = np.repeat((signs > 0)[:, :, None], REPETITIONS, axis=2)
     odd, even = pooled[:, 0::2], pooled[:, 1::2]
     baseline = np.where(is_second, odd, even).reshape(runs, -1)
     candidate = np.where(is_second, even, odd).reshape(runs, -1)
@@ -168,12 +173,12 @@ def judge_as_usual(pooled: np.ndarray, coins: np.ndarray, single: np.ndarray, ta
 
 
 def larger_median(baseline: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """`--benchmark-compare-fail=median:5%`: the medians of all repetitions, nothing else."""
+    """`--benchmark-compare-fail=median:5%`: compares only the medians of all repetitions."""
     ratio: np.ndarray = np.median(candidate, axis=1) - np.median(baseline, axis=1)
     return ratio > math.log1p(TOLERANCE)
 
 
 def mann_whitney(baseline: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """All repetitions as if each were a measurement by itself."""
+    """Mann-Whitney test that treats every repetition as an independent measurement."""
     p_values: np.ndarray = mannwhitneyu(candidate, baseline, alternative="greater", axis=1).pvalue
     return p_values <= MWU_LEVEL

@@ -1,8 +1,8 @@
-"""How long work takes on a machine that is not quiet: six models, from none to very heavy disturbance.
+"""Noise models: run times on a machine with drift and interference, in six models from none to very heavy.
 
-The unit of time u is one undisturbed repetition. A launch is 1.5 u of loading, 1 u of warm-up, its
-repetitions and 0.5 u until the next. Launches follow one another on one clock, so that drift and neighbours
-hit those that are close together alike.
+The unit of time u is one repetition without noise. A launch is 1.5 u of loading, 1 u of warm-up, its
+repetitions and 0.5 u until the next. Launches follow one another on one clock, so that drift and interference
+affect adjacent launches alike.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import numpy as np
 from numpy.random import Generator
 
 BEFORE, AFTER = 2.5, 0.5
-"""u of a launch before its first and after its last repetition."""
+"""Time of a launch before its first and after its last repetition, in u."""
 DRIFT_STEPS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Bursts:
-    """A neighbour that comes and goes, for times that are exponentially distributed."""
+    """Bursts of interference with exponentially distributed lengths and gaps."""
 
     on: float
     off: float
     """Mean lengths in u."""
     least: float
     shape: float
-    """How much longer work takes: `least` times a Pareto variable of this shape, one for each burst."""
+    """Shape of a Pareto variable, drawn for each burst: times `least`, it is the added share of time."""
     cap: float
-    """The most: 3 is three times as long."""
+    """Maximum slow-down: 3 is three times as long."""
 
     def excess(self, times: np.ndarray, end: float, rng: Generator) -> np.ndarray:
-        """The additional time accumulated until each of `times`, in u."""
+        """Additional time accumulated until each of `times`, in u."""
         clock, total, is_on = 0.0, 0.0, bool(rng.random() < self.on / (self.on + self.off))
         knots, totals = [0.0], [0.0]
         while clock < end:
@@ -47,21 +47,21 @@ class Bursts:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """One model. Shares, not percent; normal in the logarithm."""
+    """A noise model. Values are shares, not percent, of normal distributions in the logarithm."""
 
     name: str
     words: str
     launch: float
-    """Standard deviation between launches: memory layout, caches, what else differs once for a process."""
+    """Standard deviation between launches: memory layout, caches, and other differences between processes."""
     repetition: float
     drift: float = 0.0
-    """The most that a session drifts up or down."""
+    """Maximum drift of a session, up or down."""
     bursts: Bursts | None = None
 
     def session(self, launches: int, repetitions: int, length: float, rng: Generator) -> np.ndarray:
-        """ln of the time of each repetition of each launch, of launches from the beginning of a session.
+        """Log time of each repetition of the first `launches` launches of a session.
 
-        `length` is that of the session, in u, over which the drift extends.
+        `length` is the length of the whole session in u, over which the drift extends.
         """
         starts = np.arange(launches)[:, None] * launch_length(repetitions) + BEFORE + np.arange(repetitions)
         times = rng.normal(0, self.repetition, starts.shape) + rng.normal(0, self.launch, (launches, 1))
@@ -76,12 +76,12 @@ class Noise:
 
 
 def launch_length(repetitions: int) -> float:
-    """Of one launch, in u."""
+    """Length of one launch in u."""
     return BEFORE + repetitions + AFTER
 
 
 def drift_path(most: float, rng: Generator) -> np.ndarray:
-    """A line, a sine and a random walk in random proportions, around zero, within `most` of it."""
+    """Mixture of a line, a sine and a random walk in random proportions, around zero, at most `most` high."""
     place = np.linspace(0, 1, DRIFT_STEPS)
     line = place * rng.choice([-1, 1])
     sine = np.sin(2 * np.pi * (place * rng.uniform(0.5, 3) + rng.random()))
@@ -102,9 +102,14 @@ MODELS: Sequence[Noise] = (
     Noise("N1", "independent repetitions, 2 %", 0, 0.02),
     Noise("N2", "launches differ by 2 %, repetitions by 1 %", 0.02, 0.01),
     Noise("N3", "1 % and 1 %; drift of up to 8 % up or down", 0.01, 0.01, drift=0.08),
-    Noise("N4", "1 % and 1 %; a neighbour a sixth of the time", 0.01, 0.01, bursts=USUAL),
+    Noise("N4", "1 % and 1 %; interference a sixth of the time", 0.01, 0.01, bursts=USUAL),
     Noise(
-        "N5", "1.5 % and 1 %; drift of up to 4 %; the same neighbour", 0.015, 0.01, drift=0.04, bursts=USUAL
+        "N5",
+        "1.5 % and 1 %; drift of up to 4 %; the same interference",
+        0.015,
+        0.01,
+        drift=0.04,
+        bursts=USUAL,
     ),
-    Noise("N6", "3 % and 3 %; drift of up to 5 %; a heavy neighbour", 0.03, 0.03, drift=0.05, bursts=HEAVY),
+    Noise("N6", "3 % and 3 %; drift of up to 5 %; heavy interference", 0.03, 0.03, drift=0.05, bursts=HEAVY),
 )

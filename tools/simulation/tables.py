@@ -1,4 +1,4 @@
-"""The simulation's results in Markdown, and whether they are what the gate promises."""
+"""Tables of the simulation's results in Markdown, and the check of the rates that the gate must reach."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simulation.noise import Noise
 
 Results = Sequence[tuple[Noise, Tallies]]
 
-BESIDE: Sequence[tuple[Method, str]] = (
+METHODS: Sequence[tuple[Method, str]] = (
     ("gate, 1 cell", "**the gate, 1 cell**"),
     ("gate, 4 cells", "**the gate, 4 cells**"),
     ("median > 5 %", f"median > 5 %, {ARM} launches, then {ARM}"),
@@ -24,34 +24,34 @@ BESIDE: Sequence[tuple[Method, str]] = (
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """One thing that the simulation must show."""
+    """One rate that the gate must reach in the simulation."""
 
     words: str
     tally: Tally
     limit: float
     is_most: bool
-    """The rate is to be at most the limit, else at least."""
+    """True if the limit is a maximum, False if it is a minimum."""
 
     @property
     def rate(self) -> float:
-        """As seen."""
+        """Rate in the simulation."""
         return self.tally.found / self.tally.runs
 
     @property
     def bound(self) -> float:
-        """The 95 % bound on the side that matters."""
+        """95 % confidence bound of the rate on the side of the limit."""
         return (most if self.is_most else least)(self.tally.found, self.tally.runs)
 
     @property
     def broken(self) -> bool:
-        """The rate that was seen is on the wrong side."""
+        """True if the rate in the simulation is on the wrong side of the limit."""
         return not self._keeps(self.rate)
 
     @property
     def row(self) -> list[str]:
-        """What is asked, what was seen, its bound, and whether that does."""
+        """Table row: the rate, its limit, the rate in the simulation, its bound, and the result."""
         side = "at most" if self.is_most else "at least"
-        verdict = "yes" if self._keeps(self.bound) else "too few runs to say"
+        verdict = "yes" if self._keeps(self.bound) else "too few runs"
         return [
             self.words,
             f"{side} {100 * self.limit:g}",
@@ -65,7 +65,7 @@ class Promise:
 
 
 def promises(results: Results) -> list[Promise]:
-    """Few false alarms at no change, whatever the number of cells; in N5, +10 % found."""
+    """Required rates: few false alarms without a change, for each number of cells; in N5, +10 % found."""
     kept = [
         Promise(
             words=f"False alarms, {method.removeprefix('gate, ')}, {noise.name}",
@@ -87,35 +87,36 @@ def markdown(results: Results) -> str:
     """All tables."""
     runs = results[0][1]["gate, 1 cell", 0.0].runs
     parts = [
-        f"{runs} sessions of each noise model, the same ones for all methods. Rates "
-        "are percent of the sessions; in brackets what a rate is at most, with 95 % confidence.",
-        "## What the gate must show",
+        f"{runs} sessions of each noise model, the same sessions for all methods. Rates are percent of the "
+        "sessions; the upper 95 % confidence bound is in parentheses.",
+        "## Required rates",
         table(
-            ["", "asked", "seen", "with 95 % confidence", "holds"],
+            ["", "required", "simulated", "with 95 % confidence", "reached"],
             [promise.row for promise in promises(results)],
         ),
     ]
     for method in CELLS:
         parts += [f"## The {method}", gate_table(method, results)]
     parts += [
-        "## Beside the usual methods",
+        "## Comparison with common methods",
         f"A session of the gate takes 12 to 30 launches of {REPETITIONS} repetitions, on average as many as "
-        f"above; `one run each` takes 2 of {ONE_RUN}, the others take {2 * ARM} of {REPETITIONS}.",
+        f"above. `one run each` takes 2 launches of {ONE_RUN} repetitions, the others take {2 * ARM} of "
+        f"{REPETITIONS}.",
     ]
     for change in CHANGES:
         title = f"{100 * change:+.0f} %: found" if change else "No change: false alarms"
-        parts += [f"### {title}", beside_table(change, results)]
+        parts += [f"### {title}", method_table(change, results)]
     parts += [
-        "## The smallest detectable change",
-        "At the end of each session without a change, the gate says which change it would have found with "
-        "80 % probability. Another session, with the same noise and that change, finds it in:",
+        "## Minimum detectable effect",
+        "At the end of each session without a change, the gate reports the minimum detectable effect at 80 % "
+        "power. The table shows how often another session with the same noise and that change finds it.",
         claim_table(results),
     ]
     return "\n\n".join(parts)
 
 
 def gate_table(method: Method, results: Results) -> str:
-    """One row for each model."""
+    """Table of the gate with one row for each noise model."""
     changes = [change for change in CHANGES if change]
     head = ["noise", "no change: false alarms", "pass", "launches"]
     for change in changes:
@@ -129,52 +130,52 @@ def gate_table(method: Method, results: Results) -> str:
     return table(head, rows)
 
 
-def beside_table(change: float, results: Results) -> str:
-    """One row for each method."""
+def method_table(change: float, results: Results) -> str:
+    """Table with one row for each method."""
     cell = found if change else with_bound
-    rows = [[words, *(cell(tallies[method, change]) for _, tallies in results)] for method, words in BESIDE]
+    rows = [[words, *(cell(tallies[method, change]) for _, tallies in results)] for method, words in METHODS]
     return table(["method", *(noise.name for noise, _ in results)], rows)
 
 
 def claim_table(results: Results) -> str:
-    """What the gate says it would find, and how often it does."""
+    """Table of the reported minimum detectable effects and how often they are found."""
     claims = [tallies["gate, at its smallest detectable change", 0.0] for _, tallies in results]
-    said = [percent(statistics.median(claim.reported)) for claim in claims]
-    rows = [["said, the middle of all", *said], ["found", *map(found, claims)]]
+    reported = [percent(statistics.median(claim.reported)) for claim in claims]
+    rows = [["reported, median", *reported], ["found", *map(found, claims)]]
     return table(["", *(noise.name for noise, _ in results)], rows)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown, numbers to the right."""
+    """Markdown table with right-aligned numbers."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def found(tally: Tally) -> str:
-    """The rate in percent."""
+    """Rate in percent."""
     return percent(tally.found / tally.runs)
 
 
 def with_bound(tally: Tally) -> str:
-    """The rate in percent, and its bound."""
+    """Rate in percent with its upper bound."""
     return f"{percent(tally.found / tally.runs, 2)} ({percent(most(tally.found, tally.runs), 2)})"
 
 
 def rest(tally: Tally) -> list[str]:
-    """Passes in percent, and mean launches."""
+    """Passed sessions in percent, and mean number of launches."""
     return [percent(tally.passed / tally.runs), f"{tally.launches / tally.runs:.1f}"]
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Without the sign."""
+    """Percentage without the percent sign."""
     return f"{100 * share:.{digits}f}"
 
 
 def most(count: int, runs: int) -> float:
-    """The exact one-sided 95 % bound above a rate (Clopper and Pearson 1934)."""
+    """Exact one-sided upper 95 % bound of a rate (Clopper and Pearson 1934)."""
     return 1.0 if count == runs else float(beta.ppf(0.95, count + 1, runs - count))
 
 
 def least(count: int, runs: int) -> float:
-    """The exact one-sided 95 % bound below a rate."""
+    """Exact one-sided lower 95 % bound of a rate."""
     return 1 - most(runs - count, runs)

@@ -1,1 +1,1 @@
-"""Pure functions on numbers and text: no files, no processes, no clocks."""
+"""Conclusions from stored records: pure functions without files, processes or clocks."""

@@ -1,6 +1,6 @@
-"""From the evidence in a record to sentences with a remedy: one small rule for each.
+"""Advice: sentences with a remedy, derived from the evidence in a record by one small rule each.
 
-A rule looks at a record and returns its sentence, or None where it has nothing to say.
+A rule takes a record and returns its sentence, or None if it does not apply.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from ggufbench.text import mebibytes
 from ggufbench.worker.job import ENGINE
 
 _NOTABLE_DUPLICATE = 0.05
-"""Of the file: a smaller duplicate is not worth a sentence."""
+"""Minimum share of the file size; a smaller duplicate is not mentioned."""
 _NOTABLE_KV = 0.05
 _NOTABLE_KV_BYTES = 64 * 2**20
-_FEW_TOKENS = 4
-"""A context this many times larger than what the workload uses is reserved for nothing."""
+_OVERSIZED_CONTEXT = 4
+"""A context this many times larger than the workload needs is called too large."""
 _NOTABLE_OVERHEAD = 0.02
 _LOW_FRACTION = 0.5
 _CELLS = 256
-"""llama.cpp makes a KV cache in blocks of so many tokens."""
+"""Block size of llama.cpp's KV cache, in tokens."""
 
 
 def advise(record: Record) -> list[str]:
-    """What could be done about this record's numbers, most telling first; empty where all is well."""
+    """Advice on a record's numbers, most important first; empty if no rule applies."""
     sentences = (rule(record) for rule in RULES)
     return [sentence for sentence in sentences if sentence is not None]
 
 
 def breakdown_of(record: Record) -> Breakdown | None:
-    """The memory of the first launch that measured everything; None where there is none."""
+    """Memory breakdown of the first launch that measured everything, or None."""
     launch = _full_launch(record)
     if launch is None or launch.effective is None or not launch.marks:
         return None
@@ -41,7 +41,7 @@ def breakdown_of(record: Record) -> Breakdown | None:
     start, peak = launch.marks[0].figures.get("rss_bytes"), max(peaks.values())
     if not peak or start is None:
         return None
-    # While it loads, llama.cpp maps the whole file, also where the weights end up elsewhere.
+    # During loading llama.cpp maps the whole file, even if the weights are placed elsewhere.
     in_loading = peaks.get("load") == peak and "mmap" in (launch.effective.load_mode or "")
     file_bytes = record.model.file_size_bytes if in_loading else 0
     return break_down(launch.effective.buffers, start, peak, file_bytes)
@@ -51,8 +51,8 @@ def _amx_crash(record: Record) -> str | None:
     crashed = record.outcome is Outcome.CRASHED and record.phase in ("first_decode", "prompt", "decode")
     if crashed and "AMX_INT8 = 1" in record.provider.system_info:
         return (
-            "this llama.cpp was built with AMX, where it may crash (ggml-org/llama.cpp#20824): build it "
-            "without, or set repack = false"
+            "this llama.cpp was built with AMX, which can crash (ggml-org/llama.cpp#20824): build it "
+            "without AMX, or set repack = false"
         )
     return None
 
@@ -61,8 +61,8 @@ def _unequal_answers(record: Record) -> str | None:
     digests = {launch.digest for launch in record.launches if launch.digest}
     if len(digests) > 1:
         return (
-            f"the launches gave {len(digests)} different answers to one prompt: the work was not the same, "
-            "so compare their speeds with care"
+            f"the launches gave {len(digests)} different answers to the same prompt: the work differed, so "
+            "compare their speeds with care"
         )
     return None
 
@@ -74,8 +74,8 @@ def _duplicate(record: Record) -> str | None:
     now, then = found.measured_bytes / size, (found.measured_bytes - found.duplicate_bytes) / size
     return (
         f"{mebibytes(found.duplicate_bytes)} of the peak are repacked copies of weights that also stay "
-        f'mapped: load_mode = "none" brings the peak from {now:.2f} to {then:.2f} times the file, and loads '
-        "slower"
+        f'mapped: load_mode = "none" lowers the peak from {now:.2f} to {then:.2f} times the file size, but '
+        "loads more slowly"
     )
 
 
@@ -84,10 +84,10 @@ def _flash_attention_off(record: Record) -> str | None:
     if effective is None or effective.flash_attn != "off":
         return None
     if record.setting.flash_attn == "auto" and record.provider.name != ENGINE:
-        return f"the prompt runs without flash attention, as provider {record.provider.name} chose"
+        return f"provider {record.provider.name} chose to run the prompt without flash attention"
     if record.setting.flash_attn == "auto":
-        return "the prompt runs without flash attention: llama.cpp has none for this model on this device"
-    return 'the prompt runs with flash attention off: try flash_attn = "on"'
+        return "llama.cpp does not support flash attention for this model on this device"
+    return 'the prompt runs without flash attention: try flash_attn = "on"'
 
 
 def _large_context(record: Record) -> str | None:
@@ -98,11 +98,11 @@ def _large_context(record: Record) -> str | None:
     used = workload.depth + max(workload.prompt_tokens, workload.generated_tokens)
     needed = -(-used // _CELLS) * _CELLS
     notable = max(_NOTABLE_KV_BYTES, _NOTABLE_KV * record.model.file_size_bytes)
-    if effective.n_ctx is None or kv < notable or effective.n_ctx < _FEW_TOKENS * needed:
+    if effective.n_ctx is None or kv < notable or effective.n_ctx < _OVERSIZED_CONTEXT * needed:
         return None
     return (
-        f"n_ctx = {effective.n_ctx} reserves {mebibytes(kv)} of KV cache, and this workload uses {used} "
-        f"tokens of it: n_ctx = {needed} takes about {mebibytes(kv * needed / effective.n_ctx)}"
+        f"n_ctx = {effective.n_ctx} reserves {mebibytes(kv)} of KV cache, but this workload uses only {used} "
+        f"tokens: n_ctx = {needed} needs about {mebibytes(kv * needed / effective.n_ctx)}"
     )
 
 
@@ -111,10 +111,10 @@ def _threads_equal_cores(record: Record) -> str | None:
     if record.environment is None or record.setting.device != "cpu" or threads < cores or cores < 2:
         return None
     shares = [process.core_share for process in record.environment.processes]
-    other = f"other processes had {100 * sum(shares):.0f} % of one" if shares else "other work wanted one"
+    other = f"other processes used {100 * sum(shares):.0f} % of one" if shares else "other work needed one"
     return (
-        f"n_threads = {threads} takes every core, and {other}: threads wait for each other at every "
-        f"operation, so n_threads = {cores - 1} is faster beside other work"
+        f"n_threads = {threads} uses every core, while {other}: threads wait for each other at every "
+        f"operation, so n_threads = {cores - 1} is faster while other work runs"
     )
 
 
@@ -135,10 +135,11 @@ def _not_cold(record: Record) -> str | None:
     if not failed:
         return None
     share = failed[0].resident_fraction
-    stayed = "this system does not tell" if share is None else f"{100 * share:.0f} % of the file stayed"
+    if share is None:
+        return "no cold load was measured, because this system does not report what is in the page cache"
     return (
-        f"no cold load was measured, because {stayed} in the page cache: another process maps the file, or "
-        "it lies in memory itself (tmpfs)"
+        f"no cold load was measured, because {100 * share:.0f} % of the file stayed in the page cache: "
+        "another process maps the file, or its file system is in memory (tmpfs)"
     )
 
 
@@ -149,7 +150,7 @@ def _not_warm(record: Record) -> str | None:
         return None
     return (
         f"only {100 * failed[0].resident_fraction:.0f} % of the file stayed in the page cache after it was "
-        "read, so its load was neither cold nor warm: free memory, or measure a smaller model"
+        "read, so the load was neither cold nor warm: free memory, or measure a smaller model"
     )
 
 
@@ -161,8 +162,8 @@ def _loop_overhead(record: Record) -> str | None:
     if share < _NOTABLE_OVERHEAD:
         return None
     return (
-        f"the measuring loop itself takes {100 * share:.1f} % of a token: this model is too small for its "
-        "decode rate to mean much"
+        f"the measuring loop takes {100 * share:.1f} % of the time of a token: this model is too small for "
+        "a meaningful decode rate"
     )
 
 
@@ -187,7 +188,7 @@ RULES: Sequence[Callable[[Record], str | None]] = (
     _not_warm,
     _loop_overhead,
 )
-"""In the order in which their sentences are shown."""
+"""Rules in the order in which their sentences are shown."""
 
 
 def _full_launch(record: Record) -> Launch | None:

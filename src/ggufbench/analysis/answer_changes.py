@@ -1,4 +1,4 @@
-"""Whether two records of one model and setting did the same work, and how their speeds compare."""
+"""Comparison of the answers of two records of one model and setting, with their change in speed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ SHOWN = ("decode_tokens_per_second", "prompt_tokens_per_second", "ready_seconds"
 
 @dataclass(frozen=True, slots=True)
 class ChangedWork:
-    """The greedy tokens of a model are no longer those of an earlier record."""
+    """A change of a model's greedy tokens since an earlier record."""
 
     case_id: str
     earlier_run_id: str
     earlier_digest: str
     digest: str
     ratios: Mapping[str, float]
-    """Metric to its median over the earlier median. One session each: no verdict, only a hint."""
+    """Median over earlier median, by metric. With one session on each side it is a hint, not a verdict."""
 
 
 def changed_work(record: Record, earlier: Record | None) -> ChangedWork | None:
-    """What changed since an earlier record; None where the digests agree or the two cannot be compared."""
+    """The change since an earlier record; None if the digests agree or the two cannot be compared."""
     if earlier is None or _subject(record) != _subject(earlier):
         return None
     before, after = _digest(earlier), _digest(record)
@@ -42,6 +42,6 @@ def _subject(record: Record) -> object:
 
 
 def _digest(record: Record) -> str | None:
-    """The answer of all launches; None where they differ, or gave none."""
+    """Digest of the answer of all launches; None if the answers differ or are missing."""
     digests = {launch.digest for launch in record.launches if launch.digest}
     return digests.pop() if len(digests) == 1 else None

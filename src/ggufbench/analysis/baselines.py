@@ -1,4 +1,4 @@
-"""llama.cpp beside transformers: which records are of the same model, and how their numbers compare."""
+"""Comparison of llama.cpp with transformers: records of the same model, and the ratios of their metrics."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ COMPARED = (
 
 _BY_TOKEN = ("decode_tokens_per_second", "token_p50_seconds")
 _MOST_BASELINES = 4
-"""Of one file: with more, pairs would grow with the square of the records."""
+"""Maximum baselines of one file; without it, pairs would grow with the square of the records."""
 _HAS_NUMBERS = (Outcome.MEASURED, Outcome.ENVIRONMENT)
 
 
 @dataclass(frozen=True, slots=True)
 class Versus:
-    """One llama.cpp record beside one transformers record of the same model on the same machine."""
+    """A llama.cpp record and a transformers record of the same model on the same machine."""
 
     record: Record
     baseline: Record
     ratios: Mapping[str, Ratio]
-    """Metric to llama.cpp over transformers; only what both measured, so none where one of them broke."""
+    """llama.cpp over transformers, by metric measured on both sides; empty if one side broke."""
     notes: Sequence[str]
-    """What is to be known beside the ratios: how a side ended, and what was not the same."""
+    """Caveats of the ratios: how a side ended, and what differed."""
 
 
 def compare_with_baselines(records: Sequence[Record]) -> list[Versus]:
-    """Every llama.cpp record with each baseline of its model, in the order of the records.
+    """Pair every llama.cpp record with each baseline of its model, in the order of the records.
 
-    A baseline from the GGUF belongs to the models of that identity; one from the safetensors original to
-    every quantization that was made of it. Of one case the newest record counts, and of one file the newest
-    baselines do, not more than 4. Cases that were skipped are left out: nothing is known of them.
+    A baseline from the GGUF belongs to the models with that identity, one from the original checkpoint to
+    every quantization made from it. The newest record of each case is used, and at most the 4 newest
+    baselines of each file. Skipped cases are left out because they have no result.
     """
     current = newest(records)
     baselines: dict[Hashable, list[Record]] = {}
@@ -65,9 +65,9 @@ def compare_with_baselines(records: Sequence[Record]) -> list[Versus]:
 
 
 def newest(records: Iterable[Record]) -> list[Record]:
-    """The newest record of each case on each machine, without skipped ones, in the order they came in.
+    """Newest record of each case on each machine, without skipped ones, in the order of the input.
 
-    A baseline from a safetensors original is one case, whichever quantization's record it is.
+    A baseline from an original checkpoint is one case, regardless of the quantization that names it.
     """
     found: dict[Hashable, Record] = {}
     for record in records:
@@ -82,14 +82,14 @@ def newest(records: Iterable[Record]) -> list[Record]:
 
 
 def has_numbers(record: Record) -> bool:
-    """Whether its launches came to their end; disturbed samples are in no summary."""
+    """True if the launches completed; samples with interference are in no summary."""
     return record.outcome in _HAS_NUMBERS
 
 
 def memory_of(record: Record) -> list[float]:
-    """Bytes at the peak of each launch: of the process, and of the devices whose memory is apart from it.
+    """Peak bytes of each launch: of the process, plus devices with separate memory.
 
-    Apple's GPU shares the memory of the process, which already counts what it maps.
+    Apple's GPU shares the memory of the process, which already counts what the GPU maps.
     """
     peak = record.summary.get("peak_rss_bytes")
     device = record.summary.get("device_bytes") or record.summary.get("device_used_bytes")
@@ -98,7 +98,7 @@ def memory_of(record: Record) -> list[float]:
 
 
 def _subject(baseline: Record) -> tuple[str, str, str]:
-    """What a baseline is of: its machine, and the GGUF or the original."""
+    """Subject of a baseline: its machine, and the GGUF or the original checkpoint."""
     if baseline.setting.weights == "safetensors" and baseline.model.original:
         return baseline.machine.fingerprint, "original", baseline.model.original.path
     return baseline.machine.fingerprint, "gguf", baseline.model.identity
@@ -135,7 +135,7 @@ def _is_same_work(record: Record, baseline: Record, metric: str) -> bool:
 
 
 def _values(record: Record, other: Record, metric: str) -> list[float]:
-    """The best of each launch; of generated tokens only those that the other side generated too."""
+    """Best value of each launch, over only as many generated tokens as both sides generated."""
     tokens = min(record.workload.generated_tokens, other.workload.generated_tokens)
     if metric in _BY_TOKEN and tokens != record.workload.generated_tokens:
         best = [_first_tokens(launch, metric, tokens) for launch in record.launches]
@@ -145,7 +145,7 @@ def _values(record: Record, other: Record, metric: str) -> list[float]:
 
 
 def _first_tokens(launch: Launch, metric: str, tokens: int) -> float | None:
-    """A metric of generated tokens over the first ones of each sample; later ones attend to more."""
+    """A per-token metric over the first tokens of each sample; later tokens attend to more."""
     starts = [
         sample.token_seconds[:tokens]
         for sample in launch.samples
@@ -161,38 +161,38 @@ def _first_tokens(launch: Launch, metric: str, tokens: int) -> float | None:
 
 
 def _differences(record: Record, baseline: Record) -> Iterator[str]:
-    """What was not the same on both sides, where the ratios do not say it."""
+    """Differences between the two sides that the ratios do not show."""
     ours, theirs = record.workload.generated_tokens, baseline.workload.generated_tokens
     if ours != theirs:
         least = min(ours, theirs)
-        yield f"llama.cpp generated {ours} tokens and transformers {theirs}: the first {least} count"
+        yield f"llama.cpp generated {ours} tokens and transformers {theirs}: the first {least} are compared"
     if record.setting.n_threads != baseline.setting.n_threads:
         yield f"llama.cpp had {record.setting.n_threads} threads, transformers {baseline.setting.n_threads}"
     if record.setting.device != baseline.setting.device:
         yield f"llama.cpp ran on {record.setting.device}, transformers on {baseline.setting.device}"
     if "device_bytes" in record.summary and record.setting.device != "metal":
-        yield "the peak memory is that of the process: what lies on the device is not in it"
+        yield "the peak memory is that of the process, without device memory"
     if record.run_id != baseline.run_id:
-        yield f"measured in two runs, {record.run_id} and {baseline.run_id}: not in the same hour"
+        yield f"measured in two runs, {record.run_id} and {baseline.run_id}, at different times"
     for one in (record, baseline):
         if one.environment is not None and one.outcome is Outcome.ENVIRONMENT:
-            yield f"{one.case_id} was disturbed: {one.environment.sentence}"
+            yield f"{one.case_id} had interference: {one.environment.sentence}"
 
 
 def _left_out(record: Record, baseline: Record) -> Iterator[str]:
-    """Which metrics both have and cannot be compared, because the work was another."""
+    """Metrics that both sides have but that cannot be compared, because the work differed."""
     ours, theirs = record.workload, baseline.workload
     for metric in COMPARED:
         both = metric in record.summary and metric in baseline.summary
         if both and not _is_same_work(record, baseline, metric):
             prompt = f"{ours.prompt_tokens} tokens at depth {ours.depth}"
             other = f"{theirs.prompt_tokens} at depth {theirs.depth}"
-            yield f"no ratio of {METRICS[metric].name}: a prompt of {prompt} is not one of {other}"
+            yield f"no ratio of {METRICS[metric].name}: the prompts differ ({prompt}, and {other})"
 
 
 def advantage(ratio: Ratio, metric: str) -> Ratio:
-    """How many times better the candidate is: the ratio where a higher value is better, else its inverse.
+    """How many times better the candidate is: the ratio if a higher value is better, else its inverse.
 
-    Above 1 is faster, or smaller, whichever direction the metric has.
+    Above 1 means faster or smaller, regardless of the metric's direction.
     """
     return ratio if METRICS[metric].better == "higher" else ratio.inverse()

@@ -1,7 +1,7 @@
-"""The sentences that open a report, worst first: each is one fact over all of its cases.
+"""Findings: the sentences at the top of a report, worst first; each is one fact about all of its cases.
 
-A finding counts and names the worst few cases, never each: of ten thousand records there are as many
-sentences as of ten.
+A finding gives a count and names the worst few cases, never all: ten thousand records produce as many
+sentences as ten.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _ORDER: tuple[Kind, ...] = ("bad", "warn", "good")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence over all the cases it is about."""
+    """One sentence about all the cases that it concerns."""
 
     kind: Kind
     sentence: str
     case_ids: Sequence[str] = ()
-    """Of those that it names or counts as exceptions."""
+    """Cases that it names or counts as exceptions."""
 
 
 def findings(
@@ -53,9 +53,9 @@ def findings(
     comparisons: Sequence[Comparison] = (),
     versus: Sequence[Versus] | None = None,
 ) -> list[Finding]:
-    """What is to be known first of a run: comparisons, broken cases, targets, transformers, disturbance.
+    """Findings of a run: comparisons, broken cases, targets, transformers, quantizations, interference.
 
-    `versus` is what `compare_with_baselines` says of the same records, where it is known already.
+    `versus` is the result of `compare_with_baselines` for the same records, if the caller already has it.
     """
     current = newest(records)
     ours = [record for record in current if not record.is_baseline]
@@ -66,7 +66,7 @@ def findings(
         *_unequal_answers(ours),
         *_targets(ours),
         *_broken(theirs, "transformers", "warn"),
-        *_beside_transformers(compare_with_baselines(current) if versus is None else versus),
+        *_versus_transformers(compare_with_baselines(current) if versus is None else versus),
         *_quantizations(ours),
         *_environment(current),
     ]
@@ -83,7 +83,7 @@ def _verdicts(comparisons: Sequence[Comparison]) -> Iterator[Finding]:
 
 
 def _change(comparison: Comparison, verdict: Verdict) -> str:
-    """The cells that decided: ` (decode 8.1 % slower)`; why it broke, where no number decided."""
+    """The deciding cells: ` (decode 8.1 % slower)`; or the reason, if no number decided."""
     if verdict in (Verdict.BROKEN, Verdict.MISSING):
         return f" ({comparison.reason})" if comparison.reason else ""
     cells = [cell for cell in comparison.cells if cell.against == "baseline" and cell.verdict is verdict]
@@ -99,7 +99,7 @@ def _cell(cell: Cell) -> str:
 
 
 def _broken(records: Sequence[Record], library: str, kind: Kind) -> Iterator[Finding]:
-    """One sentence for each way in which cases ended, with the phase and the deadline."""
+    """One sentence for each way in which cases ended, with the phase and the timeout."""
     ways: dict[str, list[str]] = {}
     for record in records:
         if not has_numbers(record):
@@ -110,11 +110,11 @@ def _broken(records: Sequence[Record], library: str, kind: Kind) -> Iterator[Fin
         yield Finding(kind, sentence, cases)
     rest = [case for _, cases in most[_MOST_WAYS:] for case in cases]
     if rest:
-        yield Finding(kind, f"{library} broke in other ways in {count(len(rest), 'case')}.", rest)
+        yield Finding(kind, f"{library} failed in other ways in {count(len(rest), 'case')}.", rest)
 
 
 _MOST_WAYS = 6
-"""Failures tell of themselves in words of their own: of those there can be as many as cases."""
+"""Maximum sentences about failures: each may have a different message, so there can be one for each case."""
 
 
 def _way(record: Record) -> str:
@@ -128,12 +128,12 @@ def _unequal_answers(records: Sequence[Record]) -> Iterator[Finding]:
         if len({launch.digest for launch in record.launches if launch.digest}) > 1
     ]
     if cases:
-        sentence = f"the launches of {count(len(cases), 'case')} gave unequal answers: {listed(cases)}."
+        sentence = f"the launches of {count(len(cases), 'case')} gave different answers: {listed(cases)}."
         yield Finding("warn", sentence, cases)
 
 
 def _targets(records: Sequence[Record]) -> Iterator[Finding]:
-    """Of each promise, in how many cases it was kept, and by how much the worst missed it."""
+    """For each target, the number of cases that met it, and by how much the worst cases missed it."""
     held: dict[str, int] = {}
     missed: dict[str, list[tuple[float, str, str]]] = {}
     for record in records:
@@ -158,7 +158,7 @@ def _targets(records: Sequence[Record]) -> Iterator[Finding]:
         yield Finding("bad", f"{name}: {met}; missed by {words}.", [case for _, case, _ in worst])
 
 
-def _beside_transformers(pairs: Sequence[Versus]) -> Iterator[Finding]:
+def _versus_transformers(pairs: Sequence[Versus]) -> Iterator[Finding]:
     for metric in BESIDE_TRANSFORMERS:
         factors = sorted(
             (advantage(ratio, metric).value, one.record.case_id, label(one.record))
@@ -170,7 +170,7 @@ def _beside_transformers(pairs: Sequence[Versus]) -> Iterator[Finding]:
 
 
 def _ratio(one: Versus, metric: str) -> Ratio | None:
-    """As it was compared; of memory with what lies on devices, which the process does not count."""
+    """Ratio of a metric; for memory it includes device memory, which the process does not count."""
     ratio = one.ratios.get(metric)
     if ratio is None or metric != "peak_rss_bytes":
         return ratio
@@ -186,8 +186,8 @@ def _factors(metric: str, factors: Sequence[tuple[float, str, str]]) -> Finding:
     if lost:
         cases = list(dict.fromkeys(lost))
         sentence = (
-            f"llama.cpp {what} transformers in {len(factors) - len(lost)} of "
-            f"{count(len(factors), 'comparison')} only; not in {listed(cases)} "
+            f"llama.cpp {what} transformers in only {len(factors) - len(lost)} of "
+            f"{count(len(factors), 'comparison')}; not in {listed(cases)} "
             f"({_factor_range(metric, factors)})."
         )
         return Finding("bad", sentence, cases)
@@ -209,7 +209,7 @@ def _factor_range(metric: str, factors: Sequence[tuple[float, str, str]]) -> str
 
 
 def _quantizations(records: Sequence[Record]) -> Iterator[Finding]:
-    """Of each model with several quantizations, which one answers fastest on its fastest device."""
+    """For each model with several quantizations, the one that decodes fastest on its fastest device."""
     rates: dict[tuple[str, str, str], dict[str, tuple[float, str]]] = {}
     for record in records:
         if has_numbers(record) and _DECODE in record.summary:
@@ -233,13 +233,13 @@ def _quantizations(records: Sequence[Record]) -> Iterator[Finding]:
 
 
 def _environment(records: Sequence[Record]) -> Iterator[Finding]:
-    """Cases most of whose samples were taken while something else had the machine."""
+    """Cases with interference in most of their samples."""
     disturbed = [record for record in records if record.outcome is Outcome.ENVIRONMENT]
     if disturbed:
         why = f" ({disturbed[0].environment.sentence})" if disturbed[0].environment else ""
         cases = [record.case_id for record in disturbed]
         total = count(len(records), "case")
         sentence = (
-            f"something else had the machine in {len(cases)} of {total}, measure again: {listed(cases)}{why}."
+            f"interference in {len(cases)} of {total}, which must be measured again: {listed(cases)}{why}."
         )
         yield Finding("warn", sentence, cases)

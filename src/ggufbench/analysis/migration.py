@@ -1,4 +1,4 @@
-"""May transformers be removed for a model on this machine: four questions, each answered with its numbers."""
+"""Whether llama.cpp can replace transformers for a model on this machine: four questions with numbers."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ Question = Literal["stable", "faster", "smaller", "same interface"]
 Reply = Literal["yes", "no", "not measured"]
 
 SPEED = ("ready_seconds", "prompt_tokens_per_second", "decode_tokens_per_second")
-"""What `faster` asks: the load with the first token, the prompt, the answer."""
+"""Metrics of `faster`: loading up to the first token, the prompt, the answer."""
 
 DOCUMENTED_SHARE = 1 / 3
-"""Of the memory of transformers in fp16: what the documentation says that a quantized model takes."""
+"""Share of the memory of transformers in fp16 that a quantized model takes according to the documentation."""
 
 _LOST = (Outcome.HUNG, Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.FAILED)
 _BEFORE_THE_MODEL = ("start", "import")
-"""Phases in which the library, not the model, is at fault: it is not installed, or not usable."""
+"""Phases in which the library is at fault, not the model: it is not installed or not usable."""
 _NO_CHAT_MODEL = (ENGINE, TRANSFORMERS, LLAMACPP)
 """Providers without the interface of LangChain."""
-_MEASURE = "measure one with `pytest bench --benchmark-only --scenario transformers-gguf`"
+_MEASURE = "measure a baseline with `ggufbench run --scenario transformers-gguf`"
 
 
 @dataclass(frozen=True, slots=True)
 class MigrationAnswer:
-    """One question about one model under one scenario."""
+    """Answer to one question about one model under one scenario."""
 
     question: Question
     answer: Reply
@@ -52,25 +52,25 @@ class MigrationAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """Whether llama.cpp can take the place of transformers for a model, loaded as one scenario says."""
+    """Whether llama.cpp can replace transformers for a model in one scenario."""
 
     model: ModelIdentity
     scenario: str
     answers: tuple[MigrationAnswer, ...]
-    """In the order of `Question`."""
+    """Answers in the order of `Question`."""
     verdict: Reply
-    """Yes where all four are; no where one is."""
+    """Yes if all four answers are yes; no if any is no."""
     sentence: str
-    """The verdict for reading aloud."""
+    """The verdict as a sentence."""
     case_id: str
     fingerprint: str
-    """Of the machine that this is said of."""
+    """Fingerprint of the machine."""
 
 
 def migrations(records: Sequence[Record], versus: Sequence[Versus] | None = None) -> list[Migration]:
     """A row for each model and llama.cpp scenario that was measured or tried, in the order of the records.
 
-    `versus` is what `compare_with_baselines` says of the same records, where it is known already.
+    `versus` is the result of `compare_with_baselines` for the same records, if the caller already has it.
     """
     current = newest(records)
     of_case: dict[str, list[Versus]] = {}
@@ -120,13 +120,15 @@ def _sentence(record: Record, answers: Sequence[MigrationAnswer], verdict: Reply
     name = f"{label(record)} on this machine"
     if verdict == "yes":
         clauses = "; ".join(answer.sentence for answer in answers)
-        return f"transformers may be removed for {name}: with {record.scenario}, {clauses}."
+        return f"llama.cpp can replace transformers for {name}: with {record.scenario}, {clauses}."
     if verdict == "no":
         against = "; ".join(answer.sentence for answer in answers if answer.answer == "no")
-        return f"not yet: transformers stays for {name}, because with {record.scenario} {against}."
+        return f"llama.cpp cannot replace transformers for {name}: with {record.scenario}, {against}."
     names = [_ADJECTIVES[answer.question] for answer in answers if answer.answer == "not measured"]
     listed_names = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-    return f"not yet: for {name} with {record.scenario} it is not known whether llama.cpp is {listed_names}."
+    return (
+        f"undecided for {name}: with {record.scenario}, it is not known whether llama.cpp is {listed_names}."
+    )
 
 
 _ADJECTIVES: dict[Question, str] = {
@@ -138,31 +140,29 @@ _ADJECTIVES: dict[Question, str] = {
 
 
 def _stable(record: Record, versus: Sequence[Versus]) -> MigrationAnswer:
-    """Every launch came to its end, and all gave one answer to the fixed prompt."""
-    beside = _what_transformers_did(versus)
+    """Yes if every launch completed and all gave the same answer to the fixed prompt."""
+    baselines = _baseline_endings(versus)
     if not has_numbers(record):
-        return MigrationAnswer("stable", "no", f"llama.cpp {ending(record)}{beside}")
+        return MigrationAnswer("stable", "no", f"llama.cpp {ending(record)}{baselines}")
     digests = [launch.digest for launch in record.launches if launch.digest]
     if len(set(digests)) > 1:
-        sentence = f"{len(digests)} launches gave {len(set(digests))} different answers to one prompt"
-        return MigrationAnswer("stable", "no", sentence + beside)
+        sentence = f"{len(digests)} launches gave {len(set(digests))} different answers to the same prompt"
+        return MigrationAnswer("stable", "no", sentence + baselines)
     if len(digests) < 2:
-        sentence = f"{count(len(digests), 'launch', 'launches')} gave an answer, and it takes two to compare"
-        return MigrationAnswer("stable", "not measured", sentence + beside)
-    total = len(record.launches)
-    return MigrationAnswer(
-        "stable", "yes", f"{total} of {total} launches were measured, with one answer{beside}"
-    )
+        sentence = f"{count(len(digests), 'launch', 'launches')} gave an answer, but two are needed"
+        return MigrationAnswer("stable", "not measured", sentence + baselines)
+    sentence = f"all {len(record.launches)} launches were measured, with the same answer"
+    return MigrationAnswer("stable", "yes", sentence + baselines)
 
 
-def _what_transformers_did(versus: Sequence[Versus]) -> str:
+def _baseline_endings(versus: Sequence[Versus]) -> str:
     """`; the baseline transformers-bf16 was measured and the baseline transformers-gguf hung in load`."""
     clauses = list(_endings([one.baseline for one in versus]))
     return f"; {' and '.join(clauses)}" if clauses else ""
 
 
 def _faster(record: Record, versus: Sequence[Versus]) -> MigrationAnswer:
-    """Better than every baseline that was measured, in each of the three, by the whole interval."""
+    """Yes if all three speeds are better than those of every measured baseline by the whole interval."""
     problem = _nothing_to_compare(record, versus)
     if problem is not None:
         return MigrationAnswer("faster", *problem)
@@ -170,21 +170,21 @@ def _faster(record: Record, versus: Sequence[Versus]) -> MigrationAnswer:
     found = [_closest(measured, metric) for metric in SPEED]
     replies = {reply for reply, _, _ in found}
     reply: Reply = "no" if "no" in replies else "not measured" if "not measured" in replies else "yes"
-    telling = [(clause, scenario) for answer, clause, scenario in found if answer == reply]
+    deciding = [(clause, scenario) for answer, clause, scenario in found if answer == reply]
     clauses = []
-    for number, (clause, scenario) in enumerate(telling):
-        ends_here = number + 1 == len(telling) or telling[number + 1][1] != scenario
+    for number, (clause, scenario) in enumerate(deciding):
+        ends_here = number + 1 == len(deciding) or deciding[number + 1][1] != scenario
         clauses.append(f"{clause} as {scenario}" if ends_here else clause)
     return MigrationAnswer("faster", reply, f"it {listed(clauses)}")
 
 
 def _closest(measured: Sequence[Versus], metric: str) -> tuple[Reply, str, str]:
-    """The answer on one metric, its clause, and the baseline that is meant: the one that decides."""
+    """The answer on one metric, its clause, and the scenario of the baseline that decides."""
     missing = [one for one in measured if metric not in one.ratios]
     if missing:
         return (
             "not measured",
-            f"{METRICS[metric].verb} at a rate that is not comparable",
+            f"{METRICS[metric].verb} at a rate that cannot be compared",
             missing[0].baseline.scenario,
         )
     judged = [(one, advantage(one.ratios[metric], metric)) for one in measured]
@@ -196,28 +196,30 @@ _RANK: dict[Reply, int] = {"no": 0, "not measured": 1, "yes": 2}
 
 
 def _judge(factor: Ratio) -> Reply:
-    """Yes where the whole interval is better, no where none of it is; between, launches are missing."""
+    """Yes if the whole interval is better, no if none of it is; otherwise more launches are needed."""
     if factor.low is None or factor.high is None:
         return "not measured"
     return "yes" if factor.low > 1 else "no" if factor.high <= 1 else "not measured"
 
 
 def _factor(factor: Ratio) -> str:
-    """`12 times (11 to 13 at 97 %) as fast`; it says so where that cannot be told."""
-    few = " of too few launches" if factor.low is None else ""
-    unclear = " which more launches must tell" if not few and _judge(factor) == "not measured" else ""
-    return f"{times(factor.value)} times{spread(factor)}{few}{unclear} as fast"
+    """`12 times (11 to 13 at 97 %) as fast`, with a remark if there are too few launches for an answer."""
+    remark = "too few launches" if factor.low is None else "more launches needed"
+    undecided = _judge(factor) == "not measured"
+    parts = [spread(factor).strip(" ()"), remark if undecided else ""]
+    shown = "; ".join(part for part in parts if part)
+    return f"{times(factor.value)} times{f' ({shown})' if shown else ''} as fast"
 
 
 def _smaller(record: Record, versus: Sequence[Versus]) -> MigrationAnswer:
-    """Less memory than every baseline that was measured, what lies on the device included."""
+    """Yes if it takes less memory than every measured baseline, device memory included."""
     problem = _nothing_to_compare(record, versus)
     if problem is not None:
         return MigrationAnswer("smaller", *problem)
     ours = memory_of(record)
     sides = [(one.baseline, memory_of(one.baseline)) for one in versus if has_numbers(one.baseline)]
     if not ours or not all(theirs for _, theirs in sides):
-        return MigrationAnswer("smaller", "not measured", "the peak of its memory is not known on both sides")
+        return MigrationAnswer("smaller", "not measured", "the peak memory was not measured on both sides")
     judged = [(baseline, ratio_of(ours, theirs)) for baseline, theirs in sides]
     shares = [(advantage(ratio, "peak_rss_bytes"), ratio, baseline) for baseline, ratio in judged]
     factor, ratio, baseline = min(shares, key=lambda share: (_RANK[_judge(share[0])], share[0].value))
@@ -227,7 +229,8 @@ def _smaller(record: Record, versus: Sequence[Versus]) -> MigrationAnswer:
         f"it takes {size(_middle(ours))}, {ratio.value:.2f} of what {baseline.scenario} takes"
         f"{_share_spread(ratio)}, {third}the documented third"
     )
-    return MigrationAnswer("smaller", reply, clause + (", of too few launches" if ratio.low is None else ""))
+    few = ", with too few launches" if ratio.low is None else ""
+    return MigrationAnswer("smaller", reply, clause + few)
 
 
 def _middle(values: Sequence[float]) -> float:
@@ -243,17 +246,17 @@ def _share_spread(ratio: Ratio) -> str:
 
 
 def _nothing_to_compare(record: Record, versus: Sequence[Versus]) -> tuple[Reply, str] | None:
-    """The answer where one of the sides has no number; None where both have."""
+    """The answer if one of the sides has no number; None if both have."""
     if not has_numbers(record):
         return "not measured", f"llama.cpp {ending(record)}"
     if any(has_numbers(one.baseline) for one in versus):
         return None
     lost = [one.baseline for one in versus if _is_lost(one.baseline)]
     if lost:
-        return "yes", f"transformers gave no number: {' and '.join(_endings(lost))}"
+        return "yes", f"transformers gave no result: {' and '.join(_endings(lost))}"
     tried = next((one.baseline for one in versus), None)
     if tried is not None:
-        return "not measured", f"transformers {ending(tried)}, before it came to the model"
+        return "not measured", f"transformers {ending(tried)}, before it loaded the model"
     return "not measured", f"transformers was not measured with this model on this machine; {_MEASURE}"
 
 
@@ -262,7 +265,7 @@ def _is_lost(baseline: Record) -> bool:
 
 
 def _endings(baselines: Sequence[Record]) -> Iterator[str]:
-    """One clause for each way in which they ended: `the baseline transformers-gguf hung in load`."""
+    """One clause for each way in which baselines ended: `the baseline transformers-gguf hung in load`."""
     for how, several in groupby(sorted(baselines, key=ending), key=ending):
         names = sorted({record.scenario for record in several})
         if len(names) == 1:
@@ -272,18 +275,18 @@ def _endings(baselines: Sequence[Record]) -> Iterator[str]:
 
 
 def _interface(chats: Sequence[Record]) -> MigrationAnswer:
-    """Whether a chat model of LangChain's interface, driven by llama.cpp, was measured with this model."""
+    """Yes if a LangChain chat model driven by llama.cpp was measured with this model."""
     measured = [record for record in chats if has_numbers(record)]
     if measured:
         return MigrationAnswer(
-            "same interface", "yes", f"its chat model {measured[0].provider.name} was measured"
+            "same interface", "yes", f"the chat model {measured[0].provider.name} was measured"
         )
     if chats:
         return MigrationAnswer(
             "same interface", "not measured", f"{chats[0].provider.name} {ending(chats[0])}"
         )
     sentence = (
-        "no chat model was measured: `pytest bench --benchmark-only --scenario chat` measures the one of "
-        "ggufbench, and docs/providers.md says how your own is"
+        "no chat model was measured; measure the one of ggufbench with `ggufbench run --scenario chat`, or "
+        "your own as described in docs/providers.md"
     )
     return MigrationAnswer("same interface", "not measured", sentence)

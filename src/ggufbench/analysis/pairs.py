@@ -1,4 +1,4 @@
-"""What the blocks of a comparison say: the log ratio of each pair, and whether a block counts at all."""
+"""Pairs of a comparison: the log ratio of each block, and whether the block counts."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Pairs:
     """ln(candidate / reference), worse above zero."""
 
     def tolerance(self, relative: float, absolute: float) -> float:
-        """The relative change from which both bounds are passed, at the reference's median."""
+        """Smallest relative change that reaches both limits, at the reference's median."""
         if not self.reference:
             return relative
         return max(relative, absolute / statistics.median(self.reference))
 
 
 def best_sample(launch: Launch, metric: str, file_size_bytes: int) -> float | None:
-    """The least disturbed sample: delays only ever add. None where the launch has no clean one above zero."""
+    """Best sample of a launch, because delays only add time; None if no sample above zero counts."""
     if launch.outcome is not Outcome.MEASURED:
         return None
     values = metric_samples(launch, file_size_bytes).get(metric, [])
@@ -44,7 +44,7 @@ def best_sample(launch: Launch, metric: str, file_size_bytes: int) -> float | No
 
 
 def pairs(blocks: Sequence[Block], metric: str, reference: Role, file_size_bytes: int) -> Pairs:
-    """The blocks that count and hold the metric in both arms, in the order measured."""
+    """Pairs from the blocks that count and have the metric in both arms, in the order measured."""
     found: list[tuple[float, float]] = []
     for block in blocks:
         sides = [block.launches.get(role) for role in (reference, "candidate")]
@@ -59,13 +59,13 @@ def pairs(blocks: Sequence[Block], metric: str, reference: Role, file_size_bytes
 
 
 def worsening(metric: str, old: float, new: float) -> float:
-    """ln of how many times worse `new` is than `old`: above zero is slower, or larger."""
+    """Log ratio of `new` to `old`, oriented so that above zero is slower or larger."""
     ratio = math.log(new / old)
     return ratio if METRICS[metric].better == "lower" else -ratio
 
 
 def second_over_first(blocks: Sequence[Block], metric: str, file_size_bytes: int) -> list[float]:
-    """How much worse the second launch of each block was than the first, whichever arms they were."""
+    """Log ratio of the second launch of each block to the first, regardless of the arms; worse above zero."""
     found = []
     for block in blocks:
         launches = [block.launches[role] for role in block.order[:2] if role in block.launches]
@@ -76,17 +76,16 @@ def second_over_first(blocks: Sequence[Block], metric: str, file_size_bytes: int
 
 
 def block_problem(launches: Sequence[Launch], metrics: Sequence[str], file_size_bytes: int) -> str | None:
-    """Why a block does not count: some metric has no undisturbed sample in one of its launches.
+    """Reason why a block does not count: a metric has no sample without interference in one of its launches.
 
-    The sentence does not say in which arm, and nothing that is decided here depends on it. Launches that did
-    not end as they should are another matter.
+    Neither the decision nor the sentence depends on the arm. Launches that did not complete are ignored here.
     """
     for launch in launches:
         if launch.outcome is not Outcome.MEASURED:
             continue
         for metric in metrics:
             if best_sample(launch, metric, file_size_bytes) is None:
-                return f"no undisturbed sample of {metric}{_cause(launch)}"
+                return f"no sample of {metric} without interference{_cause(launch)}"
     return None
 
 

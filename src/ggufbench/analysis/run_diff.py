@@ -1,4 +1,4 @@
-"""Two stored runs, case by case: how each metric changed, and what else did."""
+"""Difference of two stored runs, case by case: the change of each metric, and what else changed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SHOWN = (
     "cold_ready_seconds",
     "peak_rss_bytes",
 )
-"""Metrics that are compared where none is chosen."""
+"""Metrics compared by default."""
 
 SameWork = Literal["yes", "no", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One metric of one case."""
+    """Change of one metric of one case."""
 
     metric: str
     earlier: float
@@ -38,44 +38,44 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class CaseChange:
-    """One case that both runs hold."""
+    """Change of one case that both runs contain."""
 
     case_id: str
     changes: Sequence[Change]
-    """Empty where `problem` says why."""
+    """Empty if there is a `problem`."""
     same_work: SameWork
-    """Whether both gave the same greedy tokens; unknown where a side has none, or several."""
+    """Whether both gave the same greedy tokens; unknown if a side has no answer or several."""
     versions: Mapping[str, tuple[str, str]]
-    """Of what was measured, those that are others now: name to earlier and later; absent ones are empty."""
+    """Changed versions: name to earlier and later version, empty if absent."""
     notes: Sequence[str]
-    """What else is not the same: settings, threads, disturbance."""
+    """Other differences: settings, threads, interference."""
     problem: str | None = None
-    """Why nothing of it can be compared, in one clause."""
+    """Reason why nothing can be compared, as a clause."""
     other_machine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """Two runs."""
+    """Difference of two runs."""
 
     cases: Sequence[CaseChange]
     only_earlier: Sequence[str]
     only_later: Sequence[str]
-    """Ids of the cases that one run alone holds."""
+    """Ids of the cases that only one run contains."""
 
     @property
     def is_comparable(self) -> bool:
-        """Whether there is one ratio."""
+        """True if at least one metric can be compared."""
         return any(case.changes for case in self.cases)
 
     @property
     def on_other_machine(self) -> bool:
-        """Whether the cases that both hold are all of two machines."""
+        """True if every shared case was measured on two different machines."""
         return bool(self.cases) and all(case.other_machine for case in self.cases)
 
 
 def between(earlier: Sequence[Record], later: Sequence[Record], metrics: Sequence[str] = SHOWN) -> Between:
-    """Compare the cases of two runs by their ids; skipped cases count as not there."""
+    """Compare the cases of two runs by their ids; skipped cases are treated as absent."""
     before, after = _by_case(earlier), _by_case(later)
     shared = [case_id for case_id in after if case_id in before]
     return Between(
@@ -94,7 +94,7 @@ def _case(before: Record, after: Record, metrics: Sequence[str]) -> CaseChange:
     problem = _problem(before, after)
     changes = [] if problem else [change for name in metrics if (change := _change(before, after, name))]
     if problem is None and not changes:
-        problem = "neither run measured such a metric of it in both"
+        problem = "no compared metric was measured in both runs"
     return CaseChange(
         case_id=after.case_id,
         changes=changes,
@@ -107,17 +107,17 @@ def _case(before: Record, after: Record, metrics: Sequence[str]) -> CaseChange:
 
 
 def _problem(before: Record, after: Record) -> str | None:
-    """Why no number of the two means the same; None where all do."""
+    """Reason why the two records cannot be compared; None if they can."""
     if before.machine.fingerprint != after.machine.fingerprint:
-        return "measured on two machines"
+        return "measured on different machines"
     if before.model.identity != after.model.identity:
-        return "the file is another: it was quantized or written anew"
+        return "the file differs: it was quantized or written again"
     for name, record in (("earlier", before), ("later", after)):
         if not has_numbers(record):
-            return f"the {name} one {ending(record)}"
+            return f"the {name} record {ending(record)}"
     work = {name: (getattr(before.workload, name), getattr(after.workload, name)) for name in _WORK}
     changed = [f"{name} {old} -> {new}" for name, (old, new) in work.items() if old != new]
-    return f"the workload is another: {', '.join(changed)}" if changed else None
+    return f"the workload differs: {', '.join(changed)}" if changed else None
 
 
 _WORK = ("prompt_tokens", "generated_tokens", "depth")
@@ -155,8 +155,8 @@ def _notes(before: Record, after: Record) -> list[str]:
         if old != new:
             notes.append(f"{field.name} {old} -> {new}")
     if before.provider.system_info != after.provider.system_info:
-        notes.append("the library was built with other instruction sets or options")
+        notes.append("the library was built with different instruction sets or options")
     for name, record in (("earlier", before), ("later", after)):
         if record.outcome is Outcome.ENVIRONMENT:
-            notes.append(f"the {name} one was disturbed")
+            notes.append(f"the {name} record had interference")
     return notes

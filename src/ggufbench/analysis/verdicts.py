@@ -1,4 +1,4 @@
-"""From the blocks of a comparison to its cells: what the gate says of each metric."""
+"""Verdicts of a comparison: a cell for each metric, and checks that both arms did the same work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ggufbench.records.schema import Launch
 from ggufbench.stats.sequential_test import Judgement
 
 Kind = Literal["bad", "warn", "good"]
-"""How a report marks a sentence or a figure."""
+"""Mark of a sentence or a figure in a report."""
 
 VERDICT_KINDS: dict[Verdict, Kind] = {
     Verdict.BROKEN: "bad",
@@ -22,11 +22,11 @@ VERDICT_KINDS: dict[Verdict, Kind] = {
     Verdict.NO_REGRESSION: "good",
     Verdict.IMPROVEMENT: "good",
 }
-"""Every verdict, the worst first."""
+"""Mark of every verdict, the worst verdict first."""
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The one that decides over all of them; inconclusive where there is none."""
+    """The worst verdict, which decides; inconclusive without verdicts."""
     found = set(verdicts)
     return next((verdict for verdict in VERDICT_KINDS if verdict in found), Verdict.INCONCLUSIVE)
 
@@ -38,7 +38,7 @@ def judged_cell(
     judgement: Judgement,
     override: tuple[Verdict, str] | None,
 ) -> Cell:
-    """A cell with its figures. `override` takes the place of the verdict: what broke never passes."""
+    """A cell with its figures. `override` replaces the verdict, so that a broken case never passes."""
     has_pairs = bool(found.log_ratios)
     verdict, reason = override or (Verdict(judgement.verdict), _remark(judgement))
     return Cell(
@@ -66,7 +66,7 @@ def judged_cell(
 
 
 def answers(blocks: Sequence[Block]) -> dict[Role, list[str]]:
-    """The different digests of each arm."""
+    """Distinct answer digests of each arm."""
     found: dict[Role, set[str]] = {}
     for block in blocks:
         for role, launch in block.launches.items():
@@ -75,26 +75,26 @@ def answers(blocks: Sequence[Block]) -> dict[Role, list[str]]:
 
 
 def changed_answer(given: Mapping[Role, Sequence[str]]) -> str | None:
-    """Why the arms did not do the same work; None where they did, or where the baseline itself varies."""
+    """Reason why the arms did different work; None if they did the same or the baseline itself varies."""
     old, new = given.get("baseline", ()), given.get("candidate", ())
     if len(old) != 1 or set(new) <= set(old):
         return None
     other = next(digest for digest in new if digest not in old)
     return (
-        f"the 32 greedy tokens of the candidate are others ({other}, baseline {old[0]}): its speed is that "
-        "of other work; look at its answers, and accept them with --allow-other-answers"
+        f"the 32 greedy tokens of the candidate differ ({other}, baseline {old[0]}), so its speed is that of "
+        "different work; check its answers, and accept them with --allow-other-answers"
     )
 
 
 def changed_device(baseline: Launch, candidate: Launch) -> str | None:
-    """Why the arms did not compute in the same place; None where they did or do not say."""
+    """Reason why the arms computed on different devices; None if they did not or it is unknown."""
     old, new = baseline.effective, candidate.effective
     if old is None or new is None or not old.layers or not new.layers:
         return None
     before, after = _offloaded(old.layers), _offloaded(new.layers)
     if before == after:
         return None
-    return f"the candidate has {after} layers on a device beside the processor, the baseline {before}"
+    return f"the candidate has {after} layers on devices other than the CPU, the baseline {before}"
 
 
 def _offloaded(layers: Mapping[str, int]) -> int:
@@ -102,4 +102,4 @@ def _offloaded(layers: Mapping[str, int]) -> int:
 
 
 def _remark(judgement: Judgement) -> str | None:
-    return "real, but within the tolerance" if judgement.real_but_small else None
+    return "significant, but within the tolerance" if judgement.real_but_small else None

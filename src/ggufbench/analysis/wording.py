@@ -1,4 +1,4 @@
-"""Ratios, names and outcomes in words, for sentences."""
+"""Formatting of ratios, names and outcomes for sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_REASON = 160
 
 
 def spread(ratio: Ratio) -> str:
-    """The interval with its level: ` (3.1 to 3.6 at 97 %)`; empty where there is none to see."""
+    """Confidence interval with its level: ` (3.1 to 3.6 at 97 %)`; empty if missing or too narrow to show."""
     if ratio.low is None or ratio.high is None or ratio.level is None:
         return ""
     if times(ratio.low) == times(ratio.high):
@@ -22,18 +22,18 @@ def spread(ratio: Ratio) -> str:
 
 
 def label(record: Record) -> str:
-    """The model as people call it: name and quantization."""
+    """Display name of the model: name and quantization."""
     return f"{record.model.name}-{record.model.quantization}"
 
 
 def ending(record: Record) -> str:
-    """How a case ended that was not measured: `hung in load (no answer for 60 s)`, `crashed in decode`."""
+    """How a case ended, for example `hung in load (no answer for 60 s)` or `crashed in decode`."""
     where = f" in {record.phase}" if record.phase else ""
     signals = [launch.signal for launch in record.launches if launch.signal]
     match record.outcome:
         case Outcome.HUNG:
-            deadline = re.search(r" for (\d+) s", record.reason or "")
-            return f"hung{where}" + (f" (no answer for {deadline[1]} s)" if deadline else "")
+            timeout = re.search(r" for (\d+) s", record.reason or "")
+            return f"hung{where}" + (f" (no answer for {timeout[1]} s)" if timeout else "")
         case Outcome.CRASHED:
             return f"crashed{where}" + (f" ({signals[0]})" if signals else "")
         case Outcome.OUT_OF_MEMORY:

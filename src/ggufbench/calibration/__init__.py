@@ -1,1 +1,1 @@
-"""What this machine and its libraries can do: devices, limits, the doctor."""
+"""Calibration of this machine and its libraries: devices, limits, the doctor."""

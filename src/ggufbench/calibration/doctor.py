@@ -1,4 +1,4 @@
-"""Examines this machine: what it has, what it can do at most, and what makes it unfit for measuring."""
+"""Diagnosis of this machine: its devices, its limits, and problems that make it unfit for measuring."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ggufbench.machine.fitness import Problem, unfit
 from ggufbench.machine.parts import BusyProcess, Conditions, Machine
 from ggufbench.paths import cache_folder
 
-_LOOK_SECONDS = 1.0
+_OBSERVED_SECONDS = 1.0
 _NOTABLE_STEAL = 0.02
 _LITTLE_MEMORY = 0.1
 _PROBE_BYTES = 2**20
@@ -31,24 +31,24 @@ _BUILD_FLAGS = {
     "avx2": "AVX2", "fma": "FMA", "f16c": "F16C", "avx512f": "AVX512", "asimddp": "DOTPROD",
     "i8mm": "MATMUL_INT8", "sve": "SVE",
 }  # fmt: skip
-"""The processor's name of an instruction set, and llama.cpp's."""
+"""llama.cpp's name of an instruction set, by the processor's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What else this machine did during a second."""
+    """Other load on this machine during one second."""
 
     processes: list[BusyProcess]
     steal_share: float | None
-    """Part of the time that a hypervisor gave to others; None where the system does not count it."""
+    """Share of the time that the hypervisor gave to others; None if the system does not count it."""
     swapped_bytes: int
-    """Moved between memory and swap space, both ways."""
+    """Bytes moved between memory and swap space, in both directions."""
     available_memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class PageCacheControl:
-    """Whether loads can be measured cold and warm here, and that be proved."""
+    """Whether cold and warm loads can be measured and proved here."""
 
     residency_readable: bool
     droppable: bool
@@ -65,10 +65,10 @@ class Diagnosis:
     conditions: Conditions
     load: Load
     problems: list[Problem]
-    """What makes this machine unfit for measuring; empty where nothing does."""
+    """Problems that make this machine unfit for measuring; empty if it is fit."""
 
     def document(self) -> dict[str, Any]:
-        """The same for JSON."""
+        """The diagnosis as a dictionary for JSON."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**found, "problems": [problem._asdict() for problem in self.problems]}
 
@@ -76,32 +76,32 @@ class Diagnosis:
 def examine(
     interpreter: Interpreter, *, refresh: bool = False, tell: Callable[[str], None] = lambda _step: None
 ) -> Diagnosis:
-    """Examine this machine; its limits are measured where they are not known, or with `refresh`.
+    """Examine this machine; its limits are measured if they are unknown, or with `refresh`.
 
-    `tell` hears what takes time. Works without llama-cpp-python, and then says so.
+    `tell` is called before each slow step. Works without llama-cpp-python, and then reports that.
     """
-    tell("asking llama.cpp for its devices")
+    tell("listing llama.cpp's devices")
     environment = probe(interpreter)
     machine = read_machine(environment.gpu_names())
     conditions = read_conditions()
-    tell("looking at other processes")
-    load = _look_around()
+    tell("observing other processes")
+    load = _observe_load()
     limits = machine_limits(
         machine, environment, interpreter, refresh=refresh, tell=lambda step: tell(f"measuring: {step}")
     )
     page_cache = page_cache_control(cache_folder())
     problems = [
         *unfit(conditions, load.processes),
-        *_of_load(load),
-        *_of_cores(machine),
+        *_load_problems(load),
+        *_core_problems(machine),
         *build_problems(environment.system_info, cpu_flags()),
-        *_of_limits(limits),
+        *_limit_problems(limits),
     ]
     return Diagnosis(machine, environment, limits, page_cache, conditions, load, problems)
 
 
 def page_cache_control(folder: Path) -> PageCacheControl:
-    """Try it on a small file in that folder; where none can be written there, both are False."""
+    """Test the page cache with a small file in `folder`; both are False if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".pages-", suffix=".part") as file:
@@ -118,12 +118,12 @@ def page_cache_control(folder: Path) -> PageCacheControl:
 
 
 def build_flags(system_info: str) -> list[str]:
-    """The names that llama.cpp's description of its build has switched on, in its order."""
+    """Names of the enabled flags in llama.cpp's description of its build, in its order."""
     return [name for name, value in re.findall(r"(\w+) = (\d+)", system_info) if value != "0"]
 
 
 def build_problems(system_info: str, processor: frozenset[str]) -> list[Problem]:
-    """What is wrong with a build of llama.cpp for a processor with these instruction sets."""
+    """Problems of a build of llama.cpp on a processor with these instruction sets."""
     has = set(build_flags(system_info))
     if not has:
         return []
@@ -135,18 +135,16 @@ def build_problems(system_info: str, processor: frozenset[str]) -> list[Problem]
         problems.append(Problem(problem, remedy))
     if "AMX_INT8" in has:
         problem = "this llama.cpp uses AMX, and such builds can crash in the first prompt"
-        remedy = (
-            "if cases end with SIGSEGV in prompt, set repack = false or see docs/measuring.md for a build"
-        )
+        remedy = "if cases end with SIGSEGV in prompt, set repack = false or build it as in docs/measuring.md"
         problems.append(Problem(problem, remedy))
     return problems
 
 
-def _look_around() -> Load:
+def _observe_load() -> Load:
     import psutil
 
     times, swap = psutil.cpu_times(), psutil.swap_memory()
-    processes = busiest_processes(_LOOK_SECONDS)
+    processes = busiest_processes(_OBSERVED_SECONDS)
     times_after, swap_after = psutil.cpu_times(), psutil.swap_memory()
     passed, stolen = sum(times_after) - sum(times), _stolen(times_after) - _stolen(times)
     return Load(
@@ -161,11 +159,11 @@ def _stolen(times: Any) -> float:
     return float(getattr(times, "steal", 0.0))
 
 
-def _of_load(load: Load) -> list[Problem]:
+def _load_problems(load: Load) -> list[Problem]:
     problems = []
     if load.steal_share is not None and load.steal_share >= _NOTABLE_STEAL:
         problem = f"the hypervisor gave {100 * load.steal_share:.0f} % of this machine's time to others"
-        problems.append(Problem(problem, "measure at another hour, or on a machine of its own"))
+        problems.append(Problem(problem, "measure at another time or on a dedicated machine"))
     if load.swapped_bytes:
         problems.append(Problem("memory is being swapped", "end programs that use much memory"))
     elif load.available_memory_bytes < _LITTLE_MEMORY * memory_limit_bytes():
@@ -174,16 +172,16 @@ def _of_load(load: Load) -> list[Problem]:
     return problems
 
 
-def _of_cores(machine: Machine) -> list[Problem]:
+def _core_problems(machine: Machine) -> list[Problem]:
     if machine.usable_cores >= machine.physical_cores:
         return []
-    problem = f"only {machine.usable_cores} of {machine.physical_cores} cores may be used"
-    remedy = "raise the limit of the container or the affinity, or compare only with runs that had the same"
+    problem = f"only {machine.usable_cores} of {machine.physical_cores} cores are usable"
+    remedy = "raise the container's CPU limit or the affinity, or compare only runs with the same cores"
     return [Problem(problem, remedy)]
 
 
-def _of_limits(limits: MachineLimits) -> list[Problem]:
+def _limit_problems(limits: MachineLimits) -> list[Problem]:
     if limits.disturbance is None:
         return []
-    remedy = "when that is over, run `ggufbench doctor --refresh`; until then no rate is judged by them"
-    return [Problem(f"the limits were measured when {limits.disturbance}", remedy)]
+    remedy = "run `ggufbench doctor --refresh` without that load; until then no rate is judged by the limits"
+    return [Problem(f"the limits may be too low: {limits.disturbance}", remedy)]

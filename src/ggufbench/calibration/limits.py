@@ -1,4 +1,4 @@
-"""What this machine can do at most: measured once for each machine and llama.cpp build, and kept."""
+"""Limits of this machine, measured once for each machine and llama.cpp build and stored in the cache."""
 
 from __future__ import annotations
 
@@ -40,36 +40,36 @@ class MachineLimits(BaseModel):
 
     format: Literal[1] = _FORMAT
     read_bytes_per_second: dict[Threads, Rate] = {}
-    """From memory, by the number of threads; empty where it could not be measured."""
+    """Memory read bandwidth, by the number of threads; empty if it could not be measured."""
     flops_per_second: dict[Threads, Rate] = {}
-    """Of llama.cpp's matrix products, by the number of threads; empty where it could not be measured."""
+    """Rate of llama.cpp's matrix products, by the number of threads; empty if it could not be measured."""
     flops_quantization: str | None = None
-    """The type of weights that was the fastest."""
+    """The fastest type of weights."""
     disk_read_bytes_per_second: Rate | None = None
-    """Of the disk that holds the cache folder; None where it could not be measured."""
+    """Read rate of the disk with the cache folder; None if it could not be measured."""
     last_cache_bytes: Bytes
-    """All parts of the last level of cache together."""
+    """Size of the last-level cache, summed over all its parts."""
     buffer_bytes: Bytes
-    """Memory that was read for `read_bytes_per_second`."""
+    """Size of the buffer that was read for `read_bytes_per_second`."""
     taken: str
-    """UTC, ISO 8601."""
+    """Time of the measurement, UTC, ISO 8601."""
     seconds: Annotated[float, Field(ge=0)]
-    """How long measuring took."""
+    """Duration of the measurement."""
     disturbance: str | None = None
-    """What was wrong with the machine meanwhile, in words: the limits may be too low."""
+    """Interference during the measurement, as a clause; the limits may be too low."""
     problems: list[str] = []
-    """What could not be measured, and why; a sentence each."""
+    """Limits that could not be measured, with the reason; one sentence each."""
 
 
 def limits_path(machine: Machine, environment: AvailableDevices) -> Path:
-    """The file of this machine and this build; another commit or other build flags have another file."""
+    """Path of the limits of this machine and build; another commit or other build flags have another path."""
     build = f"{environment.versions.get('llama.cpp', '')}\n{environment.system_info}"
     digest = hashlib.sha256(build.encode()).hexdigest()[:12]
     return cache_folder() / f"limits-{machine.fingerprint}-{digest}.json"
 
 
 def load_limits(machine: Machine, environment: AvailableDevices) -> MachineLimits | None:
-    """The limits measured earlier; None where there are none, or their file cannot be used. Never raises."""
+    """Limits measured earlier; None if their file does not exist or cannot be used. Never raises."""
     path = limits_path(machine, environment)
     try:
         if not path.is_file() or path.stat().st_size > _CACHE_FILE_CAP:
@@ -82,10 +82,10 @@ def load_limits(machine: Machine, environment: AvailableDevices) -> MachineLimit
 def measure_limits(
     machine: Machine, environment: AvailableDevices, interpreter: Interpreter, tell: Tell = lambda _step: None
 ) -> MachineLimits:
-    """Measure this machine, keep the result and return it. Takes 10 to 20 s on two cores.
+    """Measure this machine, store the result and return it. Takes 10 to 20 s on two cores.
 
-    `tell` receives what is measured next. What cannot be measured is left out and named in `problems`, and so
-    is a result that cannot be kept.
+    `tell` receives the name of each step before it starts. Limits that cannot be measured are left out and
+    named in `problems`, and so is a failure to store the result.
     """
     started, problems = time.monotonic(), [environment.problem] if environment.problem else []
     conditions, watch = read_conditions(), ProcessWatch()
@@ -100,12 +100,12 @@ def measure_limits(
     disk = _attempt(lambda: measurement.disk_read_rate(cache_folder()), problems)
     after = None
     if before is not None:
-        tell("memory bandwidth once more")
+        tell("memory bandwidth again")
         after = _attempt(lambda: measurement.read_rates(interpreter, threads, buffer), problems)
     reads = [rates for rates in (before, after) if rates is not None]
     troubles = [trouble.problem for trouble in unfit(conditions, watch.busiest())]
     if (reads and not any(rates.calm for rates in reads)) or (products is not None and not products.calm):
-        troubles.append("other work had a part of the cores all the time")
+        troubles.append("other work used part of the cores the whole time")
     limits = MachineLimits(
         read_bytes_per_second=_highest(reads),
         flops_per_second=products.by_threads if products else {},
@@ -129,25 +129,25 @@ def machine_limits(
     refresh: bool = False,
     tell: Tell = lambda _step: None,
 ) -> MachineLimits:
-    """The limits measured earlier, or measured now where there are none or `refresh` asks for it."""
+    """Limits measured earlier, or measured now if they are missing or `refresh` is set."""
     known = None if refresh else load_limits(machine, environment)
     return known or measure_limits(machine, environment, interpreter, tell)
 
 
 def _buffer_bytes(cache: int, problems: list[str]) -> int:
-    """More than the caches can hold a useful part of, and at most a quarter of the memory that is free."""
+    """Buffer size: large enough that caches do not matter, but at most a quarter of the free memory."""
     wanted = max(_SMALLEST_BUFFER_BYTES, (CACHES_TO_JUDGE + 1) * cache)
     buffer = min(wanted, available_memory_bytes() // _SHARE_OF_MEMORY)
     if buffer <= CACHES_TO_JUDGE * cache:
         problems.append(
-            f"memory bandwidth was measured over {buffer >> 20} MiB only, which is not more than "
-            f"{CACHES_TO_JUDGE} times the last cache of {cache >> 20} MiB, so it may be too high"
+            f"memory bandwidth was measured over only {buffer >> 20} MiB, which is not more than "
+            f"{CACHES_TO_JUDGE} times the last-level cache of {cache >> 20} MiB, so it may be too high"
         )
     return buffer
 
 
 def _highest(measured: Sequence[measurement.MeasuredRates]) -> dict[int, float]:
-    """The better of two measurements, some seconds apart: a neighbour in memory shows in no counter."""
+    """The better of two measurements some seconds apart: contention for memory shows in no counter."""
     counts = sorted({count for rates in measured for count in rates.by_threads})
     return {count: max(rates.by_threads.get(count, 0.0) for rates in measured) for count in counts}
 
@@ -161,11 +161,11 @@ def _attempt(work: Callable[[], T], problems: list[str]) -> T | None:
 
 
 def _keep(path: Path, limits: MachineLimits) -> MachineLimits:
-    """Write the file; if that fails, the limits name the problem and stay valid for this session."""
+    """Store the limits; if that fails, they name the problem and stay valid for this session."""
     try:
         with atomic_write(path) as temporary:
             temporary.write_text(limits.model_dump_json(indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        problem = f"the limits cannot be kept in {path.parent}: {error.strerror}; set GGUFBENCH_CACHE"
+        problem = f"the limits cannot be stored in {path.parent}: {error.strerror}; set GGUFBENCH_CACHE"
         return limits.model_copy(update={"problems": [*limits.problems, problem]})
     return limits

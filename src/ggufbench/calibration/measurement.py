@@ -1,4 +1,4 @@
-"""Measures what bounds every model on this machine: memory, multiplications by llama.cpp itself, the disk."""
+"""Measurement of this machine's limits: memory bandwidth, llama.cpp's matrix products, disk read rate."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from ggufbench.worker.job import ENGINE, Job, Setting, Workload
 from ggufbench.worker.protocol import AnyJob, Bandwidth, BandwidthJob, TimedSample
 
 QUANTIZATIONS = ("Q4_K_M", "Q4_0", "F16", "Q8_0")
-"""llama.cpp has a multiplication of its own for each; which is the fastest depends on the processor."""
+"""llama.cpp has a separate multiplication for each; the fastest one depends on the processor."""
 
 _PARAMETERS, _VOCABULARY, _LAYERS = 90_000_000, 512, 2
-"""Rows of 2048, as a model of a billion parameters has, in two layers: nearly all time goes to products."""
+"""Rows of 2048 as in a model of a billion parameters, in two layers: nearly all time goes to products."""
 _PROMPT_TOKENS = 256
 """Enough columns for the products; with more, attention takes a larger part of so few layers."""
 _ROUNDS, _REPETITIONS, _MOST_LAUNCHES = 15, 4, 3
 _CALM_SHARE = 0.95
-"""Of the cores' time that a calm prompt has."""
+"""Minimum share of the cores' time for a prompt without interference."""
 _DEADLINE_SECONDS = 300.0
 
 _APPLE_SYSTEM_CACHE_BYTES = 96 * 2**20
-"""Of the largest of these chips; macOS does not tell the size of a cache that the whole chip shares."""
+"""Cache of the largest of these chips; macOS does not report the cache shared by the whole chip."""
 _UNKNOWN_CACHE_BYTES = 32 * 2**20
 
 _DISK_BYTES, _DISK_BLOCK_BYTES, _DISK_PASSES = 256 * 2**20, 8 * 2**20, 2
@@ -44,17 +44,17 @@ _COLD_AT_MOST = 0.02
 
 
 class CalibrationError(GgufbenchError):
-    """A limit could not be measured; the message says which and why in one sentence."""
+    """A limit could not be measured; the message names the limit and the reason in one sentence."""
 
 
 class MeasuredRates(NamedTuple):
-    """What was measured with each number of threads."""
+    """Rates measured with each number of threads."""
 
     by_threads: dict[int, float]
     calm: bool
-    """False where other work had a part of the cores all the time, so that the rates may be too low."""
+    """False if other work used part of the cores the whole time, so that the rates may be too low."""
     quantization: str | None = None
-    """The type of the weights that were multiplied."""
+    """Type of the multiplied weights."""
 
 
 class _ThreadCandidate(NamedTuple):
@@ -64,29 +64,29 @@ class _ThreadCandidate(NamedTuple):
 
 
 def thread_counts(cores: int) -> list[int]:
-    """1, 2, 4 and so on, and the number of cores itself."""
+    """Powers of two below the number of cores, and that number itself."""
     powers = [1 << exponent for exponent in range(cores.bit_length()) if 1 << exponent < cores]
     return [*powers, cores]
 
 
 def last_cache_bytes() -> int:
-    """Bytes of the last level of cache: of all its parts together, where groups of cores have one each.
+    """Size of the last-level cache, summed over all parts if groups of cores have one each.
 
-    A guess of 32 MiB where the system does not tell; on Apple's chips at least 96 MiB.
+    A guess of 32 MiB if the system does not report it; at least 96 MiB on Apple's chips.
     """
     if platform.system() == "Darwin":
         floor = _APPLE_SYSTEM_CACHE_BYTES if platform.machine() == "arm64" else 0
-        told = max(
+        reported = max(
             _sysctl(name) for name in ("hw.l3cachesize", "hw.perflevel0.l2cachesize", "hw.l2cachesize")
         )
-        return max(told, floor) or _UNKNOWN_CACHE_BYTES
+        return max(reported, floor) or _UNKNOWN_CACHE_BYTES
     return linux_last_cache_bytes() or _UNKNOWN_CACHE_BYTES
 
 
 def read_rates(interpreter: Interpreter, threads: Sequence[int], buffer_bytes: int) -> MeasuredRates:
-    """Bytes per second read from a buffer in memory. Raises CalibrationError."""
+    """Bytes per second when reading a buffer in memory. Raises CalibrationError."""
     job = BandwidthJob(list(threads), buffer_bytes, _ROUNDS)
-    found = _run(job, interpreter, "the memory's speed").all(Bandwidth)
+    found = _run(job, interpreter, "memory bandwidth").all(Bandwidth)
     return MeasuredRates(
         {event.threads: event.bytes_per_second for event in found}, calm=all(event.calm for event in found)
     )
@@ -95,10 +95,10 @@ def read_rates(interpreter: Interpreter, threads: Sequence[int], buffer_bytes: i
 def multiply_rates(
     interpreter: Interpreter, threads: Sequence[int], tell: Callable[[str], None]
 ) -> MeasuredRates:
-    """FLOP per second of llama.cpp's prompt evaluation, with the fastest type of weights.
+    """FLOP per second of llama.cpp's prompt evaluation with the fastest type of weights.
 
-    Every type runs with the most threads, and only the fastest with fewer. Raises CalibrationError where none
-    ran.
+    Every type runs with the most threads, and only the fastest with fewer. Raises CalibrationError if none of
+    them ran.
     """
     with tempfile.TemporaryDirectory(prefix="ggufbench-") as folder:
         fastest, calm = _fastest_type(Path(folder), threads[-1], interpreter, tell)
@@ -130,14 +130,16 @@ def _fastest_type(
 
 
 def disk_read_rate(folder: Path) -> float:
-    """Bytes per second of reading a fresh file of `folder` from its disk, in the better of two passes.
+    """Bytes per second when reading a new file in `folder` from its disk, in the better of two passes.
 
-    Raises CalibrationError where the file cannot be written or its pages stay in memory.
+    Raises CalibrationError if the file cannot be written or its pages stay in memory.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".disk-", suffix=".part") as file:
-            block = os.urandom(_DISK_BLOCK_BYTES)  # a file system that compresses has nothing to gain
+            block = os.urandom(
+                _DISK_BLOCK_BYTES
+            )  # random, so that compression by the file system has no effect
             for _ in range(_DISK_BYTES // _DISK_BLOCK_BYTES):
                 file.write(block)
             file.flush()
@@ -145,7 +147,7 @@ def disk_read_rate(folder: Path) -> float:
             return max(_cold_read_rate(Path(file.name)) for _ in range(_DISK_PASSES))
     except OSError as error:
         raise CalibrationError(
-            f"the disk's speed was not measured: {_DISK_BYTES} bytes in {folder}: {error.strerror}"
+            f"disk read speed was not measured: {_DISK_BYTES} bytes in {folder}: {error.strerror}"
         ) from None
 
 
@@ -154,7 +156,7 @@ def _cold_read_rate(path: Path) -> float:
     resident = page_cache.resident_fraction([path])
     if resident is None or resident > _COLD_AT_MOST:
         raise CalibrationError(
-            "the disk's speed was not measured: the pages of a file cannot be dropped from memory in "
+            "disk read speed was not measured: the pages of a file cannot be dropped from memory in "
             f"{path.parent}; set GGUFBENCH_CACHE to a folder on a disk"
         )
     started = time.perf_counter()
@@ -169,9 +171,9 @@ def _make_model(folder: Path, quantization: str) -> Model:
 
 
 def _flops(model: Model, threads: int, interpreter: Interpreter) -> tuple[float, bool]:
-    """FLOP per second of the fastest prompt, and whether that had its cores to itself.
+    """FLOP per second of the fastest prompt, and whether it ran without interference on its cores.
 
-    Where it had not, more launches follow. The warm-up counts too, as it is work all the same.
+    With interference, more launches follow. The warm-up counts too, because it does the same work.
     """
     setting = Setting(
         device="cpu", n_ctx=_PROMPT_TOKENS, n_threads=threads, n_threads_batch=threads, load_mode="none"
@@ -180,7 +182,7 @@ def _flops(model: Model, threads: int, interpreter: Interpreter) -> tuple[float,
     job = Job(ENGINE, str(model.path), setting, workload)
     prompts: list[TimedSample] = []
     for _ in range(_MOST_LAUNCHES):
-        ended = _run(job, interpreter, "the multiplications' speed")
+        ended = _run(job, interpreter, "matrix multiplication speed")
         prompts += [sample for sample in ended.all(TimedSample) if sample.phase == "prompt"]
         best = min(prompts, key=lambda sample: sample.seconds)
         calm = _is_calm(best.evidence, threads)

@@ -1,4 +1,4 @@
-"""Which llama.cpp an environment has, and which devices it sees: asked of a worker, never imported here."""
+"""Probe of an environment: its llama.cpp and the devices, as reported by a worker; never imported here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PYTORCH_IMPORT_SECONDS = 180.0
 
 
 def probe(interpreter: Interpreter, rpc_servers: str = "") -> AvailableDevices:
-    """Ask a fresh worker which library and devices are there; with servers, also for theirs. Never raises."""
+    """Library and devices of an environment and of the RPC servers, from a fresh worker. Never raises."""
     absent = _absent_server(rpc_servers)
     if absent is not None:
         return _without(f"no RPC server answers at {absent}; start one with `ggufbench rpc-server`")
@@ -30,12 +30,12 @@ def probe(interpreter: Interpreter, rpc_servers: str = "") -> AvailableDevices:
     )
     answer = ended.find(Probed)
     if ended.outcome is not Outcome.MEASURED or answer is None:
-        return _without(_explain(ended.reason or "the worker said nothing", interpreter, rpc_servers))
+        return _without(_explain(ended.reason or "the worker sent no answer", interpreter, rpc_servers))
     return _environment(answer)
 
 
 def probe_transformers(interpreter: Interpreter) -> AvailableDevices:
-    """Ask a fresh worker which PyTorch and transformers are there. Never raises."""
+    """PyTorch and transformers of an environment, from a fresh worker. Never raises."""
     ended = launch(
         ProbeJob(TRANSFORMERS),
         lambda _phase: PYTORCH_IMPORT_SECONDS,
@@ -44,7 +44,7 @@ def probe_transformers(interpreter: Interpreter) -> AvailableDevices:
     answer = ended.find(Probed)
     if ended.outcome is Outcome.MEASURED and answer is not None:
         return _environment(answer, TRANSFORMERS)
-    reason = ended.reason or "the worker said nothing"
+    reason = ended.reason or "the worker sent no answer"
     if "No module named" in reason:
         return _without(
             f"{interpreter.python} has no PyTorch with transformers; install them with "
@@ -78,7 +78,7 @@ def _explain(reason: str, interpreter: Interpreter, rpc_servers: str) -> str:
 
 
 def _absent_server(rpc_servers: str) -> str | None:
-    """The first server that takes no connection; connecting is quick, and the library would abort."""
+    """The first server that refuses a connection. This test is quick, and the library would abort."""
     for endpoint in filter(None, rpc_servers.split(",")):
         host, _, port = endpoint.strip().rpartition(":")
         try:

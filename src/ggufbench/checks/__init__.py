@@ -1,1 +1,1 @@
-"""What judges one launch: interference, page cache, native log, memory, roofline, targets."""
+"""Checks of one launch: interference, page cache, native log, memory, roofline, targets."""

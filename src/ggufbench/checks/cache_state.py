@@ -1,4 +1,4 @@
-"""What the part of a file that lies in memory says about a load."""
+"""State of the page cache at a load: cold, warm or partial."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WARM_AT_LEAST = 0.99
 
 
 def cache_state(asked: CacheState, resident_fraction: float | None) -> CacheState:
-    """What a load may be called; where the system does not tell, a file that was just read counts as warm."""
+    """State of a load; if the system does not report residency, a file that was just read counts as warm."""
     if resident_fraction is None:
         return "warm" if asked == "warm" else "unknown"
     if resident_fraction <= COLD_AT_MOST:

@@ -1,7 +1,7 @@
-"""Whether something else had the machine while a sample was taken, judged from the kernel's counters.
+"""Interference with a sample by other processes, the hypervisor, the disk or heat, from kernel counters.
 
-The rules look at what a sample's own threads suffered first, and at the rest of the machine second: a
-neighbour on another core takes memory bandwidth, cache and clock rate even where it takes no turn from us.
+The rules check first how long the sample's own threads waited, and then the rest of the machine: a process on
+another core takes memory bandwidth, cache and clock rate even if it never delays one of these threads.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from ggufbench.records.parts import Disturbance, Kind
 from ggufbench.thresholds import Tolerance
 
 _ONE_TURN_SECONDS = 0.005
-"""One turn of the scheduler; less says nothing about a sample of some milliseconds."""
+"""One time slice of the scheduler; a shorter wait is no evidence against a sample of a few milliseconds."""
 _TICKS_OF_DOUBT = 0.02
-"""Seconds for each core: /proc/stat counts in ticks of 10 ms and may be one off at either end."""
+"""Seconds of uncertainty per core: /proc/stat counts ticks of 10 ms and may be off by one at either end."""
 _MOST_IDLE = 0.10
-"""Where the kernel does not count waiting: what the sample's threads may lack of their full time."""
+"""If the kernel does not count waiting: maximum share of their time that the sample's threads may lack."""
 
 
 _REMEDY: dict[Kind, str] = {
-    "waiting": "end other work, or leave it a core with a lower n_threads",
+    "waiting": "end other work, or lower n_threads to leave it a core",
     "other work": "end other work and measure again",
-    "stolen": "use another machine or another hour: the host is shared",
+    "stolen": "measure at another time or on another machine, because the host is shared",
     "disk": "free memory, or measure a smaller model: the file does not stay in memory",
-    "heat": "let the machine cool down, and see that air reaches it",
+    "heat": "let the machine cool down, and check its ventilation",
 }
 
 
@@ -36,16 +36,16 @@ class Busy(Protocol):
 
     @property
     def name(self) -> str:
-        """Of its program."""
+        """Name of its program."""
 
     @property
     def core_share(self) -> float:
-        """1 is a whole core."""
+        """Share of a core; 1 is a whole core."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """The rules for the samples of one case."""
+    """Interference rules for the samples of one case."""
 
     device: str
     threads: int
@@ -54,11 +54,11 @@ class Judge:
     tolerance: Tolerance
 
     def reasons(self, evidence: Mapping[str, float], phase: str) -> list[Disturbance]:
-        """The reasons against one sample; none where it counts.
+        """Reasons why one sample does not count; empty if it counts.
 
-        What other processes did is only held against a sample of the processor: on a GPU the work is
-        elsewhere. With an RPC server waiting is not either: on this machine, server and worker wait for each
-        other's turns. Loading may read the disk.
+        Other processes matter only for a sample on the CPU, because on a GPU the work runs elsewhere. With an
+        RPC server waiting does not matter either, because a server on this machine and the worker wait for
+        each other. Loading may read the disk.
         """
         wall = evidence.get("wall_seconds", 0.0)
         if wall <= 0:
@@ -81,11 +81,11 @@ class Judge:
         if self.device == "rpc":
             return None
         if waited is not None:
-            share = min(1.0, waited / wall)  # of all threads together, and of turns that began earlier
+            share = min(1.0, waited / wall)  # sum over all threads, including waits that began earlier
             return Disturbance("waiting", share) if waited > _ONE_TURN_SECONDS and share > most else None
         if self.device != "cpu":
             return None
-        # llama.cpp's threads spin where they wait for each other, so all of their time is processor time.
+        # llama.cpp's threads spin while they wait for each other, so all of their time is CPU time.
         full = wall * self.threads
         missing = full - evidence.get("cpu_seconds", full)
         is_long = missing > _TICKS_OF_DOUBT and missing / full > max(most, _MOST_IDLE)
@@ -98,12 +98,12 @@ class Judge:
 
 
 def is_environment(disturbed: int, judged: int) -> bool:
-    """Whether so many samples were disturbed that the case says more of the machine than of the model."""
+    """True if more than half of the samples had interference, so the case does not describe the model."""
     return 2 * disturbed > judged
 
 
 def main_reason(reasons: Iterable[Sequence[Disturbance]]) -> Disturbance | None:
-    """The most frequent kind of reason, with the middle one of its shares; None where there is no reason."""
+    """The most frequent kind of reason, with the median of its shares; None without reasons."""
     listed = [reason for of_one_sample in reasons for reason in of_one_sample]
     if not listed:
         return None
@@ -113,10 +113,12 @@ def main_reason(reasons: Iterable[Sequence[Disturbance]]) -> Disturbance | None:
 
 
 def environment_sentence(disturbed: int, judged: int, reason: Disturbance, processes: Sequence[Busy]) -> str:
-    """How many samples were disturbed, by what, and what to do about it."""
-    who = [f"{process.name} had {100 * process.core_share:.0f} % of a core" for process in processes[:2]]
-    named = f" ({', '.join(who)})" if who and reason.kind in ("waiting", "other work") else ""
-    return f"{disturbed} of {judged} samples were disturbed: {reason.sentence}{named}; {_REMEDY[reason.kind]}"
+    """Number of samples with interference, its main reason, and the remedy."""
+    busy = [f"{process.name} used {100 * process.core_share:.0f} % of a core" for process in processes[:2]]
+    named = f" ({', '.join(busy)})" if busy and reason.kind in ("waiting", "other work") else ""
+    return (
+        f"{disturbed} of {judged} samples had interference: {reason.sentence}{named}; {_REMEDY[reason.kind]}"
+    )
 
 
 def _other_work(evidence: Mapping[str, float]) -> float:

@@ -1,4 +1,4 @@
-"""What a process's peak memory is made of: the parts that llama.cpp's log names, beside what was measured."""
+"""Breakdown of a process's peak memory: parts from llama.cpp's log, compared with the measured peak."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ggufbench.checks.native_log import is_host
 Part = Literal["interpreter", "mapped", "repacked", "weights", "kv", "compute", "other"]
 
 _REPACKED = ("CPU_REPACK", "AMX", "CPU_KLEIDIAI")
-"""Buffers of weights in an order for some instructions. The file holds the same weights in its own order."""
+"""Buffers with weights reordered for certain instructions; the file has the same weights in its own order."""
 
 PARTS: dict[Part, str] = {
     "interpreter": "Python and the library, before anything is loaded",
     "mapped": "weights in mapped pages of the file",
-    "repacked": "weights copied into an order of the processor's own",
+    "repacked": "weights copied in an order that suits the processor",
     "weights": "weights in memory of the process",
     "kv": "the KV cache, and the state of recurrent layers",
     "compute": "compute buffers of one ubatch",
@@ -26,29 +26,29 @@ PARTS: dict[Part, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """The expected peak by part, and the measured one. Bytes of the process, not of a GPU-type device."""
+    """Expected peak by part, and the measured peak, in bytes of the process without device memory."""
 
     parts: dict[Part, int]
     measured_bytes: int
 
     @property
     def expected_bytes(self) -> int:
-        """All parts together."""
+        """Sum of all parts."""
         return sum(self.parts.values())
 
     @property
     def difference_bytes(self) -> int:
-        """Measured less expected: what no part explains, or, below 0, what was reserved and not touched."""
+        """Measured minus expected: above 0 it is unexplained, below 0 it was reserved but not touched."""
         return self.measured_bytes - self.expected_bytes
 
     @property
     def explained(self) -> float:
-        """The part of the peak that is accounted for, 0 to 1; too much expected counts like too little."""
+        """Share of the peak that is explained, 0 to 1; an estimate too high counts like one too low."""
         return max(0.0, 1 - abs(self.difference_bytes) / self.measured_bytes)
 
     @property
     def duplicate_bytes(self) -> int:
-        """Weights that are held twice: reordered in memory while their original stays mapped."""
+        """Weights held twice: reordered in memory while the file's copy stays mapped."""
         return min(self.parts["repacked"], self.parts["mapped"])
 
 
@@ -58,9 +58,9 @@ def break_down(
     measured_bytes: int,
     mapped_bytes: int = 0,
 ) -> Breakdown:
-    """The parts of a peak: `buffers` as in `LoadLog.buffers`, of which those on the host count.
+    """Divide a peak into its parts, from those buffers of `LoadLog.buffers` that are on the host.
 
-    `mapped_bytes` is what was mapped of the file at the peak, where that is more than the buffers say.
+    `mapped_bytes` is the mapped part of the file at the peak; the larger of it and the buffers counts.
     """
     parts: dict[Part, int] = dict.fromkeys(PARTS, 0)
     parts["interpreter"] = interpreter_bytes

@@ -1,6 +1,6 @@
-"""What llama.cpp says it did, read from its log: layers and buffers by device, load mode, flash attention.
+"""Parser for llama.cpp's load log: layers and buffers by device, load mode, flash attention.
 
-"offloaded N/N layers to GPU" is not read: it repeats the request, also where every layer went to the CPU.
+"offloaded N/N layers to GPU" is not read, because it repeats the request even if every layer is on the CPU.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-# Each is matched from the start of a line, where the name of llama.cpp's function stands: further on may be a
-# name or a template out of the model's file, which can hold any of these sentences.
+# Each pattern matches from the start of a line, which is the name of llama.cpp's function. The rest of a line
+# may contain a name or a template from the model's file, which may contain any of these sentences.
 _LAYER = re.compile(r"load_tensors: layer {1,3}(\d{1,9}) assigned to device (\S+?),", re.ASCII)
 _BUFFER = re.compile(
     r"\w+: +(\S+) +(model|KV|compute|output|RS) buffer size = +(\d{1,12}\.\d{1,4}) MiB", re.ASCII
 )
 _LOAD_MODE = re.compile(r"load_tensors: loading model tensors.{0,60}\(load_mode = ([\w+]+)\)", re.ASCII)
-# Releases before the load mode had a switch for each way; locking is not in their log.
+# Releases before the load mode had a switch for each mode; their log does not mention locking.
 _LOAD_SWITCHES = re.compile(
     r"load_tensors: loading model tensors.{0,60}\(mmap = (\w+), direct_io = (\w+)\)", re.ASCII
 )
@@ -31,21 +31,21 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class LoadLog:
-    """The facts of one load."""
+    """Facts about one load."""
 
     layers: dict[str, int] = field(default_factory=dict)
-    """Device name to the number of layers on it; the output layer counts as one."""
+    """Number of layers by device name; the output layer counts as one."""
     buffers: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Kind (`model`, `KV`, `compute`, `output`) to buffer name (`CPU_Mapped`, `MTL0`) to bytes."""
+    """Bytes by kind (`model`, `KV`, `compute`, `output`) and buffer name (`CPU_Mapped`, `MTL0`)."""
     load_mode: str | None = None
     flash_attn: str | None = None
-    """`on` or `off`, as it was resolved."""
+    """`on` or `off`, after `auto` was resolved."""
     type_k: str | None = None
     type_v: str | None = None
 
     @property
     def device_bytes(self) -> int:
-        """Bytes in buffers that are not the processor's memory."""
+        """Bytes in buffers outside host memory."""
         return sum(size for kind in self.buffers.values() for name, size in kind.items() if not is_host(name))
 
 
@@ -66,9 +66,9 @@ def parse_load_log(lines: Iterable[str]) -> LoadLog:
 
 
 def offload_problem(log: LoadLog, device: str, n_gpu_layers: int, devices: Iterable[str]) -> str | None:
-    """Why a load that asked for a device did not get it, in one sentence; None where it did.
+    """Reason why a load did not use the requested device, as a sentence; None if it did.
 
-    `devices` are the names that the setting may use (`RPC0`); a CPU setting may use none.
+    `devices` are the names that the setting may use (`RPC0`); a CPU setting may not use any.
     """
     allowed = set(devices)
     total = sum(log.layers.values())
@@ -79,12 +79,14 @@ def offload_problem(log: LoadLog, device: str, n_gpu_layers: int, devices: Itera
     if device == "cpu":
         return _cpu_problem(log)
     if total == 0:
-        return f"the log does not say where the layers are, so nothing proves that {device} was used"
+        return (
+            f"llama.cpp's log does not name the devices of the layers, so the use of {device} is not proved"
+        )
     wanted = total if n_gpu_layers < 0 else min(n_gpu_layers, total)
     if on_device < wanted:
-        return f"asked for {device}, but {on_device} of {wanted} layers are there ({elsewhere})"
+        return f"{device} was requested, but only {on_device} of {wanted} layers are on it ({elsewhere})"
     if wanted and all(is_host(name) for name in log.buffers.get("model", {})):
-        return f"asked for {device}, but no weights were allocated there"
+        return f"{device} was requested, but no weights were allocated on it"
     return None
 
 
@@ -97,7 +99,7 @@ def _cpu_problem(log: LoadLog) -> str | None:
 
 
 def is_host(buffer: str) -> bool:
-    """Whether a buffer of that name lies in the processor's memory."""
+    """True if a buffer with this name is in host memory."""
     return _HOST_BUFFERS.match(buffer) is not None
 
 

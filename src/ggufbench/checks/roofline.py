@@ -1,4 +1,4 @@
-"""What a machine can do at most, and which part of it was measured: above all of it, the measuring is wrong.
+"""Roofline model: physical limits of a machine; a result above a limit is a measuring error.
 
 A token cannot be decoded without reading every weight that it is multiplied with, and a prompt cannot be
 evaluated without its multiplications. `docs/limits.md` has the formulas with an example.
@@ -17,20 +17,25 @@ from ggufbench.text import decimal_size
 from ggufbench.worker.job import Setting, Workload
 
 CACHES_TO_JUDGE = 4
-"""A token must read more than this many times the last cache for its rate to be judged: most of a smaller
-model can stay in the cache, which is several times as fast as the memory."""
+"""A decode rate is judged only if a token reads more than this many times the last-level cache.
+
+Most of a smaller model can stay in the cache, which is several times as fast as the memory.
+"""
 
 PROMPT_LIMIT = 1.25
-"""The multiply-add rate is one that llama.cpp reached, not a law of nature: another model may reach a little
-more. A prompt that was not computed at all is tens of times above it."""
+"""Highest allowed fraction of the multiply-add rate that llama.cpp reached in the calibration.
+
+That rate is not a physical limit: another model may reach a little more. A prompt that was not computed at
+all is tens of times above it.
+"""
 
 
 class ModelFacts(Protocol):
-    """What the bounds need of a model: `discovery.model.Model` has it."""
+    """Facts about a model that the bounds need; `discovery.model.Model` provides them."""
 
     @property
     def file_size_bytes(self) -> int:
-        """Over all shards."""
+        """File size, summed over all shards."""
 
     @property
     def decode_bytes_per_token(self) -> int:
@@ -42,11 +47,11 @@ class ModelFacts(Protocol):
 
     @property
     def sliding_window(self) -> int:
-        """Tokens; 0 where attention is full in every layer."""
+        """Window in tokens; 0 if attention is full in every layer."""
 
     @property
     def kv(self) -> KvShape:
-        """Elements of the cache for each token."""
+        """Elements of the KV cache for each token."""
 
     @property
     def attention(self) -> AttentionShape:
@@ -54,41 +59,41 @@ class ModelFacts(Protocol):
 
 
 class Rates(Protocol):
-    """What the bounds need of a machine: `limits.MachineLimits` has it."""
+    """Rates of a machine that the bounds need; `limits.MachineLimits` provides them."""
 
     @property
     def read_bytes_per_second(self) -> Mapping[int, float]:
-        """From memory, by the number of threads."""
+        """Memory read bandwidth, by the number of threads."""
 
     @property
     def flops_per_second(self) -> Mapping[int, float]:
-        """Of llama.cpp's matrix multiplications, by the number of threads."""
+        """Rate of llama.cpp's matrix multiplications, by the number of threads."""
 
     @property
     def disk_read_bytes_per_second(self) -> float | None:
-        """None where it could not be measured."""
+        """Disk read rate; None if it could not be measured."""
 
     @property
     def last_cache_bytes(self) -> int:
-        """Of the largest processor cache."""
+        """Size of the last-level processor cache."""
 
     @property
     def disturbance(self) -> str | None:
-        """Why these rates may be too low, in words; None where nothing disturbed them."""
+        """Reason why these rates may be too low; None if they were measured without interference."""
 
 
 def attended_tokens(depth: int, tokens: int, window: int = 0) -> int:
-    """How many tokens are attended to in all by `tokens` new ones after `depth` old ones.
+    """Total number of tokens that `tokens` new tokens after `depth` old ones attend to.
 
-    The i-th new token attends to d + i tokens, itself among them, or to the last w of those where attention
-    has a window: the sum of min(d + i, w) for i from 1 to n. A window of 0 is none.
+    The i-th new token attends to d + i tokens, itself included, or to the last w of those if attention has a
+    window: the sum of min(d + i, w) for i from 1 to n. A window of 0 means no window.
     """
     growing = tokens if not window else max(0, min(tokens, window - depth))
     return growing * depth + growing * (growing + 1) // 2 + (tokens - growing) * window
 
 
 def decode_bytes(facts: ModelFacts, setting: Setting, workload: Workload) -> float:
-    """Bytes that decoding one token reads: the weights, and the KV cache at the mean of the depths.
+    """Bytes that decoding one token reads: the weights, and the KV cache at the mean depth.
 
     For n generated tokens after d: W + (sum over layers of K and V elements x their bytes) x A(d, n) / n,
     with A of `attended_tokens`.
@@ -113,10 +118,10 @@ def prompt_flops(facts: ModelFacts, workload: Workload) -> float:
 
 
 def rate_at(rates: Mapping[int, float], threads: int) -> float | None:
-    """The most that this many threads can reach; None where nothing was measured.
+    """Highest rate that this many threads can reach; None if nothing was measured.
 
-    Where that number was not measured, the next larger one stands for it (the bound is then too high, never
-    too low), and for more threads than were measured the largest.
+    If that number was not measured, the next larger one is used (the bound is then too high, never too low),
+    or the largest one for more threads than were measured.
     """
     if not rates:
         return None
@@ -127,7 +132,7 @@ def rate_at(rates: Mapping[int, float], threads: int) -> float | None:
 def evaluate_limits(
     facts: ModelFacts, setting: Setting, workload: Workload, summary: Mapping[str, Summary], machine: Rates
 ) -> list[LimitResult]:
-    """Hold what was measured against the machine's limits, which are those of its processor: `cpu` only."""
+    """Compare the measured metrics with the machine's limits, which apply to the device `cpu` only."""
     if setting.device != "cpu":
         return []
     results = (
@@ -139,12 +144,12 @@ def evaluate_limits(
 
 
 def measuring_error(results: Sequence[LimitResult]) -> str | None:
-    """Why the measuring must be wrong, in one sentence; None where everything measured is possible."""
+    """Measuring error as a sentence, if a result is above its limit; None if every result is possible."""
     for result in results:
         if result.judged and result.highest_fraction > result.limit:
             return (
-                f"measuring error: {result.name} reached {_percent(result.highest_fraction)} of what this "
-                f"machine can do ({result.bound:.4g} tokens/s), so not all of the work was done or timed; "
+                f"measuring error: {result.name} reached {_percent(result.highest_fraction)} of the limit of "
+                f"this machine ({result.bound:.4g} tokens/s), so not all of the work was done or timed; "
                 "run `ggufbench doctor --refresh` if the machine has changed"
             )
     return None
@@ -162,9 +167,11 @@ def _decode(
     fits = needed <= CACHES_TO_JUDGE * cache
     reason = machine.disturbance
     if fits:
-        reason = f"{decimal_size(needed)} can come in part from the last cache of {decimal_size(cache)}"
+        reason = (
+            f"{decimal_size(needed)} can be read partly from the last-level cache of {decimal_size(cache)}"
+        )
     how = f"reading {decimal_size(needed)} for each token at {decimal_size(rate)}/s"
-    # What the cache still holds of the last token need not be read again.
+    # Weights that are still in the cache from the previous token need not be read again.
     limit = 1.0 if fits else needed / (needed - cache)
     return _rate("decode", measured, rate / needed, how, limit, reason)
 
@@ -213,7 +220,7 @@ def _load(facts: ModelFacts, summary: Mapping[str, Summary], machine: Rates) -> 
     sentence = (
         f"load: {measured.median:.3g} s from a cold file is {_percent(fraction)} of the speed of reading "
         f"{decimal_size(facts.file_size_bytes)} at {decimal_size(rate)}/s (not judged: the model may "
-        "lie on another disk)"
+        "be on another disk)"
     )
     return LimitResult(
         name="load",

@@ -1,4 +1,4 @@
-"""Whether what was promised was measured."""
+"""Evaluation of the promised targets for load time and memory."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ggufbench.thresholds import Targets
 def evaluate_targets(
     targets: Targets, file_size_bytes: int, summary: Mapping[str, Summary]
 ) -> list[TargetResult]:
-    """Hold the medians of a record's summary against the targets."""
+    """Compare the medians of a record's summary with the targets."""
     load, memory = targets.load, targets.memory
     slowest = max(load.small_file_seconds, file_size_bytes / load.floor_bytes_per_second)
     promised = max(load.small_file_seconds, file_size_bytes / load.promise_bytes_per_second)
     most = memory.peak_to_file_ratio * file_size_bytes + memory.allowance_bytes
     return [
-        _hold("load", summary.get(_METRIC["load"]), slowest, promised),
-        _hold("cold load", summary.get(_METRIC["cold load"]), slowest, promised),
-        _hold("memory", summary.get(_METRIC["memory"]), most, None),
+        _evaluate("load", summary.get(_METRIC["load"]), slowest, promised),
+        _evaluate("cold load", summary.get(_METRIC["cold load"]), slowest, promised),
+        _evaluate("memory", summary.get(_METRIC["memory"]), most, None),
     ]
 
 
-# The first token belongs to the load: what is not read before it is read for it.
+# Load time includes the first token, because weights that were not read before are read for it.
 _METRIC: dict[Promise, str] = {
     "load": "ready_seconds",
     "cold load": "cold_ready_seconds",
@@ -32,7 +32,7 @@ _METRIC: dict[Promise, str] = {
 }
 
 
-def _hold(name: Promise, measured: Summary | None, limit: float, promise: float | None) -> TargetResult:
+def _evaluate(name: Promise, measured: Summary | None, limit: float, promise: float | None) -> TargetResult:
     metric = _METRIC[name]
     if measured is None:
         sentence = f"{name}: {metric} was not measured"

@@ -1,4 +1,4 @@
-"""What so many trials and so many events prove about the true rate."""
+"""Exact confidence bounds of a rate, from a number of events in a number of trials."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ _STEPS = 60
 
 
 def upper_bound(events: int, trials: int, level: float = 0.95) -> float:
-    """The true rate is below this, with the confidence of `level`: the exact bound of Clopper and Pearson.
+    """Exact upper confidence bound of the true rate (Clopper and Pearson, Biometrika 26, 1934).
 
-    For no event it is 1 - (1 - level)^(1/trials) (Biometrika 26, 1934). 1 where there is no trial. Raises
-    ValueError for events that are no part of the trials.
+    With 0 events it is 1 - (1 - level)^(1/trials); with 0 trials it is 1. Raises ValueError unless
+    0 <= events <= trials.
     """
     if not 0 <= events <= trials:
-        raise ValueError(f"{events} events are not a part of {trials} trials")
+        raise ValueError(f"{events} events in {trials} trials are impossible; give 0 <= events <= trials")
     if events == trials:
         return 1.0
     low, high = 0.0, 1.0
@@ -25,10 +25,10 @@ def upper_bound(events: int, trials: int, level: float = 0.95) -> float:
 
 
 def lower_bound(events: int, trials: int, level: float = 0.95) -> float:
-    """The true rate is above this with the confidence of `level`."""
+    """Exact lower confidence bound of the true rate."""
     return 1.0 - upper_bound(trials - events, trials, level)
 
 
 def _at_most(events: int, trials: int, rate: float) -> float:
-    """The probability of at most so many events."""
+    """Probability of at most `events` events."""
     return sum(comb(trials, n) * rate**n * (1 - rate) ** (trials - n) for n in range(events + 1))

@@ -1,13 +1,13 @@
-"""Where a series changed its level: circular binary segmentation on ranks.
+"""Change points of a series: circular binary segmentation on ranks.
 
 The search of Olshen, Venkatraman, Lucito and Wigler (2004), "Circular binary segmentation for the analysis of
-array-based DNA copy number data", Biostatistics 5(4), with the rank sum in the place of the mean. It looks
-for the stretch that differs most from the rest, so that a slow-down that was mended again is found as well as
-one that stayed, which is a stretch that reaches to the end. Ranks, because single bad sessions are common.
+array-based DNA copy number data", Biostatistics 5(4), with the rank sum instead of the mean. It finds the
+segment that differs most from the rest, so that a slow-down that was fixed later is found as well as one that
+stayed, which is a segment that reaches to the end. It uses ranks because single bad sessions are common.
 
-The search itself makes some stretch differ most, so its statistic is compared with that of the same search
-over the same values in random order. In values that come in no order at all, a change point is found with the
-probability `alpha` and no more, however many places were looked at.
+The search itself selects the segment that differs most, so its statistic is compared with that of the same
+search over random permutations of the values. If the values are exchangeable, a change point is found with
+probability `alpha` at most, regardless of the number of places searched.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 _BLOCK = 111
-"""Orders that are drawn at once."""
+"""Number of permutations computed at once."""
 
 _RATIO = 1.15
-"""Between the lengths of stretches that are tried."""
+"""Ratio of successive segment lengths in the search."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How hard is looked, and how sure one wants to be."""
+    """Parameters of the change-point search."""
 
     alpha: float = 0.01
-    """The probability to find anything where there is nothing."""
+    """Type I error: probability of finding any change point in a series without one."""
     shortest: int = 5
-    """Values on each side of a change point: of fewer, the suspect rule tells."""
+    """Minimum segment length; shorter changes are reported by the suspect rule."""
     permutations: int = 999
     seed: int = 0
-    """Of the random orders."""
+    """Seed of the random permutations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +50,29 @@ class ChangePoint:
     """A place where the level changed."""
 
     index: int
-    """Of the first value at the new level."""
+    """Index of the first value at the new level."""
     shift: float
-    """How much higher the values after it are, up to the next change point: the Hodges-Lehmann estimate."""
+    """Hodges-Lehmann estimate of how much higher the values after it are, up to the next change point."""
     p: float
-    """That its neighbours differ so much by chance, had the place been known before. It was searched for, so
-    this is too small, and only tells stronger from weaker."""
+    """Rank-sum p-value of the difference between the two adjacent segments, for a place fixed in advance.
+
+    The place was searched for, so this value is too small; use it only to order change points by strength.
+    """
 
 
 def change_points(
     values: Sequence[float], least_shift: float = 0.0, search: Search | None = None
 ) -> list[ChangePoint]:
-    """Where the level of a series changed by at least `least_shift`, oldest first.
+    """Places at which the level of a series changed by at least `least_shift`, oldest first.
 
-    A stretch is accepted where so few random orders reach its statistic (see `_strongest`) that
+    A segment is accepted if so few permutations reach its statistic (see `_strongest`) that
     p = (1 + reached) / (1 + permutations) <= alpha; then its parts are searched. At the end each place is
-    looked at again with its two neighbouring stretches only: it moves to where they differ most, and the
-    weakest is dropped until all have a rank-sum p <= alpha and the least shift. That only ever takes places
-    away, so alpha stays true.
+    tested again with its two adjacent segments only: it moves to where they differ most, and the weakest is
+    dropped until all have a rank-sum p <= alpha and the least shift. This step only removes places, so alpha
+    still holds.
 
-    The places depend on the order of the values and on nothing else: where `least_shift` is 0, any growing
-    function of them gives the same, and the same series always does. Each stretch costs about
+    The result depends only on the ranks of the values if `least_shift` is 0: any increasing function of them
+    gives the same places, and the same series always gives the same result. Each segment costs about
     permutations * n * 2 * log(n / shortest) / log(1.15) additions.
     """
     import numpy as np
@@ -90,14 +92,14 @@ def change_points(
 
 
 def _differing_stretch(series: Floats, search: Search) -> tuple[int, int] | None:
-    """First and past-the-last index of the stretch that differs from the rest; None where none does."""
+    """First and past-the-last index of the segment that differs from the rest, or None."""
     import numpy as np
 
     ranks = centered_ranks(series)
     if len(series) < 2 * search.shortest or not ranks.any():
         return None
     found = _strongest(ranks[None, :], search.shortest)
-    # Equal sums, added in another order, may differ in their last digits; they count as reached.
+    # Equal sums added in another order may differ in their last digits; they count as reached.
     bar = found.statistic[0] * (1 - 1e-9)
     random = np.random.default_rng(search.seed)
     allowed = math.floor(search.alpha * (search.permutations + 1) + 1e-9) - 1
@@ -113,7 +115,7 @@ def _differing_stretch(series: Floats, search: Search) -> tuple[int, int] | None
 
 
 def centered_ranks(values: Floats) -> Floats:
-    """Ranks from 1, equal values sharing the mean of theirs, less the mean of all ranks."""
+    """Ranks from 1, with the mean rank for ties, minus the mean of all ranks."""
     import numpy as np
 
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
@@ -131,11 +133,11 @@ class _Found:
 
 
 def _strongest(ranks: Floats, shortest: int) -> _Found:
-    """Of each row: the largest |Z| of a stretch against the rest, over stretches of some lengths.
+    """Largest |Z| of a segment against the rest, for each row, over a grid of segment lengths.
 
-    Z = W / sqrt(s2 * L * (n - L) / n), with W the sum of the stretch's centred ranks, L its length, n that of
-    the row and s2 the variance of the ranks (divisor n - 1, so that ties are accounted for): the normalized
-    rank sum of Wilcoxon. No part, inside or beside the stretch, is shorter than `shortest`.
+    Z = W / sqrt(s2 * L * (n - L) / n), with W the sum of the segment's centred ranks, L its length, n that of
+    the row and s2 the variance of the ranks (divisor n - 1, which corrects for ties): the normalized rank sum
+    of Wilcoxon. Neither the segment nor what is left on either side is shorter than `shortest`.
     """
     import numpy as np
 
@@ -156,7 +158,7 @@ def _strongest(ranks: Floats, shortest: int) -> _Found:
 
 
 def _lengths(n: int, shortest: int) -> list[int]:
-    """From the shortest to the longest, each some larger than the one before; and what they leave of n."""
+    """Segment lengths to try: a geometric grid from `shortest` to n / 2, and n minus each of them."""
     lengths, length = set(), float(shortest)
     while length <= n / 2:
         lengths |= {int(length), n - int(length)}
@@ -165,7 +167,7 @@ def _lengths(n: int, shortest: int) -> list[int]:
 
 
 def _starts(n: int, length: int, shortest: int) -> NDArray[np.int64]:
-    """Where a stretch may begin: at an end, or as far from it as the shortest part is long."""
+    """Allowed starts of a segment: at an end of the row, or at least `shortest` away from both ends."""
     import numpy as np
 
     inside = np.arange(shortest, n - length - shortest + 1)
@@ -173,7 +175,7 @@ def _starts(n: int, length: int, shortest: int) -> NDArray[np.int64]:
 
 
 def _refine(ranks: Floats, start: int, end: int, shortest: int) -> tuple[int, int]:
-    """The best stretch with its edges anywhere: each is moved to where Z is largest until neither moves."""
+    """Move each edge of a segment to where |Z| is largest, until neither edge moves."""
     import numpy as np
 
     n = len(ranks)
@@ -195,7 +197,7 @@ def _refine(ranks: Floats, start: int, end: int, shortest: int) -> tuple[int, in
 
 
 def _prune(series: Floats, places: Sequence[int], least_shift: float, search: Search) -> list[ChangePoint]:
-    """Drop the weakest place until each stands between two stretches that differ."""
+    """Drop the weakest place until each lies between two segments that differ."""
     left = list(places)
     while True:
         left = _settle(series, left, search.shortest)
@@ -208,9 +210,9 @@ def _prune(series: Floats, places: Sequence[int], least_shift: float, search: Se
 
 
 def _settle(series: Floats, places: Sequence[int], shortest: int) -> list[int]:
-    """Move each place to where the stretches on both its sides differ most.
+    """Move each place to where its two adjacent segments differ most.
 
-    It was found against all the rest, in which other levels may lie.
+    It was found against the whole rest of the series, which may contain other levels.
     """
     import numpy as np
 
@@ -227,7 +229,7 @@ def _settle(series: Floats, places: Sequence[int], shortest: int) -> list[int]:
 
 
 def _between(series: Floats, start: int, place: int, end: int) -> ChangePoint:
-    """The change at a place, between the stretches on both sides."""
+    """The change at a place, between its two adjacent segments."""
     import numpy as np
 
     before, after = series[start:place], series[place:end]
@@ -236,7 +238,7 @@ def _between(series: Floats, start: int, place: int, end: int) -> ChangePoint:
 
 
 def rank_sum_p(before: Floats, after: Floats) -> float:
-    """Two-sided p of Wilcoxon's rank sum, by the normal distribution, ties accounted for."""
+    """Two-sided p-value of Wilcoxon's rank-sum test by the normal approximation, corrected for ties."""
     import numpy as np
 
     ranks = centered_ranks(np.concatenate([before, after]))

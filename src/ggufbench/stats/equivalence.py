@@ -1,4 +1,4 @@
-"""Equivalence of two quantities measured in pairs: does their ratio lie within a tolerance of 1."""
+"""Equivalence test for two quantities measured in pairs: whether their ratio is within a tolerance of 1."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ggufbench.stats.sensitivity import LEVEL, pairs_needed
 from ggufbench.stats.signed_rank import Interval, hodges_lehmann, interval
 
 LEAST_PAIRS = 5
-"""Fewer have no interval of 90 %: even the two extremes enclose the middle with 1 - 2 / 2^n only."""
+"""Fewer pairs have no 90 % interval: even the two extremes enclose the median with only 1 - 2 / 2^n."""
 
 Verdict = Literal["agrees", "differs", "inconclusive"]
 
@@ -26,7 +26,7 @@ class Equivalence:
     low: float
     high: float
     level: float
-    """Confidence that the interval really has, at least 0.90 from 5 pairs on."""
+    """Exact confidence level of the interval, at least 0.90 from 5 pairs on."""
     pairs_needed: int | None
     """If inconclusive: estimated number of pairs, these included, for a verdict at the spread seen.
 
@@ -41,13 +41,13 @@ def equivalence(log_ratios: Sequence[float], tolerance: float) -> Equivalence:
     (Schuirmann 1987, J. Pharmacokinetics and Biopharmaceutics 15, 657-680). It differs if the interval lies
     outside, and everything else is inconclusive.
 
-    The interval is that of the signed-rank test, and not that of the median from order statistics, which
-    belongs to the sign test: with normally distributed log ratios that needs 1.5 times as many pairs
-    (Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, section 3.11). Raises ValueError for no
-    pairs, a log ratio that is not finite, or a tolerance outside [0, 1].
+    The interval is that of the signed-rank test. The interval of the median from order statistics, which
+    belongs to the sign test, needs 1.5 times as many pairs with normally distributed log ratios (Hollander,
+    Wolfe and Chicken, Nonparametric Statistical Methods, section 3.11). Raises ValueError for no pairs, a log
+    ratio that is not finite, or a tolerance outside [0, 1].
     """
     if not 0 <= tolerance <= 1:
-        raise ValueError(f"a tolerance of {tolerance} has no lower bound of a ratio; give one from 0 to 1")
+        raise ValueError(f"tolerance {tolerance} is outside [0, 1], so the ratio has no lower bound")
     lowest, highest = math.log(1 - tolerance) if tolerance < 1 else -math.inf, math.log(1 + tolerance)
     shown, estimate = interval(log_ratios, LEVEL), hodges_lehmann(log_ratios)
     verdict = _verdict(shown, lowest, highest)

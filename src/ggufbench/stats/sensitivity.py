@@ -1,4 +1,4 @@
-"""What pairs of launches could have shown, and how many more would show it. Estimates, for people."""
+"""Minimum detectable effect and required number of pairs: estimates for display, used in no verdict."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from statistics import NormalDist
 from ggufbench.stats.signed_rank import Interval, strict_interval
 
 LEVEL = 0.90
-"""Of the interval that is shown: its lower and its upper bound hold with 95 % each."""
+"""Confidence level of displayed intervals: the lower and the upper bound hold with 95 % each."""
 POWER = 0.80
-"""With which the smallest detectable change would be found."""
+"""Power at the minimum detectable effect."""
 MOST_PAIRS = 1000
-"""To ask for more would be no advice."""
+"""Upper limit of the recommended number of pairs."""
 
 
 def smallest_detectable(
     differences: Sequence[float], shown: Interval, limit: float, strictest: float, all_pairs: int
 ) -> float | None:
-    """The smallest shift found with 80 % after `all_pairs`, by the spread that these pairs have.
+    """Minimum detectable effect with 80 % power after `all_pairs`, from the spread of these pairs.
 
-    To be found it must pass `limit`, the tolerance, and the half-width h of the interval that is as strict as
-    the last look's test, of level `strictest`:
+    The effect must exceed `limit`, the tolerance, and the half-width h of the interval that is as strict as
+    the test of the last look, at level `strictest`:
 
         max(limit, h) + z(0.8) max(s, h / z(1 - strictest))
 
-    s is the standard error by the `shown` interval, h at least z(1 - strictest) s; both shrink with the root
-    of the number of pairs. Where so few pairs cannot be so strict, their strictest interval gives h. None
-    where they have no interval of 90 %. All are log ratios.
+    s is the standard error from the `shown` interval, h at least z(1 - strictest) s; both shrink with the
+    square root of the number of pairs. If there are too few pairs for that level, h comes from their
+    strictest interval. None if they have no 90 % interval. All values are log ratios.
     """
     if shown.level < LEVEL:
         return None
@@ -42,11 +42,11 @@ def smallest_detectable(
 
 
 def pairs_needed(pairs: int, shown: Interval, distance: float, looks: Sequence[int] = ()) -> int | None:
-    """Estimate how many pairs, these included, would decide if the estimate stayed.
+    """Estimated number of pairs, these included, for a verdict if the estimate stays the same.
 
-    The interval shrinks with the root of their number, and decides when it ends before the bound that lies
-    `distance` from the estimate. Rounded up to the next of the `looks` where one is left. None where 1000
-    would not do, or where these pairs have no interval of 90 %.
+    The interval shrinks with the square root of their number, and decides when it ends before the bound that
+    is `distance` from the estimate. Rounded up to the next of the `looks` if one is left. None if 1000 are
+    not enough, or if these pairs have no 90 % interval.
     """
     half = (shown.high - shown.low) / 2
     if shown.level < LEVEL or half * math.sqrt(pairs) >= distance * math.sqrt(MOST_PAIRS):
