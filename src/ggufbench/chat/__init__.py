@@ -1,6 +1,6 @@
-"""llama.cpp as a provider of chat models for applications: a config, GGUFs by name, a LangChain chat model.
+"""Chat models for applications, run by llama.cpp: a config, GGUFs by name, a LangChain chat model.
 
-Importing this package imports none of the libraries behind it; a name brings what it needs when it is used.
+Importing this package imports none of the libraries behind it; each name imports what it needs on first use.
 """
 
 from __future__ import annotations
