@@ -26,8 +26,8 @@ class _End:
 async def in_thread(make: Callable[[threading.Event], Iterator[T]]) -> AsyncGenerator[T]:
     """Yield the items of the iterator `make(cancelled)`.
 
-    The iterator never waits for the reader. When the reader stops, `cancelled` is set and the thread ends soon
-    after.
+    The iterator never waits for the reader. When the reader stops, `cancelled` is set and the thread ends
+    soon after.
     """
     loop, ready, cancelled = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
     arrived: deque[T | _End] = deque()

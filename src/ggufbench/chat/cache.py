@@ -279,5 +279,5 @@ def _nothing_to_load(
     if refused:
         (file, reason), more = next(iter(refused.items())), len(refused) - 1
         others = f", and {more} more files cannot be loaded either" if more else ""
-        return f"{where} has no loadable file: {file} is {reason}{others}; {remedy}"
+        return f"{where} has no loadable file ({file}: {reason}{others}); {remedy}"
     return f"{where} has no complete GGUF; {remedy}"

@@ -96,7 +96,7 @@ class Asker:
             return None
         if not self._engine.can_end:
             raise ChatModelError(
-                f"{self._engine.name} has no end-of-answer token, so the form of an answer cannot be enforced; "
+                f"{self._engine.name} has no end-of-answer token, so no form can be enforced; "
                 'use another model, or tool_choice = "auto".'
             )
         if form.enforced is not None:

@@ -61,7 +61,7 @@ def load(path: Path, settings: Settings) -> ChatEngine:
             why = log().why()
             api.llama_model_free(model)
             raise ChatModelError(
-                f"llama.cpp cannot create a context of n_ctx = {settings.n_ctx} for {printable(path.name)}, "
+                f"llama.cpp cannot create a context with n_ctx = {settings.n_ctx} for {printable(path.name)}, "
                 f"whose KV cache takes {mebibytes(kv_bytes)}{why}; load it with a smaller n_ctx."
             )
     return ChatEngine(api, path, model, context)
@@ -73,8 +73,8 @@ def _model_params(api: Any, settings: Settings) -> Any:
     # Flags: MMAP is 1, MLOCK is 2.
     params.load_mode = 2 * settings.use_mlock + settings.use_mmap
     if settings.n_gpu_layers == 0:
-        # Without this a GPU still computes the large matrix products and needs memory for them. The empty list
-        # also keeps CUDA from creating an unused context, half a gigabyte on the GPU.
+        # Without this a GPU still computes the large matrix products and needs memory for them. The empty
+        # list also keeps CUDA from creating an unused context, half a gigabyte on the GPU.
         params.devices = ctypes.cast(_NO_DEVICES, ctypes.c_void_p)
         params.split_mode, params.main_gpu = api.LLAMA_SPLIT_MODE_NONE, _NO_DEVICE
     return params

@@ -63,8 +63,8 @@ def as_tool(tool: Any) -> dict[str, Any]:
     except (ValueError, TypeError, AttributeError) as error:
         first = printable(str(error).strip().partition("\n")[0] or type(error).__name__, 120)
         raise ChatModelError(
-            f"{printable(repr(tool), 80)} is not a tool: {first}; pass a function with a docstring, a pydantic "
-            "class, or a JSON schema with a title."
+            f"{printable(repr(tool), 80)} is not a tool: {first}; pass a function with a docstring, a "
+            "pydantic class, or a JSON schema with a title."
         ) from None
 
 
