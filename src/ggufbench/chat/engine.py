@@ -92,8 +92,8 @@ class ChatEngine:
             since = self._unread_since
             if since is not None and time.monotonic() - since > _UNREAD_TIMEOUT:
                 raise ChatModelError(
-                    f"Another answer of {self.name} has been open and unread for {_UNREAD_TIMEOUT:.0f} s; read it "
-                    "to its end or close it, or load the model twice."
+                    f"Another answer of {self.name} has been open and unread for {_UNREAD_TIMEOUT:.0f} s; "
+                    "read it to its end or close it, or load the model twice."
                 )
 
     def close(self) -> None:

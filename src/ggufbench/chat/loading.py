@@ -61,8 +61,9 @@ def load(path: Path, settings: Settings) -> ChatEngine:
             why = log().why()
             api.llama_model_free(model)
             raise ChatModelError(
-                f"llama.cpp cannot create a context with n_ctx = {settings.n_ctx} for {printable(path.name)}, "
-                f"whose KV cache takes {mebibytes(kv_bytes)}{why}; load it with a smaller n_ctx."
+                f"llama.cpp cannot create a context with n_ctx = {settings.n_ctx} for "
+                f"{printable(path.name)}, whose KV cache takes {mebibytes(kv_bytes)}{why}; load it with a "
+                "smaller n_ctx."
             )
     return ChatEngine(api, path, model, context)
 

@@ -270,7 +270,7 @@ def _explained(repository: str, revision: str | None) -> Iterator[None]:
 def _sentence(error: Exception, repository: str, revision: str | None, env: Mapping[str, str]) -> str:
     from huggingface_hub import errors
 
-    # The first match counts: the first two classes are subclasses of RepositoryNotFoundError or its base.
+    # The first match counts: a gated repository and a missing revision are repository errors, too.
     known: dict[type[Exception], str] = {
         errors.GatedRepoError: f"{repository} is gated: accept its terms on its page, then log in with "
         "`hf auth login` or set HF_TOKEN.",

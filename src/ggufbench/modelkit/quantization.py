@@ -57,7 +57,7 @@ def quantize(  # noqa: PLR0913 (one parameter for each option of the command)
     imatrix: Path | None = None,
     overwrite: bool = False,
 ) -> Quantized:
-    """Quantize the model `source` (the first shard of several) to the type `kind` in the file or folder `out`.
+    """Quantize the model `source` (the first shard of several) to `kind` in the file or folder `out`.
 
     Raises `ModelError` if it cannot be made. A failure or interruption leaves no files.
     """
@@ -150,8 +150,8 @@ def check_imatrix(path: Path) -> None:
 def _check_mixture(name: str, model: Model) -> None:
     if name == "MXFP4_MOE" and not model.experts:
         raise ModelError(
-            f"MXFP4_MOE is for mixtures of experts, but {model.name} has no experts: llama.cpp would silently "
-            "make Q8_0; use Q4_K_M or Q8_0."
+            f"MXFP4_MOE is for mixtures of experts, but {model.name} has no experts: llama.cpp would "
+            "silently make Q8_0; use Q4_K_M or Q8_0."
         )
 
 
@@ -169,8 +169,8 @@ def _notes(name: str, model: Model, facts: quantizer.SourceFacts) -> list[str]:
         )
     if facts.fallbacks:
         notes.append(
-            f"{facts.fallbacks} of {facts.tensors} tensors got a larger type, because the blocks of {name} do "
-            "not divide their rows"
+            f"{facts.fallbacks} of {facts.tensors} tensors got a larger type, because the blocks of {name} "
+            "do not divide their rows"
         )
     if name in TERNARY_TYPES:
         notes.append(f"{name} is for models trained with ternary weights; it ruins all others")

@@ -1,8 +1,9 @@
 """Copy of a checkpoint for the converter: weights, configuration and tokenizer, but no code.
 
-The converter loads tokenizers with `trust_remote_code=True`: code named by `auto_map` in a configuration would
-run, from a file beside it or from a repository in the cache. So the converter gets a separate folder with
-links to the safetensors files and copies of the few others that it reads, without `auto_map` and `.py` files.
+The converter loads tokenizers with `trust_remote_code=True`: code named by `auto_map` in a configuration
+would run, from a file beside it or from a repository in the cache. So the converter gets a separate folder
+with links to the safetensors files and copies of the few others that it reads, without `auto_map` and `.py`
+files.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ def _in_cache(text: str) -> Source:
     found = hub.named(hub.repositories(cache), text)
     if not found:
         raise ModelError(
-            f"{text} is neither a folder nor a repository in the Hugging Face cache {cache}; download it with "
-            f"`hf download {text}`."
+            f"{text} is neither a folder nor a repository in the Hugging Face cache {cache}; download it "
+            f"with `hf download {text}`."
         )
     revisions = hub.snapshots(found[0])
     if not revisions:
