@@ -50,11 +50,11 @@ REFUSED = [
     ({"model": "a/b", "top_p": 1.5}, "top_p = 1.5 is not usable"),
     ({"model": "a/b", "stop": [""]}, "stop = '' is not usable"),
     ({"model": "a/b", "type_k": "q4_k"}, "type_k = 'q4_k' is not usable"),
-    ({"model": "a/b", "provider": "transformers", "device": "cpu"}, "'transformers' is not that of Llama"),
+    ({"model": "a/b", "provider": "transformers", "device": "cpu"}, "'transformers' is invalid for Llama"),
     ({"model": "a/b", "type_v": "q8_0", "flash_attn": False}, 'set flash_attn = "auto"'),
-    ({"model": "../b"}, "model = '../b' is no owner/name"),
+    ({"model": "../b"}, "model = '../b' is not owner/name"),
     ({"model": "a\x1b[2J/b"}, "is no owner/name"),
-    ({"model": "a", "model_path": "a.gguf", "quantization": "Q8_0"}, "quantization is for model_path"),
+    ({"model": "a", "model_path": "a.gguf", "quantization": "Q8_0"}, "quantization is only valid with model_path"),
     ({"model": "a/b", "model_path": ""}, "model_path = '' is not usable"),
 ]  # fmt: skip
 

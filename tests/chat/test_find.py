@@ -72,7 +72,7 @@ def test_one_may_ask_for_a_quantization_in_any_case_and_by_a_publishers_name(hub
     assert find_gguf_in_cache("a/b", quantization="UD-Q4_K_XL").name == "b-UD-Q4_K_XL.gguf"
     assert find_gguf_in_cache("a/b", quantization="Q4_K_M").name == "b-UD-Q4_K_XL.gguf"
     sentence = refusal("a/b", quantization="Q5_K_M")
-    assert "has Q4_K_M, Q8_0 and no Q5_K_M" in sentence
+    assert "has Q4_K_M, Q8_0 but not Q5_K_M" in sentence
     assert "ggufbench pull a/b --quant Q5_K_M" in sentence
     assert "and no .*;" in refusal("a/b", quantization=".*"), "it is a text and no pattern"
 
@@ -160,7 +160,7 @@ def test_capitals_matter_only_where_two_names_differ_in_them_alone(hub, quantize
     assert find_gguf_in_cache("acme/rocket").name == "one-Q4_0.gguf"
     hub.add("acme/Rocket", {"two-Q4_0.gguf": quantized("Q4_0")})
     assert find_gguf_in_cache("acme/Rocket").name == "two-Q4_0.gguf"
-    assert "may be one of Acme/Rocket, acme/Rocket" in refusal("ACME/rocket")
+    assert "is ambiguous: it matches Acme/Rocket, acme/Rocket" in refusal("ACME/rocket")
 
 
 def test_the_sentence_says_what_where_and_what_to_do(hub, quantized, no_models):
@@ -169,7 +169,7 @@ def test_the_sentence_says_what_where_and_what_to_do(hub, quantized, no_models):
     sentence = refusal("acme/Rocket-1B-Instruct-GGUF")
     assert "no acme/Rocket-1B-Instruct-GGUF in " in sentence
     assert "hf/hub" in sentence
-    assert "(there is Acme/Rocket-1B-GGUF)" in sentence
+    assert "(similar: Acme/Rocket-1B-GGUF)" in sentence
     assert "`ggufbench pull acme/Rocket-1B-Instruct-GGUF --quant Q4_K_M`" in sentence
     assert "Acme/Rocket-1B-GGUF" in refusal("Rocket")
     assert "owner/Rocket" in refusal("Rocket")

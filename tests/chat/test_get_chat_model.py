@@ -75,7 +75,7 @@ def test_what_is_not_there_is_one_sentence(hub):
         get_chat_model(LlamaCppModelConfig(model="owner/name", quantization="Q8_0"))
     with pytest.raises(ValueError, match=r"nothing\.gguf"):
         get_chat_model(LlamaCppModelConfig(model="mine", model_path="~/nothing.gguf"))
-    with pytest.raises(TypeError, match="dict is no config"):
+    with pytest.raises(TypeError, match="dict is not a config"):
         get_chat_model({})
 
 

@@ -78,12 +78,12 @@ def test_a_stream_that_is_closed_stops_working(model):
 
 
 def test_a_question_that_is_too_long_is_one_sentence(model):
-    with pytest.raises(ChatModelError, match="the model takes 256; shorten it"):
+    with pytest.raises(ChatModelError, match="the model has 256; shorten"):
         model.invoke("x" * 2000)
 
 
 def test_what_it_does_not_know_is_refused(model):
-    with pytest.raises(ChatModelError, match="reasoning is not known"):
+    with pytest.raises(ChatModelError, match="does not support reasoning"):
         model.invoke("And now?", reasoning=True)
     with pytest.raises(NotImplementedError):
         model.bind_tools([])

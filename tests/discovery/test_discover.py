@@ -96,7 +96,7 @@ def test_a_file_that_vanishes_meanwhile(kit, tmp_path, monkeypatch):
 
     monkeypatch.setattr(sharding, "gather", remove_then_gather)
     (refusal,) = discover([tmp_path]).rejected
-    assert (refusal.reason, refusal.file_size_bytes) == ("the file is not there (any more)", 0)
+    assert (refusal.reason, refusal.file_size_bytes) == ("the file does not exist (any more)", 0)
 
 
 def test_a_file_that_shrinks_meanwhile(kit, tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ def test_shards(kit, tmp_path):
     (same,) = discover([paths[0]]).models
     assert same == model
     (alone,) = discover([paths[1]]).rejected
-    assert alone.reason == "part 2 of 3 of a model: the first part is what is loaded"
+    assert alone.reason == "part 2 of 3 of a model: a model is loaded by its first part"
 
 
 def test_a_missing_shard_is_named(kit, tmp_path):
@@ -173,7 +173,7 @@ def test_shards_with_foreign_tensors(kit, tmp_path):
     kit.write(tmp_path / b, second, tensors[:1])
     assert reasons(discover([tmp_path]))[a].endswith("a tensor occurs in two of them")
     kit.write(tmp_path / b, second, [("x", (32,), "F32")])
-    assert reasons(discover([tmp_path]))[a].endswith("18 tensors are announced, 21 there")
+    assert reasons(discover([tmp_path]))[a].endswith("18 tensors are stated, but 21 exist")
 
 
 def test_the_first_shard_may_hold_no_tensors(kit, tmp_path):
@@ -256,8 +256,8 @@ def test_default_sources(kit, tmp_path, monkeypatch):
     ]
     why = {r.path.name: r.reason for r in found.rejected if r.path.is_relative_to(tmp_path)}
     assert why == {
-        "sha256-" + "c" * 64: "the file is not there (any more)",
-        "evil": "this Ollama manifest names its model by something that is no digest",
+        "sha256-" + "c" * 64: "the file does not exist (any more)",
+        "evil": "this Ollama manifest names its model by an invalid digest",
     }
 
 

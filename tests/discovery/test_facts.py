@@ -416,7 +416,7 @@ def test_ollama_names():
         ({"general.architecture": "dflash"}, "draft model"),
         ({"llama.nextn_predict_layers": 2}, "draft model"),
         ({"split.no": 1, "split.count": 3}, "part 2 of 3"),
-        ({"split.count": 3}, "the first of 3 parts, but its name does not end with -00001-of-00003.gguf"),
+        ({"split.count": 3}, "the first of 3 parts, but its name does not end in -00001-of-00003.gguf"),
         ({"general.architecture": None}, "general.architecture is missing"),
         ({"general.architecture": ""}, "general.architecture is missing"),
         ({"general.architecture": 5}, "general.architecture is a whole number"),

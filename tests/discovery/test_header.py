@@ -215,7 +215,7 @@ def test_refuses_tensors(kit):
     assert "impossible shape" in one(dims=(0, 2**63))
     assert "do not divide into blocks of Q4_K" in one(dims=(300,), kind=12)
     assert "no dimensions" in one(dims=(), kind=12)
-    assert "lies at byte 64 of the data, where byte 0 is expected" in one(offset=64)
+    assert "is at byte 64 of the data, but byte 0 is expected" in one(offset=64)
     assert "truncated: tensor t ends at byte" in one(dims=(2**40,))
     both, size = kit.build({}, [("t", (32,), "F32"), ("t", (32,), "F32")])
     assert refusal(both + bytes(size)) == "the tensor t occurs twice"
@@ -226,7 +226,7 @@ def test_truncation_names_tensor_and_bytes(kit):
     padded = raw + bytes(size - len(raw))
     parse(padded)
     message = refusal(padded[:-1])
-    assert message == f"truncated: tensor blk.1.ffn_down.weight ends at byte {size}, the file has {size - 1}"
+    assert message == f"truncated: tensor blk.1.ffn_down.weight ends at byte {size}, but the file has {size - 1}"
 
 
 @pytest.mark.parametrize("alignment", [0, 3, "32", -32, 2**40])

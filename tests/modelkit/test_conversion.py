@@ -73,29 +73,29 @@ def test_a_folder_that_is_no_checkpoint_is_one_sentence(refused, tmp_path, folde
         return refused("convert", tmp_path / "other")
 
     (tmp_path / "other").mkdir()
-    assert "it holds no safetensors files" in sentence()
-    assert "it holds GGUF files already" in sentence("a.gguf")
-    assert "PyTorch files, which can bring code; only safetensors are read" in sentence("pytorch_model.bin")
+    assert "it contains no safetensors files" in sentence()
+    assert "it already contains GGUF files" in sentence("a.gguf")
+    assert "PyTorch files, which can contain code; only safetensors are read" in sentence("pytorch_model.bin")
     assert "config.json is missing" in sentence("model.safetensors")
-    assert "does not tell its shape, or safetensors files that it needs" in sentence("config.json")
+    assert "config.json lacks the shape, or safetensors files are missing" in sentence("config.json")
     assert "it is an adapter" in sentence("adapter_config.json")
     assert "is a file; name the folder" in refused("convert", folder / "config.json")
 
 
 @pytest.mark.real
 def test_requests_that_cannot_be_met_are_one_sentence(refused, folder, tmp_path):
-    assert "There is no type 'q4_k_m' to convert to" in refused("convert", folder, "--type", "q4_k_m")
+    assert "Unknown type 'q4_k_m' for a conversion" in refused("convert", folder, "--type", "q4_k_m")
     (tmp_path / "there.gguf").write_text("mine")
     assert "exists already" in refused("convert", folder, tmp_path / "there.gguf")
     assert "must end in .gguf" in refused("convert", folder, tmp_path / "there.bin")
     cache = {"HF_HUB_CACHE": str(tmp_path / "hub")}
-    assert "neither a folder here nor in the Hugging Face cache" in refused("convert", "a/b", **cache)
-    assert "There is no folder ../../x" in refused("convert", "../../x", **cache)
+    assert "neither a folder nor a repository in the Hugging Face cache" in refused("convert", "a/b", **cache)
+    assert "The folder ../../x does not exist" in refused("convert", "../../x", **cache)
 
 
 def test_without_llama_cpp_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(converter_environment, "_installed", lambda _: None)
-    with pytest.raises(ModelError, match="none is here; install it with: pip install"):
+    with pytest.raises(ModelError, match="is not installed; install it with: pip install"):
         converter_environment.get_converter(tmp_path, print, {})
 
 
@@ -103,7 +103,7 @@ def test_without_llama_cpp_the_remedy_is_named(tmp_path, monkeypatch):
 def test_a_converter_that_cannot_be_fetched_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(converter_environment, "_installed", lambda _: "99.99.99")
     nowhere = {**os.environ, "PIP_INDEX_URL": (tmp_path / "empty").as_uri(), "PIP_EXTRA_INDEX_URL": ""}
-    with pytest.raises(ModelError, match=r"llama-cpp-python==99\.99\.99 was not fetched: No matching dist"):
+    with pytest.raises(ModelError, match=r"llama-cpp-python==99\.99\.99 could not be downloaded: No matching dist"):
         converter_environment.get_converter(
             tmp_path / "cache", lambda _: None, {**nowhere, "PIP_CONFIG_FILE": os.devnull}
         )
@@ -196,7 +196,7 @@ def test_what_the_converter_cannot_do_is_one_sentence(checkpoint, converter, ref
     tokenizer.save(str(source / "tokenizer.json"))
     (source / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     sentence = refused("convert", source, target)
-    assert "does not know how its tokenizer splits text" in sentence and "upgrade" in sentence
+    assert "does not know its BPE pre-tokenizer" in sentence and "upgrade" in sentence
 
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**config, "architectures": ["OddForCausalLM\x1b[31m"]}))

@@ -155,7 +155,7 @@ def test_bad_targets(name, words, tmp_path):
 def test_full_disk_is_seen_before_writing(tmp_path, monkeypatch):
     monkeypatch.setattr(output.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(
-        ModelError, match=rf"a\.gguf: {estimate_bytes(SMALL)} bytes are needed and 1000 are free"
+        ModelError, match=rf"a\.gguf: {estimate_bytes(SMALL)} bytes are needed but only 1000 are free"
     ):
         synthesize(tmp_path / "new" / "a.gguf", SMALL)
     assert list(tmp_path.iterdir()) == []

@@ -45,7 +45,7 @@ def test_four_bits_come_first_then_five_then_eight():
 def test_what_only_goes_beside_a_model_is_never_chosen():
     beside = ["mmproj-m-Q4_K_M.gguf", "m-mmproj-f16.gguf", "m.imatrix.gguf", "m-lora-Q4_0.gguf", "README.md"]
     assert chosen([*beside, "m-Q8_0.gguf"]) == "m-Q8_0.gguf"
-    with pytest.raises(ModelError, match=r"a/b holds no complete GGUF model; .*ggufbench convert a/b"):
+    with pytest.raises(ModelError, match=r"a/b has no complete GGUF model; .*ggufbench convert a/b"):
         chosen(beside)
 
 
@@ -65,7 +65,7 @@ def test_a_name_that_leads_out_of_the_cache_is_none(name):
 
 
 def test_a_quantization_that_is_not_there_lists_those_that_are():
-    with pytest.raises(ModelError, match=r"a/b has no Q6_K; it has Q4_K_M \(.*\), Q8_0 \(.*\)"):
+    with pytest.raises(ModelError, match=r"a/b does not have Q6_K; it has Q4_K_M \(.*\), Q8_0 \(.*\)"):
         chosen(["m-Q8_0.gguf", "m-Q4_K_M.gguf"], "Q6_K")
     assert chosen(["m-Q8_0.gguf", "m-Q4_K_M.gguf"], "q8_0") == "m-Q8_0.gguf"
 
@@ -73,7 +73,7 @@ def test_a_quantization_that_is_not_there_lists_those_that_are():
 def test_two_models_of_one_quantization_need_a_name():
     names = ["small-Q4_0.gguf", "large-Q4_0.gguf"]
     with pytest.raises(
-        ModelError, match=r"several models of Q4_0: small-Q4_0, large-Q4_0; name one with --qu"
+        ModelError, match=r"several models of Q4_0: small-Q4_0, large-Q4_0; select one by its name with --qu"
     ):
         chosen(names)
     assert chosen(names, "large-Q4_0.gguf") == "large-Q4_0.gguf"
@@ -290,7 +290,7 @@ def test_a_server_that_ignores_ranges_sends_the_whole_file_again(hub, pulled, la
 def test_a_download_that_was_given_up_goes_on_in_the_next_pull(hub, pulled, large, tmp_path):
     hub.files, hub.cuts = {"m-Q8_0.gguf": large}, [PIECE + 1000, *[0] * 20]
     done = pulled()
-    assert done.returncode == 2 and "pull again to go on from there" in done.stderr
+    assert done.returncode == 2 and "pull again to resume the download" in done.stderr
     hub.cuts.clear()
     hub.ranges.clear()
     assert pulled().returncode == 0
@@ -318,7 +318,7 @@ def test_an_interrupted_pull_goes_on_in_the_next(hub, started, env, large, tmp_p
 def test_other_bytes_than_promised_are_thrown_away(hub, pulled, make, tmp_path):
     hub.files, hub.spoil = {"m-Q8_0.gguf": make().read_bytes()}, True
     done = pulled()
-    assert done.returncode == 2 and "arrived with other bytes than the hub has" in done.stderr
+    assert done.returncode == 2 and "The SHA-256 of m-Q8_0.gguf does not match the hub's" in done.stderr
     assert not [path for path in blobs(tmp_path) if not path.name.endswith(".lock")]
 
 
@@ -336,7 +336,7 @@ def test_what_does_not_load_is_kept_and_exits_11(hub, pulled, tmp_path):
     [
         ((401, "RepoNotFound"), "There is no repository owner/model, or it is private"),
         ((403, "GatedRepo"), "owner/model is gated: accept its terms on its page, then log in with `hf auth"),
-        ((418, "Teapot"), "The hub answers 418 for owner/model"),
+        ((418, "Teapot"), "The hub returned HTTP 418 for owner/model"),
     ],
 )
 def test_what_the_hub_refuses_is_one_sentence(hub, env, refused, refusal, words):
@@ -348,13 +348,13 @@ def test_what_the_hub_refuses_is_one_sentence(hub, env, refused, refusal, words)
 @pytest.mark.real
 def test_requests_that_cannot_be_met_are_one_sentence(hub, env, refused):
     hub.files = {"m-Q8_0.gguf": b"x" * 1_000_000}
-    assert "is no repository; write owner/name" in refused("pull", "../../etc", **env)
+    assert "is not a repository name; write owner/name" in refused("pull", "../../etc", **env)
     assert "There is no repository owner/other" in refused("pull", "owner/other", **env)
     assert "has no revision 'v9'" in refused("pull", "owner/model", "--revision", "v9", **env)
-    assert "has no Q4_K_M; it has Q8_0 (1 MB)" in refused("pull", "owner/model", "--quant", "Q4_K_M", **env)
+    assert "does not have Q4_K_M; it has Q8_0 (1 MB)" in refused("pull", "owner/model", "--quant", "Q4_K_M", **env)
     assert "HF_HUB_OFFLINE is set" in refused("pull", "owner/model", **{**env, "HF_HUB_OFFLINE": "1"})
     nowhere = {**env, "HF_ENDPOINT": "http://127.0.0.1:9"}
-    assert "The hub cannot be reached at HF_ENDPOINT" in refused("pull", "owner/model", **nowhere)
+    assert "The hub at HF_ENDPOINT cannot be reached" in refused("pull", "owner/model", **nowhere)
 
 
 @pytest.mark.real

@@ -43,8 +43,8 @@ def test_a_type_is_read_in_any_case(text, name):
     [
         ("Q4_K_N", "did you mean Q4_K_"),
         ("q9_0", "did you mean "),
-        ("zzz", "known are F32, F16, BF16, Q8_0"),
-        ("NVFP4", "llama.cpp reads NVFP4 and does not make it"),
+        ("zzz", "known types: F32, F16, BF16, Q8_0"),
+        ("NVFP4", "llama.cpp can read NVFP4 but not make it"),
         *((name, f"{name} has so few bits that llama.cpp makes it only with") for name in IMATRIX_TYPES),
     ],
 )
@@ -93,7 +93,7 @@ def test_every_type_that_needs_no_imatrix_is_made(make, tmp_path):
 @pytest.mark.real
 def test_a_mixture_type_is_refused_for_a_dense_model(make, refused, tmp_path):
     sentence = refused("quantize", make(quantization="F16"), tmp_path / "new.gguf", "MXFP4_MOE")
-    assert "MXFP4_MOE is for mixtures of experts" in sentence and "ask for Q4_K_M or Q8_0" in sentence
+    assert "MXFP4_MOE is for mixtures of experts" in sentence and "use Q4_K_M or Q8_0" in sentence
     assert not (tmp_path / "new.gguf").exists()
 
 
@@ -101,8 +101,8 @@ def test_a_mixture_type_is_refused_for_a_dense_model(make, refused, tmp_path):
 def test_fallbacks_and_an_already_quantized_source_are_told(make, ggufbench, tmp_path):
     source = make(parameters=500_000, vocabulary=512)  # rows of 96, which a block of 256 does not divide
     done = ggufbench("quantize", source, tmp_path / "new.gguf", "Q4_K_M")
-    assert re.search(r"(\d+) of \d+ tensors have rows that Q4_K_M's blocks do not divide", done.stdout)
-    assert "the source was Q8_0 already: what that lost is lost here too" in done.stdout
+    assert re.search(r"(\d+) of \d+ tensors got a larger type, because the blocks of Q4_K_M", done.stdout)
+    assert "the source was already Q8_0, whose loss of precision stays" in done.stdout
 
 
 @pytest.mark.real
@@ -112,7 +112,7 @@ def test_the_file_that_is_read_is_never_written(make, refused, tmp_path):
     (tmp_path / "link.gguf").symlink_to(source)
     for target in (source, tmp_path / "link.gguf"):
         sentence = refused("quantize", source, target, "Q8_0", "--overwrite")
-        assert "is the file that is read; name another one" in sentence
+        assert "is the source file; name another file" in sentence
     assert source.read_bytes() == before
 
 
@@ -130,7 +130,7 @@ def test_a_file_that_is_there_is_kept_unless_asked(make, refused, ggufbench, tmp
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("none.gguf", "there is no file or folder"),
+        ("none.gguf", "none.gguf does not exist"),
         ("folder", "is a folder; name the GGUF file"),
         ("text.gguf", "cannot be used: "),
     ],
@@ -153,7 +153,7 @@ def test_a_split_model_becomes_one_file(float_model, ggufbench, tmp_path):
     assert first.name.startswith("split-F16-00001-of-0000")
     done = ggufbench("quantize", first, tmp_path / "whole.gguf", "Q8_0")
     assert done.returncode == 0, done.stderr
-    assert "parts were read, and one file was written" in done.stdout
+    assert "parts were merged into one file" in done.stdout
     names = {tensor.name for tensor in gguf.GGUFReader(tmp_path / "whole.gguf").tensors}
     assert names == {t.name for part in first.parent.iterdir() for t in gguf.GGUFReader(part).tensors}
     second = sorted(first.parent.iterdir())[1]
@@ -174,7 +174,7 @@ def test_what_does_not_load_is_kept_and_exits_11(float_model, ggufbench, tmp_pat
 def test_without_llama_cpp_the_remedy_is_named(make, tmp_path, monkeypatch):
     source = make(quantization="F16")
     monkeypatch.setattr(quantizer.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ModelError, match="llama-cpp-python is not installed here; install it with"):
+    with pytest.raises(ModelError, match="llama-cpp-python is not installed; install it with"):
         quantize(source, tmp_path / "new.gguf", "Q8_0")
 
 
@@ -211,8 +211,8 @@ def test_what_is_no_importance_matrix_is_refused(make, refused, tmp_path):
     source = make(quantization="F16")
     (tmp_path / "old.dat").write_bytes(b"\x01\x00\x00\x00")
     target = tmp_path / "new.gguf"
-    assert "no importance matrix: " in refused("quantize", source, target, "IQ2_XS", "--imatrix", source)
-    assert "old.dat is no importance matrix: " in refused(
+    assert "not an importance matrix: " in refused("quantize", source, target, "IQ2_XS", "--imatrix", source)
+    assert "old.dat is not an importance matrix: " in refused(
         "quantize", source, target, "IQ2_XS", "--imatrix", tmp_path / "old.dat"
     )
     assert not target.exists()
@@ -248,7 +248,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(make, tmp_path):
     limited = ["bash", "-c", 'ulimit -f 1024; exec "$@"', "limited", *program]
     done = subprocess.run(limited, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
-    assert "could not write all of Q8_0: is the disk full, or a quota reached?" in done.stderr
+    assert "could not write all of Q8_0; check free disk space and quotas." in done.stderr
     assert left_in(out) == []
 
 
@@ -256,7 +256,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(make, tmp_path):
 def test_space_is_asked_for_before_anything_is_written(make, tmp_path, monkeypatch):
     source = make(quantization="F16")
     monkeypatch.setattr(output.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(ModelError, match=r"\d+ bytes are needed and 1000 are free"):
+    with pytest.raises(ModelError, match=r"\d+ bytes are needed but only 1000 are free"):
         quantize(source, tmp_path / "new.gguf", "Q8_0")
 
 

@@ -271,10 +271,10 @@ def test_the_keys_are_told_and_go_away(drive, screen_of, five):
         for close in ("escape", "?", "q", "enter"):
             await pilot.press("?")
             await pilot.pause()
-            assert any("narrow the list" in line for line in screen_of(app)), close
+            assert any("filter the list" in line for line in screen_of(app)), close
             await pilot.press(close)
             await pilot.pause()
-            assert not any("narrow the list" in line for line in screen_of(app)), close
+            assert not any("filter the list" in line for line in screen_of(app)), close
         assert app.is_running and app.shown == five
 
     drive(app, script)

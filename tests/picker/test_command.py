@@ -137,12 +137,12 @@ def test_a_model_larger_than_this_machines_memory_is_marked(listed, llama_folder
 
 
 def test_no_terminal_is_one_sentence(refused):
-    assert "there is no terminal; take --json" in refused()
+    assert "there is no terminal; use --json" in refused()
 
 
 @pytest.mark.parametrize("kind", ["dumb", "", "unknown"])
 def test_a_terminal_that_cannot_draw_is_one_sentence(refused, kind):
-    assert f"no picture can be drawn on a terminal of the kind {kind!r} (TERM)" in refused(TERM=kind)
+    assert f"the picker cannot draw on a terminal of the type TERM={kind!r}" in refused(TERM=kind)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_terminal_that_cannot_draw_is_one_sentence(refused, kind):
     [
         (("--json", "--output", "path"), "leave one out"),
         (("--json", "--results", "nowhere"), "--results 'nowhere' is no folder"),
-        (("--json", "--models", "nowhere"), "there is no file or folder nowhere"),
+        (("--json", "--models", "nowhere"), "the file or folder nowhere does not exist"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(refused, arguments, words):

@@ -166,7 +166,7 @@ def test_without_colour_it_is_drawn_in_greys(terminal):
 
 def test_in_the_background_it_says_so(terminal):
     terminal.run(f"{PICK} > out & wait $!")
-    assert "this runs in the background" in terminal.wait("ggufbench: ")
+    assert "this process runs in the background" in terminal.wait("ggufbench: ")
     assert terminal.ended() == 2
 
 

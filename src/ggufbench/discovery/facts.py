@@ -52,8 +52,8 @@ _KEEPS_EVERY_TOKEN = frozenset(
 )
 _RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
 
-# Architecture -> (period, True if the full layer is the first of a period; otherwise it is the last). Period 0
-# means that every layer slides. The key `attention.sliding_window_pattern` in a file takes precedence.
+# Architecture -> (period, True if the full layer is the first of a period; otherwise it is the last).
+# Period 0: every layer slides. The key `attention.sliding_window_pattern` in a file takes precedence.
 _SLIDING: dict[str, tuple[int, bool]] = {
     "afmoe": (4, False),
     "cohere2": (4, False),

@@ -30,24 +30,23 @@ def tiny_path(model_folder) -> Path:
 class TestFiles:
     def test_a_missing_file(self, tmp_path):
         message = refusal(model_path=str(tmp_path / "no\x1b[2Jne.gguf"))
-        assert message.startswith("There is no file ")
-        assert "no_[2Jne.gguf; `ggufbench models` lists" in message
+        assert "no_[2Jne.gguf does not exist; `ggufbench models` lists" in message
 
     def test_a_folder(self, tmp_path):
         assert "is a folder; name the GGUF file in it" in refusal(model_path=str(tmp_path))
 
     def test_something_else(self, tmp_path):
         (tmp_path / "x.gguf").write_bytes(b"PK\x03\x04" + bytes(1000))
-        assert "x.gguf cannot be asked: " in refusal(model_path=str(tmp_path / "x.gguf"))
+        assert "x.gguf cannot be used: " in refusal(model_path=str(tmp_path / "x.gguf"))
 
     def test_a_part_of_a_file(self, tiny_path, tmp_path):
         (tmp_path / "cut.gguf").write_bytes(tiny_path.read_bytes()[:-4096])
-        assert "cut.gguf cannot be asked: " in refusal(model_path=str(tmp_path / "cut.gguf"))
+        assert "cut.gguf cannot be used: " in refusal(model_path=str(tmp_path / "cut.gguf"))
 
     def test_eyes_and_later_shards(self, tmp_path):
         for name, keys, why in (
             ("mmproj.gguf", {"general.architecture": "clip"}, "a multimodal projector"),
-            ("x-00002-of-00003.gguf", {"split.no": 1, "split.count": 3}, "part 2 of 3 of a model: the first"),
+            ("x-00002-of-00003.gguf", {"split.no": 1, "split.count": 3}, "part 2 of 3 of a model: a model is loaded by its first"),
             ("adapter.gguf", {"general.type": "adapter"}, "a LoRA adapter"),
         ):
             writer = GGUFWriter(tmp_path / name, "clip")
@@ -59,7 +58,7 @@ class TestFiles:
             writer.write_tensors_to_file()
             writer.close()
             message = refusal(model_path=str(tmp_path / name))
-            assert f"{name} cannot be asked: {why}" in message
+            assert f"{name} cannot be used: {why}" in message
 
     def test_what_only_llama_cpp_finds_wrong(self, tmp_path):
         """The header is fine, and a weight is missing: the reason is llama.cpp's own."""
@@ -172,7 +171,7 @@ class TestQuestions:
         ],
     )
     def test_what_is_no_text(self, make_random, block):
-        with pytest.raises(ChatModelError, match="this model reads text only; send its text") as caught:
+        with pytest.raises(ChatModelError, match="this model reads text only; send text") as caught:
             make_random().invoke([HumanMessage([{"type": "text", "text": "What is this?"}, block])])
         assert str(caught.value).isprintable()
 

@@ -107,7 +107,7 @@ def test_no_template_works_without_end(source):
 
 def assert_one_sentence(message: str) -> None:
     assert message.startswith("The chat template of some model fails: ")
-    assert message.endswith("; give another one with chat_template.")
+    assert message.endswith("; set chat_template to another one.")
     assert message.isprintable()
     assert len(message) < 300
 

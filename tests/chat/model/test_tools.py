@@ -130,7 +130,7 @@ class TestCalls:
             assert not answer.tool_calls
             assert [call["args"] for call in answer.invalid_tool_calls] == ["get_weather(Rome)"]
             assert answer.response_metadata["finish_reason"] == "stop"
-        assert whole.invalid_tool_calls[0]["error"] == "it is no JSON"
+        assert whole.invalid_tool_calls[0]["error"] == "it is not JSON"
 
     def test_none_means_that_there_are_none(self, trained):
         prompts = [
@@ -143,9 +143,9 @@ class TestCalls:
 
     def test_a_choice_that_there_is_not_is_refused(self, trained):
         for tools, choice, message in (
-            ([get_weather], "get_time", "names no tool; bound are: get_weather"),
+            ([get_weather], "get_time", "does not name a bound tool; bound: get_weather"),
             ([], "any", "needs at least one tool"),
-            ([get_weather], {"type": "function"}, "names no tool; give its name"),
+            ([get_weather], {"type": "function"}, "does not name a tool; use its name"),
         ):
             with pytest.raises(ChatModelError, match=message):
                 trained.bind_tools(tools, tool_choice=choice)
@@ -223,7 +223,7 @@ class TestForced:
     )
     def test_a_schema_without_a_grammar_is_refused(self, make_random, schema):
         form = {"type": "json_schema", "schema": {"type": "object", "properties": {"x": schema}}}
-        with pytest.raises(ChatModelError, match="no grammar for th"):
+        with pytest.raises(ChatModelError, match=r"(No|the) grammar (can|of)"):
             make_random().invoke("Hello", response_format=form)
 
 
@@ -269,17 +269,17 @@ class TestObjects:
 
     def test_what_there_is_not_is_refused(self, trained):
         for arguments, message in (
-            ({"method": "magic"}, "method = 'magic' is not usable"),
+            ({"method": "magic"}, "method = 'magic' is unknown"),
             ({"schema": None}, "needs a schema"),
-            ({"made_up": 1}, "made_up is not known"),
+            ({"made_up": 1}, "does not support made_up"),
         ):
             with pytest.raises(ChatModelError, match=message):
                 trained.with_structured_output(**{"schema": Joke, **arguments})
-        with pytest.raises(ChatModelError, match="is no tool: "):
+        with pytest.raises(ChatModelError, match="is not a tool: "):
             trained.bind_tools([{"properties": {}}])
-        with pytest.raises(ChatModelError, match=r"response_format = .* is not usable"):
+        with pytest.raises(ChatModelError, match=r"response_format = .* is invalid"):
             trained.invoke("Hello", response_format={"type": "xml"})
-        with pytest.raises(ChatModelError, match="either a call of a tool or JSON"):
+        with pytest.raises(ChatModelError, match="cannot be combined with a forced tool call"):
             trained.bind_tools([get_weather], tool_choice="any").invoke(
                 "x", response_format={"type": "json_object"}
             )

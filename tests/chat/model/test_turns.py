@@ -165,7 +165,7 @@ def test_a_closed_model_says_so(make_random):
     chat = make_random()
     chat.close()
     chat.close()
-    with pytest.raises(ChatModelError, match="was closed; load it again"):
+    with pytest.raises(ChatModelError, match="is closed; load it again"):
         chat.invoke("Hello")
     with pytest.raises(ChatModelError, match="was closed"):
         chat.get_num_tokens("Hello")
