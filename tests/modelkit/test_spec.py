@@ -122,7 +122,7 @@ def test_vocabulary_too_large_for_the_size():
         ({"vocabulary": 262_145}, "vocabulary of 262145"),
         ({"context": 0}, "context of 0 tokens"),
         ({"seed": -1}, "seed -1"),
-        ({"parameters": 0}, "0 parameters"),
+        ({"parameters": 0}, "number of parameters 0"),
     ],
 )
 def test_specs_that_cannot_be_made(changes, words):
