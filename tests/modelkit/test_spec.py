@@ -1,4 +1,4 @@
-"""Sizes, shapes, vocabularies, and the sentences for what cannot be made."""
+"""Sizes, shapes, vocabularies, and the messages for invalid specs."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_shapes_of_published_models(architecture, target, vocabulary, expected):
     st.floats(6.31, 10.3).map(lambda exponent: int(10**exponent)),
     st.sampled_from([512, 1024, 4096]),
 )
-def test_any_size_is_met_with_rows_that_every_type_can_hold(architecture, target, vocabulary):
+def test_every_size_has_rows_that_fit_every_type(architecture, target, vocabulary):
     shape = fit_shape(architecture, target, vocabulary)
     assert abs(parameters(shape) / target - 1) <= 0.10
     assert parameters(shape) == sum(tensor.elements for tensor in tensors(shape))

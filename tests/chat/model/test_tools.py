@@ -1,4 +1,4 @@
-"""Tools and objects: what is asked for, what is forced, and what is read out of answers."""
+"""Tools and structured output: requests, enforcement, and parsing of answers."""
 
 import json
 import re
@@ -34,7 +34,7 @@ class Joke(BaseModel):
 def read(
     text: str, size: int, names: tuple[str, ...] = ("f",)
 ) -> tuple[str, list[tuple[str | None, str, bool]]]:
-    """Text and calls of an answer that comes in pieces of this size."""
+    """Text and calls of an answer that arrives in pieces of this size."""
     reader, parts = ToolReader(names), []
     for start in range(0, len(text), size):
         parts += reader.feed(text[start : start + size])
@@ -71,10 +71,10 @@ class TestReading:
             ("", "", []),
         ],
     )  # fmt: skip
-    def test_every_form_in_pieces_of_every_size(self, text, told, calls, size):
+    def test_every_form_of_call_in_pieces_of_every_size(self, text, told, calls, size):
         assert read(text, size) == (told, calls)
 
-    def test_text_is_told_as_soon_as_it_can_be_no_call(self):
+    def test_text_is_returned_once_it_cannot_be_a_call(self):
         reader = ToolReader(["f"])
         assert list(reader.feed("A word < ")) == ["A word <"]
         assert list(reader.feed("more<tool_")) == [" more"]
@@ -82,7 +82,7 @@ class TestReading:
 
 
 class TestCalls:
-    def test_the_model_may_call_and_gets_the_result(self, trained):
+    def test_model_calls_a_tool_and_gets_the_result(self, trained):
         bound = trained.bind_tools([get_weather])
         asked = HumanMessage(WHERE)
         called = bound.invoke([asked])
@@ -108,7 +108,7 @@ class TestCalls:
             ("Say some JSON.", '{"weather": "sunny"}', []),
         ],
     )
-    def test_text_and_calls_are_told_apart_streamed_too(self, trained, question, text, places):
+    def test_text_and_calls_are_separated_in_a_stream(self, trained, question, text, places):
         bound = trained.bind_tools([get_weather])
         whole = bound.invoke(question)
         chunks = list(bound.stream(question))
@@ -122,7 +122,7 @@ class TestCalls:
         assert [part["index"] for part in parts] == list(range(len(places)))
         assert len({part["id"] for part in parts}) == len(places)
 
-    def test_a_call_that_is_none_is_invalid_and_not_lost(self, trained):
+    def test_malformed_call_becomes_an_invalid_tool_call(self, trained):
         bound = trained.bind_tools([get_weather])
         whole = bound.invoke("Call it badly.")
         chunks = list(bound.stream("Call it badly."))
@@ -132,7 +132,7 @@ class TestCalls:
             assert answer.response_metadata["finish_reason"] == "stop"
         assert whole.invalid_tool_calls[0]["error"] == "it is not JSON"
 
-    def test_none_means_that_there_are_none(self, trained):
+    def test_tool_choice_none_disables_tools(self, trained):
         prompts = [
             trained.bind_tools([get_weather], tool_choice=choice)
             .invoke("Hello")
@@ -141,7 +141,7 @@ class TestCalls:
         ]
         assert prompts[0] == trained.invoke("Hello").usage_metadata["input_tokens"] < prompts[1]
 
-    def test_a_choice_that_there_is_not_is_refused(self, trained):
+    def test_unknown_tool_choice_is_refused(self, trained):
         for tools, choice, message in (
             ([get_weather], "get_time", "does not name a bound tool; bound: get_weather"),
             ([], "any", "needs at least one tool"),
@@ -160,12 +160,12 @@ class Node(BaseModel):
 
 
 class TestForced:
-    """Random weights would never write such a thing of themselves."""
+    """Random weights would never produce these answers without enforcement."""
 
     @pytest.mark.parametrize(
         "choice", ["any", "required", True, "get_weather", {"function": {"name": "get_weather"}}]
     )
-    def test_a_call_is_forced_in_every_way_to_say_it(self, make_random, choice):
+    def test_every_form_of_forced_tool_choice(self, make_random, choice):
         chat = make_random(temperature=2, max_tokens=400)
         answer = chat.bind_tools([get_weather], tool_choice=choice).invoke("Hello")
         if answer.response_metadata["finish_reason"] == "tool_calls":  # or the string found no end
@@ -186,7 +186,7 @@ class TestForced:
         assert isinstance(arguments["exact"], bool)
         assert answer.response_metadata["finish_reason"] == "tool_calls"
 
-    def test_not_strict_means_any_object(self):
+    def test_non_strict_call_allows_any_object(self):
         one = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"argument": {}}}}}
         assert "argument-kv" not in call_grammar([one], tagged=True, strict=False)
         assert "arguments-argument-kv" in call_grammar([one], tagged=True, strict=True)
@@ -199,7 +199,7 @@ class TestForced:
         raw = chat.with_structured_output(Node, method="function_calling", include_raw=True).invoke("Hello")
         assert "first_value" in json.dumps(raw["raw"].tool_calls or raw["raw"].invalid_tool_calls)
 
-    def test_two_schemas_with_definitions_of_one_name(self):
+    def test_schemas_with_definitions_of_the_same_name(self):
         def of(kind: str) -> dict[str, Any]:
             parameters = {
                 "type": "object",
@@ -214,7 +214,7 @@ class TestForced:
         assert lines["alternative-0-arguments-x"] == "integer"
         assert lines["alternative-1-arguments-x"] == "boolean"
 
-    def test_strings_of_json_hold_no_control_characters(self):
+    def test_json_strings_have_no_control_characters(self):
         assert '[^"\\\\\\x00-\\x1F\\x7F]' in json_grammar({"type": "string"})
 
     @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ class TestForced:
 class TestObjects:
     @pytest.mark.parametrize("schema", [Joke, Joke.model_json_schema()])
     @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-    def test_each_method_makes_the_object(self, trained, known, schema, method):
+    def test_every_method_returns_the_object(self, trained, known, schema, method):
         chat = trained.with_structured_output(schema, method=method)
         for made in (
             chat.invoke("Tell me a joke about cats."),
@@ -248,7 +248,7 @@ class TestObjects:
         made = trained.with_structured_output(method="json_mode").invoke(question)
         assert made == {"setup": known["setup"], "punchline": known["punchline"]}
 
-    def test_the_message_stands_beside_the_object_and_the_error_where_there_is_none(self, trained, known):
+    def test_include_raw_returns_message_object_and_error(self, trained, known):
         chat = trained.with_structured_output(Joke, include_raw=True)
         made = chat.invoke("Tell me a joke about cats.")
         assert made["parsed"] == Joke(setup=known["setup"], punchline=known["punchline"])
@@ -259,7 +259,7 @@ class TestObjects:
         assert failed["parsed"] is None
         assert failed["parsing_error"] is not None
 
-    def test_a_schema_that_is_not_enforced_is_told(self, trained):
+    def test_schema_that_is_not_enforced_is_described(self, trained):
         strict = trained.with_structured_output(Joke).first.kwargs["response_format"]
         loose = trained.with_structured_output(Joke, strict=False).first.kwargs["response_format"]
         assert form_of(trained._options({"response_format": strict})).held_to == strict["schema"]
@@ -267,7 +267,7 @@ class TestObjects:
         assert form.told == strict["schema"]
         assert form.held_to == {"type": "object"}
 
-    def test_what_there_is_not_is_refused(self, trained):
+    def test_unknown_arguments_are_refused(self, trained):
         for arguments, message in (
             ({"method": "magic"}, "method = 'magic' is unknown"),
             ({"schema": None}, "needs a schema"),
@@ -286,7 +286,7 @@ class TestObjects:
 
 
 class TestWithoutToolsInTheTemplate:
-    def test_they_are_told_in_words_and_so_are_their_results(self, make_random):
+    def test_tools_and_results_become_text(self, make_random):
         chat = make_random()  # its template knows roles and content alone
         call = {"name": "get_weather", "args": {"location": "Oslo"}, "id": "1", "type": "tool_call"}
         messages = [
