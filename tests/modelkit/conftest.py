@@ -26,7 +26,7 @@ PROBE = Path(__file__).with_name("probe.py")
 
 @pytest.fixture(scope="session")
 def probe() -> Probe:
-    """Load a file with llama.cpp in a fresh process, decode, tokenize `texts`; returns its report as a dict."""
+    """Load a file with llama.cpp in a fresh process, decode, tokenize `texts`; returns a report."""
 
     def run(path: Path, texts: tuple[str, ...] = ()) -> dict[str, Any]:
         done = subprocess.run(

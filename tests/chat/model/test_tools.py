@@ -168,7 +168,7 @@ class TestForced:
     def test_every_form_of_forced_tool_choice(self, make_random, choice):
         chat = make_random(temperature=2, max_tokens=400)
         answer = chat.bind_tools([get_weather], tool_choice=choice).invoke("Hello")
-        if answer.response_metadata["finish_reason"] == "tool_calls":  # or the string found no end
+        if answer.response_metadata["finish_reason"] == "tool_calls":  # otherwise the string would never end
             assert set(answer.tool_calls[0]["args"]) == {"location"}
         else:
             assert len(answer.invalid_tool_calls) == 1

@@ -123,7 +123,7 @@ class TestClosedEarly:
         while _threads() and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not _threads()
-        assert next(stream) is not None  # the other answer goes on as if nothing had been
+        assert next(stream) is not None  # the other answer continues unaffected
 
 
 def _threads() -> list[str]:
