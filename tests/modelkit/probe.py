@@ -51,18 +51,18 @@ def decode(context: Any, tokens: list[int], vocabulary: int) -> np.ndarray:
 
 def tokenize(vocab: Any, text: str, special: bool) -> list[int]:
     data = text.encode()
-    room = len(data) + 8
-    tokens = (native.llama_token * room)()
-    count = native.llama_tokenize(vocab, data, len(data), tokens, room, False, special)
+    capacity = len(data) + 8
+    tokens = (native.llama_token * capacity)()
+    count = native.llama_tokenize(vocab, data, len(data), tokens, capacity, False, special)
     assert count >= 0
     return list(tokens[:count])
 
 
 def detokenize(vocab: Any, tokens: list[int]) -> str:
     array = (native.llama_token * max(1, len(tokens)))(*tokens)
-    room = 64 * (len(tokens) + 1)
-    data = ctypes.create_string_buffer(room)
-    count = native.llama_detokenize(vocab, array, len(tokens), data, room, False, True)
+    capacity = 64 * (len(tokens) + 1)
+    data = ctypes.create_string_buffer(capacity)
+    count = native.llama_detokenize(vocab, array, len(tokens), data, capacity, False, True)
     assert count >= 0
     return data.raw[:count].decode()
 

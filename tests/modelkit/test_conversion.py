@@ -233,9 +233,9 @@ def converters_of(pid: int) -> list[psutil.Process]:
 def test_converter_environment_is_made_once(checkpoint, tmp_path, monkeypatch):
     cache = Path(os.environ["GGUFBENCH_CACHE"])
     monkeypatch.setattr(converter_environment, "is_satisfied", lambda _: False)
-    told: list[str] = []
-    first = converter_environment.get_converter(cache, told.append, os.environ)
+    messages: list[str] = []
+    first = converter_environment.get_converter(cache, messages.append, os.environ)
     assert first.python.is_relative_to(cache / "environments") and first.python != Path(sys.executable)
-    told.clear()
-    assert converter_environment.get_converter(cache, told.append, os.environ) == first
-    assert told == []
+    messages.clear()
+    assert converter_environment.get_converter(cache, messages.append, os.environ) == first
+    assert messages == []

@@ -93,7 +93,7 @@ def test_another_seed_gives_other_weights_of_the_same_size(make):
     ],
 )
 @pytest.mark.parametrize("length", [256, 8192])
-def test_weights_have_the_deviation_that_keeps_activations_near_one(kind, quantization, tolerance, length):
+def test_deviation_of_weights(kind, quantization, tolerance, length):
     tensor = TensorShape("t", (512, length), {"MXFP4": "expert", "Q6_K": "head"}.get(kind, "weight"))
     assert tensor_type(tensor, quantization) == kind
     data = np.concatenate([chunk.reshape(-1) for chunk in tensor_data(tensor, quantization, 0, ())])

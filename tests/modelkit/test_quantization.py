@@ -195,7 +195,7 @@ def write_imatrix(path: Path, model: Path) -> Path:
 
 
 @pytest.mark.real
-def test_an_importance_matrix_makes_small_types_and_changes_others(make, ggufbench, tmp_path):
+def test_importance_matrix_enables_small_types(make, ggufbench, tmp_path):
     source = make(parameters=1_100_000, quantization="F16", vocabulary=512, layers=1)
     imatrix = write_imatrix(tmp_path / "imatrix.gguf", source)
     done = ggufbench("quantize", source, tmp_path / "small.gguf", "iq2_xs", "--imatrix", imatrix)

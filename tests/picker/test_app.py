@@ -74,7 +74,7 @@ def test_filter_without_matches(drive, screen_of, five):
     async def script(pilot):
         await pilot.press("enter")
         assert app.is_running and app.highlighted is None
-        assert "quantization: nosuch [b]thing" in " ".join(screen_of(app))
+        assert "contains all of: nosuch [b]thing" in " ".join(screen_of(app))
         await pilot.press("ctrl+u", "enter")
 
     assert drive(app, script) is five[0]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ggufbench.chat.measurements import Measured
     from ggufbench.chat.providers import get_chat_model
 
-_HOMES = {
+_MODULES = {
     "CachedModel": "cache",
     "GgufNotFoundError": "cache",
     "LlamaCppModelConfig": "config",
@@ -50,6 +50,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -227,12 +227,12 @@ def _link_to(path: Path) -> Path:
     return next((name for name in names if hub.real_path(name) == path), path)
 
 
-def _has_quantization(part: _ModelPart, asked: str | None) -> bool:
+def _has_quantization(part: _ModelPart, requested: str | None) -> bool:
     """True if the header or the file name matches; publishers use extra labels such as `UD-Q4_K_XL`."""
-    if asked is None or part.model.quantization.casefold() == asked.casefold():
+    if requested is None or part.model.quantization.casefold() == requested.casefold():
         return True
     stem = _SHARD.sub("", part.path.stem)
-    return re.search(rf"(?:^|[-._ ]){re.escape(asked)}$", stem, re.IGNORECASE) is not None
+    return re.search(rf"(?:^|[-._ ]){re.escape(requested)}$", stem, re.IGNORECASE) is not None
 
 
 def _repository(name: str, cache: Path, quantization: str | None) -> Repository:
@@ -265,8 +265,8 @@ def _nearest(name: str, repositories: Sequence[Repository]) -> list[str]:
 
 
 def _remedy(name: str, quantization: str | None) -> str:
-    asked = name if "/" in name else f"owner/{name}"
-    return f"download it with `ggufbench pull {asked} --quant {printable(quantization or 'Q4_K_M', 20)}`"
+    full_name = name if "/" in name else f"owner/{name}"
+    return f"download it with `ggufbench pull {full_name} --quant {printable(quantization or 'Q4_K_M', 20)}`"
 
 
 def _nothing_to_load(

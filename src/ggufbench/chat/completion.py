@@ -43,7 +43,7 @@ class Form:
     """Schema that a grammar enforces: the model can write nothing but JSON of it."""
 
 
-class Asker:
+class AnswerGenerator:
     """A model with its chat templates. Raises ChatModelError for an invalid template."""
 
     def __init__(self, engine: ChatEngine, chat_template: str | None) -> None:
@@ -137,22 +137,22 @@ def chosen_tools(tools: Sequence[Tool], choice: str | None) -> tuple[Tool, ...]:
     return named
 
 
-def _schemas(asked: Mapping[str, Any] | None) -> tuple[Schema | None, Schema | None]:
+def _schemas(requested: Mapping[str, Any] | None) -> tuple[Schema | None, Schema | None]:
     """The schema described to the model, and the one enforced on its answer."""
-    kind = None if asked is None else asked.get("type")
-    if asked is None or kind == "text":
+    kind = None if requested is None else requested.get("type")
+    if requested is None or kind == "text":
         return None, None
     if kind == "json_object":
         return None, _ANY_OBJECT
-    schema = asked.get("schema", asked.get("json_schema"))
+    schema = requested.get("schema", requested.get("json_schema"))
     if kind != "json_schema" or not isinstance(schema, Mapping):
         raise ChatModelError(
-            f"response_format = {printable(repr(asked), 80)} is invalid; "
+            f"response_format = {printable(repr(requested), 80)} is invalid; "
             'use {"type": "json_object"} or {"type": "json_schema", "schema": {...}}.'
         )
     inner = schema.get("schema")
     described = inner if isinstance(inner, Mapping) else schema
-    return described, _ANY_OBJECT if asked.get("strict") is False else described
+    return described, _ANY_OBJECT if requested.get("strict") is False else described
 
 
 def _prompt(template: Template, messages: Sequence[BaseMessage], form: Form) -> str:

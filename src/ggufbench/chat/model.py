@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 from ggufbench.chat import structured
 from ggufbench.chat.async_stream import in_thread
 from ggufbench.chat.chunks import call_chunk, last_chunk, text_chunk, whole_message
-from ggufbench.chat.completion import Asker, chosen_tools
+from ggufbench.chat.completion import AnswerGenerator, chosen_tools
 from ggufbench.chat.engine import AnswerUsage, ChatEngine
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.loading import Settings, load
@@ -31,7 +31,7 @@ from ggufbench.chat.tools import Call, as_tool
 __all__ = ["ChatLlamaCpp", "ChatModelError"]
 
 _LOADING = tuple(Settings.__dataclass_fields__)
-_ASKING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "seed")
+_ANSWER_OPTIONS = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "seed")
 _ANY = ("any", "required", True)
 
 
@@ -53,7 +53,7 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
     """Let llama.cpp write its log to stderr."""
 
     _engine: ChatEngine = PrivateAttr()
-    _asker: Asker = PrivateAttr()
+    _generator: AnswerGenerator = PrivateAttr()
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -63,7 +63,7 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         settings = Settings(**{name: getattr(self, name) for name in _LOADING})
         self._engine = load(Path(self.model_path), settings)
         try:
-            self._asker = Asker(self._engine, self.chat_template)
+            self._generator = AnswerGenerator(self._engine, self.chat_template)
         except BaseException:
             self._engine.close()
             raise
@@ -92,7 +92,8 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         """Everything that affects an answer; the key of LangChain's cache."""
         return {
-            name: getattr(self, name) for name in ("model_path", *_LOADING, *_ASKING, "stop", "chat_template")
+            name: getattr(self, name)
+            for name in ("model_path", *_LOADING, *_ANSWER_OPTIONS, "stop", "chat_template")
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -166,13 +167,13 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         self,
         messages: list[BaseMessage],
         stop: list[str] | None,
-        asked: dict[str, Any],
+        overrides: dict[str, Any],
         cancelled: threading.Event | None,
     ) -> ChatResult:
         tally = AnswerUsage()
         texts: list[str] = []
         calls: list[Call] = []
-        for part in self._parts(messages, stop, asked, tally, cancelled):
+        for part in self._parts(messages, stop, overrides, tally, cancelled):
             if isinstance(part, Call):
                 calls.append(part)
             else:
@@ -194,15 +195,15 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         self,
         messages: Sequence[BaseMessage],
         stop: list[str] | None,
-        asked: dict[str, Any],
+        overrides: dict[str, Any],
         tally: AnswerUsage,
         cancelled: threading.Event | None,
     ) -> Iterator[str | Call]:
         stops = self.stop if stop is None else stop
-        return self._asker.parts(messages, self._options(asked), stops or (), tally, cancelled)
+        return self._generator.parts(messages, self._options(overrides), stops or (), tally, cancelled)
 
-    def _options(self, asked: dict[str, Any]) -> Options:
-        return options({name: getattr(self, name) for name in _ASKING}, asked)
+    def _options(self, overrides: dict[str, Any]) -> Options:
+        return options({name: getattr(self, name) for name in _ANSWER_OPTIONS}, overrides)
 
     def _metadata(self, tally: AnswerUsage) -> dict[str, Any]:
         return {"finish_reason": tally.finish, "model_name": self.model_name}
@@ -262,15 +263,15 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         return structured.with_raw(model, parser) if include_raw else model | parser
 
 
-def _choice(asked: str | dict[str, Any] | bool | None) -> str | None:
+def _choice(requested: str | dict[str, Any] | bool | None) -> str | None:
     """Normalize the forms of `tool_choice` that LangChain programs use."""
-    if asked in _ANY:
+    if requested in _ANY:
         return "any"
-    if asked is False:
+    if requested is False:
         return None
-    if isinstance(asked, dict):
-        name = asked.get("function", asked).get("name")
+    if isinstance(requested, dict):
+        name = requested.get("function", requested).get("name")
         if not isinstance(name, str):
             raise ChatModelError("tool_choice does not name a tool; use its name, any, auto or none.")
         return name
-    return asked if isinstance(asked, str) else None
+    return requested if isinstance(requested, str) else None

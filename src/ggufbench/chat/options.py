@@ -87,10 +87,10 @@ class Options(BaseModel):
         return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.repeat_penalty, self.seed)
 
 
-def options(defaults: Mapping[str, Any], asked: Mapping[str, Any]) -> Options:
+def options(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> Options:
     """The model's options, overridden by those of one question. Raises ChatModelError for invalid ones."""
     try:
-        return Options(**{**defaults, **asked})
+        return Options(**{**defaults, **overrides})
     except ValidationError as error:
         raise refusal(error, Options) from None
 

@@ -162,8 +162,8 @@ class ChatTransformers(BaseChatModel):
 
     def _last(self, answer: _Generation) -> AIMessageChunk:
         """The final chunk of a stream: finish reason and token usage."""
-        asked, answered = answer.prompt_tokens, answer.tokens
-        usage = UsageMetadata(input_tokens=asked, output_tokens=answered, total_tokens=asked + answered)
+        prompt, answered = answer.prompt_tokens, answer.tokens
+        usage = UsageMetadata(input_tokens=prompt, output_tokens=answered, total_tokens=prompt + answered)
         reason = "length" if answer.is_full else "stop"
         metadata = {"finish_reason": reason, "model_name": Path(self.folder).name}
         return AIMessageChunk(
@@ -261,11 +261,11 @@ def _end_tokens(model: Any) -> list[int]:
     return [ends] if isinstance(ends, int) else list(ends or ())
 
 
-def _device(asked: str) -> str:
+def _device(requested: str) -> str:
     import torch
 
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -56,32 +56,32 @@ class QuantizerLog:
 
 def main(arguments: list[str]) -> int:
     """Quantize; returns 0 when the file is complete."""
-    asked = _parse(arguments)
+    options = _parse(arguments)
     # Imported here, so that a failure is reported in one line.
     try:
         from llama_cpp import llama_cpp as native
     except (ImportError, OSError, RuntimeError) as error:
         print(f"llama-cpp-python cannot be imported: {error}", file=sys.stderr)
         return 1
-    log = QuantizerLog(asked.target)
+    log = QuantizerLog(options.target)
     callback = _set_log(native, log.take)
     parameters = native.llama_model_quantize_default_params()
     if "dry_run" not in dict(parameters._fields_):  # ctypes would take the unknown name and apply nothing
         print("this llama-cpp-python is too old to compute a size in advance; upgrade it", file=sys.stderr)
         return 1
-    parameters.ftype = _file_type(native, asked.type)
-    parameters.nthread = asked.threads
+    parameters.ftype = _file_type(native, options.type)
+    parameters.nthread = options.threads
     parameters.allow_requantize = True
-    parameters.dry_run = asked.dry_run
-    if asked.imatrix is not None:
+    parameters.dry_run = options.dry_run
+    if options.imatrix is not None:
         try:
-            importance = read_imatrix(asked.imatrix)
+            importance = read_imatrix(options.imatrix)
         except Exception as error:  # whatever a broken file makes its reader raise
-            print(f"{asked.imatrix} is not a readable importance matrix: {error}", file=sys.stderr)
+            print(f"{options.imatrix} is not a readable importance matrix: {error}", file=sys.stderr)
             return 1
         entries = _native_entries(native, importance)
         parameters.imatrix = entries
-    source, target = os.fsencode(asked.source), os.fsencode(asked.target)
+    source, target = os.fsencode(options.source), os.fsencode(options.target)
     status = native.llama_model_quantize(source, target, ctypes.byref(parameters))
     del callback
     if status != 0:

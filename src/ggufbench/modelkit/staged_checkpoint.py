@@ -85,10 +85,10 @@ def _in_cache(text: str) -> Source:
     return _read(revisions[0], found[0].stores, clean(found[0].name.rpartition("/")[2]), text)
 
 
-def _read(folder: Path, stores: Sequence[Path] | None, name: str, asked: str) -> Source:
+def _read(folder: Path, stores: Sequence[Path] | None, name: str, text: str) -> Source:
     checkpoint = read_checkpoint(folder, stores)
     if checkpoint is None:
-        raise ModelError(f"{asked} cannot be converted: {_why_not(folder)}.")
+        raise ModelError(f"{text} cannot be converted: {_why_not(folder)}.")
     config = _object(folder / "config.json")
     multimodal = any(key in config for key in ("vision_config", "audio_config", "vision_tower"))
     return Source(checkpoint, name, _stored_dtype(checkpoint), multimodal)

@@ -93,8 +93,8 @@ class Picker(App[PickerEntry]):
     AUTO_FOCUS = "Filter"
     TITLE = "ggufbench pick"
     CSS = """
-    #asked { height: 1; }
-    #asked Label { padding: 0 1; }
+    #filter-row { height: 1; }
+    #filter-row Label { padding: 0 1; }
     Filter, Filter:focus { width: 1fr; height: 1; border: none; padding: 0; }
     Models { height: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; }
     #below { height: auto; max-height: 45%; padding: 0 1; border-top: solid $primary; }
@@ -130,7 +130,7 @@ class Picker(App[PickerEntry]):
         """Create filter, table, details and footer."""
         self._filter = Filter(self._words, select_on_focus=False)
         self._count, self._details = Label(), Static()
-        with Horizontal(id="asked"):
+        with Horizontal(id="filter-row"):
             yield Label("Filter")
             yield self._filter
             yield self._count

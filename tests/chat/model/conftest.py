@@ -286,7 +286,7 @@ def run_program(*arguments: object) -> None:
 
 def as_tokens(chat: ChatLlamaCpp, messages: list, options: dict, answer: str) -> tuple[list[int], list[int]]:
     """The exact prompt tokens for llama.cpp, and the expected answer tokens."""
-    prompt = _prompt(chat._asker._template, messages, form_of(chat._options(options)))
+    prompt = _prompt(chat._generator._template, messages, form_of(chat._options(options)))
     engine = chat._engine
     return engine.prompt_tokens(prompt), [
         *engine.tokenize(answer),

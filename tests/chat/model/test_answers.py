@@ -111,12 +111,12 @@ class TestStopStrings:
         for stop in ("aaab", "雪雪", "b雪", " end"):
             for size in range(1, 12):
                 raw, reader = text.encode(), TextReader([stop])
-                told = ""
+                received = ""
                 for start in range(0, len(raw), size):
-                    told += reader.feed(raw[start : start + size])
+                    received += reader.feed(raw[start : start + size])
                     if reader.stopped:
                         break
-                assert told + reader.end() == text[: text.find(stop)]
+                assert received + reader.end() == text[: text.find(stop)]
 
 
 class TestUsage:

@@ -46,7 +46,7 @@ def read(
 class TestReading:
     @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 13, 100])
     @pytest.mark.parametrize(
-        ("text", "told", "calls"),
+        ("text", "rest", "calls"),
         [
             ("no call at all", "no call at all", []),
             ('<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>', "", [ONE]),
@@ -71,8 +71,8 @@ class TestReading:
             ("", "", []),
         ],
     )  # fmt: skip
-    def test_every_form_of_call_in_pieces_of_every_size(self, text, told, calls, size):
-        assert read(text, size) == (told, calls)
+    def test_every_form_of_call_in_pieces_of_every_size(self, text, rest, calls, size):
+        assert read(text, size) == (rest, calls)
 
     def test_text_is_returned_once_it_cannot_be_a_call(self):
         reader = ToolReader(["f"])
@@ -262,10 +262,10 @@ class TestObjects:
     def test_schema_that_is_not_enforced_is_described(self, trained):
         strict = trained.with_structured_output(Joke).first.kwargs["response_format"]
         loose = trained.with_structured_output(Joke, strict=False).first.kwargs["response_format"]
-        assert form_of(trained._options({"response_format": strict})).held_to == strict["schema"]
+        assert form_of(trained._options({"response_format": strict})).enforced == strict["schema"]
         form = form_of(trained._options({"response_format": loose}))
-        assert form.told == strict["schema"]
-        assert form.held_to == {"type": "object"}
+        assert form.described == strict["schema"]
+        assert form.enforced == {"type": "object"}
 
     def test_unknown_arguments_are_refused(self, trained):
         for arguments, message in (
@@ -294,7 +294,7 @@ class TestWithoutToolsInTheTemplate:
             ToolMessage("rain", tool_call_id="1"),
         ]  # fmt: skip
         options = chat._options({"tools": chat.bind_tools([get_weather]).kwargs["tools"]})
-        prompt = _prompt(chat._asker._template, messages, form_of(options))
+        prompt = _prompt(chat._generator._template, messages, form_of(options))
         system, *_, result = prompt.removesuffix("<|im_start|>assistant\n").split("<|im_end|>\n")[:-1]
         assert "<|im_start|>system\nBe brief.\n\nYou can call these tools" in system
         assert '"name": "get_weather"' in system
