@@ -130,7 +130,7 @@ def chosen_tools(tools: Sequence[Tool], choice: str | None) -> tuple[Tool, ...]:
         return ()
     named = tuple(tool for tool in tools if tool["function"]["name"] == choice)
     if not named:
-        known = ", ".join(tool["function"]["name"] for tool in tools) or "no tools"
+        known = ", ".join(tool["function"]["name"] for tool in tools) or "none"
         raise ChatModelError(
             f"tool_choice = {printable(repr(choice), 80)} does not name a bound tool; bound: {known}."
         )

@@ -247,7 +247,9 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         or argument.
         """
         if kwargs:
-            raise ChatModelError(f"{', '.join(kwargs)} is not known to with_structured_output; leave it out.")
+            raise ChatModelError(
+                f"with_structured_output does not support {', '.join(kwargs)}; leave it out."
+            )
         structured.check_method(method, schema)
         trace = structured.traced(schema, method)
         model: Runnable[LanguageModelInput, AIMessage]

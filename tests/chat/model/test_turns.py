@@ -55,7 +55,7 @@ def test_task_may_ask_while_it_reads(trained):
 
 
 def test_thread_errors_reach_the_task(trained):
-    with pytest.raises(ChatModelError, match="names no tool"):
+    with pytest.raises(ChatModelError, match="does not name a bound tool"):
         asyncio.run(_streamed(trained.bind(tool_choice="nobody"), "Hello"))
 
 
@@ -142,7 +142,7 @@ class TestNobodyWaitsForEver:
         assert chat.invoke("Hello", max_tokens=1)
 
     def test_waiting_for_an_unread_answer_times_out(self, make_random, monkeypatch):
-        monkeypatch.setattr(engine, "_PATIENCE", 0.2)
+        monkeypatch.setattr(engine, "_UNREAD_TIMEOUT", 0.2)
         chat = make_random()
         stream = chat.stream("Hello")
         next(stream)
@@ -150,7 +150,7 @@ class TestNobodyWaitsForEver:
             pool.submit(chat.invoke, "Hello").result(SECOND)
 
     def test_waiting_for_an_answer_being_read_continues(self, make_random, monkeypatch):
-        monkeypatch.setattr(engine, "_PATIENCE", 0.5)
+        monkeypatch.setattr(engine, "_UNREAD_TIMEOUT", 0.5)
         chat = make_random()
         with ThreadPoolExecutor(1) as pool:
             stream = chat.stream("Hello", max_tokens=30)
@@ -167,7 +167,7 @@ def test_closed_model_message(make_random):
     chat.close()
     with pytest.raises(ChatModelError, match="is closed; load it again"):
         chat.invoke("Hello")
-    with pytest.raises(ChatModelError, match="was closed"):
+    with pytest.raises(ChatModelError, match="is closed"):
         chat.get_num_tokens("Hello")
 
 
