@@ -1,4 +1,4 @@
-"""Hugging Face caches as the hub's library leaves them, with real GGUFs in them, and records about these."""
+"""Hugging Face caches in the layout of the hub's library, with real GGUFs, and records about them."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ TEMPLATE = (
 
 
 class Hub:
-    """A cache, and ways to download to it."""
+    """A cache that revisions can be added to."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,7 +37,7 @@ class Hub:
         return self.folder / f"models--{name.replace('/', '--')}"
 
     def add(self, name: str, files: dict[str, Path], commit: str = NEW, *, main: bool = True) -> Path:
-        """A revision with these files: blobs named by their hash, and relative links to them."""
+        """Add a revision with these files: blobs named by their hash, and relative links to them."""
         repository = self.repository(name)
         snapshot = repository / "snapshots" / commit
         for folder in (snapshot, repository / "blobs", repository / "refs"):
@@ -57,7 +57,7 @@ class Hub:
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> Hub:
-    """An empty cache, which the environment names; nothing of this machine's own is looked at."""
+    """An empty cache, set in the environment, so that the cache of this machine is not used."""
     home = tmp_path / "home"
     home.mkdir()
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", "GGUFBENCH_RESULTS"):
@@ -70,7 +70,7 @@ def hub(tmp_path, monkeypatch) -> Hub:
 
 @pytest.fixture(scope="session")
 def quantized(tmp_path_factory) -> Callable[[str], Path]:
-    """A function: a real llama of two million random weights in that quantization."""
+    """A function that makes a real llama of two million random weights in a quantization."""
     folder = tmp_path_factory.mktemp("quantized")
 
     def make(quantization: str, *, seed: int = 0, context: int = 2048) -> Path:
@@ -85,7 +85,7 @@ def quantized(tmp_path_factory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def split(quantized, tmp_path_factory) -> list[Path]:
-    """The same llama as Q8_0 in parts, which llama.cpp loads."""
+    """The same llama as Q8_0 in several parts that llama.cpp can load."""
     folder = tmp_path_factory.mktemp("split")
     reader = gguf.GGUFReader(quantized("Q8_0"))
     writer = gguf.GGUFWriter(folder / "tiny-Q8_0.gguf", "llama", split_max_tensors=8)
@@ -105,7 +105,7 @@ def split(quantized, tmp_path_factory) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def no_models(tmp_path_factory) -> dict[str, Path]:
-    """Valid GGUFs that are no language models, by what they are."""
+    """Valid GGUFs that are not language models, by kind."""
     folder = tmp_path_factory.mktemp("no-models")
     found = {}
     for what, architecture, values in (
@@ -115,7 +115,7 @@ def no_models(tmp_path_factory) -> dict[str, Path]:
         ("embedding", "bert", {"bert.block_count": 2}),
         ("vocabulary", "llama", {"llama.block_count": 2, "llama.context_length": 64}),
     ):
-        # The quantization in the name is the best there is: names shall not decide.
+        # The name contains the preferred quantization, because names must not decide.
         found[what] = folder / f"{what}-Q4_K_M.gguf"
         writer = gguf.GGUFWriter(found[what], architecture)
         for key, value in values.items():
@@ -132,7 +132,7 @@ def no_models(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def note() -> Callable[..., Path]:
-    """A function that stores a record about a file: a real one with other names and figures."""
+    """A function that stores a record about a file: a real record with other names and figures."""
     base, machine = read_record(FIRST), read_machine()
 
     def store(results: Path, path: Path, rate=None, outcome="measured", **changes) -> Path:
@@ -154,7 +154,7 @@ def note() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """A llama with random weights and a tokenizer of bytes, saved by transformers."""
+    """A llama with random weights and a byte tokenizer, saved by transformers."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

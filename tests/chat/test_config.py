@@ -1,4 +1,4 @@
-"""What an application may say of a model; whatever cannot be applied is refused in one sentence."""
+"""Configs of an application; every invalid value is refused in one sentence."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def test_the_defaults():
     assert TransformersModelConfig(model="owner/name").provider is Provider.TRANSFORMERS
 
 
-def test_every_field_is_one_of_the_chat_model_with_the_same_default():
+def test_fields_and_defaults_equal_the_chat_model():
     from ggufbench.chat.model import ChatLlamaCpp
 
     found = LlamaCppModelConfig(model="owner/name").options()
@@ -27,7 +27,7 @@ def test_every_field_is_one_of_the_chat_model_with_the_same_default():
     assert found == {name: ChatLlamaCpp.model_fields[name].get_default() for name in found}
 
 
-def test_it_survives_json_and_cannot_be_changed():
+def test_json_round_trip_and_immutability():
     found = LlamaCppModelConfig(model="owner/name", stop=["END"], temperature=0, type_k="q8_0")
     assert LlamaCppModelConfig.model_validate_json(found.model_dump_json()) == found
     with pytest.raises(ValidationError):
@@ -50,24 +50,24 @@ REFUSED = [
     ({"model": "a/b", "top_p": 1.5}, "top_p = 1.5 is not usable"),
     ({"model": "a/b", "stop": [""]}, "stop = '' is not usable"),
     ({"model": "a/b", "type_k": "q4_k"}, "type_k = 'q4_k' is not usable"),
-    ({"model": "a/b", "provider": "transformers", "device": "cpu"}, "'transformers' is not that of Llama"),
+    ({"model": "a/b", "provider": "transformers", "device": "cpu"}, "'transformers' is invalid for Llama"),
     ({"model": "a/b", "type_v": "q8_0", "flash_attn": False}, 'set flash_attn = "auto"'),
-    ({"model": "../b"}, "model = '../b' is no owner/name"),
-    ({"model": "a\x1b[2J/b"}, "is no owner/name"),
-    ({"model": "a", "model_path": "a.gguf", "quantization": "Q8_0"}, "quantization is for model_path"),
+    ({"model": "../b"}, "model = '../b' is not owner/name"),
+    ({"model": "a\x1b[2J/b"}, "is not owner/name"),
+    ({"model": "a", "model_path": "a.gguf", "quantization": "Q8_0"}, "quantization is only valid with"),
     ({"model": "a/b", "model_path": ""}, "model_path = '' is not usable"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("values", "sentence"), REFUSED, ids=[sentence[:40] for _, sentence in REFUSED])
-def test_what_cannot_be_applied_is_refused_in_one_sentence(values, sentence):
+def test_invalid_config_message(values, sentence):
     with pytest.raises(ModelConfigError) as caught:
         LlamaCppModelConfig(**values)
     assert sentence in str(caught.value)
     assert str(caught.value).isprintable()
 
 
-def test_an_application_may_keep_either_in_its_own_settings():
+def test_config_union_in_application_settings():
     class Settings(BaseModel):
         chat: Annotated[LlamaCppModelConfig | TransformersModelConfig, Field(discriminator="provider")]
 
@@ -81,10 +81,10 @@ def test_an_application_may_keep_either_in_its_own_settings():
 
 
 def test_on_macos_transformers_warns_once(monkeypatch, recwarn):
-    """The platform is pretended; nothing else of macOS is."""
+    """Only the platform name is simulated."""
     config._warn_once.cache_clear()
     TransformersModelConfig(model="owner/name")
-    assert not recwarn, "elsewhere it says nothing"
+    assert not recwarn, "there is no warning on other systems"
     monkeypatch.setattr(sys, "platform", "darwin")
     LlamaCppModelConfig(model="owner/name")
     assert not recwarn
@@ -108,7 +108,7 @@ HEAVY = {"llama_cpp", "langchain_core", "torch", "transformers", "duckdb", "matp
         "from ggufbench.chat import get_gguf_models_from_cache; get_gguf_models_from_cache()",
     ],
 )
-def test_nothing_heavy_is_imported_before_a_model_is_asked_for(use, tmp_path):
+def test_imports_are_lazy(use, tmp_path):
     program = f"import sys\n{use}\nprint(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -1,4 +1,4 @@
-"""The programs of docs/provider.md, each run as it is written."""
+"""Run the programs of docs/provider.md as written."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ def test_the_page_has_programs():
 
 @pytest.mark.real
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
-def test_a_program_runs_as_it_is_written(hub, quantized, checkpoint, number):
+def test_documented_program_runs(hub, quantized, checkpoint, number):
     hub.add("owner/name-GGUF", {"name-Q4_0.gguf": quantized("Q4_0")})
     hub.add("owner/name", {path.name: path for path in checkpoint.iterdir()})
     done = subprocess.run(

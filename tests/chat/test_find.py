@@ -1,4 +1,4 @@
-"""A repository's name becomes the file to load: the right one of several, and never one outside the cache."""
+"""Find the file to load by repository name: the right one of several, and never one outside the cache."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ def refusal(name: str, **options) -> str:
     return sentence
 
 
-def test_the_path_is_the_hubs_own_name_for_the_file(hub, quantized):
+def test_path_is_the_snapshot_link(hub, quantized):
     snapshot = hub.add("Acme/Rocket-GGUF", {"rocket-Q4_0.gguf": quantized("Q4_0")})
     found = find_gguf_in_cache("Acme/Rocket-GGUF")
     assert found == snapshot / "rocket-Q4_0.gguf"
@@ -31,7 +31,7 @@ def test_the_path_is_the_hubs_own_name_for_the_file(hub, quantized):
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "cache_dir"])
-def test_the_cache_is_where_the_hubs_library_has_it(hub, quantized, tmp_path, monkeypatch, variable):
+def test_cache_location_equals_huggingface_hub(hub, quantized, tmp_path, monkeypatch, variable):
     hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")})
     if variable == "HF_HOME":  # as the fixture sets it
         assert find_gguf_in_cache("a/b").is_relative_to(hub.folder)
@@ -49,7 +49,7 @@ def test_the_cache_is_where_the_hubs_library_has_it(hub, quantized, tmp_path, mo
 ORDER = ["Q4_K_M", "IQ4_NL", "Q4_0", "Q5_K_M", "Q5_0", "Q8_0", "Q6_K", "F16"]
 
 
-def test_four_bits_then_five_then_eight_then_the_others(hub, quantized):
+def test_quantization_class_order(hub, quantized):
     files = {f"tiny-{kind}.gguf": quantized(kind) for kind in ORDER}
     snapshot = hub.add("a/b", files)
     taken = []
@@ -61,23 +61,23 @@ def test_four_bits_then_five_then_eight_then_the_others(hub, quantized):
     assert not list(snapshot.iterdir())
 
 
-def test_the_content_tells_the_quantization_and_not_the_name(hub, quantized):
+def test_quantization_comes_from_the_content(hub, quantized):
     hub.add("a/b", {"b-Q4_K_M.gguf": quantized("F16"), "plain.gguf": quantized("Q5_0")})
     assert find_gguf_in_cache("a/b").name == "plain.gguf"
 
 
-def test_one_may_ask_for_a_quantization_in_any_case_and_by_a_publishers_name(hub, quantized):
+def test_quantization_is_matched_by_type_and_publisher_name(hub, quantized):
     hub.add("a/b", {"b-UD-Q4_K_XL.gguf": quantized("Q4_K_M"), "b-Q8_0.gguf": quantized("Q8_0")})
     assert find_gguf_in_cache("a/b", quantization="q8_0").name == "b-Q8_0.gguf"
     assert find_gguf_in_cache("a/b", quantization="UD-Q4_K_XL").name == "b-UD-Q4_K_XL.gguf"
     assert find_gguf_in_cache("a/b", quantization="Q4_K_M").name == "b-UD-Q4_K_XL.gguf"
     sentence = refusal("a/b", quantization="Q5_K_M")
-    assert "has Q4_K_M, Q8_0 and no Q5_K_M" in sentence
+    assert "has Q4_K_M, Q8_0 but not Q5_K_M" in sentence
     assert "ggufbench pull a/b --quant Q5_K_M" in sentence
-    assert "and no .*;" in refusal("a/b", quantization=".*"), "it is a text and no pattern"
+    assert "but not .*;" in refusal("a/b", quantization=".*"), "the quantization is a text, not a pattern"
 
 
-def test_what_was_measured_faster_here_goes_first_within_its_class(hub, quantized, note, tmp_path):
+def test_faster_file_is_preferred_within_a_class(hub, quantized, note, tmp_path):
     kinds = ("Q4_K_M", "Q4_0", "IQ4_NL", "Q5_0", "Q8_0")
     hub.add("a/b", {f"tiny-{kind}.gguf": quantized(kind) for kind in kinds})
     results = tmp_path / "results"
@@ -89,7 +89,7 @@ def test_what_was_measured_faster_here_goes_first_within_its_class(hub, quantize
 
 
 @pytest.mark.parametrize("outcome", ["failed", "crashed", "hung", "out of memory"])
-def test_what_broke_here_goes_last_of_all(hub, quantized, note, tmp_path, outcome):
+def test_broken_file_comes_last(hub, quantized, note, tmp_path, outcome):
     hub.add("a/b", {f"tiny-{kind}.gguf": quantized(kind) for kind in ("Q4_K_M", "F16")})
     results = tmp_path / "results"
     note(results, quantized("Q4_K_M"), rate=30.0, created="2026-01-01T00:00:00+00:00")
@@ -104,7 +104,7 @@ def test_what_broke_here_goes_last_of_all(hub, quantized, note, tmp_path, outcom
 
 
 @pytest.mark.parametrize("what", ["mmproj", "adapter", "imatrix", "embedding", "vocabulary"])
-def test_what_is_no_language_model_is_never_taken(hub, quantized, no_models, what):
+def test_non_language_models_are_never_selected(hub, quantized, no_models, what):
     hub.add("a/b", {f"a-{what}-Q4_K_M.gguf": no_models[what], "z-F16.gguf": quantized("F16")})
     assert find_gguf_in_cache("a/b").name == "z-F16.gguf"
     find_gguf_in_cache("a/b").unlink()
@@ -113,20 +113,20 @@ def test_what_is_no_language_model_is_never_taken(hub, quantized, no_models, wha
     assert "ggufbench pull a/b --quant Q4_K_M" in sentence
 
 
-def test_of_a_split_model_the_first_part(hub, split):
+def test_first_part_of_a_split_model(hub, split):
     assert len(split) > 2
     snapshot = hub.add("a/b", {f"Q8_0/{path.name}": path for path in split})
     assert find_gguf_in_cache("a/b") == snapshot / "Q8_0" / split[0].name
 
 
-def test_a_split_model_that_is_not_complete_is_never_taken(hub, quantized, split):
+def test_incomplete_split_model_is_never_selected(hub, quantized, split):
     hub.add("a/b", {path.name: path for path in split[:-1]} | {"z-F16.gguf": quantized("F16")})
     assert find_gguf_in_cache("a/b").name == "z-F16.gguf"
     find_gguf_in_cache("a/b").unlink()
     assert "a part of the model is missing" in refusal("a/b")
 
 
-def test_a_download_that_is_not_complete_is_never_taken(hub, quantized):
+def test_incomplete_download_is_never_selected(hub, quantized):
     snapshot = hub.add("a/b", {"z-F16.gguf": quantized("F16")})
     blobs = hub.repository("a/b") / "blobs"
     whole = quantized("Q4_0").read_bytes()
@@ -137,7 +137,7 @@ def test_a_download_that_is_not_complete_is_never_taken(hub, quantized):
     assert find_gguf_in_cache("a/b").name == "z-F16.gguf"
 
 
-def test_the_revision_of_main_counts_and_earlier_ones_only_where_it_has_nothing(hub, quantized):
+def test_main_revision_is_preferred_to_earlier_ones(hub, quantized):
     new = hub.add("a/b", {"b-F16.gguf": quantized("F16")}, NEW)
     old = hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")}, OLD, main=False)
     os.utime(old, (2**31, 2**31))  # the later download, of a revision that is not main
@@ -147,7 +147,7 @@ def test_the_revision_of_main_counts_and_earlier_ones_only_where_it_has_nothing(
     assert find_gguf_in_cache("a/b") == old / "b-Q4_0.gguf"
 
 
-def test_without_a_main_the_latest_download_counts(hub, quantized):
+def test_latest_download_without_a_main_reference(hub, quantized):
     old = hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")}, "f" * 40)
     new = hub.add("a/b", {"b-Q5_0.gguf": quantized("Q5_0")}, "1" * 40)
     os.utime(old, (1, 1))
@@ -155,21 +155,21 @@ def test_without_a_main_the_latest_download_counts(hub, quantized):
     assert find_gguf_in_cache("a/b") == new / "b-Q5_0.gguf"
 
 
-def test_capitals_matter_only_where_two_names_differ_in_them_alone(hub, quantized):
+def test_case_matters_only_for_ambiguous_names(hub, quantized):
     hub.add("Acme/Rocket", {"one-Q4_0.gguf": quantized("Q4_0")})
     assert find_gguf_in_cache("acme/rocket").name == "one-Q4_0.gguf"
     hub.add("acme/Rocket", {"two-Q4_0.gguf": quantized("Q4_0")})
     assert find_gguf_in_cache("acme/Rocket").name == "two-Q4_0.gguf"
-    assert "may be one of Acme/Rocket, acme/Rocket" in refusal("ACME/rocket")
+    assert "is ambiguous: it matches Acme/Rocket, acme/Rocket" in refusal("ACME/rocket")
 
 
-def test_the_sentence_says_what_where_and_what_to_do(hub, quantized, no_models):
+def test_message_names_repository_cache_and_remedy(hub, quantized, no_models):
     hub.add("Acme/Rocket-1B-GGUF", {"r-Q4_0.gguf": quantized("Q4_0")})
     hub.add("Acme/Rocket-1B", {})
     sentence = refusal("acme/Rocket-1B-Instruct-GGUF")
     assert "no acme/Rocket-1B-Instruct-GGUF in " in sentence
     assert "hf/hub" in sentence
-    assert "(there is Acme/Rocket-1B-GGUF)" in sentence
+    assert "(similar: Acme/Rocket-1B-GGUF)" in sentence
     assert "`ggufbench pull acme/Rocket-1B-Instruct-GGUF --quant Q4_K_M`" in sentence
     assert "Acme/Rocket-1B-GGUF" in refusal("Rocket")
     assert "owner/Rocket" in refusal("Rocket")
@@ -183,7 +183,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_no_name_finds_nothing(hub, quantized, name):
+def test_invalid_repository_name(hub, quantized, name):
     hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")})
     assert "write owner/name" in refusal(name)
 
@@ -194,7 +194,7 @@ def outside(hub, name: str = "outside") -> Path:
     return folder
 
 
-def test_a_file_that_a_link_leads_out_to_is_never_taken(hub, quantized):
+def test_link_out_of_the_cache_is_never_selected(hub, quantized):
     place = Path(shutil.copy(quantized("Q4_K_M"), outside(hub)))
     snapshot = hub.add("a/b", {"z-F16.gguf": quantized("F16")})
     (snapshot / "a-Q4_K_M.gguf").symlink_to(place)
@@ -205,7 +205,7 @@ def test_a_file_that_a_link_leads_out_to_is_never_taken(hub, quantized):
 
 
 @pytest.mark.parametrize("part", [0, 1])
-def test_a_part_that_a_link_leads_out_to_is_never_taken(hub, split, part):
+def test_part_linked_out_of_the_cache_is_never_selected(hub, split, part):
     snapshot = hub.add("a/b", {path.name: path for path in split})
     link = snapshot / split[part].name
     moved = Path(shutil.copy(link, outside(hub)))
@@ -230,13 +230,13 @@ def test_a_folder_that_is_a_link_is_never_entered(hub, quantized, place):
     refusal("a/b")
 
 
-def test_a_reference_that_is_a_path_leads_nowhere(hub, quantized):
+def test_reference_with_a_path_is_ignored(hub, quantized):
     hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")})
     (hub.repository("a/b") / "refs" / "main").write_text("../../../outside")
     assert find_gguf_in_cache("a/b").is_relative_to(hub.folder)
 
 
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(hub, quantized):
+def test_pipe_instead_of_a_file_does_not_block(hub, quantized):
     snapshot = hub.add("a/b", {"z-F16.gguf": quantized("F16")})
     os.mkfifo(snapshot / "a-Q4_K_M.gguf")
     (hub.repository("a/b") / "refs" / "main").unlink()
@@ -250,7 +250,7 @@ PIECES = st.sampled_from(
 
 
 @given(name=st.one_of(st.lists(PIECES, max_size=6).map("".join), st.text(max_size=20)))
-def test_no_name_leads_out_of_the_cache(hub, quantized, name):
+def test_name_cannot_leave_the_cache(hub, quantized, name):
     if not hub.repository("a/b").exists():
         hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")})
         snapshot = outside(hub, "models--x--y") / "snapshots" / NEW

@@ -1,4 +1,4 @@
-"""From a config to answers: the provider as an application uses it, with real files and real libraries."""
+"""From a config to answers: the provider as used by an application, with real files and libraries."""
 
 import pytest
 from langchain_core.language_models import BaseChatModel
@@ -18,7 +18,7 @@ SHORT = {"n_ctx": 256, "n_threads": 1, "temperature": 0.0, "max_tokens": 12}
 
 @pytest.fixture
 def close():
-    """A function: the model, which is closed after the test."""
+    """A function that returns the model and closes it after the test."""
     opened = []
 
     def keep(model):
@@ -30,7 +30,7 @@ def close():
         model.close()
 
 
-def test_a_repository_answers_by_its_name(hub, quantized, close):
+def test_chat_by_repository_name(hub, quantized, close):
     """The second program of the documentation's test plan."""
     hub.add("owner/name", {"name-Q4_0.gguf": quantized("Q4_0"), "name-Q8_0.gguf": quantized("Q8_0")})
     model = close(get_chat_model(LlamaCppModelConfig(model="owner/name", model_path="auto", **SHORT)))
@@ -70,17 +70,17 @@ def test_every_field_reaches_the_chat_model(quantized, close):
     assert {name: getattr(model, name) for name in values} == values
 
 
-def test_what_is_not_there_is_one_sentence(hub):
+def test_missing_model_message(hub):
     with pytest.raises(GgufNotFoundError, match="ggufbench pull owner/name --quant Q8_0"):
         get_chat_model(LlamaCppModelConfig(model="owner/name", quantization="Q8_0"))
     with pytest.raises(ValueError, match=r"nothing\.gguf"):
         get_chat_model(LlamaCppModelConfig(model="mine", model_path="~/nothing.gguf"))
-    with pytest.raises(TypeError, match="dict is no config"):
+    with pytest.raises(TypeError, match="dict is not a config"):
         get_chat_model({})
 
 
-def test_a_library_that_is_not_installed_is_one_sentence(hub, monkeypatch):
-    """Pretended: the libraries are here."""
+def test_missing_library_message(hub, monkeypatch):
+    """Simulated: the libraries are installed."""
     monkeypatch.setattr(providers, "find_spec", lambda _name: None)
     with pytest.raises(
         ImportError, match=r'llama_cpp and langchain_core; .*"ggufbench\[llamacpp,langchain\]"'

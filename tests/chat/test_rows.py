@@ -1,4 +1,4 @@
-"""Rows for a picker: every model that can be loaded, with what was measured of it on this machine."""
+"""Rows for a picker: every loadable model with its measurements on this machine."""
 
 import json
 import shutil
@@ -57,7 +57,7 @@ def test_a_row_makes_its_config(hub, quantized):
     assert row.config(n_ctx=64).n_ctx == 64
 
 
-def test_of_a_file_in_two_revisions_the_newest(hub, quantized):
+def test_newest_revision_of_a_file(hub, quantized):
     hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0", seed=1), "b-Q8_0.gguf": quantized("Q8_0")}, OLD)
     new = hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")}, NEW)
     found = get_gguf_models_from_cache()
@@ -65,7 +65,7 @@ def test_of_a_file_in_two_revisions_the_newest(hub, quantized):
     assert found[0].path == new / "b-Q4_0.gguf"
 
 
-def test_what_discovery_finds_elsewhere_is_a_row_too(hub, quantized, tmp_path):
+def test_rows_of_discovered_models(hub, quantized, tmp_path):
     snapshot = hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")})
     folder = tmp_path / "own"
     folder.mkdir()
@@ -78,13 +78,13 @@ def test_what_discovery_finds_elsewhere_is_a_row_too(hub, quantized, tmp_path):
     assert found[1].config().model == "mine"
 
 
-def test_a_cache_that_is_not_there_has_no_models(hub, tmp_path):
+def test_missing_cache_has_no_models(hub, tmp_path):
     assert get_gguf_models_from_cache() == []
     assert get_gguf_models_from_cache(cache_dir=tmp_path / "none") == []
     assert rows([]) == []
 
 
-def test_records_are_looked_for_where_the_user_says(hub, quantized, note, tmp_path, monkeypatch):
+def test_results_folder_of_the_user(hub, quantized, note, tmp_path, monkeypatch):
     hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")})
 
     def rate(**options):
@@ -107,7 +107,7 @@ def measured_of(path, results):
     return row.measured
 
 
-def test_only_this_machine_counts(quantized, note, tmp_path):
+def test_only_records_of_this_machine_count(quantized, note, tmp_path):
     path = quantized("Q4_0")
     record = read_record(note(tmp_path / "here", path, rate=1.0))
     for number, changes in enumerate(
@@ -121,7 +121,7 @@ def test_only_this_machine_counts(quantized, note, tmp_path):
     assert measured_of(path, tmp_path / "with-gpu").decode_tokens_per_second == 3.0
 
 
-def test_which_record_counts(quantized, note, tmp_path):
+def test_preferred_record(quantized, note, tmp_path):
     path, results = quantized("Q4_0"), tmp_path / "results"
     record = read_record(note(results, path, rate=1.0, created="2026-01-05T00:00:00+00:00"))
     setting, provider, workload = record.setting, record.provider, record.workload
@@ -132,7 +132,7 @@ def test_which_record_counts(quantized, note, tmp_path):
 
     assert add(2.0, workload=replace(workload, depth=1024)) == 1.0, "an ordinary one goes before"
     assert add(3.0, provider=provider.model_copy(update={"name": "app:chat"})) == 1.0, "llama.cpp alone does"
-    assert add(4.0, setting=replace(setting, device="rpc")) == 1.0, "a config asks for no server"
+    assert add(4.0, setting=replace(setting, device="rpc")) == 1.0, "a config never uses a server"
     assert add(5.0, provider=provider.model_copy(update={"name": "transformers"})) == 1.0
     assert add(6.0, outcome="skipped") == 1.0
     assert add(7.0, created="2026-01-04T00:00:00+00:00") == 1.0, "an older one does not count"
@@ -141,7 +141,7 @@ def test_which_record_counts(quantized, note, tmp_path):
     assert add(9.0, setting=replace(setting, device="metal"), created=older) == 9.0, "the best device does"
 
 
-def test_broken_records_are_passed_over(quantized, note, tmp_path):
+def test_broken_records_are_ignored(quantized, note, tmp_path):
     path, results = quantized("Q4_0"), tmp_path / "results"
     stored = note(results, path, rate=5.0)
     text = stored.read_text()
@@ -153,16 +153,16 @@ def test_broken_records_are_passed_over(quantized, note, tmp_path):
     (folder / "folder.json").mkdir()
     (folder / "gone.json").symlink_to("nothing")
     assert measured_of(path, results).decode_tokens_per_second == 5.0
-    assert measured_of(path, stored) is None, "a file is no folder of results"
+    assert measured_of(path, stored) is None, "a file is not a results folder"
 
 
-def test_texts_of_a_record_cannot_steer_a_terminal(quantized, note, tmp_path):
+def test_control_characters_of_a_record_are_removed(quantized, note, tmp_path):
     note(tmp_path / "results", quantized("Q4_0"), rate=5.0, scenario="cpu\x1b[2J\n")
     assert measured_of(quantized("Q4_0"), tmp_path / "results").scenario.isprintable()
 
 
-def test_what_ggufbench_measured_stands_in_the_row(hub, quantized, plan_cases, make_bench, tmp_path):
-    """From a real measurement of a file, through the stored record, to the row of its copy."""
+def test_real_measurement_appears_in_the_row(hub, quantized, plan_cases, make_bench, tmp_path):
+    """A real measurement of a file reaches the row of its copy through the stored record."""
     folder = tmp_path / "measured"
     folder.mkdir()
     shutil.copy(quantized("Q4_0"), folder / "x-Q4_0.gguf")

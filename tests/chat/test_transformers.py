@@ -1,4 +1,4 @@
-"""transformers as a chat model, from a tiny real checkpoint: for as long as an application still has it."""
+"""transformers as a chat model, with a tiny real checkpoint."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def test_it_answers_and_streams_the_same(model):
     assert sum(chunk.usage_metadata["output_tokens"] for chunk in chunks if chunk.usage_metadata) == 40
 
 
-def test_its_tokens_are_those_of_the_template(model, checkpoint):
+def test_token_counts_follow_the_template(model, checkpoint):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
@@ -77,13 +77,13 @@ def test_a_stream_that_is_closed_stops_working(model):
     assert model.invoke("And now?").content, "and the next question is answered"
 
 
-def test_a_question_that_is_too_long_is_one_sentence(model):
-    with pytest.raises(ChatModelError, match="the model takes 256; shorten it"):
+def test_too_long_prompt_message(model):
+    with pytest.raises(ChatModelError, match="the model has 256; shorten"):
         model.invoke("x" * 2000)
 
 
-def test_what_it_does_not_know_is_refused(model):
-    with pytest.raises(ChatModelError, match="reasoning is not known"):
+def test_unknown_arguments_are_refused(model):
+    with pytest.raises(ChatModelError, match="does not support reasoning"):
         model.invoke("And now?", reasoning=True)
     with pytest.raises(NotImplementedError):
         model.bind_tools([])
@@ -128,7 +128,7 @@ def test_code_and_pickles_of_a_checkpoint_are_never_loaded(checkpoint, tmp_path)
     assert "adapter_config.json" in refusal(folder)
 
 
-def test_missing_weights_are_not_made_up(checkpoint, tmp_path):
+def test_missing_weights_are_refused(checkpoint, tmp_path):
     assert "weights are not in its files" in refusal(changed(checkpoint, tmp_path, num_hidden_layers=3))
 
 
@@ -140,7 +140,7 @@ def test_a_checkpoint_without_a_template_is_refused(checkpoint, tmp_path):
 
 
 @given(st.text("ab.", max_size=12), st.lists(st.text("ab.", min_size=1, max_size=3), max_size=3), st.data())
-def test_however_a_text_is_cut_it_ends_before_the_first_stop(text, stops, data):
+def test_stop_text_across_piece_boundaries(text, stops, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
     pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     given_out = "".join(until(iter(pieces), stops))

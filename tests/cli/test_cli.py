@@ -225,7 +225,7 @@ def test_synth_writes_and_does_not_overwrite(ggufbench, refused, tmp_path):
     ("arguments", "words"),
     [
         (("--quant", "Q4_K_N"), "did you mean Q4_K_"),
-        (("--quant", "MXFP4"), "ask for gpt-oss or Q4_0"),
+        (("--quant", "MXFP4"), "use gpt-oss or Q4_0"),
         (("--size", "big"), "'big' is not a number of parameters; an example is 1.1B"),
         (("--size", "1"), ""),
         (("--vocabulary", "3"), "not between 512 and 262144"),

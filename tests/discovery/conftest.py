@@ -1,4 +1,4 @@
-"""Makes small GGUFs by hand, byte by byte: independent of the reader, and free to break every rule."""
+"""Small GGUFs built byte by byte: independent of the reader, and able to break every rule."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def build(
     tensors: Sequence[TensorSpec] = (),
     version: int = 3,
 ) -> tuple[bytes, int]:
-    """A header, and the size that its file must have."""
+    """A header, and the required size of its file."""
     pairs = list(values.items()) if isinstance(values, Mapping) else list(values)
     parts = [b"GGUF", struct.pack("<IQQ", version, len(tensors), len(pairs))]
     parts += [pair(key, value) for key, value in pairs]
@@ -134,7 +134,7 @@ def write_llama(path: Path, **more: Any) -> Path:
 
 
 def write_shards(folder: Path, name: str = "big-Q8_0", per_shard: int = 3) -> list[Path]:
-    """A llama in shards, made by the library that real converters use."""
+    """A llama in shards, written by the library that real converters use."""
     folder.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(folder / f"{name}.gguf", "llama", split_max_tensors=per_shard)
     writer.add_block_count(2)
@@ -181,7 +181,7 @@ def kit() -> SimpleNamespace:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter; pytest's own belong to the user that runs it."""
+    """A folder that every user may enter; pytest's folders belong to the user who runs it."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
@@ -190,7 +190,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def without_privileges() -> Callable[[], AbstractContextManager[None]]:
-    """A context in which root is an ordinary user, for whom permissions count."""
+    """A context in which root becomes an ordinary user, so that permissions apply."""
 
     @contextmanager
     def ordinary() -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The listing as a whole: one entry per file, a reason for every refusal, and never an exception."""
+"""The whole listing: one entry per file, a reason for every rejection, and never an exception."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_order_and_content(kit, tmp_path):
     assert {refusal.source for refusal in found.rejected} == {"path"}
 
 
-def test_every_kind_of_wreck(kit, tmp_path):
+def test_every_kind_of_damaged_file(kit, tmp_path):
     whole = kit.write_llama(tmp_path / "whole.gguf").read_bytes()
     (tmp_path / "empty.gguf").write_bytes(b"")
     (tmp_path / "garbage.gguf").write_bytes(os.urandom(4096))
@@ -64,7 +64,7 @@ def test_every_kind_of_wreck(kit, tmp_path):
     assert why["cut-data.gguf"].startswith("truncated: tensor blk.1.ffn_down.weight ends at byte")
     assert "at most 65536" in why["counts.gguf"]
     assert "big endian" in why["big-endian.gguf"]
-    assert "not there" in why["dangling.gguf"]
+    assert "does not exist" in why["dangling.gguf"]
     assert "pipe" in why["fifo.gguf"]
     assert "folder" in why["folder.gguf"]
 
@@ -96,7 +96,7 @@ def test_a_file_that_vanishes_meanwhile(kit, tmp_path, monkeypatch):
 
     monkeypatch.setattr(sharding, "gather", remove_then_gather)
     (refusal,) = discover([tmp_path]).rejected
-    assert (refusal.reason, refusal.file_size_bytes) == ("the file is not there (any more)", 0)
+    assert (refusal.reason, refusal.file_size_bytes) == ("the file does not exist (any more)", 0)
 
 
 def test_a_file_that_shrinks_meanwhile(kit, tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ def test_shards(kit, tmp_path):
     (same,) = discover([paths[0]]).models
     assert same == model
     (alone,) = discover([paths[1]]).rejected
-    assert alone.reason == "part 2 of 3 of a model: the first part is what is loaded"
+    assert alone.reason == "part 2 of 3 of a model: a model is loaded by its first part"
 
 
 def test_a_missing_shard_is_named(kit, tmp_path):
@@ -173,7 +173,7 @@ def test_shards_with_foreign_tensors(kit, tmp_path):
     kit.write(tmp_path / b, second, tensors[:1])
     assert reasons(discover([tmp_path]))[a].endswith("a tensor occurs in two of them")
     kit.write(tmp_path / b, second, [("x", (32,), "F32")])
-    assert reasons(discover([tmp_path]))[a].endswith("18 tensors are announced, 21 there")
+    assert reasons(discover([tmp_path]))[a].endswith("18 tensors are stated, but 21 exist")
 
 
 def test_the_first_shard_may_hold_no_tensors(kit, tmp_path):
@@ -244,7 +244,7 @@ def test_default_sources(kit, tmp_path, monkeypatch):
     home_with_everything(kit, tmp_path)
     monkeypatch.setattr("sys.platform", "linux")
     found = discover(env={"HOME": str(tmp_path)})
-    # System folders of Ollama may hold models of whoever runs this.
+    # System folders of Ollama may hold models of the user who runs this.
     mine = [model for model in found.models if model.path.is_relative_to(tmp_path)]
     assert [(m.source, m.name, m.repository) for m in mine] == [
         ("huggingface", "Foo", "owner/Foo-GGUF"),
@@ -256,8 +256,8 @@ def test_default_sources(kit, tmp_path, monkeypatch):
     ]
     why = {r.path.name: r.reason for r in found.rejected if r.path.is_relative_to(tmp_path)}
     assert why == {
-        "sha256-" + "c" * 64: "the file is not there (any more)",
-        "evil": "this Ollama manifest names its model by something that is no digest",
+        "sha256-" + "c" * 64: "the file does not exist (any more)",
+        "evil": "this Ollama manifest names its model by an invalid digest",
     }
 
 
@@ -274,7 +274,7 @@ def test_an_empty_home(tmp_path, monkeypatch):
     assert discover(env={"HOME": str(tmp_path / "nobody")}) == Discovery((), ())
 
 
-def test_a_place_that_is_not_there(tmp_path):
+def test_missing_place(tmp_path):
     with pytest.raises(PlaceNotFoundError, match="gone"):
         discover([tmp_path / "gone"])
 
@@ -285,7 +285,7 @@ def test_an_explicit_file_of_any_name(kit, tmp_path):
     assert model.name == "llama-3.2"
 
 
-def test_names_of_files_that_are_no_text(kit, tmp_path):
+def test_file_names_that_are_not_text(kit, tmp_path):
     try:
         kit.write_llama(tmp_path / os.fsdecode(b"bad\xff\x1b[0m.gguf"))
     except OSError:

@@ -1,4 +1,4 @@
-"""Facts against values worked out by hand, and every reason for which a file is no model."""
+"""Facts compared with values computed by hand, and every reason to reject a file."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ def test_llama(kit, tmp_path):
     assert len(got.identity) == 16
 
 
-def test_what_each_token_of_a_prompt_is_multiplied_with(kit, tmp_path):
+def test_prompt_parameters(kit, tmp_path):
     attention, feed_forward = 2 * 65_536 + 2 * 32_768, 3 * 131_072
     got = model(kit, tmp_path / "x.gguf", kit.llama_values(), kit.llama_tensors())
-    # Neither table nor head, and of the last layer the attention alone: the rest is for the last token only.
+    # No table, no head, and only the attention of the last layer: the rest runs for the last token only.
     assert got.prompt_parameters == 2 * attention + feed_forward
     assert got.attention == AttentionShape(full=2 * 4 * (64 + 64), sliding=0)
     tied = model(kit, tmp_path / "tied.gguf", kit.llama_values(), kit.llama_tensors(tied=True))
     assert tied.prompt_parameters == got.prompt_parameters
 
 
-def test_a_drafting_layer_and_a_tower_take_no_part_in_a_prompt(kit, tmp_path):
+def test_prompt_excludes_draft_layers_and_towers(kit, tmp_path):
     values = kit.llama_values(llama__nextn_predict_layers=1)
     tensors = [
         *kit.llama_tensors(),
@@ -286,7 +286,7 @@ def test_kv_of_latent_attention(kit, tmp_path):
     assert shape == KvShape(3 * 576, 0, 0, 0)
 
 
-def test_attention_of_latent_layers_and_of_layers_that_borrow_a_cache(kit, tmp_path):
+def test_attention_of_latent_and_cache_sharing_layers(kit, tmp_path):
     def attention(arch, layers, **keys):
         values = {
             "general.architecture": arch,
@@ -301,7 +301,7 @@ def test_attention_of_latent_layers_and_of_layers_that_borrow_a_cache(kit, tmp_p
 
     latent = attention("deepseek2", 3, key_length_mla=192, key_length=576, kv_lora_rank=512)
     assert latent == AttentionShape(full=3 * 4 * (576 + 512), sliding=0)
-    # 25 layers attend, though only 20 have a cache; every fifth of them to everything.
+    # 25 layers attend, although only 20 have a cache; every fifth has full attention.
     borrowing = attention("gemma3n", 25, sliding_window=32)
     assert borrowing == AttentionShape(full=5 * 4 * 32, sliding=20 * 4 * 32)
     assert attention("mamba", 3) == AttentionShape(0, 0)
@@ -416,7 +416,7 @@ def test_ollama_names():
         ({"general.architecture": "dflash"}, "draft model"),
         ({"llama.nextn_predict_layers": 2}, "draft model"),
         ({"split.no": 1, "split.count": 3}, "part 2 of 3"),
-        ({"split.count": 3}, "the first of 3 parts, but its name does not end with -00001-of-00003.gguf"),
+        ({"split.count": 3}, "the first of 3 parts, but its name does not end in -00001-of-00003.gguf"),
         ({"general.architecture": None}, "general.architecture is missing"),
         ({"general.architecture": ""}, "general.architecture is missing"),
         ({"general.architecture": 5}, "general.architecture is a whole number"),

@@ -1,4 +1,4 @@
-"""Damaged and hostile headers: the outcome is a header or a HeaderError, soon and in little memory."""
+"""Damaged and hostile headers: the result is a header or a HeaderError, fast and in little memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ggufbench.discovery.header import HeaderError, parse_header
 
 MUTATIONS = 10_000
 
-# Runs apart, so that a hang or a crash is a failed test and the memory is that of the reader alone.
+# Separate process, so that a hang or a crash is a failed test and only the reader's memory counts.
 FUZZER = '''
 import json, random, struct, sys, time
 from pathlib import Path
@@ -165,7 +165,7 @@ def test_ten_thousand_damaged_headers(kit, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout)
     assert sum(report["outcomes"].values()) == MUTATIONS
-    # The mutator is worth something only while many inputs get past the header.
+    # The mutator is useful only if many inputs pass the header.
     assert report["outcomes"]["header refused"] > MUTATIONS // 10
     assert report["outcomes"]["facts refused"] > MUTATIONS // 100
     assert report["slowest_s"] < 5
@@ -182,7 +182,7 @@ def attempt(data: bytes) -> None:
 
 
 @given(st.binary(max_size=400), st.integers(0, 3), st.integers(0, 3))
-def test_any_bytes_behind_a_plausible_start(data, tensors, pairs):
+def test_any_bytes_after_a_plausible_start(data, tensors, pairs):
     attempt(b"GGUF" + struct.pack("<IQQ", 3, tensors, pairs) + data)
 
 
@@ -241,7 +241,7 @@ KEYS = [
 @pytest.mark.parametrize("arch", ["llama", "gpt-oss", "gemma3n", "llama4", "qwen3next", "deepseek2"])
 @given(st.dictionaries(st.sampled_from(KEYS), values(), max_size=6))
 def test_any_values_under_known_keys(kit, tmp_path_factory, arch, changes):
-    """From the file to the listing: a model or a reason, whatever the keys hold."""
+    """From the file to the listing: a model or a reason, for any values of the keys."""
     from ggufbench.discovery import discover
 
     renamed = {key.replace("llama.", f"{arch}."): value for key, value in changes.items()}

@@ -1,4 +1,4 @@
-"""The header reader: what it reads, what it refuses and in which words, and what it costs."""
+"""Header reader: values, error messages, and cost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ggufbench.discovery.tables import FILE_TYPES, TENSOR_TYPES
 
 
 class Sparse:
-    """A file of `size` bytes that begins with `data` and goes on with a hole."""
+    """A file of `size` bytes that begins with `data` and continues with a hole."""
 
     def __init__(self, data: bytes, size: int) -> None:
         self.data, self.size, self.at = data[:size], size, 0
@@ -215,7 +215,7 @@ def test_refuses_tensors(kit):
     assert "impossible shape" in one(dims=(0, 2**63))
     assert "do not divide into blocks of Q4_K" in one(dims=(300,), kind=12)
     assert "no dimensions" in one(dims=(), kind=12)
-    assert "lies at byte 64 of the data, where byte 0 is expected" in one(offset=64)
+    assert "is at byte 64 of the data, but byte 0 is expected" in one(offset=64)
     assert "truncated: tensor t ends at byte" in one(dims=(2**40,))
     both, size = kit.build({}, [("t", (32,), "F32"), ("t", (32,), "F32")])
     assert refusal(both + bytes(size)) == "the tensor t occurs twice"
@@ -226,7 +226,10 @@ def test_truncation_names_tensor_and_bytes(kit):
     padded = raw + bytes(size - len(raw))
     parse(padded)
     message = refusal(padded[:-1])
-    assert message == f"truncated: tensor blk.1.ffn_down.weight ends at byte {size}, the file has {size - 1}"
+    assert (
+        message
+        == f"truncated: tensor blk.1.ffn_down.weight ends at byte {size}, but the file has {size - 1} bytes"
+    )
 
 
 @pytest.mark.parametrize("alignment", [0, 3, "32", -32, 2**40])
@@ -269,8 +272,8 @@ def test_a_file_that_shrinks_is_an_error(kit):
         max_size=60,
     )
 )
-def test_string_arrays_are_stepped_over_exactly(kit, monkeypatch, size, strings):
-    """Whatever the strings are and wherever chunks end, the key behind the array is found."""
+def test_string_arrays_are_skipped_exactly(kit, monkeypatch, size, strings):
+    """The key after the array is found for all strings and chunk boundaries."""
     monkeypatch.setattr(reading, "_CHUNK", size)
     array = kit.Raw(9, struct.pack("<IQ", 8, len(strings)) + b"".join(kit.text(s) for s in strings))
     raw, _ = kit.build([("tokens", array), ("after", 12345), ("again", array), ("end", "here")])
@@ -360,7 +363,7 @@ def test_special_files_do_not_block(tmp_path):
         read_header(fifo)
     with pytest.raises(HeaderError, match="folder"):
         read_header(tmp_path)
-    with pytest.raises(HeaderError, match="not there"):
+    with pytest.raises(HeaderError, match="does not exist"):
         read_header(tmp_path / "gone.gguf")
     with pytest.raises(HeaderError, match="cannot be read"):
         read_header(Path("a\0b"))
@@ -399,7 +402,7 @@ print(header.length("tokenizer.ggml.tokens"), peak() - before)
 @pytest.mark.real
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory_ceiling(kit, tmp_path):
-    """262,000 tokens and as many merges: a few MB above what a small file needs."""
+    """262,000 tokens and as many merges take a few MB more than a small file."""
     words = kit.Raw(
         9, struct.pack("<IQ", 8, 262_000) + b"".join(kit.text(f"tok{n:x}") for n in range(262_000))
     )

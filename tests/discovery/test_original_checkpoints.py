@@ -1,4 +1,4 @@
-"""The safetensors checkpoint of a GGUF: found in the layouts that programs leave, and in no hostile one."""
+"""Original checkpoint of a GGUF: found in the layouts of real programs, and never in hostile ones."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ URL = "https://huggingface.co/acme/Rocket-1B"
 
 
 def safetensors(size: int = 64) -> bytes:
-    """A file that starts as a safetensors file does."""
+    """A file with the start of a safetensors file."""
     header = b'{"w":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % (size, size)
     return struct.pack("<Q", len(header)) + header + bytes(size)
 
 
 def checkpoint(**config: Any) -> dict[str, bytes]:
-    """The files of a checkpoint in one piece."""
+    """The files of a checkpoint with one weight file."""
     return {
         "config.json": json.dumps({**CONFIG, **config}).encode(),
         "model.safetensors": safetensors(),
@@ -40,7 +40,7 @@ def checkpoint(**config: Any) -> dict[str, bytes]:
 
 
 def in_shards(names: dict[str, Any] | None = None, **config: Any) -> dict[str, bytes]:
-    """The files of one in two shards; the index says `names`."""
+    """The files of a checkpoint in two shards; the index contains `names`."""
     shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
     index = {"metadata": {}, "weight_map": names or {"a": shards[0], "b": shards[1], "c": shards[1]}}
     return {
@@ -58,7 +58,7 @@ def in_folder(folder: Path, files: dict[str, bytes]) -> Path:
 
 
 def in_cache(hub: Path, repository: str, files: dict[str, bytes], commit: str = COMMIT) -> Path:
-    """As the hub's library stores a revision: blobs, links to them, and the reference to it."""
+    """Store a revision in the hub's layout: blobs, links to them, and a reference."""
     base = hub / f"models--{repository.replace('/', '--')}"
     snapshot = base / "snapshots" / commit
     for folder in (snapshot, base / "blobs", base / "refs"):
@@ -91,7 +91,7 @@ def search(tmp_path):
 
 @pytest.fixture
 def only(search, tmp_path):
-    """A function: the one model of a place."""
+    """A function that returns the only model of a place."""
 
     def run(*places: Path, **env: str) -> Model:
         (model,) = search(*(places or [tmp_path / "models"]), **env).models
@@ -102,7 +102,7 @@ def only(search, tmp_path):
 
 @pytest.fixture
 def cached(search, hub):
-    """A function: the one model of the cache, found without naming a place."""
+    """A function that returns the only model of the cache, found without naming a place."""
 
     def run() -> Model:
         (model,) = search(HF_HUB_CACHE=str(hub)).models
@@ -161,7 +161,7 @@ def test_by_each_key_of_the_header(gguf, only, hub, keys):
 @pytest.mark.parametrize(
     "repository", ["acme/Rocket-1B-GGUF", "acme/Rocket-1B-gguf", "quants/acme_Rocket-1B-GGUF"]
 )
-def test_by_the_name_of_its_own_repository(gguf, only, cached, hub, repository):
+def test_by_the_name_of_the_ggufs_repository(gguf, only, cached, hub, repository):
     path = gguf()
     in_cache(hub, repository, {path.name: path.read_bytes()})
     snapshot = in_cache(hub, "acme/Rocket-1B", checkpoint())
@@ -180,8 +180,8 @@ def test_in_the_same_repository_as_the_gguf(gguf, cached, hub):
     assert len(model.original.files) == 2
 
 
-def test_what_it_was_converted_from_goes_before_what_that_was_tuned_from(gguf, only, hub):
-    """The converter copies `base_model` from the card of the original, where it means its own base."""
+def test_stated_source_is_preferred_to_base_model(gguf, only, hub):
+    """The converter copies `base_model` from the card of the original, where it names that model's base."""
     in_cache(hub, "acme/Rocket-1B-Base", checkpoint())
     snapshot = in_cache(hub, "acme/Rocket-1B", checkpoint())
     keys = {"general.organization": "Acme", "general.name": "Rocket 1B"}
@@ -318,7 +318,7 @@ def test_a_config_of_another_model(gguf, only, tmp_path, config, fits):
     assert (only().original is not None) is fits
 
 
-def test_layers_that_only_draft_are_not_in_the_config(gguf, only, tmp_path):
+def test_draft_layers_are_not_in_the_config(gguf, only, tmp_path):
     gguf(**{"llama.nextn_predict_layers": 1})
     in_folder(tmp_path / "models", checkpoint(num_hidden_layers=1))
     assert only().original is not None
@@ -346,7 +346,7 @@ def test_types_and_architectures(kind, architecture, expected):
     assert compatible([kind], architecture) is expected
 
 
-def test_what_is_no_checkpoint(gguf, only, tmp_path):
+def test_invalid_checkpoints(gguf, only, tmp_path):
     whole = in_shards()
     single = checkpoint()
     one_shard = {name: data for name, data in whole.items() if "00002-of" not in name}
@@ -413,7 +413,7 @@ def test_huge_json_is_not_read(gguf, only, tmp_path, file, size):
     gguf()
     folder = in_folder(tmp_path / "models", in_shards())
     with (folder / file).open("ab") as stream:
-        filler = b"[" if file == "config.json" else b" "  # the index would be valid, were it shorter
+        filler = b"[" if file == "config.json" else b" "  # the index would be valid if it were shorter
         while stream.tell() < size:
             stream.write(filler * min(1 << 20, size - stream.tell()))
     tracemalloc.start()
@@ -427,7 +427,7 @@ def test_huge_json_is_not_read(gguf, only, tmp_path, file, size):
 @pytest.mark.parametrize(
     "target", ["out", "loop", "gone", "pipe", "device", "folder", "other repository", "self"]
 )
-def test_links_that_leave_the_cache_or_lead_nowhere(gguf, only, hub, tmp_path, file, target):
+def test_broken_links_and_links_out_of_the_cache(gguf, only, hub, tmp_path, file, target):
     gguf(**{"general.source.repo_url": URL})
     files = in_shards() if "index" in file else checkpoint()
     snapshot = in_cache(hub, "acme/Rocket-1B", files)
@@ -467,7 +467,7 @@ def test_folders_that_are_links_out_of_the_repository(gguf, only, hub, tmp_path,
     assert only().original is None
 
 
-def test_a_link_to_a_gguf_in_a_snapshot_keeps_the_rules_of_the_cache(gguf, only, cached, hub, tmp_path):
+def test_link_to_a_snapshot_follows_the_cache_rules(gguf, only, cached, hub, tmp_path):
     path = gguf()
     snapshot = in_cache(hub, "acme/Both", {**checkpoint(), path.name: path.read_bytes()})
     path.unlink()
@@ -478,7 +478,7 @@ def test_a_link_to_a_gguf_in_a_snapshot_keeps_the_rules_of_the_cache(gguf, only,
     assert cached().original is None
 
 
-def test_in_a_folder_of_the_user_links_may_lead_anywhere(gguf, only, tmp_path):
+def test_links_in_a_user_folder_may_point_anywhere(gguf, only, tmp_path):
     gguf()
     store = in_folder(tmp_path / "store", checkpoint())
     for name in ("config.json", "model.safetensors"):
@@ -495,7 +495,7 @@ def test_in_a_folder_of_the_user_links_may_lead_anywhere(gguf, only, tmp_path):
     ids=repr,
 )  # fmt: skip
 @pytest.mark.parametrize("key", ["general.source.repo_url", "general.base_model.0.repo_url", "general.name"])
-def test_names_that_are_none(gguf, only, hub, tmp_path, name, key):
+def test_invalid_repository_names(gguf, only, hub, tmp_path, name, key):
     in_cache(hub, "acme/Rocket-1B", checkpoint())
     in_folder(tmp_path / "hf" / "etc", checkpoint())
     in_folder(tmp_path / "etc", checkpoint())
@@ -546,7 +546,7 @@ def jsons() -> st.SearchStrategy[Any]:
 
 @given(config=jsons(), index=jsons(), whole=st.booleans(), raw=st.binary(max_size=40))
 def test_any_config_and_index(tmp_path, config, index, whole, raw):
-    """A checkpoint or None, and nothing in it that does not lie in the folder."""
+    """The result is a checkpoint or None, and all its files lie in the folder."""
     mixed = {**CONFIG, **config} if whole and isinstance(config, dict) else config
     named = {"weight_map": index} if whole else index
     files = {

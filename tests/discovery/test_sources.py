@@ -1,4 +1,4 @@
-"""Where models are looked for: the places of each program on each system, and what lies in them."""
+"""Places that are searched: those of each program on each system, and their content."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_variables(env, source, expected):
     assert roots(env, "linux", "/home/u")[source][0] == expected
 
 
-def test_programs_that_keep_their_models_elsewhere(tmp_path):
+def test_configured_model_folders(tmp_path):
     (tmp_path / ".lmstudio-home-pointer").write_text(f"{tmp_path}/studio\n")
     (tmp_path / "studio").mkdir()
     (tmp_path / "studio" / "settings.json").write_text(json.dumps({"downloadsFolder": "/disk/models"}))
@@ -98,7 +98,7 @@ def found(source: str, folder: Path) -> list[tuple]:
     return [(c.path.name, c.name, c.repository) for c in default_candidates([Root(source, folder)])]
 
 
-def test_missing_places_hold_nothing(tmp_path):
+def test_missing_places_are_skipped(tmp_path):
     for source in ("huggingface", "lmstudio", "ollama", "llama.cpp", "jan", "gpt4all"):
         assert found(source, tmp_path / "gone") == []
     (tmp_path / "file").write_text("x")
@@ -108,7 +108,7 @@ def test_missing_places_hold_nothing(tmp_path):
 
 
 def make_cache(kit, hub: Path, repository: str, files: list[str]) -> Path:
-    """A repository as the Hugging Face library lays it out: blobs, a reference, a snapshot of links."""
+    """A repository in the layout of the Hugging Face library: blobs, a reference, a snapshot of links."""
     repo = hub / f"models--{repository.replace('/', '--')}"
     revision = "a" * 40
     (repo / "refs").mkdir(parents=True)
@@ -203,7 +203,7 @@ def test_odd_ollama_manifests_are_ignored(tmp_path, content):
         "sha512:" + "a" * 64,
     ],
 )
-def test_a_hostile_digest_names_no_file(tmp_path, digest):
+def test_hostile_digest_is_rejected(tmp_path, digest):
     manifest(tmp_path, "r/l/m/t", {"layers": [layer(digest)]})
     (candidate,) = default_candidates([Root("ollama", tmp_path)])
     assert candidate.refusal
@@ -254,7 +254,7 @@ def test_walking(tmp_path):
     assert {path.resolve() for path in got} == {*wanted, outside}
 
 
-def test_unreadable_folders_are_passed_over(open_folder, without_privileges):
+def test_unreadable_folders_are_skipped(open_folder, without_privileges):
     touch(open_folder / "closed" / "a.gguf")
     touch(open_folder / "b.gguf")
     (open_folder / "closed").chmod(0)
@@ -287,11 +287,13 @@ def test_explicit_places(tmp_path):
     assert explicit(tmp_path / "ollama") == [tmp_path / "ollama" / "blobs" / ("sha256-" + "a" * 64)]
 
 
-def test_an_explicit_place_must_be_there(tmp_path):
+def test_explicit_place_must_exist(tmp_path):
     (tmp_path / "link.gguf").symlink_to(tmp_path / "gone.gguf")
-    with pytest.raises(PlaceNotFoundError, match=r"no file or folder .*gone\.gguf: check the spelling"):
+    with pytest.raises(
+        PlaceNotFoundError, match=r"the file or folder .*gone\.gguf does not exist: check the spelling"
+    ):
         explicit(tmp_path / "gone.gguf")
-    with pytest.raises(PlaceNotFoundError, match="link to something that is not there"):
+    with pytest.raises(PlaceNotFoundError, match="is a broken link"):
         explicit(tmp_path / "link.gguf")
     with pytest.raises(PlaceNotFoundError) as caught:
         explicit(Path("a\0\x1b[31mb"))

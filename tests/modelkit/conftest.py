@@ -26,7 +26,7 @@ PROBE = Path(__file__).with_name("probe.py")
 
 @pytest.fixture(scope="session")
 def probe() -> Probe:
-    """Load a file with llama.cpp in a fresh process, decode, tokenize `texts`; what it says as a dict."""
+    """Load a file with llama.cpp in a fresh process, decode, tokenize `texts`; returns a report."""
 
     def run(path: Path, texts: tuple[str, ...] = ()) -> dict[str, Any]:
         done = subprocess.run(
@@ -60,7 +60,7 @@ def make(tmp_path: Path) -> Make:
 
 @pytest.fixture
 def ggufbench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """A function: `ggufbench` with arguments, from an empty folder; it prints no traceback and no escape."""
+    """A function that runs `ggufbench` in an empty folder and checks for tracebacks and escapes."""
     here = tmp_path / "here"
     here.mkdir()
 
@@ -84,7 +84,7 @@ def ggufbench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def refused(ggufbench) -> Callable[..., str]:
-    """A function: the one sentence of a request that cannot be met."""
+    """A function that returns the error sentence of an invalid request."""
 
     def run(*arguments: object, **env: str) -> str:
         done = ggufbench(*arguments, **env)
@@ -98,7 +98,7 @@ def refused(ggufbench) -> Callable[..., str]:
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """A function: the same as `ggufbench`, started and not waited for; what is left of it is ended."""
+    """A function that starts `ggufbench` without waiting; it is terminated after the test."""
     processes: list[subprocess.Popen[str]] = []
 
     def start(*arguments: object, **env: str) -> subprocess.Popen[str]:
@@ -122,7 +122,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.fixture
 def float_model(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes an F16 llama by gguf's own writer: in several parts, or without some tensors."""
+    """A function that writes an F16 llama with gguf's writer: in several parts, or without some tensors."""
 
     def write(name: str = "split-F16", parts_of: int = 0, without: tuple[str, ...] = ()) -> Path:
         spec = SynthSpec("llama", 3_000_000, "F16", vocabulary=1024)
@@ -157,7 +157,7 @@ TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny llama with random weights as safetensors, its tokenizer trained by sentencepiece on our text."""
+    """A tiny llama with random weights as safetensors, with a sentencepiece tokenizer trained on our text."""
     import sentencepiece
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM

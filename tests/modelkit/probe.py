@@ -1,6 +1,6 @@
-"""Load a GGUF with llama.cpp and tell what it is: `python probe.py PATH < texts.json`, JSON to stdout.
+"""Load a GGUF with llama.cpp and report its facts: `python probe.py PATH < texts.json`, JSON to stdout.
 
-Run in a process of its own: what llama.cpp does not like it answers with an abort.
+Runs in a separate process, because llama.cpp aborts on invalid files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def load(path: str) -> tuple[Any, Any]:
         sys.exit("".join(text for level, text in LOG if level == 4) or "load failed")
     settings = native.llama_context_default_params()
     settings.n_ctx, settings.n_batch, settings.n_ubatch = 512, 256, 256
-    # Threads that wait for each other by spinning take minutes where something else has the processor.
+    # Spinning threads that wait for each other take minutes if other processes use the processor.
     settings.n_threads = settings.n_threads_batch = 1
     context = native.llama_init_from_model(model, settings)
     return model, context
@@ -51,18 +51,18 @@ def decode(context: Any, tokens: list[int], vocabulary: int) -> np.ndarray:
 
 def tokenize(vocab: Any, text: str, special: bool) -> list[int]:
     data = text.encode()
-    room = len(data) + 8
-    tokens = (native.llama_token * room)()
-    count = native.llama_tokenize(vocab, data, len(data), tokens, room, False, special)
+    capacity = len(data) + 8
+    tokens = (native.llama_token * capacity)()
+    count = native.llama_tokenize(vocab, data, len(data), tokens, capacity, False, special)
     assert count >= 0
     return list(tokens[:count])
 
 
 def detokenize(vocab: Any, tokens: list[int]) -> str:
     array = (native.llama_token * max(1, len(tokens)))(*tokens)
-    room = 64 * (len(tokens) + 1)
-    data = ctypes.create_string_buffer(room)
-    count = native.llama_detokenize(vocab, array, len(tokens), data, room, False, True)
+    capacity = 64 * (len(tokens) + 1)
+    data = ctypes.create_string_buffer(capacity)
+    count = native.llama_detokenize(vocab, array, len(tokens), data, capacity, False, True)
     assert count >= 0
     return data.raw[:count].decode()
 

@@ -1,4 +1,4 @@
-"""`ggufbench chat`: an answer as it comes, a conversation line by line, and no control characters."""
+"""`ggufbench chat`: streamed answers, conversations line by line, and no control characters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ggufbench.cli.options import harmless
 pytestmark = pytest.mark.real
 
 
-def test_an_answer_goes_to_stdout_and_its_rate_to_stderr(make, ggufbench):
+def test_answer_on_stdout_and_rate_on_stderr(make, ggufbench):
     done = ggufbench("chat", make(), "Hello", "--max-tokens", "8", "--temperature", "0")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
@@ -22,7 +22,7 @@ def test_an_answer_goes_to_stdout_and_its_rate_to_stderr(make, ggufbench):
     )
     seconds, rate, first = map(float, found.groups())
     assert 0 <= first <= seconds + 0.01
-    # Seconds are written to hundredths and rates to tenths: each stands for what may have been rounded to it.
+    # Seconds are rounded to hundredths and rates to tenths, so each allows for the rounding.
     assert 8 / (rate + 0.06) - 0.006 <= seconds <= 8 / (rate - 0.06) + 0.006
 
 
@@ -35,7 +35,7 @@ def test_a_conversation_ends_with_the_input(make):
     assert done.stderr.count("4 tokens in ") == 2
 
 
-def test_requests_that_cannot_be_met_are_one_sentence(make, refused, tmp_path):
+def test_invalid_request_messages(make, refused, tmp_path):
     (tmp_path / "text.gguf").write_text("no model")
     assert "cannot be chatted with: " in refused("chat", tmp_path / "text.gguf", "Hello")
     assert "is no GGUF file" in refused("chat", tmp_path, "Hello")
@@ -44,6 +44,6 @@ def test_requests_that_cannot_be_met_are_one_sentence(make, refused, tmp_path):
     assert "owner/none" in sentence
 
 
-def test_what_could_steer_a_terminal_is_shown_as_its_escape():
+def test_control_characters_are_escaped():
     assert harmless("a\x1b[31m\u202eb\r\n\tc") == "a\\x1b[31m\\u202eb\\r\n\tc"
     assert harmless("\U0001f469\u200d\U0001f52c é") == "\U0001f469\u200d\U0001f52c é"

@@ -1,4 +1,4 @@
-"""`ggufbench convert`: which checkpoints it takes, that none of their code runs, and what the GGUF says."""
+"""`ggufbench convert`: accepted checkpoints, no execution of their code, and the content of the GGUF."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_safetensors(path: Path, dtype: str = "BF16") -> Path:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """What looks like a checkpoint from outside."""
+    """A folder with the file names of a checkpoint."""
     made = tmp_path / "My Model [x]"
     made.mkdir()
     (made / "config.json").write_text(json.dumps(CONFIG))
@@ -41,7 +41,7 @@ def folder(tmp_path) -> Path:
     return made
 
 
-def test_a_source_has_a_clean_name_and_the_type_that_loses_least(folder):
+def test_source_name_and_automatic_type(folder):
     source = find_source(str(folder))
     assert (source.name, source.stored_dtype, source.automatic_type()) == ("My Model _x_", "BF16", "bf16")
     write_safetensors(folder / "model.safetensors", "F32")
@@ -65,7 +65,7 @@ def test_the_converter_sees_no_code(folder, tmp_path):
 
 
 @pytest.mark.real
-def test_a_folder_that_is_no_checkpoint_is_one_sentence(refused, tmp_path, folder):
+def test_invalid_checkpoint_messages(refused, tmp_path, folder):
     def sentence(*names: str) -> str:
         for name in names:
             (tmp_path / "other" / name).parent.mkdir(exist_ok=True)
@@ -73,37 +73,39 @@ def test_a_folder_that_is_no_checkpoint_is_one_sentence(refused, tmp_path, folde
         return refused("convert", tmp_path / "other")
 
     (tmp_path / "other").mkdir()
-    assert "it holds no safetensors files" in sentence()
-    assert "it holds GGUF files already" in sentence("a.gguf")
-    assert "PyTorch files, which can bring code; only safetensors are read" in sentence("pytorch_model.bin")
+    assert "it contains no safetensors files" in sentence()
+    assert "it already contains GGUF files" in sentence("a.gguf")
+    assert "PyTorch files, which can contain code; only safetensors are read" in sentence("pytorch_model.bin")
     assert "config.json is missing" in sentence("model.safetensors")
-    assert "does not tell its shape, or safetensors files that it needs" in sentence("config.json")
+    assert "config.json lacks the shape, or safetensors files are missing" in sentence("config.json")
     assert "it is an adapter" in sentence("adapter_config.json")
     assert "is a file; name the folder" in refused("convert", folder / "config.json")
 
 
 @pytest.mark.real
-def test_requests_that_cannot_be_met_are_one_sentence(refused, folder, tmp_path):
-    assert "There is no type 'q4_k_m' to convert to" in refused("convert", folder, "--type", "q4_k_m")
+def test_invalid_request_messages(refused, folder, tmp_path):
+    assert "Unknown type 'q4_k_m' for a conversion" in refused("convert", folder, "--type", "q4_k_m")
     (tmp_path / "there.gguf").write_text("mine")
     assert "exists already" in refused("convert", folder, tmp_path / "there.gguf")
     assert "must end in .gguf" in refused("convert", folder, tmp_path / "there.bin")
     cache = {"HF_HUB_CACHE": str(tmp_path / "hub")}
-    assert "neither a folder here nor in the Hugging Face cache" in refused("convert", "a/b", **cache)
-    assert "There is no folder ../../x" in refused("convert", "../../x", **cache)
+    assert "neither a folder nor a repository in the Hugging Face cache" in refused("convert", "a/b", **cache)
+    assert "The folder ../../x does not exist" in refused("convert", "../../x", **cache)
 
 
-def test_without_llama_cpp_the_remedy_is_named(tmp_path, monkeypatch):
+def test_missing_llama_cpp_message(tmp_path, monkeypatch):
     monkeypatch.setattr(converter_environment, "_installed", lambda _: None)
-    with pytest.raises(ModelError, match="none is here; install it with: pip install"):
+    with pytest.raises(ModelError, match="is not installed; install it with: pip install"):
         converter_environment.get_converter(tmp_path, print, {})
 
 
 @pytest.mark.real
-def test_a_converter_that_cannot_be_fetched_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+def test_failed_converter_download(tmp_path, monkeypatch):
     monkeypatch.setattr(converter_environment, "_installed", lambda _: "99.99.99")
     nowhere = {**os.environ, "PIP_INDEX_URL": (tmp_path / "empty").as_uri(), "PIP_EXTRA_INDEX_URL": ""}
-    with pytest.raises(ModelError, match=r"llama-cpp-python==99\.99\.99 was not fetched: No matching dist"):
+    with pytest.raises(
+        ModelError, match=r"llama-cpp-python==99\.99\.99 could not be downloaded: No matching dist"
+    ):
         converter_environment.get_converter(
             tmp_path / "cache", lambda _: None, {**nowhere, "PIP_CONFIG_FILE": os.devnull}
         )
@@ -112,7 +114,7 @@ def test_a_converter_that_cannot_be_fetched_is_one_sentence_and_leaves_nothing(t
 
 @pytest.fixture(scope="module")
 def converter(cache_folder) -> converter_environment.Converter:
-    """The converter, fetched: the first conversion of a session says that it fetches it."""
+    """The downloaded converter; the first conversion of a session reports the download."""
     return converter_environment.get_converter(cache_folder, lambda _: None, os.environ)
 
 
@@ -121,7 +123,7 @@ def copy_of(checkpoint: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.real
-def test_a_checkpoint_becomes_a_gguf_with_its_tokenizer_and_template(checkpoint, ggufbench, tmp_path):
+def test_converted_gguf_has_tokenizer_and_template(checkpoint, ggufbench, tmp_path):
     out = tmp_path / "out {ftype}"
     out.mkdir()
     done = ggufbench("convert", checkpoint, out)
@@ -142,7 +144,7 @@ def test_a_checkpoint_becomes_a_gguf_with_its_tokenizer_and_template(checkpoint,
 
 
 @pytest.mark.real
-def test_a_repository_of_the_cache_is_converted_by_its_name(checkpoint, ggufbench, tmp_path):
+def test_convert_repository_from_cache(checkpoint, ggufbench, tmp_path):
     commit = "0" * 40
     repository = tmp_path / "hub" / "models--owner--Tiny-Name"
     snapshot = repository / "snapshots" / commit
@@ -185,7 +187,7 @@ def test_code_of_a_checkpoint_does_not_run(checkpoint, converter, ggufbench, tmp
 
 
 @pytest.mark.real
-def test_what_the_converter_cannot_do_is_one_sentence(checkpoint, converter, refused, tmp_path):
+def test_converter_failure_messages(checkpoint, converter, refused, tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     source, target = copy_of(checkpoint, tmp_path), tmp_path / "new.gguf"
@@ -196,7 +198,7 @@ def test_what_the_converter_cannot_do_is_one_sentence(checkpoint, converter, ref
     tokenizer.save(str(source / "tokenizer.json"))
     (source / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     sentence = refused("convert", source, target)
-    assert "does not know how its tokenizer splits text" in sentence and "upgrade" in sentence
+    assert "does not know its BPE pre-tokenizer" in sentence and "upgrade" in sentence
 
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**config, "architectures": ["OddForCausalLM\x1b[31m"]}))
@@ -206,7 +208,7 @@ def test_what_the_converter_cannot_do_is_one_sentence(checkpoint, converter, ref
 
 @pytest.mark.real
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_conversion_leaves_no_process_and_no_file(
+def test_stopped_conversion_leaves_nothing(
     checkpoint, converter, started, tmp_path, wait_until, number, code
 ):
     out = tmp_path / "out"
@@ -228,12 +230,12 @@ def converters_of(pid: int) -> list[psutil.Process]:
 
 @pytest.mark.build
 @pytest.mark.nightly
-def test_an_environment_of_its_own_is_made_once(checkpoint, tmp_path, monkeypatch):
+def test_converter_environment_is_made_once(checkpoint, tmp_path, monkeypatch):
     cache = Path(os.environ["GGUFBENCH_CACHE"])
     monkeypatch.setattr(converter_environment, "is_satisfied", lambda _: False)
-    told: list[str] = []
-    first = converter_environment.get_converter(cache, told.append, os.environ)
+    messages: list[str] = []
+    first = converter_environment.get_converter(cache, messages.append, os.environ)
     assert first.python.is_relative_to(cache / "environments") and first.python != Path(sys.executable)
-    told.clear()
-    assert converter_environment.get_converter(cache, told.append, os.environ) == first
-    assert told == []
+    messages.clear()
+    assert converter_environment.get_converter(cache, messages.append, os.environ) == first
+    assert messages == []

@@ -1,4 +1,4 @@
-"""What is in the file, and what is left of one that could not be finished."""
+"""Content of the file, and cleanup of an unfinished one."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_another_seed_gives_other_weights_of_the_same_size(make):
     ],
 )
 @pytest.mark.parametrize("length", [256, 8192])
-def test_weights_have_the_deviation_that_keeps_activations_near_one(kind, quantization, tolerance, length):
+def test_deviation_of_weights(kind, quantization, tolerance, length):
     tensor = TensorShape("t", (512, length), {"MXFP4": "expert", "Q6_K": "head"}.get(kind, "weight"))
     assert tensor_type(tensor, quantization) == kind
     data = np.concatenate([chunk.reshape(-1) for chunk in tensor_data(tensor, quantization, 0, ())])
@@ -131,7 +131,7 @@ def test_estimate_is_close_and_not_too_small(quantization, tmp_path):
     assert size <= estimate_bytes(spec) <= 1.35 * size
 
 
-def test_existing_file_is_kept_unless_told(tmp_path):
+def test_existing_file_is_kept_without_overwrite(tmp_path):
     path = tmp_path / "a.gguf"
     path.write_bytes(b"precious")
     with pytest.raises(ModelError, match=r"a\.gguf exists already"):
@@ -152,10 +152,10 @@ def test_bad_targets(name, words, tmp_path):
         synthesize(tmp_path / name, SMALL, overwrite=True)
 
 
-def test_full_disk_is_seen_before_writing(tmp_path, monkeypatch):
+def test_full_disk_is_detected_before_writing(tmp_path, monkeypatch):
     monkeypatch.setattr(output.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(
-        ModelError, match=rf"a\.gguf: {estimate_bytes(SMALL)} bytes are needed and 1000 are free"
+        ModelError, match=rf"a\.gguf: {estimate_bytes(SMALL)} bytes are needed but only 1000 are free"
     ):
         synthesize(tmp_path / "new" / "a.gguf", SMALL)
     assert list(tmp_path.iterdir()) == []
@@ -172,7 +172,7 @@ def test_disk_that_fills_up_while_writing(tmp_path, monkeypatch):
 
 
 def test_folder_without_permission(tmp_path, monkeypatch):
-    # A superuser may write anywhere, so the answer is put in the system's mouth.
+    # A superuser may write anywhere, so the result of `os.access` is replaced.
     monkeypatch.setattr(output.os, "access", lambda *_: False)
     with pytest.raises(ModelError, match=r"bytes needed, \d+ free\): no permission"):
         synthesize(tmp_path / "a.gguf", SMALL)
@@ -197,14 +197,14 @@ def test_interruption_leaves_nothing(spec, share, tmp_path):
 
 
 @pytest.mark.real
-def test_native_failure_is_told_in_native_words(tmp_path, monkeypatch):
+def test_native_failure_message(tmp_path, monkeypatch):
     monkeypatch.setattr(synth, "_write", lambda part, *_: part.write_bytes(b"GGUF" + bytes(100)))
     with pytest.raises(ModelError, match=r"could not make Q4_K_M \(exit status 1\): .*(gguf|load)"):
         synthesize(tmp_path / "a.gguf", SMALL_K)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_native_abort_is_an_error_here(tmp_path, monkeypatch):
+def test_native_abort_is_an_error(tmp_path, monkeypatch):
     program = tmp_path / "aborts"
     program.write_text("#!/bin/sh\necho GGML_ASSERT failed >&2\nkill -ABRT $$\n")
     program.chmod(0o755)
@@ -214,7 +214,7 @@ def test_native_abort_is_an_error_here(tmp_path, monkeypatch):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_without_llama_cpp_the_remedy_is_named(tmp_path, monkeypatch):
+def test_missing_llama_cpp_message(tmp_path, monkeypatch):
     monkeypatch.setattr(quantizer.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModelError, match=r'pip install "ggufbench\[llamacpp\]"'):
         synthesize(tmp_path / "a.gguf", SMALL_K)
@@ -235,7 +235,7 @@ def test_importing_costs_nothing():
 
 
 @pytest.mark.real
-def test_llama_cpp_stays_out_of_the_process_and_nothing_is_printed(tmp_path: Path):
+def test_llama_cpp_is_not_imported_and_nothing_is_printed(tmp_path: Path):
     code = (
         "import sys, pathlib, ggufbench.modelkit as kit;"
         "spec = kit.SynthSpec('llama', 3_000_000, 'Q4_K_M', vocabulary=1024);"

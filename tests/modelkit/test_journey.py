@@ -1,4 +1,4 @@
-"""From a safetensors folder to a benchmarked chat model, by the installed programs alone."""
+"""From a safetensors folder to a benchmarked chat model, with the installed programs only."""
 
 from __future__ import annotations
 

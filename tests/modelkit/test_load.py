@@ -19,7 +19,7 @@ ARCHITECTURES = ("llama", "qwen3", "gpt-oss")
 DIRECT = [(architecture, kind) for architecture in ARCHITECTURES for kind in ("F16", "Q8_0", "Q4_0")]
 DIRECT.append(("gpt-oss", "MXFP4"))
 
-# Type asked for: llama.cpp's name of it, and the type of most of the weights.
+# Requested type: llama.cpp's name of it, and the type of most of the weights.
 QUANTIZED = {
     "Q2_K": ("Q2_K - Medium", "Q2_K"),
     "Q3_K_S": ("Q3_K - Small", "Q3_K"),
@@ -37,7 +37,7 @@ QUANTIZED = {
     "IQ4_XS": ("IQ4_XS - 4.25 bpw", "IQ4_XS"),
 }
 USUAL = ("Q2_K", "Q4_K_M", "Q5_1", "IQ4_XS")
-"""One of each family; the others are proved by `make test-all`."""
+"""One of each family; the others are tested by `make test-all`."""
 
 
 def commonest_type(path: Path) -> str:
@@ -92,7 +92,7 @@ def test_tiny_models_with_rows_that_256_does_not_divide(architecture, make, prob
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_any_text_comes_back_from_its_tokens(architecture, make, probe):
+def test_tokenization_round_trip(architecture, make, probe):
     dice = random.Random(7)
     planes = [chr(code) for code in range(1, 0x11_0000) if not 0xD800 <= code < 0xE000]
     texts = (
@@ -107,7 +107,7 @@ def test_any_text_comes_back_from_its_tokens(architecture, make, probe):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_chat_template_renders_and_its_marks_are_control_tokens(architecture, make, probe):
+def test_chat_template_uses_control_tokens(architecture, make, probe):
     facts = probe(make(architecture))
     assert facts["chat"]["prompt"] == (
         "<|im_start|>user\nGood day, ångström!<|im_end|>\n<|im_start|>assistant\n"

@@ -1,4 +1,4 @@
-"""`ggufbench pull` against a fake hub: a real HTTP server that speaks as much of the hub as is asked."""
+"""`ggufbench pull` against a fake hub: a real HTTP server with the required part of the hub's API."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def chosen(names: list[str], quantization: str | None = None) -> str:
     return choose(offers(remote(*names)), "a/b", quantization).files[0].name
 
 
-def test_four_bits_come_first_then_five_then_eight():
+def test_default_quantization_order():
     names = [f"m-{kind}.gguf" for kind in ("F16", "Q2_K", "Q8_0", "Q5_K_M", "IQ4_XS", "Q4_0", "Q4_K_M")]
     order = []
     while names:
@@ -42,14 +42,14 @@ def test_four_bits_come_first_then_five_then_eight():
     assert kinds == ["Q4_K_M", "IQ4_XS", "Q4_0", "Q5_K_M", "Q8_0", "Q2_K", "F16"]
 
 
-def test_what_only_goes_beside_a_model_is_never_chosen():
+def test_companion_files_are_never_chosen():
     beside = ["mmproj-m-Q4_K_M.gguf", "m-mmproj-f16.gguf", "m.imatrix.gguf", "m-lora-Q4_0.gguf", "README.md"]
     assert chosen([*beside, "m-Q8_0.gguf"]) == "m-Q8_0.gguf"
-    with pytest.raises(ModelError, match=r"a/b holds no complete GGUF model; .*ggufbench convert a/b"):
+    with pytest.raises(ModelError, match=r"a/b has no complete GGUF model; .*ggufbench convert a/b"):
         chosen(beside)
 
 
-def test_all_parts_in_order_or_none():
+def test_parts_are_complete_and_in_order():
     parts = [f"Q4_K_M/m-Q4_K_M-0000{n}-of-00003.gguf" for n in (3, 1, 2)]
     found = choose(offers(remote(*parts, "m-Q8_0.gguf")), "a/b", None)
     assert [file.name for file in found.files] == sorted(parts)
@@ -60,12 +60,12 @@ def test_all_parts_in_order_or_none():
     "name",
     ["../m-Q4_0.gguf", "a/../../m-Q4_0.gguf", "/m-Q4_0.gguf", "C:\\m-Q4_0.gguf", "m\x1b[31m-Q4_0.gguf", "."],
 )
-def test_a_name_that_leads_out_of_the_cache_is_none(name):
+def test_names_that_leave_the_cache_are_ignored(name):
     assert offers(remote(name)) == []
 
 
-def test_a_quantization_that_is_not_there_lists_those_that_are():
-    with pytest.raises(ModelError, match=r"a/b has no Q6_K; it has Q4_K_M \(.*\), Q8_0 \(.*\)"):
+def test_missing_quantization_lists_available_ones():
+    with pytest.raises(ModelError, match=r"a/b does not have Q6_K; it has Q4_K_M \(.*\), Q8_0 \(.*\)"):
         chosen(["m-Q8_0.gguf", "m-Q4_K_M.gguf"], "Q6_K")
     assert chosen(["m-Q8_0.gguf", "m-Q4_K_M.gguf"], "q8_0") == "m-Q8_0.gguf"
 
@@ -73,7 +73,7 @@ def test_a_quantization_that_is_not_there_lists_those_that_are():
 def test_two_models_of_one_quantization_need_a_name():
     names = ["small-Q4_0.gguf", "large-Q4_0.gguf"]
     with pytest.raises(
-        ModelError, match=r"several models of Q4_0: small-Q4_0, large-Q4_0; name one with --qu"
+        ModelError, match=r"several models of Q4_0: small-Q4_0, large-Q4_0; select one by its name with --qu"
     ):
         chosen(names)
     assert chosen(names, "large-Q4_0.gguf") == "large-Q4_0.gguf"
@@ -86,17 +86,17 @@ class FakeHub:
 
     files: dict[str, bytes] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)
-    """Bytes of a body after which the next connections are cut, one after the other."""
+    """Bytes of a body after which each of the next connections is cut."""
     stall_after: int | None = None
-    """Bytes of a body after which nothing more comes."""
+    """Bytes of a body after which the server stops sending."""
     over: threading.Event = field(default_factory=threading.Event)
     refuse: tuple[int, str] | None = None
     """Status and error code of every answer."""
     ignores_ranges: bool = False
     spoil: bool = False
-    """Send other bytes than promised."""
+    """Send bytes that do not match the stated hash."""
     ranges: list[str | None] = field(default_factory=list)
-    """Of each request for a body: from where it was asked."""
+    """The Range header of each request for a body."""
     cdn_headers: list[dict[str, str]] = field(default_factory=list)
     address: str = ""
     cdn: str = ""
@@ -193,12 +193,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: the terminal is the tests'."""
+        """Log nothing to the terminal."""
 
 
 @pytest.fixture
 def hub():
-    """A fake hub on loopback, with its CDN at another port."""
+    """A fake hub on loopback, with its CDN on another port."""
     fake = FakeHub()
     handler = type("FakeHubHandler", (Handler,), {"hub": fake})
     servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler) for _ in range(2)]
@@ -220,7 +220,7 @@ def env(hub, tmp_path) -> dict[str, str]:
 
 @pytest.fixture
 def pulled(ggufbench, env):
-    """A function: `ggufbench pull owner/model` against the fake hub; it never prints the token."""
+    """A function that runs `ggufbench pull owner/model` and checks that it never prints the token."""
 
     def run(*arguments: str, **changes: str):
         done = ggufbench("pull", "owner/model", *arguments, **{**env, **changes})
@@ -265,13 +265,13 @@ def test_all_parts_of_a_split_model_are_pulled(hub, pulled, float_model):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory) -> bytes:
-    """A model of three times PIECE, which is a multiple of the pieces in which a download is written."""
+    """A model of three times PIECE, which is a multiple of the chunk size of a download."""
     path = tmp_path_factory.mktemp("large") / "large.gguf"
     return synthesize(path, SynthSpec("llama", 30_000_000, "Q8_0", vocabulary=2048)).read_bytes()
 
 
 @pytest.mark.real
-def test_a_cut_connection_is_taken_up_where_it_broke(hub, pulled, large):
+def test_broken_connection_is_resumed(hub, pulled, large):
     hub.files, hub.cuts = {"m-Q8_0.gguf": large}, [PIECE + 1000]
     done = pulled()
     assert done.returncode == 0, done.stderr
@@ -279,7 +279,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(hub, pulled, large):
 
 
 @pytest.mark.real
-def test_a_server_that_ignores_ranges_sends_the_whole_file_again(hub, pulled, large, tmp_path):
+def test_server_that_ignores_ranges(hub, pulled, large, tmp_path):
     hub.files, hub.cuts, hub.ignores_ranges = {"m-Q8_0.gguf": large}, [PIECE + 1000], True
     assert pulled().returncode == 0
     assert hub.ranges == [None, f"bytes={PIECE}-"]
@@ -287,10 +287,10 @@ def test_a_server_that_ignores_ranges_sends_the_whole_file_again(hub, pulled, la
 
 
 @pytest.mark.real  # five retries, a second apart
-def test_a_download_that_was_given_up_goes_on_in_the_next_pull(hub, pulled, large, tmp_path):
+def test_failed_download_is_resumed_by_the_next_pull(hub, pulled, large, tmp_path):
     hub.files, hub.cuts = {"m-Q8_0.gguf": large}, [PIECE + 1000, *[0] * 20]
     done = pulled()
-    assert done.returncode == 2 and "pull again to go on from there" in done.stderr
+    assert done.returncode == 2 and "pull again to resume the download" in done.stderr
     hub.cuts.clear()
     hub.ranges.clear()
     assert pulled().returncode == 0
@@ -298,7 +298,7 @@ def test_a_download_that_was_given_up_goes_on_in_the_next_pull(hub, pulled, larg
 
 
 @pytest.mark.real
-def test_an_interrupted_pull_goes_on_in_the_next(hub, started, env, large, tmp_path, wait_until, pulled):
+def test_interrupted_pull_is_resumed_by_the_next(hub, started, env, large, tmp_path, wait_until, pulled):
     hub.files, hub.stall_after = {"m-Q8_0.gguf": large}, PIECE + 1000
     process = started("pull", "owner/model", **env)
     wait_until(lambda: any(path.stat().st_size >= PIECE for path in blobs(tmp_path)), "the first piece")
@@ -315,15 +315,15 @@ def test_an_interrupted_pull_goes_on_in_the_next(hub, started, env, large, tmp_p
 
 
 @pytest.mark.real
-def test_other_bytes_than_promised_are_thrown_away(hub, pulled, make, tmp_path):
+def test_download_with_wrong_hash_is_discarded(hub, pulled, make, tmp_path):
     hub.files, hub.spoil = {"m-Q8_0.gguf": make().read_bytes()}, True
     done = pulled()
-    assert done.returncode == 2 and "arrived with other bytes than the hub has" in done.stderr
+    assert done.returncode == 2 and "The SHA-256 of m-Q8_0.gguf does not match the hub's" in done.stderr
     assert not [path for path in blobs(tmp_path) if not path.name.endswith(".lock")]
 
 
 @pytest.mark.real
-def test_what_does_not_load_is_kept_and_exits_11(hub, pulled, tmp_path):
+def test_file_that_does_not_load_is_kept_and_exits_11(hub, pulled, tmp_path):
     hub.files = {"m-Q8_0.gguf": b"no model"}
     done = pulled()
     assert done.returncode == 11 and "was made and is kept, but it does not load: " in done.stderr
@@ -336,29 +336,31 @@ def test_what_does_not_load_is_kept_and_exits_11(hub, pulled, tmp_path):
     [
         ((401, "RepoNotFound"), "There is no repository owner/model, or it is private"),
         ((403, "GatedRepo"), "owner/model is gated: accept its terms on its page, then log in with `hf auth"),
-        ((418, "Teapot"), "The hub answers 418 for owner/model"),
+        ((418, "Teapot"), "The hub returned HTTP 418 for owner/model"),
     ],
 )
-def test_what_the_hub_refuses_is_one_sentence(hub, env, refused, refusal, words):
+def test_hub_error_messages(hub, env, refused, refusal, words):
     hub.refuse = refusal
     sentence = refused("pull", "owner/model", **env)
     assert words in sentence and TOKEN not in sentence
 
 
 @pytest.mark.real
-def test_requests_that_cannot_be_met_are_one_sentence(hub, env, refused):
+def test_invalid_request_messages(hub, env, refused):
     hub.files = {"m-Q8_0.gguf": b"x" * 1_000_000}
-    assert "is no repository; write owner/name" in refused("pull", "../../etc", **env)
+    assert "is not a repository name; write owner/name" in refused("pull", "../../etc", **env)
     assert "There is no repository owner/other" in refused("pull", "owner/other", **env)
     assert "has no revision 'v9'" in refused("pull", "owner/model", "--revision", "v9", **env)
-    assert "has no Q4_K_M; it has Q8_0 (1 MB)" in refused("pull", "owner/model", "--quant", "Q4_K_M", **env)
+    assert "does not have Q4_K_M; it has Q8_0 (1 MB)" in refused(
+        "pull", "owner/model", "--quant", "Q4_K_M", **env
+    )
     assert "HF_HUB_OFFLINE is set" in refused("pull", "owner/model", **{**env, "HF_HUB_OFFLINE": "1"})
     nowhere = {**env, "HF_ENDPOINT": "http://127.0.0.1:9"}
-    assert "The hub cannot be reached at HF_ENDPOINT" in refused("pull", "owner/model", **nowhere)
+    assert "The hub at HF_ENDPOINT cannot be reached" in refused("pull", "owner/model", **nowhere)
 
 
 @pytest.mark.real
-def test_a_cache_that_cannot_be_written_is_one_sentence(hub, pulled, tmp_path):
+def test_unwritable_cache_message(hub, pulled, tmp_path):
     hub.files = {"m-Q8_0.gguf": b"x"}
     (tmp_path / "file").write_text("mine")
     done = pulled("--cache", str(tmp_path / "file" / "cache"))

@@ -1,4 +1,4 @@
-"""`ggufbench quantize`: what it writes, says and refuses, and what is left when it is stopped."""
+"""`ggufbench quantize`: output, notes, refusals, and cleanup after interruption."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def left_in(folder: Path) -> list[str]:
     ("text", "name"),
     [("q4_k_m", "Q4_K_M"), (" Q8_0 ", "Q8_0"), ("iq4-xs", "IQ4_XS"), ("Q4_K", "Q4_K_M"), ("bf16", "BF16")],
 )
-def test_a_type_is_read_in_any_case(text, name):
+def test_type_names_ignore_case(text, name):
     assert check_type(text, with_imatrix=False) == name
 
 
@@ -43,12 +43,12 @@ def test_a_type_is_read_in_any_case(text, name):
     [
         ("Q4_K_N", "did you mean Q4_K_"),
         ("q9_0", "did you mean "),
-        ("zzz", "known are F32, F16, BF16, Q8_0"),
-        ("NVFP4", "llama.cpp reads NVFP4 and does not make it"),
+        ("zzz", "known types: F32, F16, BF16, Q8_0"),
+        ("NVFP4", "llama.cpp can read NVFP4 but not make it"),
         *((name, f"{name} has so few bits that llama.cpp makes it only with") for name in IMATRIX_TYPES),
     ],
 )
-def test_a_type_that_is_not_made_is_one_sentence(text, words):
+def test_unknown_type_messages(text, words):
     with pytest.raises(ModelError) as caught:
         check_type(text, with_imatrix=False)
     assert words in str(caught.value)
@@ -93,31 +93,31 @@ def test_every_type_that_needs_no_imatrix_is_made(make, tmp_path):
 @pytest.mark.real
 def test_a_mixture_type_is_refused_for_a_dense_model(make, refused, tmp_path):
     sentence = refused("quantize", make(quantization="F16"), tmp_path / "new.gguf", "MXFP4_MOE")
-    assert "MXFP4_MOE is for mixtures of experts" in sentence and "ask for Q4_K_M or Q8_0" in sentence
+    assert "MXFP4_MOE is for mixtures of experts" in sentence and "use Q4_K_M or Q8_0" in sentence
     assert not (tmp_path / "new.gguf").exists()
 
 
 @pytest.mark.real
-def test_fallbacks_and_an_already_quantized_source_are_told(make, ggufbench, tmp_path):
+def test_notes_on_fallbacks_and_quantized_source(make, ggufbench, tmp_path):
     source = make(parameters=500_000, vocabulary=512)  # rows of 96, which a block of 256 does not divide
     done = ggufbench("quantize", source, tmp_path / "new.gguf", "Q4_K_M")
-    assert re.search(r"(\d+) of \d+ tensors have rows that Q4_K_M's blocks do not divide", done.stdout)
-    assert "the source was Q8_0 already: what that lost is lost here too" in done.stdout
+    assert re.search(r"(\d+) of \d+ tensors got a larger type, because the blocks of Q4_K_M", done.stdout)
+    assert "the source was already Q8_0, whose loss of precision stays" in done.stdout
 
 
 @pytest.mark.real
-def test_the_file_that_is_read_is_never_written(make, refused, tmp_path):
+def test_source_is_never_overwritten(make, refused, tmp_path):
     source = make(quantization="F16")
     before = source.read_bytes()
     (tmp_path / "link.gguf").symlink_to(source)
     for target in (source, tmp_path / "link.gguf"):
         sentence = refused("quantize", source, target, "Q8_0", "--overwrite")
-        assert "is the file that is read; name another one" in sentence
+        assert "is the source file; name another file" in sentence
     assert source.read_bytes() == before
 
 
 @pytest.mark.real
-def test_a_file_that_is_there_is_kept_unless_asked(make, refused, ggufbench, tmp_path):
+def test_existing_file_is_kept_without_overwrite(make, refused, ggufbench, tmp_path):
     source, target = make(quantization="F16"), tmp_path / "new.gguf"
     target.write_bytes(b"mine")
     assert "exists already" in refused("quantize", source, target, "Q8_0")
@@ -130,12 +130,12 @@ def test_a_file_that_is_there_is_kept_unless_asked(make, refused, ggufbench, tmp
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("none.gguf", "there is no file or folder"),
+        ("none.gguf", "none.gguf does not exist"),
         ("folder", "is a folder; name the GGUF file"),
         ("text.gguf", "cannot be used: "),
     ],
 )
-def test_a_source_that_is_no_model_is_one_sentence(refused, tmp_path, source, words):
+def test_invalid_source_messages(refused, tmp_path, source, words):
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.gguf").write_text("no model\x1b[31m")
     assert words in refused("quantize", tmp_path / source, tmp_path / "new.gguf", "Q8_0")
@@ -153,7 +153,7 @@ def test_a_split_model_becomes_one_file(float_model, ggufbench, tmp_path):
     assert first.name.startswith("split-F16-00001-of-0000")
     done = ggufbench("quantize", first, tmp_path / "whole.gguf", "Q8_0")
     assert done.returncode == 0, done.stderr
-    assert "parts were read, and one file was written" in done.stdout
+    assert "parts were merged into one file" in done.stdout
     names = {tensor.name for tensor in gguf.GGUFReader(tmp_path / "whole.gguf").tensors}
     assert names == {t.name for part in first.parent.iterdir() for t in gguf.GGUFReader(part).tensors}
     second = sorted(first.parent.iterdir())[1]
@@ -161,7 +161,7 @@ def test_a_split_model_becomes_one_file(float_model, ggufbench, tmp_path):
 
 
 @pytest.mark.real
-def test_what_does_not_load_is_kept_and_exits_11(float_model, ggufbench, tmp_path):
+def test_file_that_does_not_load_is_kept_and_exits_11(float_model, ggufbench, tmp_path):
     source = float_model("broken-F16", without=("blk.1.ffn_up.weight",))
     done = ggufbench("quantize", source, tmp_path / "new.gguf", "Q8_0")
     assert done.returncode == 11
@@ -171,10 +171,10 @@ def test_what_does_not_load_is_kept_and_exits_11(float_model, ggufbench, tmp_pat
     assert ggufbench("quantize", source, tmp_path / "b.gguf", "Q8_0", "--no-load-test").returncode == 0
 
 
-def test_without_llama_cpp_the_remedy_is_named(make, tmp_path, monkeypatch):
+def test_missing_llama_cpp_message(make, tmp_path, monkeypatch):
     source = make(quantization="F16")
     monkeypatch.setattr(quantizer.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ModelError, match="llama-cpp-python is not installed here; install it with"):
+    with pytest.raises(ModelError, match="llama-cpp-python is not installed; install it with"):
         quantize(source, tmp_path / "new.gguf", "Q8_0")
 
 
@@ -195,7 +195,7 @@ def write_imatrix(path: Path, model: Path) -> Path:
 
 
 @pytest.mark.real
-def test_an_importance_matrix_makes_small_types_and_changes_others(make, ggufbench, tmp_path):
+def test_importance_matrix_enables_small_types(make, ggufbench, tmp_path):
     source = make(parameters=1_100_000, quantization="F16", vocabulary=512, layers=1)
     imatrix = write_imatrix(tmp_path / "imatrix.gguf", source)
     done = ggufbench("quantize", source, tmp_path / "small.gguf", "iq2_xs", "--imatrix", imatrix)
@@ -207,12 +207,12 @@ def test_an_importance_matrix_makes_small_types_and_changes_others(make, ggufben
 
 
 @pytest.mark.real
-def test_what_is_no_importance_matrix_is_refused(make, refused, tmp_path):
+def test_invalid_importance_matrix_is_refused(make, refused, tmp_path):
     source = make(quantization="F16")
     (tmp_path / "old.dat").write_bytes(b"\x01\x00\x00\x00")
     target = tmp_path / "new.gguf"
-    assert "no importance matrix: " in refused("quantize", source, target, "IQ2_XS", "--imatrix", source)
-    assert "old.dat is no importance matrix: " in refused(
+    assert "not an importance matrix: " in refused("quantize", source, target, "IQ2_XS", "--imatrix", source)
+    assert "old.dat is not an importance matrix: " in refused(
         "quantize", source, target, "IQ2_XS", "--imatrix", tmp_path / "old.dat"
     )
     assert not target.exists()
@@ -220,7 +220,7 @@ def test_what_is_no_importance_matrix_is_refused(make, refused, tmp_path):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory) -> Path:
-    """Some seconds of work."""
+    """A model that takes seconds to quantize."""
     path = tmp_path_factory.mktemp("large") / "large-F16.gguf"
     return synthesize(path, SynthSpec("llama", 60_000_000, "F16", vocabulary=2048))
 
@@ -229,7 +229,7 @@ def large(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_nothing_is_left_of_one_that_was_stopped(large, started, tmp_path, wait_until, number, code):
+def test_stopped_quantization_leaves_nothing(large, started, tmp_path, wait_until, number, code):
     out = tmp_path / "out"
     out.mkdir()
     process = started("quantize", large, out / "new.gguf", "IQ4_NL", "--threads", "1")
@@ -240,28 +240,28 @@ def test_nothing_is_left_of_one_that_was_stopped(large, started, tmp_path, wait_
     wait_until(lambda: not left_in(out), "the folder to be empty")
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(make, tmp_path):
+def test_full_disk_message_and_cleanup(make, tmp_path):
     source, out = make(quantization="F16"), tmp_path / "out"
     out.mkdir()
     program = [sys.executable, "-m", "ggufbench.cli", "quantize", str(source), str(out / "new.gguf"), "Q8_0"]
-    # No file of this process may be longer than a MiB: the same for a writer as a disk that is full.
+    # Files of this process are limited to 1 MiB, which looks like a full disk to a writer.
     limited = ["bash", "-c", 'ulimit -f 1024; exec "$@"', "limited", *program]
     done = subprocess.run(limited, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
-    assert "could not write all of Q8_0: is the disk full, or a quota reached?" in done.stderr
+    assert "could not write all of Q8_0; check free disk space and quotas." in done.stderr
     assert left_in(out) == []
 
 
 @pytest.mark.real
-def test_space_is_asked_for_before_anything_is_written(make, tmp_path, monkeypatch):
+def test_space_is_checked_before_writing(make, tmp_path, monkeypatch):
     source = make(quantization="F16")
     monkeypatch.setattr(output.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(ModelError, match=r"\d+ bytes are needed and 1000 are free"):
+    with pytest.raises(ModelError, match=r"\d+ bytes are needed but only 1000 are free"):
         quantize(source, tmp_path / "new.gguf", "Q8_0")
 
 
 @pytest.mark.real
-def test_what_a_killed_process_left_is_removed_by_the_next(make, tmp_path):
+def test_leftovers_of_a_killed_process_are_removed(make, tmp_path):
     gone = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
     )

@@ -1,4 +1,4 @@
-"""Sizes, shapes, vocabularies, and the sentences for what cannot be made."""
+"""Sizes, shapes, vocabularies, and the messages for invalid specs."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_shapes_of_published_models(architecture, target, vocabulary, expected):
     st.floats(6.31, 10.3).map(lambda exponent: int(10**exponent)),
     st.sampled_from([512, 1024, 4096]),
 )
-def test_any_size_is_met_with_rows_that_every_type_can_hold(architecture, target, vocabulary):
+def test_every_size_has_rows_that_fit_every_type(architecture, target, vocabulary):
     shape = fit_shape(architecture, target, vocabulary)
     assert abs(parameters(shape) / target - 1) <= 0.10
     assert parameters(shape) == sum(tensor.elements for tensor in tensors(shape))
@@ -95,13 +95,13 @@ def test_fewer_layers_make_a_wider_model_of_the_same_size():
     assert (wide.layers, wide.width) == (2, 2048)
     assert usual.width < wide.width
     assert parameters(wide) == pytest.approx(90_000_000, rel=0.1)
-    with pytest.raises(ModelError, match="0 layers is not between 1 and 1024"):
+    with pytest.raises(ModelError, match="number of layers 0 is not between 1 and 1024"):
         SynthSpec("llama", 90_000_000, "Q8_0", layers=0)
 
 
 def test_vocabulary_too_large_for_the_size():
     with pytest.raises(
-        ModelError, match=r"No llama of 2M parameters has a vocabulary of 262144 tokens; .* 8\.4M"
+        ModelError, match=r"No llama shape has 2M parameters with a vocabulary of 262144 tokens; .* 8\.4M"
     ):
         fit_shape("llama", 2_000_000, 262_144)
 
@@ -109,20 +109,20 @@ def test_vocabulary_too_large_for_the_size():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"architecture": "bert"}, "Unknown architecture 'bert'; known are llama, qwen3, gpt-oss"),
+        ({"architecture": "bert"}, "Unknown architecture 'bert'; known architectures: llama, qwen3, gpt-oss"),
         (
             {"quantization": "Q4_K_X"},
-            r"Unknown quantization 'Q4_K_X'; did you mean Q4_K_\w\?; known are F16",
+            r"Unknown quantization 'Q4_K_X'; did you mean Q4_K_\w\?; known types: F16",
         ),
-        ({"quantization": "zzz"}, "Unknown quantization 'zzz'; known are F16"),
-        ({"quantization": "MXFP4"}, "MXFP4 is a type for experts and llama has none"),
+        ({"quantization": "zzz"}, "Unknown quantization 'zzz'; known types: F16"),
+        ({"quantization": "MXFP4"}, "MXFP4 is a type for experts, and llama has none"),
         ({"quantization": "iq2_xs"}, "IQ2_XS needs an importance matrix"),
         ({"quantization": "Q2_K_S"}, "Q2_K_S needs an importance matrix"),
         ({"vocabulary": 511}, "vocabulary of 511 tokens is not between 512 and 262144"),
         ({"vocabulary": 262_145}, "vocabulary of 262145"),
         ({"context": 0}, "context of 0 tokens"),
         ({"seed": -1}, "seed -1"),
-        ({"parameters": 0}, "0 parameters"),
+        ({"parameters": 0}, "number of parameters 0"),
     ],
 )
 def test_specs_that_cannot_be_made(changes, words):

@@ -1,4 +1,4 @@
-"""Models to pick from: real files in a cache as the hub lays it out, and rows of what was really measured."""
+"""Models for the picker: real files in a cache with the hub's layout, and rows from a real run."""
 
 import asyncio
 import hashlib
@@ -27,7 +27,7 @@ FILES = (
 
 @pytest.fixture(scope="session")
 def hub_cache(tmp_path_factory) -> Path:
-    """A cache as the hub's library writes it: blobs by hash, snapshots that link to them, refs/main."""
+    """A cache in the layout of the hub's library: blobs by hash, snapshots that link to them, refs/main."""
     cache = tmp_path_factory.mktemp("hub")
     for number, (repository, name, architecture, quantization) in enumerate(FILES):
         folder = cache / f"models--{repository.replace('/', '--')}"
@@ -44,7 +44,7 @@ def hub_cache(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def measured_entries() -> list[PickerEntry]:
-    """The models of the run that is kept in the repository, with its figures for the CPU."""
+    """The models of the run in this repository, with its figures for the CPU."""
     records = [one for one in read_run(CHECKOUT / "results", "first").records if one.scenario == "cpu"]
     return [entry_of(record) for record in records]
 
@@ -78,7 +78,7 @@ def entry_of(record) -> PickerEntry:
 
 @pytest.fixture(scope="session")
 def vary(measured_entries):
-    """A function: one of them by another name, with changes to its row; `measured=None` for never."""
+    """A function that copies one of them under another name, with changes to its row."""
 
     def make(name: str, quantization: str = "Q4_K_M", number: int = 0, **changes) -> PickerEntry:
         entry = measured_entries[number]
@@ -95,7 +95,7 @@ def vary(measured_entries):
 
 @pytest.fixture
 def drive():
-    """A function that shows a picker and lets a script use it as a person would; returns what was chosen."""
+    """A function that runs a picker, operated by a script, and returns the choice."""
 
     def run(picker, script, size=(110, 30)):
         async def use():
@@ -112,18 +112,18 @@ def drive():
 
 @pytest.fixture
 def screen_of(text_of):
-    """A function: the lines of text that an app shows."""
+    """A function that returns the lines of text on the screen of an app."""
     return lambda app: text_of(app.export_screenshot())
 
 
 @pytest.fixture
 def text_of():
-    """A function: the lines of text in a picture of a screen."""
+    """A function that returns the lines of text in a screenshot."""
     return lines_of
 
 
 def lines_of(picture: str) -> list[str]:
-    """A character is 12.2 wide there, and what is nothing but spaces is left out."""
+    """Lines of text; a character is 12.2 wide there, and runs of spaces are omitted."""
     lines: dict[float, str] = {}
     for element in ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text"):
         if "clip-path" in element.attrib:

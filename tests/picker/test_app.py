@@ -1,4 +1,4 @@
-"""The picker as a person uses it, on a screen of the test's own size."""
+"""The picker with simulated key presses, on screens of several sizes."""
 
 import time
 
@@ -54,7 +54,7 @@ def test_each_model_is_a_line_with_its_figures(drive, screen_of, measured_entrie
     assert drive(app, script) is None
 
 
-def test_typing_narrows_and_enter_chooses(drive, screen_of, five):
+def test_typing_filters_and_enter_chooses(drive, screen_of, five):
     app = Picker(five)
 
     async def script(pilot):
@@ -68,13 +68,13 @@ def test_typing_narrows_and_enter_chooses(drive, screen_of, five):
     assert drive(app, script) is five[1]
 
 
-def test_a_filter_that_nothing_matches_says_so_and_chooses_nothing(drive, screen_of, five):
+def test_filter_without_matches(drive, screen_of, five):
     app = Picker(five, "nosuch [b]thing")
 
     async def script(pilot):
         await pilot.press("enter")
         assert app.is_running and app.highlighted is None
-        assert "quantization: nosuch [b]thing" in " ".join(screen_of(app))
+        assert "contains all of: nosuch [b]thing" in " ".join(screen_of(app))
         await pilot.press("ctrl+u", "enter")
 
     assert drive(app, script) is five[0]
@@ -114,7 +114,7 @@ def test_letters_of_the_table_are_text_in_the_filter(drive, five):
     assert drive(app, script) is five[4]
 
 
-def test_every_column_sorts_and_turns_round(drive, five, screen_of):
+def test_every_column_sorts_in_both_directions(drive, five, screen_of):
     app = Picker(five)
     seen = {}
 
@@ -141,7 +141,7 @@ def test_every_column_sorts_and_turns_round(drive, five, screen_of):
         assert seen[by][2:] == seen[by, "reverse"][2:] == ["bravo-IQ4_NL", "charlie-MXFP4", "delta-F16"]
 
 
-def test_a_heading_sorts_and_a_second_click_turns_round(drive, five, screen_of):
+def test_heading_clicks_sort_and_reverse(drive, five, screen_of):
     app = Picker(five)
 
     async def click(pilot, heading):
@@ -175,7 +175,7 @@ def test_the_mouse_highlights_then_chooses(drive, five):
     assert drive(app, script) is five[2]
 
 
-def test_the_highlighted_model_stays_when_the_order_changes(drive, five):
+def test_highlight_stays_when_the_order_changes(drive, five):
     app = Picker(five)
 
     async def script(pilot):
@@ -201,7 +201,7 @@ def test_the_highlighted_model_stays_when_the_order_changes(drive, five):
         ("failed", "failed", "failed (cpu, 2026"),
     ],
 )
-def test_a_model_that_broke_says_so(drive, screen_of, vary, outcome, cell, sentence):
+def test_broken_model_shows_its_outcome(drive, screen_of, vary, outcome, cell, sentence):
     app = Picker([vary("alpha", outcome=outcome)])
 
     async def script(pilot):
@@ -216,7 +216,7 @@ def test_a_model_that_broke_says_so(drive, screen_of, vary, outcome, cell, sente
     drive(app, script)
 
 
-def test_what_is_known_of_a_model_stands_below(drive, screen_of, five):
+def test_details_of_the_highlighted_model(drive, screen_of, five):
     app = Picker(five)
 
     async def script(pilot):
@@ -235,7 +235,7 @@ def test_what_is_known_of_a_model_stands_below(drive, screen_of, five):
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 200])
-def test_a_narrow_terminal_keeps_model_quantization_and_size(drive, screen_of, vary, width):
+def test_narrow_terminal_keeps_model_quant_and_size(drive, screen_of, vary, width):
     entries = [vary("qwen3-30b-a3b-instruct-2507", "Q4_K_M"), vary("tiny", "MXFP4", measured=None)]
     app = Picker(entries)
 
@@ -250,7 +250,7 @@ def test_a_narrow_terminal_keeps_model_quantization_and_size(drive, screen_of, v
 
 
 @pytest.mark.parametrize("size", [(1, 1), (10, 3), (40, 8), (300, 100)])
-def test_no_size_of_the_terminal_breaks_it(drive, five, size):
+def test_every_terminal_size_works(drive, five, size):
     app = Picker(five)
 
     async def script(pilot):
@@ -263,7 +263,7 @@ def test_no_size_of_the_terminal_breaks_it(drive, five, size):
     assert drive(app, script) in five
 
 
-def test_the_keys_are_told_and_go_away(drive, screen_of, five):
+def test_keys_screen_opens_and_closes(drive, screen_of, five):
     app = Picker(five)
 
     async def script(pilot):
@@ -271,10 +271,10 @@ def test_the_keys_are_told_and_go_away(drive, screen_of, five):
         for close in ("escape", "?", "q", "enter"):
             await pilot.press("?")
             await pilot.pause()
-            assert any("narrow the list" in line for line in screen_of(app)), close
+            assert any("filter the list" in line for line in screen_of(app)), close
             await pilot.press(close)
             await pilot.pause()
-            assert not any("narrow the list" in line for line in screen_of(app)), close
+            assert not any("filter the list" in line for line in screen_of(app)), close
         assert app.is_running and app.shown == five
 
     drive(app, script)
@@ -298,7 +298,7 @@ def test_hostile_names_are_text(drive, screen_of, vary):
         shown = "\n".join(screen_of(app))
         assert "[red]alarm[/red] ~" in shown and r"\x1b[31mred\x1b]0;title" in shown
         assert r"line\nbreak\r\ttab" in shown and r"turned \u202e round" in shown and "[b]Q4" in shown
-        assert shown.count("free") == len(entries), "each stands on one line, with all its columns"
+        assert shown.count("free") == len(entries), "each takes one line, with all its columns"
 
     drive(app, script, size=(120, 40))
 
@@ -314,6 +314,6 @@ def test_three_hundred_models_stay_quick(drive, vary):
         assert names(app) == ["model-0299-Q4_K_M"]
         await pilot.press("ctrl+u", "ctrl+s", "ctrl+r", "pagedown")
         await pilot.pause()
-        assert time.monotonic() - begun < 8, "ten times what it takes, for a machine that is busy"
+        assert time.monotonic() - begun < 8, "ten times the usual time, for a busy machine"
 
     drive(app, script)

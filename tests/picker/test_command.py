@@ -1,4 +1,4 @@
-"""`ggufbench pick` without a terminal: what it prints for programs, and how it refuses."""
+"""`ggufbench pick` without a terminal: output for programs, and errors."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ PICK = (sys.executable, "-m", "ggufbench.cli", "pick")
 
 @pytest.fixture
 def run(tmp_path, hub_cache):
-    """A function: the command with arguments, where only that cache has models, and no terminal."""
+    """A function that runs the command without a terminal; only the test's cache has models."""
 
     def run(*arguments, command=PICK, **env):
         done = subprocess.run(
@@ -33,7 +33,7 @@ def run(tmp_path, hub_cache):
             },
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            start_new_session=True,  # whoever runs the tests may have a terminal
+            start_new_session=True,  # the tests may be run from a terminal
             timeout=120,
             check=False,
         )  # fmt: skip
@@ -47,7 +47,7 @@ def run(tmp_path, hub_cache):
 
 @pytest.fixture
 def refused(run):
-    """A function: the one sentence of a request that cannot be met."""
+    """A function that returns the error sentence of an invalid request."""
 
     def refused(*arguments, **how) -> str:
         done = run(*arguments, **how)
@@ -60,7 +60,7 @@ def refused(run):
 
 @pytest.fixture
 def listed(run):
-    """A function: the models that --json prints."""
+    """A function that returns the models printed by --json."""
 
     def listed(*arguments, **env):
         done = run("--json", *arguments, **env)
@@ -70,7 +70,7 @@ def listed(run):
     return listed
 
 
-def test_json_has_every_model_as_applications_get_it(listed, hub_cache, tmp_path):
+def test_json_equals_the_rows_of_applications(listed, hub_cache, tmp_path):
     found = listed()
     rows = get_gguf_models_from_cache(cache_dir=hub_cache, results=tmp_path)
     same = [
@@ -93,13 +93,13 @@ def test_json_is_matched_and_sorted(listed):
     assert listed("--match", "nosuch") == []
 
 
-def test_the_places_may_be_named(listed, model_folder):
+def test_places_option(listed, model_folder):
     named = listed("--models", model_folder)
     assert [row["name"] for row in named] == ["gpt-oss-tiny", "llama-tiny", "qwen3-tiny"]
     assert listed(GGUFBENCH_MODELS=str(model_folder)) == named
 
 
-def test_what_was_measured_here_is_shown(listed, run_pytest, hub_cache, tmp_path):
+def test_measurements_of_this_machine_are_shown(listed, run_pytest, hub_cache, tmp_path):
     llama = next(hub_cache.glob("*/snapshots/*/llama-tiny-Q4_0.gguf"))
     done = run_pytest("--models", str(llama), "--scenario", "cpu")
     assert done.returncode == 0, done.stdout
@@ -131,18 +131,18 @@ def test_what_was_measured_here_is_shown(listed, run_pytest, hub_cache, tmp_path
 
 def test_a_model_larger_than_this_machines_memory_is_marked(listed, llama_folder):
     (model,) = llama_folder.iterdir()
-    os.truncate(model, memory_limit_bytes() + 1)  # a file of holes: it takes no room
+    os.truncate(model, memory_limit_bytes() + 1)  # a sparse file, which takes no disk space
     (row,) = listed("--models", model)
     assert row["larger_than_memory"] and row["file_size_bytes"] > memory_limit_bytes()
 
 
-def test_no_terminal_is_one_sentence(refused):
-    assert "there is no terminal; take --json" in refused()
+def test_missing_terminal_message(refused):
+    assert "there is no terminal; use --json" in refused()
 
 
 @pytest.mark.parametrize("kind", ["dumb", "", "unknown"])
-def test_a_terminal_that_cannot_draw_is_one_sentence(refused, kind):
-    assert f"no picture can be drawn on a terminal of the kind {kind!r} (TERM)" in refused(TERM=kind)
+def test_dumb_terminal_message(refused, kind):
+    assert f"the picker cannot draw on a terminal of the type TERM={kind!r}" in refused(TERM=kind)
 
 
 @pytest.mark.parametrize(
@@ -150,10 +150,10 @@ def test_a_terminal_that_cannot_draw_is_one_sentence(refused, kind):
     [
         (("--json", "--output", "path"), "leave one out"),
         (("--json", "--results", "nowhere"), "--results 'nowhere' is no folder"),
-        (("--json", "--models", "nowhere"), "there is no file or folder nowhere"),
+        (("--json", "--models", "nowhere"), "the file or folder nowhere does not exist"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(refused, arguments, words):
+def test_invalid_request_messages(refused, arguments, words):
     assert words in refused(*arguments)
 
 
@@ -162,20 +162,20 @@ def test_a_wrong_command_line_exits_2(run, arguments):
     assert run(*arguments).returncode == 2
 
 
-def test_without_textual_the_remedy_is_told_and_json_works(refused, run):
+def test_missing_textual_message_and_json(refused, run):
     code = "import sys; sys.modules['textual'] = None; import ggufbench.cli.app; ggufbench.cli.app.main()"
     command = (sys.executable, "-c", code, "pick")
     assert 'pip install "ggufbench[tui]"' in refused(command=command)
     assert len(json.loads(run("--json", command=command).stdout)["models"]) == 3
 
 
-def test_help_tells_the_keys_and_the_exit_codes(run):
+def test_help_lists_keys_and_exit_codes(run):
     shown = run("--help").stdout
     for words in ("MODEL=$(ggufbench pick)", "ctrl+s sorts", "130 without one", "--output", "--json"):
         assert words in shown
 
 
-def test_the_command_line_starts_without_it():
+def test_command_line_does_not_import_textual():
     code = "import sys, ggufbench.cli.pick; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"textual", "rich", "pydantic", "psutil", "asyncio"} & set(done.stdout.split())

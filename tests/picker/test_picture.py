@@ -1,6 +1,6 @@
-"""The picture in the documentation: the picker with the models of the run that is kept in the repository.
+"""The picture in the documentation: the picker with the models of the run in this repository.
 
-GGUFBENCH_UPDATE_SCREENSHOTS=1 writes it anew; without it, it is drawn to see that it still shows the same.
+GGUFBENCH_UPDATE_SCREENSHOTS=1 updates it; otherwise the test checks that its content is unchanged.
 """
 
 import os
@@ -12,7 +12,7 @@ from ggufbench.picker.entries import Order
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "picker.svg"
 LOADED = (re.compile(r"@font-face \{.*?\}\s*", re.DOTALL), re.compile(r"<!--.*?-->\s*", re.DOTALL))
-"""What would make a browser load fonts from elsewhere, and a comment with an address."""
+"""CSS that would make a browser load remote fonts, and a comment with a URL."""
 
 
 def test_the_picture_is_of_this_program(drive, measured_entries, text_of):

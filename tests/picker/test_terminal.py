@@ -1,4 +1,4 @@
-"""`ggufbench pick` in a real terminal: tmux shows it, types for it, and changes the size of its window."""
+"""`ggufbench pick` in a real terminal: tmux displays it, types keys, and resizes the window."""
 
 import json
 import os
@@ -73,7 +73,7 @@ class Terminal:
         self.press("Enter")
 
     def ended(self) -> int:
-        """Its exit code; the terminal is as it was before."""
+        """Return its exit code; the terminal is restored."""
         code = int(self.content("code"))
         assert self.tmux("display-message", "-p", "#{alternate_on} #{cursor_flag}").strip() == "0 1"
         self.type("stty -a > stty")
@@ -83,7 +83,7 @@ class Terminal:
         return code
 
     def content(self, name: str) -> str:
-        """Of a file that the shell writes last."""
+        """Content of a file that the shell writes last."""
         file = self.folder / name
         self._wait(lambda: file.is_file() and file.read_text().endswith("\n"), f"the file {name}")
         return file.read_text()
@@ -102,7 +102,7 @@ def chosen(terminal) -> str:
     return (terminal.folder / "out").read_text()
 
 
-def test_a_variable_gets_the_model_that_was_filtered_and_chosen(terminal):
+def test_shell_variable_gets_the_chosen_model(terminal):
     shown = terminal.start(f'MODEL=$({PICK}); echo "$?, $MODEL" > out')
     assert re.search(r"Model ↑ +Quant +Size +Context +Cost +Speed +Memory +Load", shown)
     assert shown.startswith(" Filter ")
@@ -116,7 +116,7 @@ def test_a_variable_gets_the_model_that_was_filtered_and_chosen(terminal):
     assert code == "0" and path.endswith(f"/{LLAMA}") and os.path.isfile(path)  # noqa: PTH113
 
 
-def test_a_config_reaches_a_file_and_pipes_do_not_disturb(terminal):
+def test_config_output_with_redirected_streams(terminal):
     terminal.start(f"echo qqq | {PICK} --match qwen3 --output config 2> errors > out")
     terminal.press("Enter")
     assert terminal.ended() == 0
@@ -132,7 +132,7 @@ def test_leaving_prints_nothing_and_exits_130(terminal, keys):
     assert (terminal.ended(), chosen(terminal)) == (130, "")
 
 
-def test_a_signal_that_ends_it_leaves_the_terminal_usable(terminal):
+def test_signal_leaves_the_terminal_usable(terminal):
     terminal.start(f"(echo $BASHPID > process; exec {PICK} > out)")
     os.kill(int(terminal.content("process")), signal.SIGTERM)
     assert (terminal.ended(), chosen(terminal)) == (130, "")
@@ -149,7 +149,7 @@ def test_the_table_follows_the_size_of_the_window(terminal):
     assert terminal.ended() == 0 and chosen(terminal).endswith(f"/{LLAMA}\n"), "the highlighted one stayed"
 
 
-def test_keys_that_come_faster_than_they_are_drawn_count_in_their_order(terminal):
+def test_fast_keys_are_handled_in_order(terminal):
     terminal.start(f"{PICK} > out")
     terminal.press("Tab", "/", *"someone q8", "Enter")
     assert terminal.ended() == 0 and chosen(terminal).endswith(f"/{LLAMA}\n")
@@ -164,20 +164,20 @@ def test_without_colour_it_is_drawn_in_greys(terminal):
     assert terminal.ended() == 130
 
 
-def test_in_the_background_it_says_so(terminal):
+def test_background_process_message(terminal):
     terminal.run(f"{PICK} > out & wait $!")
-    assert "this runs in the background" in terminal.wait("ggufbench: ")
+    assert "this process runs in the background" in terminal.wait("ggufbench: ")
     assert terminal.ended() == 2
 
 
-def test_nothing_to_pick_says_what_to_do(terminal):
+def test_no_models_message(terminal):
     (terminal.folder / "empty").mkdir()
     terminal.run(f"{PICK} --models empty")
     assert "no GGUF model was found; give a folder with --models" in terminal.wait("ggufbench: ")
     assert terminal.ended() == 2
 
 
-def test_a_hostile_name_steers_no_terminal_and_reaches_a_pipe_whole(terminal, model_folder, wait_until):
+def test_hostile_name_is_escaped_only_on_a_terminal(terminal, model_folder, wait_until):
     name = "a\x1b[31m\x1b]0;owned\x07\n[red].gguf"
     shutil.copy(model_folder / "llama-tiny-Q8_0.gguf", terminal.folder / name)
     terminal.run(f"{PICK} --models . --match a > out; {PICK} --models .")

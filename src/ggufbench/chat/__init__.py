@@ -1,6 +1,6 @@
-"""llama.cpp as a provider of chat models for applications: a config, GGUFs by name, a LangChain chat model.
+"""Chat models for applications, run by llama.cpp: a config, GGUFs by name, a LangChain chat model.
 
-Importing this package imports none of the libraries behind it; a name brings what it needs when it is used.
+Importing this package imports none of the libraries behind it; each name imports what it needs on first use.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ggufbench.chat.measurements import Measured
     from ggufbench.chat.providers import get_chat_model
 
-_HOMES = {
+_MODULES = {
     "CachedModel": "cache",
     "GgufNotFoundError": "cache",
     "LlamaCppModelConfig": "config",
@@ -50,6 +50,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

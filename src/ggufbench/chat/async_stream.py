@@ -1,7 +1,7 @@
-"""An iterator that works in a thread, read by asyncio.
+"""Run an iterator in a thread and read it from asyncio.
 
-One thread for the whole iterator: a hop to an executor for each token would take longer than the text of the
-token. The event loop is woken once for all that has come since it last looked.
+One thread serves the whole iterator: a hop to an executor for each token would take longer than producing
+its text. The event loop is woken once for all items that arrived since it last read.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ class _End:
 
 
 async def in_thread(make: Callable[[threading.Event], Iterator[T]]) -> AsyncGenerator[T]:
-    """What the iterator of `make(cancelled)` gives.
+    """Yield the items of the iterator `make(cancelled)`.
 
-    It never waits for the reader. When the reader goes, `cancelled` is set and the thread ends soon after.
+    The iterator never waits for the reader. When the reader stops, `cancelled` is set and the thread ends
+    soon after.
     """
     loop, ready, cancelled = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
-    come: deque[T | _End] = deque()
+    arrived: deque[T | _End] = deque()
     woken = False
 
     def put(part: T | _End) -> None:
         nonlocal woken
-        come.append(part)
+        arrived.append(part)
         if not woken:
             woken = True
             try:
                 loop.call_soon_threadsafe(ready.set)
-            except RuntimeError:  # the loop has been closed, and nobody reads any more
+            except RuntimeError:  # the loop is closed: there is no reader any more
                 cancelled.set()
 
     def work() -> None:
@@ -49,7 +50,7 @@ async def in_thread(make: Callable[[threading.Event], Iterator[T]]) -> AsyncGene
             put(_End())
         except CancelledError:
             put(_End())
-        except BaseException as error:  # raised again where it is read
+        except BaseException as error:  # raised again in the reader
             put(_End(error))
 
     threading.Thread(target=copy_context().run, args=(work,), name="ggufbench-chat").start()
@@ -58,8 +59,8 @@ async def in_thread(make: Callable[[threading.Event], Iterator[T]]) -> AsyncGene
             await ready.wait()
             ready.clear()
             woken = False
-            while come:
-                part = come.popleft()
+            while arrived:
+                part = arrived.popleft()
                 if isinstance(part, _End):
                     if part.error is not None:
                         raise part.error

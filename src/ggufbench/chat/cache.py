@@ -1,11 +1,11 @@
 """GGUFs by name: which file of a repository an application loads, and rows for its model picker.
 
-Of several files the first of this order is loaded:
+If there are several files, the first in this order is loaded:
 
-1. Q4 and IQ4, then Q5, then Q8, then every other quantization; but what failed, crashed, hung or ran out of
-   memory here goes last of all;
-2. within each of these what was measured on this machine, the fastest in decode first;
-3. then, where nothing was measured, by the order of `discovery.usual`, and by the name of the file.
+1. Q4 and IQ4, then Q5, then Q8, then every other quantization; files that failed, crashed, hung or ran out
+   of memory on this machine come after all others;
+2. within each of these, files measured on this machine, fastest decode first;
+3. files without a measurement, by `discovery.quantization_order`, then by file name.
 """
 
 from __future__ import annotations
@@ -35,40 +35,40 @@ _PATH_SHOWN = 300
 
 
 class GgufNotFoundError(GgufbenchError, LookupError):
-    """No file to load; the message is one sentence that says what was looked for, where, and what to do."""
+    """No file to load. The message says in one sentence what was searched, where, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedModel:
-    """A model on this machine, as a row of a picker."""
+    """A model on this machine, as a row of a model picker."""
 
     label: str
     """Name and quantization."""
     name: str
     repository: str | None
-    """`owner/name` where it is known."""
+    """`owner/name`, if known."""
     quantization: str
     architecture: str
     parameters: int
     path: Path
-    """The file to load; in a hub cache by the name that the hub gives it."""
+    """The file to load; in a hub cache, the link that carries the hub's file name."""
     file_size_bytes: int
-    """Over all shards."""
+    """Sum over all shards."""
     trained_context: int
-    """Tokens."""
+    """In tokens."""
     chat_template: bool
-    """Whether the file says how a conversation is written for it."""
+    """True if the file has a chat template."""
     source: str
-    """The program whose cache it lies in, as `huggingface`, or `path`."""
+    """The program whose cache holds it, such as `huggingface`, or `path`."""
     identity: str
-    """Of the content: the key of its records."""
+    """Hash of the content: the key of its records."""
     cost: Literal["free"] = "free"
-    """What pickers show beside the price of a remote model."""
+    """The price that a picker shows, comparable with that of a remote model."""
     measured: Measured | None = None
-    """None where it was never measured on this machine."""
+    """None if it was never measured on this machine."""
 
     def config(self, **changes: Any) -> LlamaCppModelConfig:
-        """The config that loads this file; its context is no longer than the model was trained for."""
+        """The config that loads this file, with a context of at most the trained length."""
         from ggufbench.chat.config import LlamaCppModelConfig
 
         n_ctx = min(_USUAL_CONTEXT, self.trained_context or _USUAL_CONTEXT)
@@ -77,7 +77,7 @@ class CachedModel:
 
 
 def preference(row: CachedModel) -> tuple[Any, ...]:
-    """The order in which files are taken, as a key to sort by (see above)."""
+    """Sort key for the order in the module docstring."""
     broke = row.measured is not None and row.measured.broke
     rate = row.measured.decode_tokens_per_second if row.measured and not broke else None
     kind, usual = class_of(row.quantization), place_of(row.quantization)
@@ -85,7 +85,7 @@ def preference(row: CachedModel) -> tuple[Any, ...]:
 
 
 def rows(models: Sequence[Model], results: Path | None = None) -> list[CachedModel]:
-    """What discovery found as rows: by name, and of one name the file first that would be loaded."""
+    """Discovered models as rows, sorted by name; within a name, the file that would be loaded comes first."""
     parts = [_ModelPart(model, _link_to(model.path), model.repository, model.source) for model in models]
     return _rows(parts, results)
 
@@ -93,10 +93,11 @@ def rows(models: Sequence[Model], results: Path | None = None) -> list[CachedMod
 def get_gguf_models_from_cache(
     *, cache_dir: Path | None = None, results: Path | None = None
 ) -> list[CachedModel]:
-    """Every model in the Hugging Face cache that can be loaded, sorted as by `rows`.
+    """Every loadable model in the Hugging Face cache, sorted as by `rows`.
 
-    Of each file of a repository the newest download. `cache_dir` is the folder to look in instead of that of
-    HF_HUB_CACHE or HF_HOME; `results` where records lie, else GGUFBENCH_RESULTS or `results` here.
+    Only the newest download of each file is listed. `cache_dir` replaces the folder from HF_HUB_CACHE or
+    HF_HOME. `results` is the folder of the records; the default is GGUFBENCH_RESULTS, else `results` in the
+    working directory.
     """
     found = {
         path: repository
@@ -117,11 +118,11 @@ def find_gguf_in_cache(
     quantization: str | None = None,
     results: Path | None = None,
 ) -> Path:
-    """The file of the repository `owner/name` that is to be loaded; of a split model its first part.
+    """The file to load from the repository `owner/name`; the first part of a split model.
 
-    `quantization` asks for one, such as `Q4_K_M`; without, and where several files have it, the order above
-    decides. Capitals in the name matter only where the cache has repositories that differ in them alone.
-    Looks into the revision that `main` names, and where that has nothing to load, into earlier downloads.
+    `quantization` selects one, such as `Q4_K_M`; without it, and if several files match, the order above
+    decides. The case of the name matters only if the cache has repositories that differ in case alone.
+    Searches the revision that `main` points to and, if that has no loadable file, earlier downloads.
     Raises GgufNotFoundError.
     """
     repository = _repository(name, cache_dir or hub.hub_cache(), quantization)
@@ -144,7 +145,7 @@ def find_gguf_in_cache(
 
 @dataclass(frozen=True, slots=True)
 class _ModelPart:
-    """A model with what its place knows."""
+    """A model with the facts from its location."""
 
     model: Model
     path: Path
@@ -178,7 +179,7 @@ def _row(part: _ModelPart, measured: Measured | None) -> CachedModel:
 
 
 def _newest_files(repository: Repository) -> Iterable[Path]:
-    """Of each name in its snapshots the file of the first one that has it."""
+    """The newest file of each name: that of the first snapshot that has it."""
     found: dict[Path, Path] = {}
     for snapshot in hub.snapshots(repository):
         for path in hub.gguf_files(repository, snapshot):
@@ -194,7 +195,7 @@ def _discover(files: Sequence[Path]) -> Discovery:
 
 
 def _loadable(files: Mapping[Path, Repository], discovery: Discovery) -> list[tuple[Model, Path]]:
-    """The models, each with the name that the hub gives its file; none with a part outside of the cache."""
+    """The models, each with the link in its snapshot; models with a part outside the cache are left out."""
     links: dict[tuple[int, int], Path] = {}
     for path in files:
         if number := _number(path):
@@ -209,7 +210,7 @@ def _loadable(files: Mapping[Path, Repository], discovery: Discovery) -> list[tu
 
 
 def _number(path: Path) -> tuple[int, int] | None:
-    """Device and inode, which are the same for every link to a file."""
+    """Device and inode: the same for every link to a file."""
     try:
         status = path.stat()
     except OSError:
@@ -218,7 +219,7 @@ def _number(path: Path) -> tuple[int, int] | None:
 
 
 def _link_to(path: Path) -> Path:
-    """For a blob of a hub cache the name that the hub gives it; other paths as they are."""
+    """The link with the hub's file name if `path` is a blob of a hub cache; otherwise `path`."""
     repository = hub.repository_of(path)
     if repository is None:
         return path
@@ -226,12 +227,12 @@ def _link_to(path: Path) -> Path:
     return next((name for name in names if hub.real_path(name) == path), path)
 
 
-def _has_quantization(part: _ModelPart, asked: str | None) -> bool:
-    """Whether header or file name say so: publishers have marks of their own, such as `UD-Q4_K_XL`."""
-    if asked is None or part.model.quantization.casefold() == asked.casefold():
+def _has_quantization(part: _ModelPart, requested: str | None) -> bool:
+    """True if the header or the file name matches; publishers use extra labels such as `UD-Q4_K_XL`."""
+    if requested is None or part.model.quantization.casefold() == requested.casefold():
         return True
     stem = _SHARD.sub("", part.path.stem)
-    return re.search(rf"(?:^|[-._ ]){re.escape(asked)}$", stem, re.IGNORECASE) is not None
+    return re.search(rf"(?:^|[-._ ]){re.escape(requested)}$", stem, re.IGNORECASE) is not None
 
 
 def _repository(name: str, cache: Path, quantization: str | None) -> Repository:
@@ -239,7 +240,7 @@ def _repository(name: str, cache: Path, quantization: str | None) -> Repository:
     shown = printable(name)
     if not hub.is_repository_name(name):
         raise GgufNotFoundError(
-            f"{shown!r} is no repository's name; write owner/name, or give the file's path"
+            f"{shown!r} is not a repository name; write owner/name, or give the file's path"
         )
     repositories = hub.repositories(cache)
     found = hub.named(repositories, name)
@@ -247,15 +248,15 @@ def _repository(name: str, cache: Path, quantization: str | None) -> Repository:
         return found[0]
     if found:
         names = ", ".join(one.name for one in found)
-        raise GgufNotFoundError(f"{shown} may be one of {names}; write the name as one of them is written")
+        raise GgufNotFoundError(f"{shown} is ambiguous: it matches {names}; write one of these exactly")
     near = _nearest(name, repositories)
-    hint = f" (there is {', '.join(near)})" if near else ""
+    hint = f" (similar: {', '.join(near)})" if near else ""
     where = printable(portable_path(cache), _PATH_SHOWN)
     raise GgufNotFoundError(f"no {shown} in {where}{hint}; {_remedy(name, quantization)}")
 
 
 def _nearest(name: str, repositories: Sequence[Repository]) -> list[str]:
-    """The names most like it of those that have a GGUF; the part after the owner may be all that is known."""
+    """The most similar names of repositories with a GGUF; `name` may lack the owner."""
     known = {one.name.casefold(): one for one in repositories if any(map(bool, _newest_files(one)))}
     short = name.casefold().rpartition("/")[2]
     ends = [key for key in known if short in key.rpartition("/")[2]]
@@ -264,8 +265,8 @@ def _nearest(name: str, repositories: Sequence[Repository]) -> list[str]:
 
 
 def _remedy(name: str, quantization: str | None) -> str:
-    asked = name if "/" in name else f"owner/{name}"
-    return f"download it with `ggufbench pull {asked} --quant {printable(quantization or 'Q4_K_M', 20)}`"
+    full_name = name if "/" in name else f"owner/{name}"
+    return f"download it with `ggufbench pull {full_name} --quant {printable(quantization or 'Q4_K_M', 20)}`"
 
 
 def _nothing_to_load(
@@ -274,9 +275,9 @@ def _nothing_to_load(
     where = f"{repository.name} in {printable(portable_path(repository.cache), _PATH_SHOWN)}"
     remedy = _remedy(repository.name, quantization)
     if there:
-        return f"{where} has {', '.join(there)} and no {printable(quantization or '', 20)}; {remedy}"
+        return f"{where} has {', '.join(there)} but not {printable(quantization or '', 20)}; {remedy}"
     if refused:
         (file, reason), more = next(iter(refused.items())), len(refused) - 1
-        others = f", and {more} more files are no better" if more else ""
-        return f"{where} has nothing to load: {file} is {reason}{others}; {remedy}"
+        others = f", and {more} more files cannot be loaded either" if more else ""
+        return f"{where} has no loadable file ({file}: {reason}{others}); {remedy}"
     return f"{where} has no complete GGUF; {remedy}"

@@ -1,7 +1,7 @@
-"""Parts of an answer as LangChain's objects.
+"""LangChain objects for the parts of an answer.
 
-A chunk of plain text is made once for each token. Its classes validate everything that they are given, which
-takes longer than all else that happens to a token; a text needs no validation, so the attributes of a valid
+A chunk of plain text is created for each token. The constructors of its classes validate their arguments,
+which takes longer than all other work on a token. A string needs no validation, so the attributes of a valid
 chunk are copied.
 """
 
@@ -25,10 +25,10 @@ _CHUNK = ChatGenerationChunk(message=_MESSAGE)
 
 
 def text_chunk(text: str) -> ChatGenerationChunk:
-    """A chunk of text, equal to the one that the constructors make."""
+    """A chunk of text, equal to one made by the constructors."""
     message = _copy(_MESSAGE, {"content"}, {})
     attributes = message.__dict__
-    # Every chunk has lists of its own: whoever gets one may change it.
+    # Every chunk has separate lists, because its receiver may change them.
     attributes["content"] = text
     attributes["additional_kwargs"] = {}
     attributes["response_metadata"] = {}
@@ -43,13 +43,13 @@ def text_chunk(text: str) -> ChatGenerationChunk:
 
 
 def call_chunk(call: Call, index: int) -> ChatGenerationChunk:
-    """A chunk with a whole call, which has the place `index` among the calls of its answer."""
+    """A chunk with one complete call; `index` is its position among the calls of the answer."""
     message = AIMessageChunk(content="", tool_call_chunks=[call.chunk(index)])
     return ChatGenerationChunk(message=message)
 
 
 def last_chunk(metadata: dict[str, Any], tally: AnswerUsage) -> ChatGenerationChunk:
-    """The chunk that ends a stream: how it ended, and what all of it took."""
+    """The final chunk of a stream: finish reason and token usage."""
     message = AIMessageChunk(
         content="", response_metadata=metadata, usage_metadata=usage(tally), chunk_position="last"
     )
@@ -69,7 +69,7 @@ def whole_message(text: str, calls: list[Call], metadata: dict[str, Any], tally:
 
 
 def usage(tally: AnswerUsage) -> UsageMetadata:
-    """Tokens of the prompt and of the answer."""
+    """Token counts of the prompt and of the answer."""
     return UsageMetadata(
         input_tokens=tally.prompt,
         output_tokens=tally.answered,

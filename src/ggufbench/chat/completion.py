@@ -1,4 +1,4 @@
-"""From a conversation to the parts of its answer."""
+"""Generate the answer to a conversation, as text and tool calls."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _ANY_OBJECT: Schema = {"type": "object"}
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What the answer shall be."""
+    """Required form of the answer."""
 
     tools: tuple[Tool, ...] = ()
-    """Those that may be called."""
+    """Tools that may be called."""
     forced: bool = False
-    """One of them must be called."""
+    """True if one of them must be called."""
     strict: bool = True
-    told: Schema | None = None
-    """The model is told to write JSON of this schema."""
-    held_to: Schema | None = None
-    """It can write nothing but JSON of this schema."""
+    described: Schema | None = None
+    """Schema that the instruction describes to the model."""
+    enforced: Schema | None = None
+    """Schema that a grammar enforces: the model can write nothing but JSON of it."""
 
 
-class Asker:
-    """A model with its chat templates. Raises ChatModelError for a template that is none."""
+class AnswerGenerator:
+    """A model with its chat templates. Raises ChatModelError for an invalid template."""
 
     def __init__(self, engine: ChatEngine, chat_template: str | None) -> None:
         self._engine = engine
@@ -52,7 +52,7 @@ class Asker:
         self._has_template = bool(chat_template or own)
         if not self._has_template:
             warnings.warn(
-                f"{engine.name} has no chat template, so ChatML is used; give its own with chat_template.",
+                f"{engine.name} has no chat template, so ChatML is used; set chat_template to use another.",
                 stacklevel=2,
             )
         self._template = self._compile(chat_template or own or CHATML)
@@ -71,9 +71,10 @@ class Asker:
         tally: AnswerUsage,
         cancelled: threading.Event | None = None,
     ) -> Iterator[str | Call]:
-        """The answer's text and calls as they come. Raises ChatModelError, and CancelledError if so.
+        """Yield the text and the calls of the answer as they are generated.
 
-        The model is had alone until the iterator ends or is closed.
+        The model is locked until the iterator ends or is closed. Raises ChatModelError, and CancelledError
+        once `cancelled` is set.
         """
         with self._engine.turn(cancelled):
             form = form_of(options)
@@ -91,34 +92,36 @@ class Asker:
                 sampler.close()
 
     def _grammar(self, template: Template, form: Form) -> str | None:
-        if form.held_to is None and not form.forced:
+        if form.enforced is None and not form.forced:
             return None
         if not self._engine.can_end:
             raise ChatModelError(
-                f"{self._engine.name} has no token that ends an answer, so its form cannot be forced; "
-                'take another model, or tool_choice = "auto".'
+                f"{self._engine.name} has no end-of-answer token, so no form can be enforced; "
+                'use another model, or tool_choice = "auto".'
             )
-        if form.held_to is not None:
-            return json_grammar(form.held_to)
+        if form.enforced is not None:
+            return json_grammar(form.enforced)
         tagged = template.calls_by_tag or not template.takes_tools
         return call_grammar(form.tools, tagged=tagged, strict=form.strict)
 
 
 def form_of(options: Options) -> Form:
-    """What the options ask for. Raises ChatModelError where they contradict each other."""
+    """The form that the options require. Raises ChatModelError if they contradict each other."""
     tools = tuple(as_tool(tool) for tool in options.tools)
     chosen = chosen_tools(tools, options.tool_choice)
-    told, held_to = _schemas(options.response_format)
+    described, enforced = _schemas(options.response_format)
     form = Form(chosen, options.tool_choice not in (None, "auto", "none"), options.strict is not False)
-    if held_to is None:
+    if enforced is None:
         return form
     if form.forced:
-        raise ChatModelError("An answer is either a call of a tool or JSON; leave out response_format.")
-    return replace(form, tools=(), told=told, held_to=held_to)
+        raise ChatModelError(
+            "response_format cannot be combined with a forced tool call; leave out response_format."
+        )
+    return replace(form, tools=(), described=described, enforced=enforced)
 
 
 def chosen_tools(tools: Sequence[Tool], choice: str | None) -> tuple[Tool, ...]:
-    """The tools that may be called. Raises ChatModelError for a choice that there is not."""
+    """The tools that may be called. Raises ChatModelError for an unknown choice."""
     if choice is None or choice in ("auto", "any"):
         if choice == "any" and not tools:
             raise ChatModelError('tool_choice = "any" needs at least one tool; bind some.')
@@ -127,37 +130,37 @@ def chosen_tools(tools: Sequence[Tool], choice: str | None) -> tuple[Tool, ...]:
         return ()
     named = tuple(tool for tool in tools if tool["function"]["name"] == choice)
     if not named:
-        known = ", ".join(tool["function"]["name"] for tool in tools) or "there are none"
+        known = ", ".join(tool["function"]["name"] for tool in tools) or "none"
         raise ChatModelError(
-            f"tool_choice = {printable(repr(choice), 80)} names no tool; bound are: {known}."
+            f"tool_choice = {printable(repr(choice), 80)} does not name a bound tool; bound: {known}."
         )
     return named
 
 
-def _schemas(asked: Mapping[str, Any] | None) -> tuple[Schema | None, Schema | None]:
-    """The schema that the model is told, and the one that its answer is held to."""
-    kind = None if asked is None else asked.get("type")
-    if asked is None or kind == "text":
+def _schemas(requested: Mapping[str, Any] | None) -> tuple[Schema | None, Schema | None]:
+    """The schema described to the model, and the one enforced on its answer."""
+    kind = None if requested is None else requested.get("type")
+    if requested is None or kind == "text":
         return None, None
     if kind == "json_object":
         return None, _ANY_OBJECT
-    schema = asked.get("schema", asked.get("json_schema"))
+    schema = requested.get("schema", requested.get("json_schema"))
     if kind != "json_schema" or not isinstance(schema, Mapping):
         raise ChatModelError(
-            f"response_format = {printable(repr(asked), 80)} is not usable; "
-            'give {"type": "json_object"} or {"type": "json_schema", "schema": {...}}.'
+            f"response_format = {printable(repr(requested), 80)} is invalid; "
+            'use {"type": "json_object"} or {"type": "json_schema", "schema": {...}}.'
         )
     inner = schema.get("schema")
-    told = inner if isinstance(inner, Mapping) else schema
-    return told, _ANY_OBJECT if asked.get("strict") is False else told
+    described = inner if isinstance(inner, Mapping) else schema
+    return described, _ANY_OBJECT if requested.get("strict") is False else described
 
 
 def _prompt(template: Template, messages: Sequence[BaseMessage], form: Form) -> str:
     plain = to_template(messages, knows_tools=template.takes_tools)
     if form.tools and not template.takes_tools:
         plain = with_instruction(plain, describe(form.tools))
-    if form.told is not None:
-        schema = json.dumps(form.told, ensure_ascii=False)
+    if form.described is not None:
+        schema = json.dumps(form.described, ensure_ascii=False)
         plain = with_instruction(plain, f"Answer with JSON of this schema and nothing else:\n{schema}")
     return template.render(plain, form.tools if template.takes_tools else ())
 

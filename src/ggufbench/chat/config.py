@@ -1,4 +1,4 @@
-"""What an application says about a chat model: which one, by which library, and with which settings."""
+"""Configuration of a chat model: the model, the library that runs it, and its settings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Provider(StrEnum):
 
 
 class ModelConfigError(GgufbenchError, ValueError):
-    """A config is not usable; the message is one sentence that names the key, the value and the remedy."""
+    """Invalid config. The message is one sentence that names the key, the value and the remedy."""
 
 
 class _Config(BaseModel):
@@ -51,7 +51,7 @@ class _Config(BaseModel):
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
     )
 
-    if not TYPE_CHECKING:  # type checkers shall see the fields
+    if not TYPE_CHECKING:  # type checkers need to see the fields
 
         def __init__(self, **values: Any) -> None:
             try:
@@ -61,21 +61,21 @@ class _Config(BaseModel):
 
 
 class _Gguf(_Config):
-    """Which file."""
+    """Selection of the file."""
 
     provider: Annotated[Literal["llamacpp", Provider.LLAMACPP], AfterValidator(Provider)] = Provider.LLAMACPP
     model: Annotated[str, Field(min_length=1)]
     """`owner/name` of a repository in the Hugging Face cache; with a `model_path`, any name for that file."""
     model_path: _Path = AUTO
-    """A GGUF file, of a split model the first part; `auto`: the file that `find_gguf_in_cache` finds."""
+    """A GGUF file, or the first part of a split model; `auto`: the file that `find_gguf_in_cache` finds."""
     quantization: Annotated[str, Field(min_length=1)] | None = None
-    """Which one `auto` shall find, such as `Q4_K_M`; None: the one that it prefers."""
+    """Quantization that `auto` selects, such as `Q4_K_M`; None: the preferred one."""
 
 
 class LlamaCppModelConfig(ModelOptions, _Gguf):
-    """A model that llama.cpp runs. Every field is applied; names and units are those of `ChatLlamaCpp`.
+    """A model run by llama.cpp. Every field is applied; names and units are those of `ChatLlamaCpp`.
 
-    Raises ModelConfigError; inside another pydantic model a ValidationError with the same sentence.
+    Raises ModelConfigError, or inside another pydantic model a ValidationError with the same sentence.
     """
 
     verbose: bool = False
@@ -85,20 +85,23 @@ class LlamaCppModelConfig(ModelOptions, _Gguf):
     def _consistent(self) -> LlamaCppModelConfig:
         _check_name(self)
         if self.model_path != AUTO and self.quantization is not None:
-            raise ValueError('quantization is for model_path = "auto"; leave it out, the file has its own')
+            raise ValueError(
+                'quantization is only valid with model_path = "auto"; leave it out, the file determines it'
+            )
         if self.type_v not in PLAIN_KV_TYPES and self.flash_attn is False:
             raise ValueError(f'type_v = "{self.type_v}" needs flash attention; set flash_attn = "auto"')
         return self
 
     def options(self) -> dict[str, Any]:
-        """Everything but the file, as the arguments of `ChatLlamaCpp`."""
+        """Arguments of `ChatLlamaCpp`, except the file."""
         return self.model_dump(exclude={"provider", "model", "model_path", "quantization"})
 
 
 class TransformersModelConfig(_Config):
-    """A model that transformers runs, from safetensors that lie on this machine; nothing is downloaded.
+    """A model run by transformers, from safetensors on this machine; nothing is downloaded.
 
-    On macOS the first one warns that llama.cpp is recommended. Raises as LlamaCppModelConfig.
+    On macOS the first instance warns that llama.cpp is recommended. Raises the same errors as
+    LlamaCppModelConfig.
     """
 
     provider: Annotated[Literal["transformers", Provider.TRANSFORMERS], AfterValidator(Provider)] = (
@@ -109,13 +112,13 @@ class TransformersModelConfig(_Config):
     model_path: _Path = AUTO
     """A folder that holds config.json, safetensors and a tokenizer; `auto`: the newest one in the cache."""
     device: Literal["auto", "cpu", "mps", "cuda"] = "auto"
-    """`auto`: cuda or mps where PyTorch has them."""
+    """`auto`: cuda or mps if PyTorch supports them, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """`auto`: that of the files."""
+    """`auto`: the type of the files."""
     temperature: Temperature = 0.8
-    """0 takes the likeliest token each time."""
+    """0 always takes the most likely token."""
     max_tokens: Positive | None = None
-    """Of an answer; None: until the model ends it, or the context is full."""
+    """Limit of an answer; None: until the model ends it or the context is full."""
 
     @model_validator(mode="after")
     def _consistent(self) -> TransformersModelConfig:
@@ -123,26 +126,26 @@ class TransformersModelConfig(_Config):
         return self
 
     def model_post_init(self, _context: Any, /) -> None:
-        """Say once in a process what is recommended on macOS."""
+        """Warn once per process that llama.cpp is recommended on macOS."""
         if sys.platform == "darwin":
             _warn_once()
 
 
 def _check_name(config: LlamaCppModelConfig | TransformersModelConfig) -> None:
-    """Raise ValueError where `auto` has nothing to look for."""
+    """Raise ValueError if `auto` is used with a model that is not a repository name."""
     if config.model_path == AUTO and not is_repository_name(config.model):
         shown = printable(config.model)
         raise ValueError(
-            f'model = {shown!r} is no owner/name, which model_path = "auto" needs; give one of both'
+            f'model = {shown!r} is not owner/name, which model_path = "auto" requires; set one of the two'
         )
 
 
 @cache
 def _warn_once() -> None:
-    """Once in a process; the filters of the module warnings may show the same text for each caller."""
-    # A FutureWarning: a DeprecationWarning would be shown to nobody who only uses the application.
+    """Warn once per process; the filters of `warnings` could repeat the text for each caller."""
+    # A FutureWarning, because users of an application do not see a DeprecationWarning.
     warnings.warn(
-        "On macOS transformers is deprecated and llama.cpp is recommended: take "
+        "On macOS transformers is deprecated and llama.cpp is recommended: use "
         'LlamaCppModelConfig(model="owner/name", model_path="auto") with a GGUF of the model, which '
         "`ggufbench pull owner/name --quant Q4_K_M` downloads",
         FutureWarning,
@@ -155,7 +158,7 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
     other = next((found for found in complaints if found["loc"][:1] == ("provider",)), None)
     if other is None:
         return complaint(error, kind)
-    # It explains all the others.
+    # A wrong provider explains all other errors.
     usual = kind.model_fields["provider"].default
     shown = printable(repr(other["input"]))
-    return f"provider = {shown} is not that of {kind.__name__}; write {usual}, or take the other config"
+    return f"provider = {shown} is invalid for {kind.__name__}; write {usual}, or use the other config class"

@@ -1,7 +1,7 @@
-"""A loaded model and its one context: text to tokens, a prompt to the tokens of its answer.
+"""A loaded model with one context: tokenizes text and generates the tokens of an answer.
 
-What one token costs beside `llama_decode` is the product here, so the loop calls llama.cpp's functions
-directly: the binding's own `create_completion` makes text of the whole answer again at every token.
+The overhead per token on top of `llama_decode` matters most here, so the loop calls llama.cpp's functions
+directly: the binding's `create_completion` detokenizes the whole answer again at every token.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from ggufbench.text import printable
 
 _SEQUENCE = 0
 _SPM = 1
-"""`LLAMA_VOCAB_TYPE_SPM`: sentencepiece, whose words carry the space before them."""
-_PATIENCE = 60.0
-"""Seconds that somebody may leave an answer unread while another one waits."""
-_LOOK = 0.1
+"""`LLAMA_VOCAB_TYPE_SPM`: sentencepiece, whose words include the space before them."""
+_UNREAD_TIMEOUT = 60.0
+"""Seconds that an answer may stay unread while another request waits."""
+_POLL_SECONDS = 0.1
 
 
 class CancelledError(Exception):
-    """Whoever asked does not wait for the answer any more."""
+    """The caller cancelled the request."""
 
 
 @dataclass(slots=True)
 class AnswerUsage:
-    """What one answer took, in tokens."""
+    """Token usage of one answer."""
 
     prompt: int = 0
     reused: int = 0
-    """Of the prompt, what was still in the KV cache."""
+    """Prompt tokens that were still in the KV cache."""
     answered: int = 0
     finish: str = "stop"
     """`stop` or `length`."""
 
 
 class ChatEngine:
-    """One model in one context. Everything but `turn` and `tokenize` is for whoever has the turn."""
+    """One model in one context. All methods but `turn` and `tokenize` require the lock taken by `turn`."""
 
     def __init__(self, api: Any, path: Path, model: int, context: int) -> None:
         self.api, self.path, self.context = api, path, context
@@ -68,7 +68,7 @@ class ChatEngine:
 
     @contextmanager
     def turn(self, cancelled: threading.Event | None = None) -> Iterator[None]:
-        """Have the model alone. Raises ChatModelError where waiting would never end, or it is closed."""
+        """Acquire exclusive access. Raises ChatModelError if it would wait forever or the model is closed."""
         self._wait(cancelled)
         self._owner, self._unread_since = threading.get_ident(), None
         try:
@@ -84,20 +84,20 @@ class ChatEngine:
         if self._owner == threading.get_ident():
             raise ChatModelError(
                 f"An answer of {self.name} is still being streamed in this thread; read it to its end or "
-                "close it before asking again, or load the model twice."
+                "close it before the next question, or load the model twice."
             )
-        while not self._lock.acquire(timeout=_LOOK):
+        while not self._lock.acquire(timeout=_POLL_SECONDS):
             if cancelled is not None and cancelled.is_set():
                 raise CancelledError
             since = self._unread_since
-            if since is not None and time.monotonic() - since > _PATIENCE:
+            if since is not None and time.monotonic() - since > _UNREAD_TIMEOUT:
                 raise ChatModelError(
-                    f"Another answer of {self.name} has been open and unread for {_PATIENCE:.0f} s; read it "
-                    "to its end or close it, or load the model twice."
+                    f"Another answer of {self.name} has been open and unread for {_UNREAD_TIMEOUT:.0f} s; "
+                    "read it to its end or close it, or load the model twice."
                 )
 
     def close(self) -> None:
-        """Free model and context; again and again does no harm."""
+        """Free model and context; may be called repeatedly."""
         self._wait(None)
         try:
             self._free()
@@ -106,66 +106,66 @@ class ChatEngine:
 
     def _check_open(self) -> None:
         if not self._free.alive:
-            raise ChatModelError(f"{self.name} was closed; load it again to ask it.")
+            raise ChatModelError(f"{self.name} is closed; load it again.")
 
     @property
     def name(self) -> str:
-        """The file's name without its suffix, fit for a message."""
+        """File name without suffix, safe to print."""
         return printable(self.path.stem)
 
     # Text
 
     def tokenize(self, text: str) -> list[int]:
-        """The tokens of a text in which names of special tokens mean them; without a first token added."""
+        """Tokenize `text`, parsing the names of special tokens; does not add a BOS token."""
         self._check_open()
         raw = text.encode("utf-8", errors="replace")
-        room = len(raw) + 2  # each takes at least a byte, and a space may be put in front
-        tokens = (ctypes.c_int32 * room)()
-        count = self.api.llama_tokenize(self.vocabulary, raw, len(raw), tokens, room, False, True)
+        capacity = len(raw) + 2  # a token is at least one byte, and a space may be added in front
+        tokens = (ctypes.c_int32 * capacity)()
+        count = self.api.llama_tokenize(self.vocabulary, raw, len(raw), tokens, capacity, False, True)
         if count < 0:
-            raise ChatModelError(f"{self.name} cannot take this text apart into tokens; ask something else.")
+            raise ChatModelError(f"{self.name} cannot tokenize this text; change the text.")
         return tokens[:count]
 
     def prompt_tokens(self, text: str) -> list[int]:
-        """The tokens of a whole prompt; with the first token that the model wants, unless it is there."""
+        """Tokenize a whole prompt; adds the BOS token if the model wants one and the text lacks it."""
         tokens = self.tokenize(text)
         first = self.api.llama_vocab_bos(self.vocabulary)
         wanted = self.api.llama_vocab_get_add_bos(self.vocabulary) and first >= 0
         return [first, *tokens] if wanted and tokens[:1] != [first] else tokens
 
     def _learn(self, token: int) -> bytes | None:
-        """The bytes of one token: none for a control token, None for one that ends an answer."""
+        """The bytes of one token: empty for a control token, None for one that ends an answer."""
         ends = self.api.llama_vocab_is_eog(self.vocabulary, token)
         piece = self._pieces[token] = None if ends else self._read_piece(token, special=False)
         return piece
 
     def _read_piece(self, token: int, *, special: bool) -> bytes:
-        room = 64
+        capacity = 64
         while True:
-            buffer = ctypes.create_string_buffer(room)
-            count = self.api.llama_token_to_piece(self.vocabulary, token, buffer, room, 0, special)
+            buffer = ctypes.create_string_buffer(capacity)
+            count = self.api.llama_token_to_piece(self.vocabulary, token, buffer, capacity, 0, special)
             if count >= 0:
                 return buffer.raw[:count]
-            room = -count
+            capacity = -count
 
     def special_text(self, which: str) -> str:
-        """The text of the token `bos` or `eos`; empty where the model has none."""
+        """The text of the token `bos` or `eos`; empty if the model lacks it."""
         token = getattr(self.api, f"llama_vocab_{which}")(self.vocabulary)
         return self._read_piece(token, special=True).decode("utf-8", errors="replace") if token >= 0 else ""
 
     def chat_template(self, name: str | None = None) -> str | None:
-        """The file's template, or the one of that name; None where it has none."""
+        """The default chat template of the file, or the one called `name`; None if the file lacks it."""
         raw = self.api.llama_model_chat_template(self._model, name.encode() if name else None)
         return raw.decode("utf-8", errors="replace") if raw else None
 
     @property
     def can_end(self) -> bool:
-        """Whether the vocabulary has a token that ends an answer."""
+        """True if the vocabulary has a token that ends an answer."""
         ends = (self.api.llama_vocab_eos(self.vocabulary), self.api.llama_vocab_eot(self.vocabulary))
         return any(token >= 0 for token in ends)
 
     def _strips_space(self) -> bool:
-        """Whether the first word of an answer brings a space that nobody wrote."""
+        """True if the tokenizer adds a space before the first word of an answer."""
         if self.api.llama_vocab_type(self.vocabulary) != _SPM:
             return False
         value = ctypes.create_string_buffer(8)
@@ -176,7 +176,7 @@ class ChatEngine:
     # Answers
 
     def reset(self) -> None:
-        """Forget everything that was evaluated."""
+        """Clear the KV cache."""
         self._held.clear()
         self.api.llama_memory_clear(self._memory, False)
 
@@ -188,11 +188,11 @@ class ChatEngine:
         most: int | None,
         cancelled: threading.Event | None,
     ) -> Iterator[bytes]:
-        """The bytes of each token, without the one that ends the answer; `tally` is complete when they end.
+        """Yield the bytes of each token except the end token; `tally` is complete afterwards.
 
-        A token's bytes may be part of a character, and none for a control token. There are at most `most`
-        tokens, and no more than fit into the context. Raises ChatModelError where the prompt does not fit or
-        llama.cpp fails, CancelledError as soon as `cancelled` is set.
+        The bytes may be part of a character, and are empty for a control token. There are at most `most`
+        tokens, and no more than fit into the context. Raises ChatModelError if the prompt does not fit or
+        llama.cpp fails, and CancelledError once `cancelled` is set.
         """
         if not 0 < len(prompt) <= self.context_size:
             raise self._wrong_length(len(prompt))
@@ -201,8 +201,8 @@ class ChatEngine:
         pieces, learn, sample = self._pieces, self._learn, sampler.next
         one = (ctypes.c_int32 * 1)()
         batch = self.api.llama_batch_get_one(one, 1)
-        room = self.context_size - len(prompt) + 1
-        limit = room if most is None else min(most, room)
+        available = self.context_size - len(prompt) + 1
+        limit = available if most is None else min(most, available)
         while True:
             token = sample()
             piece = pieces[token] if token in pieces else learn(token)
@@ -223,7 +223,7 @@ class ChatEngine:
             held.append(token)
 
     def _evaluate(self, prompt: Sequence[int], tally: AnswerUsage, cancelled: threading.Event | None) -> None:
-        """Evaluate the part of the prompt that the KV cache does not hold; at least its last token."""
+        """Evaluate the part of the prompt that is not in the KV cache; at least its last token."""
         tally.prompt, tally.reused = len(prompt), self._keep_prefix(prompt)
         rest = (ctypes.c_int32 * (len(prompt) - tally.reused))(*prompt[tally.reused :])
         for start in range(0, len(rest), self._batch_size):
@@ -238,10 +238,10 @@ class ChatEngine:
             self._held.extend(rest[start : start + count])
 
     def _keep_prefix(self, prompt: Sequence[int]) -> int:
-        """Drop from the KV cache what does not begin this prompt, and say how many tokens are left."""
+        """Keep the common prefix of KV cache and prompt, drop the rest; return the tokens kept."""
         most = min(len(self._held), len(prompt) - 1)
         same = next((i for i in range(most) if self._held[i] != prompt[i]), most)
-        # Some memories, such as those of recurrent models, cannot forget a part.
+        # Some memories, such as those of recurrent models, cannot be cleared in part.
         if same == 0 or not self.api.llama_memory_seq_rm(self._memory, _SEQUENCE, same, -1):
             self.reset()
             return 0
@@ -251,13 +251,13 @@ class ChatEngine:
     def _failed(self) -> ChatModelError:
         self.reset()
         return ChatModelError(
-            f"llama.cpp could not evaluate the tokens with {self.name}{log().why()}; ask again, or load it "
+            f"llama.cpp could not evaluate the tokens with {self.name}{log().why()}; try again, or load it "
             "with a smaller n_ctx or n_batch if memory is short."
         )
 
     def _wrong_length(self, tokens: int) -> ChatModelError:
         if not tokens:
-            return ChatModelError(f"The prompt for {self.name} is empty; say something.")
+            return ChatModelError(f"The prompt for {self.name} is empty; send some text.")
         return ChatModelError(
             f"The prompt takes {tokens} tokens and the context of {self.name} has {self.context_size}; "
             "shorten the conversation, or load the model with a larger n_ctx."

@@ -1,4 +1,4 @@
-"""What goes wrong with a chat model, as one sentence for the user."""
+"""Errors of chat models, each with one sentence for the user."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ggufbench.errors import GgufbenchError
 
 
 class ChatModelError(GgufbenchError, ValueError):
-    """A model cannot be loaded or asked in this way.
+    """A model cannot be loaded, or cannot answer this request.
 
     The message is one sentence that names the file or the value, and the remedy.
     """

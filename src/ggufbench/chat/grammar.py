@@ -1,4 +1,4 @@
-"""Grammars that force an answer into a form: JSON of a schema, or a call of a tool."""
+"""Grammars that restrict an answer to JSON of a schema, or to a tool call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ggufbench.text import printable
 
 Schema = Mapping[str, Any]
 _BODY = "tool-call-in-tags"
-"""The name of a rule: no property of a schema is named so."""
+"""Name of a rule; properties of a schema never have this name."""
 _DEFINITIONS = ("$defs", "definitions")
 _NAMED = frozenset({"properties"})
 _LISTED = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
@@ -23,16 +23,16 @@ _ANYTHING = [{"type": kind} for kind in ("object", "array", "string", "number", 
 
 
 def json_grammar(schema: Schema) -> str:
-    """Rules for JSON of this schema. Raises ChatModelError where llama.cpp has none for it."""
+    """Grammar for JSON of this schema. Raises ChatModelError if llama.cpp cannot make one."""
     definitions: dict[str, Any] = {}
     return _rules(json.dumps({**_hoisted(schema, "", definitions), "$defs": definitions}))
 
 
 def call_grammar(tools: Sequence[Schema], *, tagged: bool, strict: bool) -> str:
-    """Rules for a call of one of the tools, in `<tool_call>` tags or bare.
+    """Grammar for a call of one of the tools, in `<tool_call>` tags or bare.
 
     With `strict` the arguments follow the tool's schema, otherwise they may be any JSON object. Raises
-    ChatModelError as `json_grammar`.
+    ChatModelError like `json_grammar`.
     """
     definitions: dict[str, Any] = {}
     calls = [_call_schema(f"t{number}-", tool, definitions, strict) for number, tool in enumerate(tools)]
@@ -58,17 +58,17 @@ def _call_schema(prefix: str, tool: Schema, definitions: dict[str, Any], strict:
 
 
 def _hoisted(schema: Schema, prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema without its definitions, which go to `definitions` under names that rules can have."""
+    """The schema without its definitions, which move to `definitions` under names valid for rules."""
     for key in _DEFINITIONS:
         for name, part in schema.get(key, {}).items():
             definitions[_rule_name(prefix, name)] = _fit(part, prefix)
     fit: dict[str, Any] = _fit({k: v for k, v in schema.items() if k not in _DEFINITIONS}, prefix)
-    # Beside a reference the converter overlooks everything, the definitions too.
+    # The converter ignores everything next to a `$ref`, including the definitions.
     return {"anyOf": [fit]} if "$ref" in fit else fit
 
 
 def _fit(schema: Any, prefix: str) -> Any:
-    """The schema as the binding's converter can take it, its references led to the hoisted definitions."""
+    """The schema adapted to the binding's converter, with references to the hoisted definitions."""
     if not isinstance(schema, dict):
         return schema
     fit = dict(schema)
@@ -81,7 +81,7 @@ def _fit(schema: Any, prefix: str) -> Any:
     reference = schema.get("$ref")
     if isinstance(reference, str) and reference.startswith(tuple(f"#/{key}/" for key in _DEFINITIONS)):
         fit["$ref"] = f"#/$defs/{_rule_name(prefix, reference.rpartition('/')[2])}"
-    # The converter refuses a schema that allows anything.
+    # The converter rejects a schema without constraints.
     return fit if _MEANINGS.intersection(schema) else {**fit, "anyOf": _ANYTHING}
 
 
@@ -95,10 +95,10 @@ def _rules(schema: str) -> str:
 
     try:
         rules: str = json_schema_to_gbnf(schema)
-    except Exception as error:  # an assertion, a KeyError, a RecursionError: whatever the schema meets
+    except Exception as error:  # an AssertionError, KeyError or RecursionError, depending on the schema
         reason = printable(str(error) or type(error).__name__, 120)
         raise ChatModelError(
-            f"There is no grammar for the schema {printable(schema, 80)}: {reason}; ask for a simpler one."
+            f"No grammar can be made for the schema {printable(schema, 80)}: {reason}; use a simpler schema."
         ) from None
-    # The binding's rule lets control characters into strings, which JSON does not.
+    # The binding's rule allows control characters in strings; JSON does not.
     return rules.replace('char ::= [^"\\\\] |', 'char ::= [^"\\\\\\x00-\\x1F\\x7F] |')

@@ -1,4 +1,4 @@
-"""From a path and settings to a model in memory, or to one sentence about why not."""
+"""Load a model from a path and settings, or fail with one sentence that gives the reason."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ggufbench.text import mebibytes, printable
 _UBATCH = 512
 _NO_DEVICE = -1
 _NO_DEVICES = (ctypes.c_void_p * 1)(None)
-"""An empty list that ends in a null, as llama.cpp wants it."""
+"""An empty null-terminated list, as llama.cpp expects it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a model is loaded."""
+    """Settings for loading a model."""
 
     n_ctx: int
     n_gpu_layers: int
@@ -42,7 +42,7 @@ class Settings:
 
 
 def load(path: Path, settings: Settings) -> ChatEngine:
-    """The model in memory. Raises ChatModelError for what is no chat model, and for what does not fit."""
+    """Load the model. Raises ChatModelError if it is not a chat model or does not fit into memory."""
     api = library()
     if settings.type_v not in PLAIN_KV_TYPES and settings.flash_attn is False:
         raise ChatModelError(f'type_v = "{settings.type_v}" needs flash attention; set flash_attn = "auto".')
@@ -53,7 +53,7 @@ def load(path: Path, settings: Settings) -> ChatEngine:
         model = api.llama_model_load_from_file(str(path).encode(), _model_params(api, settings))
         if not model:
             raise ChatModelError(
-                f"llama.cpp cannot load {printable(str(path))}{log().why()}; take another file, or a newer "
+                f"llama.cpp cannot load {printable(str(path))}{log().why()}; use another file, or a newer "
                 "llama-cpp-python."
             )
         context = api.llama_init_from_model(model, _context_params(api, settings))
@@ -61,8 +61,9 @@ def load(path: Path, settings: Settings) -> ChatEngine:
             why = log().why()
             api.llama_model_free(model)
             raise ChatModelError(
-                f"llama.cpp has no context of n_ctx = {settings.n_ctx} for {printable(path.name)}, whose KV "
-                f"cache takes {mebibytes(kv_bytes)}{why}; load it with a smaller n_ctx."
+                f"llama.cpp cannot create a context with n_ctx = {settings.n_ctx} for "
+                f"{printable(path.name)}, whose KV cache takes {mebibytes(kv_bytes)}{why}; load it with a "
+                "smaller n_ctx."
             )
     return ChatEngine(api, path, model, context)
 
@@ -70,11 +71,11 @@ def load(path: Path, settings: Settings) -> ChatEngine:
 def _model_params(api: Any, settings: Settings) -> Any:
     params = api.llama_model_default_params()
     params.n_gpu_layers = settings.n_gpu_layers
-    # MLOCK is 2, and MMAP 1 beside it or alone.
+    # Flags: MMAP is 1, MLOCK is 2.
     params.load_mode = 2 * settings.use_mlock + settings.use_mmap
     if settings.n_gpu_layers == 0:
-        # Without this a GPU still takes the large matrix products, and memory for them. The list alone keeps
-        # CUDA from making a context, half a gigabyte on the GPU, that nothing would use.
+        # Without this a GPU still computes the large matrix products and needs memory for them. The empty
+        # list also keeps CUDA from creating an unused context, half a gigabyte on the GPU.
         params.devices = ctypes.cast(_NO_DEVICES, ctypes.c_void_p)
         params.split_mode, params.main_gpu = api.LLAMA_SPLIT_MODE_NONE, _NO_DEVICE
     return params
@@ -85,7 +86,7 @@ def _context_params(api: Any, settings: Settings) -> Any:
     params.n_ctx = settings.n_ctx
     params.n_batch = min(settings.n_batch, settings.n_ctx)
     params.n_ubatch = min(_UBATCH, params.n_batch)
-    # Prompts with the same number: more than the physical cores only wait for each other.
+    # The same number for prompts: threads beyond the physical cores only wait for each other.
     params.n_threads = params.n_threads_batch = resolve_threads(settings.n_threads or "physical")
     params.flash_attn_type = -1 if settings.flash_attn == "auto" else int(settings.flash_attn)
     params.type_k, params.type_v = type_id(settings.type_k), type_id(settings.type_v)
@@ -93,17 +94,17 @@ def _context_params(api: Any, settings: Settings) -> Any:
 
 
 def _kv_bytes(path: Path, settings: Settings) -> int:
-    """Bytes of the KV cache, from the file's header. Raises ChatModelError for what is no chat model."""
+    """Bytes of the KV cache, from the file's header. Raises ChatModelError if it is not a chat model."""
     name = printable(str(path))
     if not path.exists():
-        raise ChatModelError(f"There is no file {name}; `ggufbench models` lists what is here.")
+        raise ChatModelError(f"{name} does not exist; `ggufbench models` lists the available models.")
     if path.is_dir():
         raise ChatModelError(f"{name} is a folder; name the GGUF file in it.")
     try:
         model = describe(gather(path, read_header(path)), Provenance("", path.stem, "path", None))
     except (RefusedError, HeaderError) as error:
         raise ChatModelError(
-            f"{name} cannot be asked: {printable(str(error))}; `ggufbench models` lists what can be."
+            f"{name} cannot be used: {printable(str(error))}; `ggufbench models` lists the usable models."
         ) from None
     k, v = bytes_per_element(settings.type_k), bytes_per_element(settings.type_v)
     kv = model.kv
@@ -111,10 +112,10 @@ def _kv_bytes(path: Path, settings: Settings) -> int:
 
 
 def _refuse_beyond_memory(api: Any, path: Path, settings: Settings, kv_bytes: int) -> None:
-    """Linux grants memory that it does not have, and ends the process when llama.cpp writes to it."""
+    """Refuse early: Linux overcommits memory and kills the process when llama.cpp writes to it."""
     free = available_memory_bytes()
     if kv_bytes > free and (settings.n_gpu_layers == 0 or not has_gpu(api)):
         raise ChatModelError(
             f"n_ctx = {settings.n_ctx} needs {mebibytes(kv_bytes)} for the KV cache of "
-            f"{printable(path.name)} and {mebibytes(free)} are free; load it with a smaller n_ctx."
+            f"{printable(path.name)}, but only {mebibytes(free)} are free; load it with a smaller n_ctx."
         )

@@ -1,4 +1,4 @@
-"""What the stored records say about a file on this machine."""
+"""Measurements of a file on this machine, from the stored records."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from ggufbench.outcomes import Outcome
     from ggufbench.records.schema import Record
 
-_RUNS_LOOKED_AT = 100
-"""The newest ones: an application shall not wait for the history of years."""
+_MOST_RUNS = 100
+"""Only the newest runs are read, so that an application does not wait for years of history."""
 
-# The scenarios of RPC servers come last: a chat model that is made of a config uses none.
+# Scenarios with RPC servers come last: a chat model made from a config never uses one.
 _DEVICES = {"metal": 3, "cuda": 3, "vulkan": 2, "cpu": 1}
 
-_BESIDE_THE_HARDWARE = {"fingerprint", "devices"}
-"""What of a machine is not compared: to learn its devices, llama.cpp would have to be started."""
+_NOT_COMPARED = {"fingerprint", "devices"}
+"""Machine facts that are not compared: reading the devices would require starting llama.cpp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +37,27 @@ class Measured:
     load_seconds: float | None
     peak_rss_bytes: float | None
     created: str
-    """When the case ended, UTC, ISO 8601."""
+    """End of the case, UTC, ISO 8601."""
 
     @property
     def broke(self) -> bool:
-        """Whether it failed, crashed, hung or ran out of memory."""
+        """True if it failed, crashed, hung or ran out of memory."""
         return self.outcome not in ("measured", "environment")
 
 
 def results_folder(given: Path | None = None, env: Mapping[str, str] = os.environ) -> Path | None:
-    """Where records lie: the folder given, that of GGUFBENCH_RESULTS, or `results` here; None without."""
+    """The folder of the records: `given`, GGUFBENCH_RESULTS, or `results`; None if it does not exist."""
     stated = env.get("GGUFBENCH_RESULTS", "").strip()
     folder = given or (Path(stated).expanduser() if stated else Path("results"))
     return folder if folder.is_dir() else None
 
 
 def measured_here(identities: Collection[str], results: Path | None = None) -> dict[str, Measured]:
-    """By the identity of the file, what was measured of it on this machine; never raises.
+    """The measurements on this machine by file identity; never raises.
 
-    Of a file's records those of the best device count first, then llama.cpp alone before an application's
-    own code, an ordinary workload before a deep context or a packed cache, and of these the newest one. What
-    is not readable, was skipped or is of transformers does not count.
+    If a file has several records, the best device is preferred, then llama.cpp alone over application code,
+    then an ordinary workload over a deep context or a quantized KV cache, then the newest record. Unreadable
+    and skipped records and those of transformers are ignored.
     """
     folder = results_folder(results)
     if folder is None or not identities:
@@ -75,9 +75,9 @@ def _records(folder: Path, identities: Collection[str]) -> Iterator[Record]:
     from ggufbench.records.record_summary import BriefRecord
     from ggufbench.records.store import StoreError, read_document, read_regular, run_folders
 
-    # Most records are of other files, and a search in the text is a hundred times quicker than reading them.
+    # Most records belong to other files, and a text search is a hundred times faster than parsing them.
     wanted = [identity.encode() for identity in identities]
-    for run in run_folders(folder)[-_RUNS_LOOKED_AT:]:
+    for run in run_folders(folder)[-_MOST_RUNS:]:
         for path in sorted(run.glob("*.json")):
             try:
                 content = read_regular(path)
@@ -92,18 +92,18 @@ def _records(folder: Path, identities: Collection[str]) -> Iterator[Record]:
 
 
 def _is_from_here(record: Record) -> bool:
-    return record.machine.model_dump(exclude=_BESIDE_THE_HARDWARE) == _this_machine()
+    return record.machine.model_dump(exclude=_NOT_COMPARED) == _this_machine()
 
 
 @cache
 def _this_machine() -> dict[str, Any]:
     from ggufbench.machine.facts import read_machine
 
-    return read_machine().model_dump(exclude=_BESIDE_THE_HARDWARE)
+    return read_machine().model_dump(exclude=_NOT_COMPARED)
 
 
 def _weight(record: Record) -> tuple[int, bool, bool, str]:
-    """What counts more is larger."""
+    """Sort key: the preferred record is larger."""
     setting = record.setting
     ordinary = record.workload.depth == 0 and setting.type_k == setting.type_v == "f16"
     alone = record.provider.name == ENGINE

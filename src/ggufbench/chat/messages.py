@@ -1,4 +1,4 @@
-"""LangChain's messages as the plain dictionaries that chat templates take."""
+"""Convert LangChain messages into the plain dictionaries that chat templates take."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _NOT_TEXT = (
     "tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call",
     "thinking", "redacted_thinking", "reasoning",
 )  # fmt: skip
-"""Blocks that a message may carry beside its text, and that are told elsewhere or not at all."""
+"""Non-text blocks of a message, passed to the template in another way or left out."""
 
 
 def to_template(messages: Sequence[BaseMessage], *, knows_tools: bool) -> list[Message]:
-    """The conversation for a template; what one without tools cannot say becomes text.
+    """The conversation for a template; tool calls become text if the template has no tools.
 
-    Raises ChatModelError for content that is no text.
+    Raises ChatModelError for content that is not text.
     """
     plain = [_plain(message) for message in messages]
     return plain if knows_tools else [_tools_as_text(message) for message in plain]
@@ -54,7 +54,7 @@ def _role(message: BaseMessage) -> str:
     role = _ROLES.get(kind)
     if role is None:
         raise ChatModelError(
-            f"A message of type {printable(message.type)} cannot be asked; use a HumanMessage."
+            f"A message of type {printable(message.type)} is not supported; use a HumanMessage."
         )
     return role
 
@@ -75,8 +75,7 @@ def _block_text(block: str | dict[str, Any]) -> str:
         text: str = block["text"]
         return text
     raise ChatModelError(
-        f"A message has a part of type {printable(str(kind), 40)}, and this model reads text only; send "
-        "its text."
+        f"A message has a part of type {printable(str(kind), 40)}, but this model reads text only; send text."
     )
 
 
@@ -92,7 +91,7 @@ def _tools_as_text(message: Message) -> Message:
 
 
 def with_instruction(messages: Sequence[Message], text: str) -> list[Message]:
-    """The conversation with `text` at the end of its system message, or with one made of it."""
+    """The conversation with `text` appended to its system message, or as a new system message."""
     if messages and messages[0]["role"] == "system":
         return [{**messages[0], "content": f"{messages[0]['content']}\n\n{text}"}, *messages[1:]]
     return [{"role": "system", "content": text}, *messages]

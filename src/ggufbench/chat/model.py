@@ -1,4 +1,4 @@
-"""A LangChain chat model on llama.cpp, with nothing of LangChain but `langchain-core`."""
+"""LangChain chat model on llama.cpp; needs only `langchain-core`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 from ggufbench.chat import structured
 from ggufbench.chat.async_stream import in_thread
 from ggufbench.chat.chunks import call_chunk, last_chunk, text_chunk, whole_message
-from ggufbench.chat.completion import Asker, chosen_tools
+from ggufbench.chat.completion import AnswerGenerator, chosen_tools
 from ggufbench.chat.engine import AnswerUsage, ChatEngine
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.loading import Settings, load
@@ -31,29 +31,29 @@ from ggufbench.chat.tools import Call, as_tool
 __all__ = ["ChatLlamaCpp", "ChatModelError"]
 
 _LOADING = tuple(Settings.__dataclass_fields__)
-_ASKING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "seed")
+_ANSWER_OPTIONS = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "seed")
 _ANY = ("any", "required", True)
 
 
 class ChatLlamaCpp(ModelOptions, BaseChatModel):
-    """A GGUF model as a chat model. Making one loads the file; raises ChatModelError where that fails.
+    """A GGUF model as a chat model. The constructor loads the file; raises ChatModelError if that fails.
 
-    One context serves all callers, one after the other. It keeps what it has evaluated, so the next turn of
-    a conversation reads only what is new. The options of an answer (`temperature` to `seed`, and `stop`) can
-    also be given with a question, or by `bind`.
+    One context serves all callers, one after the other. It keeps its KV cache, so the next turn of a
+    conversation evaluates only the new tokens. The options of an answer (`temperature` to `seed`, and `stop`)
+    can also be passed with a question, or by `bind`.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     model_path: str = Field(min_length=1)
-    """A GGUF file, of a split model the first part."""
+    """A GGUF file, or the first part of a split model."""
     streaming: bool = False
-    """Let `invoke` stream too, so that callbacks get each token."""
+    """`invoke` streams too, so that callbacks get each token."""
     verbose: bool = Field(default=False, repr=False)
     """Let llama.cpp write its log to stderr."""
 
     _engine: ChatEngine = PrivateAttr()
-    _asker: Asker = PrivateAttr()
+    _generator: AnswerGenerator = PrivateAttr()
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -63,25 +63,25 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         settings = Settings(**{name: getattr(self, name) for name in _LOADING})
         self._engine = load(Path(self.model_path), settings)
         try:
-            self._asker = Asker(self._engine, self.chat_template)
+            self._generator = AnswerGenerator(self._engine, self.chat_template)
         except BaseException:
             self._engine.close()
             raise
 
     def reset(self) -> None:
-        """Forget what was evaluated: the next answer is computed whole."""
+        """Clear the KV cache: the next prompt is evaluated in full."""
         with self._engine.turn():
             self._engine.reset()
 
     def close(self) -> None:
-        """Free the model's memory; it cannot be asked any more."""
+        """Free the model's memory; the model cannot be used afterwards."""
         self._engine.close()
 
-    # LangChain: who this is
+    # LangChain: identity
 
     @property
     def model_name(self) -> str:
-        """The file's name without its suffix."""
+        """File name without suffix."""
         return self._engine.name
 
     @property
@@ -90,9 +90,10 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """Everything that makes a difference to an answer; a cache tells answers apart by it."""
+        """Everything that affects an answer; the key of LangChain's cache."""
         return {
-            name: getattr(self, name) for name in ("model_path", *_LOADING, *_ASKING, "stop", "chat_template")
+            name: getattr(self, name)
+            for name in ("model_path", *_LOADING, *_ANSWER_OPTIONS, "stop", "chat_template")
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -101,7 +102,7 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         return params
 
     def get_token_ids(self, text: str) -> list[int]:
-        """The model's own tokens of a text."""
+        """Tokenize `text` with the model's tokenizer."""
         return self._engine.tokenize(text)
 
     # LangChain: answers
@@ -166,13 +167,13 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         self,
         messages: list[BaseMessage],
         stop: list[str] | None,
-        asked: dict[str, Any],
+        overrides: dict[str, Any],
         cancelled: threading.Event | None,
     ) -> ChatResult:
         tally = AnswerUsage()
         texts: list[str] = []
         calls: list[Call] = []
-        for part in self._parts(messages, stop, asked, tally, cancelled):
+        for part in self._parts(messages, stop, overrides, tally, cancelled):
             if isinstance(part, Call):
                 calls.append(part)
             else:
@@ -194,20 +195,20 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         self,
         messages: Sequence[BaseMessage],
         stop: list[str] | None,
-        asked: dict[str, Any],
+        overrides: dict[str, Any],
         tally: AnswerUsage,
         cancelled: threading.Event | None,
     ) -> Iterator[str | Call]:
         stops = self.stop if stop is None else stop
-        return self._asker.parts(messages, self._options(asked), stops or (), tally, cancelled)
+        return self._generator.parts(messages, self._options(overrides), stops or (), tally, cancelled)
 
-    def _options(self, asked: dict[str, Any]) -> Options:
-        return options({name: getattr(self, name) for name in _ASKING}, asked)
+    def _options(self, overrides: dict[str, Any]) -> Options:
+        return options({name: getattr(self, name) for name in _ANSWER_OPTIONS}, overrides)
 
     def _metadata(self, tally: AnswerUsage) -> dict[str, Any]:
         return {"finish_reason": tally.finish, "model_name": self.model_name}
 
-    # LangChain: tools and forms
+    # LangChain: tools and structured output
 
     def bind_tools(
         self,
@@ -217,11 +218,11 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The model with tools.
+        """Bind tools to the model.
 
-        `tool_choice` is None or `auto` (the model decides), `any`, `none`, or a tool's name. Where a call is
-        forced its arguments follow the tool's schema, unless `strict` is False. Raises ChatModelError for a
-        name that no tool has.
+        `tool_choice` is None or `auto` (the model decides), `any`, `none`, or a tool's name. The arguments of
+        a forced call follow the tool's schema, unless `strict` is False. Raises ChatModelError for an unknown
+        tool name.
         """
         formatted = [as_tool(tool) for tool in tools]
         choice = _choice(tool_choice)
@@ -238,15 +239,17 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """The model with answers of this form: a pydantic class, a TypedDict or a JSON schema.
+        """The model with answers of the form `schema`: a pydantic class, a TypedDict or a JSON schema.
 
-        `json_schema` tells the model the schema and lets it write nothing else; `function_calling` forces a
-        call of a tool that has this schema; `json_mode` lets it write nothing but a JSON object, which the
-        question must describe. With `strict=False` the schema is told and not enforced. Raises
-        ChatModelError for an unknown method, and for what is none of these arguments.
+        `json_schema` describes the schema to the model and enforces it; `function_calling` forces a call of a
+        tool with this schema; `json_mode` enforces a JSON object, which the question must describe. With
+        `strict=False` the schema is described but not enforced. Raises ChatModelError for an unknown method
+        or argument.
         """
         if kwargs:
-            raise ChatModelError(f"{', '.join(kwargs)} is not known to with_structured_output; leave it out.")
+            raise ChatModelError(
+                f"with_structured_output does not support {', '.join(kwargs)}; leave it out."
+            )
         structured.check_method(method, schema)
         trace = structured.traced(schema, method)
         model: Runnable[LanguageModelInput, AIMessage]
@@ -262,15 +265,15 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         return structured.with_raw(model, parser) if include_raw else model | parser
 
 
-def _choice(asked: str | dict[str, Any] | bool | None) -> str | None:
-    """The ways in which LangChain's programs say it, as one."""
-    if asked in _ANY:
+def _choice(requested: str | dict[str, Any] | bool | None) -> str | None:
+    """Normalize the forms of `tool_choice` that LangChain programs use."""
+    if requested in _ANY:
         return "any"
-    if asked is False:
+    if requested is False:
         return None
-    if isinstance(asked, dict):
-        name = asked.get("function", asked).get("name")
+    if isinstance(requested, dict):
+        name = requested.get("function", requested).get("name")
         if not isinstance(name, str):
-            raise ChatModelError("tool_choice names no tool; give its name, any, auto or none.")
+            raise ChatModelError("tool_choice does not name a tool; use its name, any, auto or none.")
         return name
-    return asked if isinstance(asked, str) else None
+    return requested if isinstance(requested, str) else None

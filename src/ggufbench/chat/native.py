@@ -1,8 +1,8 @@
 """llama.cpp's C interface and its log.
 
-The log is one for the whole process. Lines go to whoever listened before us, because that may be a program
-that collects them; where nobody did but the binding itself, they go to stderr if a model was loaded with
-`verbose`, and nowhere else. The last errors are kept for our own messages.
+llama.cpp has one log per process. Lines are passed to the callback that was installed before ours, because
+that may be a program that collects them. If only the binding's own callback was installed, they go to stderr
+when a model was loaded with `verbose`, and nowhere otherwise. The last errors are kept for our own messages.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from ggufbench.chat.errors import ChatModelError
 from ggufbench.text import escaped, printable
 
 _ERROR, _CONTINUE = 4, 5
-"""Levels of ggml.h; the binding's own table is off by one."""
+"""Levels of ggml.h; the binding's table is off by one."""
 _GPU_TYPES = (1, 2)
 """`GGML_BACKEND_DEVICE_TYPE_GPU` and `..._IGPU`."""
 
 loading = threading.RLock()
-"""Held while a model is loaded: the log has no names, and errors shall belong to the right file."""
+"""Held while a model is loaded: log lines do not name the file, and errors must belong to the right one."""
 
 
 @cache
 def library() -> Any:
-    """The module of llama.cpp's functions, ready for use. Raises ChatModelError where it is not installed."""
+    """The module of llama.cpp's functions, initialized. Raises ChatModelError if it is not installed."""
     try:
         from llama_cpp import llama_cpp as api
     except ModuleNotFoundError as error:
         if error.name != "llama_cpp":
             raise
         raise ChatModelError(
-            'llama-cpp-python is not installed; `pip install "ggufbench[llamacpp,langchain]"` brings it.'
+            'llama-cpp-python is not installed; install it with pip install "ggufbench[llamacpp,langchain]".'
         ) from None
     api.llama_backend_init()
     return api
 
 
 def has_gpu(api: Any) -> bool:
-    """Whether this llama.cpp sees a device that has layers and their part of the KV cache to itself."""
-    # Of the copy that libllama itself uses: the binding's own module may load a second one.
+    """True if this llama.cpp sees a GPU that can hold layers and their part of the KV cache."""
+    # Ask the copy of ggml that libllama uses: the binding's own module may load a second one.
     devices = api._lib
     devices.ggml_backend_dev_count.restype = ctypes.c_size_t
     devices.ggml_backend_dev_get.restype = ctypes.c_void_p
@@ -56,7 +56,7 @@ def has_gpu(api: Any) -> bool:
 
 
 class LibraryLog:
-    """Stands between llama.cpp and whoever listened to its log."""
+    """Log callback that forwards lines to the callback installed before it."""
 
     def __init__(self, api: Any) -> None:
         from llama_cpp import _logger
@@ -70,7 +70,7 @@ class LibraryLog:
         self._next: tuple[Any, Any] | None = None
 
     def listen(self, *, verbose: bool) -> None:
-        """Receive the log from now on, and forget the errors of the past."""
+        """Install the callback and forget earlier errors."""
         current, data = self._api.llama_log_callback(), ctypes.c_void_p()
         self._api.llama_log_get(ctypes.byref(current), ctypes.byref(data))
         if _address(current) != _address(self._take):
@@ -80,9 +80,9 @@ class LibraryLog:
         self._errors.clear()
 
     def why(self) -> str:
-        """The last errors, to stand in brackets in a message; empty where there are none."""
-        told = dict.fromkeys(line for line in map(printable, self._errors) if line)
-        return f" (llama.cpp: {'; '.join(told)})" if told else ""
+        """The last errors in brackets, for a message; empty if there were no errors."""
+        lines = dict.fromkeys(line for line in map(printable, self._errors) if line)
+        return f" (llama.cpp: {'; '.join(lines)})" if lines else ""
 
     def _receive(self, level: int, text: bytes, _data: Any) -> None:
         if level != _CONTINUE:
@@ -98,7 +98,7 @@ class LibraryLog:
 
 @cache
 def log() -> LibraryLog:
-    """The one of this process."""
+    """The log of this process."""
     return LibraryLog(library())
 
 

@@ -1,4 +1,4 @@
-"""What can be said of a model and its answers: with the model for all, or with a question for that one."""
+"""Options of a model and its answers; those of an answer can be set for the model or per question."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.sampling import Sampling
 from ggufbench.values import complaint
 
-# llama.cpp keeps these in 32 bits, and would take a larger number for a small one.
+# llama.cpp keeps these in 32 bits; a larger number would wrap around to a small one.
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -26,36 +26,36 @@ PLAIN_KV_TYPES = ("f32", "f16", "bf16")
 
 
 class ModelOptions(BaseModel):
-    """How a model is loaded and how it answers: the same in a config and in `ChatLlamaCpp`."""
+    """Loading and answer options, shared by the config and `ChatLlamaCpp`."""
 
     n_ctx: Positive = 4096
-    """Tokens of prompt and answer together."""
+    """Context size: tokens of prompt and answer together."""
     n_gpu_layers: int = Field(default=-1, ge=-1, lt=2**31)
-    """Layers on the GPU: -1 for all of them, 0 for the processor alone."""
+    """Layers on the GPU: -1 for all, 0 for CPU only."""
     n_batch: Positive = 512
-    """Tokens of a prompt that are evaluated at once."""
+    """Prompt tokens evaluated at once."""
     n_threads: Positive | None = None
-    """For prompts and answers; None: one for each physical core."""
+    """Threads for prompts and answers; None: one per physical core."""
     use_mlock: bool = False
-    """Keep the weights in memory, never swapped out."""
+    """Lock the weights in memory, so that they are never swapped out."""
     use_mmap: bool = True
     """Map the file instead of reading it."""
     flash_attn: bool | Literal["auto"] = "auto"
     type_k: KvType = "f16"
     type_v: KvType = "f16"
     temperature: Temperature = 0.8
-    """0 takes the likeliest token each time."""
+    """0 always takes the most likely token."""
     top_p: Share = 0.95
     top_k: Count = 40
-    """The likeliest tokens that are considered; 0 considers all."""
+    """Number of most likely tokens considered; 0 considers all."""
     min_p: Share = 0.05
     repeat_penalty: Penalty = 1.0
     max_tokens: Positive | None = None
-    """Of an answer; None: until the model ends it, or the context is full."""
+    """Limit of an answer; None: until the model ends it or the context is full."""
     stop: list[Stop] | None = None
-    """Texts that end an answer, and are left out of it."""
+    """Texts that end an answer and are removed from it."""
     seed: Seed | None = None
-    """The same answers each time; None: others each time."""
+    """Seed for reproducible answers; None: a random seed each time."""
     chat_template: str | None = Field(default=None, min_length=1)
     """A Jinja template instead of the file's own."""
 
@@ -73,29 +73,29 @@ class Options(BaseModel):
     max_tokens: Positive | None
     seed: Seed | None
     tools: list[dict[str, Any]] = Field(default_factory=list)
-    """As OpenAI's interface has them."""
+    """Tools in OpenAI's format."""
     tool_choice: str | None = None
     """None, `auto`, `any`, `none`, or the name of a tool."""
     strict: bool | None = None
-    """False: a forced call of a tool may have any arguments."""
+    """False: a forced tool call may have any arguments."""
     response_format: dict[str, Any] | None = None
     """`{"type": "json_object"}`, or `{"type": "json_schema", "schema": {...}}`."""
 
     @property
     def sampling(self) -> Sampling:
-        """How tokens are chosen."""
+        """The sampling parameters."""
         return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.repeat_penalty, self.seed)
 
 
-def options(defaults: Mapping[str, Any], asked: Mapping[str, Any]) -> Options:
-    """The model's options with those of one question. Raises ChatModelError for what is unknown or wrong."""
+def options(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> Options:
+    """The model's options, overridden by those of one question. Raises ChatModelError for invalid ones."""
     try:
-        return Options(**{**defaults, **asked})
+        return Options(**{**defaults, **overrides})
     except ValidationError as error:
         raise refusal(error, Options) from None
 
 
 def refusal(error: ValidationError, kind: type[BaseModel]) -> ChatModelError:
-    """The error that says which option cannot be used, and why."""
-    said = complaint(error, kind)
-    return ChatModelError(said if said.endswith("?") else f"{said}.")
+    """The error that names the invalid option and the reason."""
+    message = complaint(error, kind)
+    return ChatModelError(message if message.endswith("?") else f"{message}.")

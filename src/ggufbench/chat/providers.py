@@ -1,4 +1,4 @@
-"""From a config to a chat model of LangChain."""
+"""Create the LangChain chat model that a config describes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def get_chat_model(config: LlamaCppModelConfig | TransformersModelConfig) -> BaseChatModel:
-    """Load the model that the config names; it takes as long as reading the file.
+    """Load the model that the config names; this takes as long as reading the file.
 
-    Raises GgufNotFoundError or CheckpointNotFoundError where `model_path = "auto"` finds nothing, ImportError
-    where a library is missing, and the chat model's own ValueError where it cannot load the file.
+    Raises GgufNotFoundError or CheckpointNotFoundError if `model_path = "auto"` finds nothing, ImportError
+    if a library is missing, and the chat model's own ValueError if it cannot load the file.
     """
     if isinstance(config, LlamaCppModelConfig):
         return _llamacpp(config)
     if isinstance(config, TransformersModelConfig):
         return _transformers(config)
     raise TypeError(
-        f"{type(config).__name__} is no config; give LlamaCppModelConfig or TransformersModelConfig"
+        f"{type(config).__name__} is not a config; pass a LlamaCppModelConfig or TransformersModelConfig"
     )
 
 
@@ -55,7 +55,7 @@ def _transformers(config: TransformersModelConfig) -> BaseChatModel:
 
 
 def _require(provider: str, modules: dict[str, str]) -> None:
-    """Raise ImportError for a module that is not installed; `modules` says which extra brings it."""
+    """Raise ImportError for missing modules; `modules` maps each module to the extra that installs it."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         extras = ",".join(dict.fromkeys(modules.values()))

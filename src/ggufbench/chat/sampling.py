@@ -1,4 +1,4 @@
-"""Which token comes next: llama.cpp's own samplers in its usual order."""
+"""Sampling of the next token: llama.cpp's own samplers in its usual order."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from ggufbench.chat.errors import ChatModelError
 
 _RANDOM_SEED = 0xFFFFFFFF
-"""llama.cpp draws another seed each time."""
+"""With this value llama.cpp draws a random seed each time."""
 _PENALIZED = 64
-"""Last tokens that `repeat_penalty` looks at, as in llama.cpp."""
+"""Number of last tokens that `repeat_penalty` considers, as in llama.cpp."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen; the meanings are llama.cpp's."""
+    """Sampling parameters, with llama.cpp's meanings."""
 
     temperature: float
     top_k: int
@@ -30,10 +30,10 @@ class Sampling:
 
 
 class Sampler:
-    """Chooses the tokens of one answer; with a grammar only such as it allows.
+    """Samples the tokens of one answer; with a grammar, only tokens that it allows.
 
-    A grammar looks at every token of the vocabulary, which takes longer than a small model's decode. So a
-    token is chosen without it first, and only where the grammar refuses that one is chosen again under it.
+    A grammar checks every token of the vocabulary, which takes longer than decoding with a small model. So a
+    token is first sampled without the grammar, and sampled again with it only if the grammar rejects it.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class Sampler:
         self._bound = None
         self._sample: Callable[[Any, Any, int], int] = self._api.llama_sampler_sample
         self.next: Callable[[], int] = partial(self._sample, self._free, self._context, -1)
-        """The token after the last one that was decoded."""
+        """Sample the token after the last decoded one."""
         if grammar is not None:
             rules = self._api.llama_sampler_init_grammar(vocabulary, grammar.encode(), b"root")
             if not rules:
                 self.close()
-                raise ChatModelError("llama.cpp has no grammar for this schema; ask for a simpler one.")
+                raise ChatModelError("llama.cpp rejects the grammar of this schema; use a simpler schema.")
             self._rules, self._bound = rules, self._chain(sampling, rules)
             self.next = self._next_allowed
-            # A penalty remembers what was chosen, also what the grammar refuses afterwards.
+            # A penalty also counts sampled tokens that the grammar rejects afterwards.
             self._guesses = sampling.repeat_penalty == 1
             self._candidate = (self._api.llama_token_data * 1)()
             self._candidates = self._api.llama_token_data_array(self._candidate, 1, -1, False)
@@ -66,7 +66,7 @@ class Sampler:
         return self._sample(self._bound, self._context, -1)
 
     def close(self) -> None:
-        """Free what llama.cpp holds for it."""
+        """Free the native sampler chains."""
         for chain in filter(None, (self._free, self._bound)):
             self._api.llama_sampler_free(chain)
         self._free = self._bound = None

@@ -1,7 +1,7 @@
-"""Where chat templates run: jinja2's sandbox, and limits to how much work and memory they can ask for.
+"""Sandbox for chat templates: jinja2's sandbox with limits on work and memory.
 
-jinja2 keeps a template from Python's objects. It does not keep it from working for ever or from filling the
-memory, so every loop and call is counted here, and whatever makes long texts of short ones is measured first.
+jinja2 keeps a template away from Python's objects. It does not prevent an endless template or one that fills
+the memory, so every loop and call is counted here, and operations that lengthen texts are checked first.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from jinja2.visitor import NodeTransformer
 from ggufbench.errors import GgufbenchError
 
 MOST_CHARACTERS = 16 << 20
-"""Of any text that a template makes."""
+"""Longest text that a template may make."""
 _MOST_STEPS = 1_000_000
-"""Of one rendering: a round of a loop is one."""
+"""Steps of one rendering; a loop iteration is one step."""
 _CALL = 20
-"""Steps of a call, which takes that much longer."""
+"""Steps counted for a call, which takes about as much longer than an iteration."""
 _MOST_WIDTH = 10_000
-"""Of a number that is given to anything: texts are padded to it."""
+"""Largest number passed as an argument, because texts can be padded to it."""
 _WIDE = re.compile(r"\d{5,}|\*")
-"""A width in a format."""
+"""A large width in a format string."""
 _COUNTER = "steps left"
-"""No template can set a name with a space in it."""
+"""Variable name of the counter; a template cannot set a name that contains a space."""
 
 
 class LimitError(GgufbenchError, ValueError):
-    """A template asks for too much."""
+    """A template exceeded a limit."""
 
 
 def limits() -> dict[str, Any]:
-    """What one rendering needs among its variables."""
+    """Variables that one rendering needs for its limits."""
     return {_COUNTER: [_MOST_STEPS]}
 
 
 class _GenerationTag(ext.Extension):
-    """`{% generation %}` marks what a model is trained on; for a prompt it means nothing."""
+    """`{% generation %}`, which marks training text and has no effect on a prompt."""
 
     tags = {"generation"}  # noqa: RUF012 (jinja2's own form)
 
@@ -55,7 +55,7 @@ class _GenerationTag(ext.Extension):
 
 
 class _SizedValue(NodeTransformer):
-    """Lets every loop count its steps, and every `~` measure its text."""
+    """Rewrites every loop to count its steps, and every `~` to check its length."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         node.iter = nodes.Filter(node.iter, "counted", [], [], None, None)
@@ -66,7 +66,7 @@ class _SizedValue(NodeTransformer):
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """The environment, with the names and filters that transformers gives to chat templates."""
+    """The environment, with the names and filters that transformers provides to chat templates."""
 
     intercepted_binops = frozenset({"*", "**", "%", "+"})
 
@@ -82,24 +82,24 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
-        """What jinja2 joins the parts of blocks and macros with."""
+        """Join the parts of blocks and macros, for jinja2."""
         return _joined(parts)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """The operators that make much of little."""
+        """Check the operators that can make large values from small ones."""
         if operator == "*":
             _check_length(_length(left) * right if isinstance(right, int) else 0)
             _check_length(_length(right) * left if isinstance(left, int) else 0)
         elif operator == "+":
             _check_length(_length(left) + _length(right))
         elif operator == "**" or (isinstance(left, str) and _WIDE.search(left)):
-            raise LimitError(f"it makes too much with {operator}")
+            raise LimitError(f"the operator {operator} could make a value that is too large")
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Context, called: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Every call of a function, method or macro."""
+        """Count and check every call of a function, method or macro."""
         _count(context, _CALL)
-        method = getattr(called, "__wrapped__", called)  # jinja2 wraps str.format in a function of its own
+        method = getattr(called, "__wrapped__", called)  # jinja2 wraps str.format
         _check_arguments(getattr(method, "__name__", ""), getattr(method, "__self__", None), args, kwargs)
         return super().call(context, called, *args, **kwargs)
 
@@ -120,10 +120,10 @@ def _check_arguments(name: str, text: Any, args: Iterable[Any], kwargs: dict[str
         value for value in given if isinstance(value, int) and name not in ("int", "float", "abs", "range")
     )
     if any(abs(number) > _MOST_WIDTH for number in numbers):
-        raise LimitError(f"it gives a number above {_MOST_WIDTH} to {name}")
+        raise LimitError(f"it passes a number above {_MOST_WIDTH} to {name}")
     texts = [value for value in (text, *given) if isinstance(value, str)]
     if name.startswith("format") and any(_WIDE.search(value) for value in texts):
-        raise LimitError(f"it gives a number above {_MOST_WIDTH} to {name}")
+        raise LimitError(f"it passes a number above {_MOST_WIDTH} to {name}")
     if name in ("replace", "join"):
         lengths = sorted(map(_length, [text, *given]))
         _check_length((lengths[-1] + 1) * max(lengths[-2:-1], default=0))
@@ -140,7 +140,7 @@ def _check_length(length: int) -> None:
 
 def _count(context: Context, steps: int = 1) -> None:
     counter = context.resolve(_COUNTER)
-    if not isinstance(counter, list):  # while it is compiled: constant parts are computed then
+    if not isinstance(counter, list):  # during compilation, when constants are folded
         return
     counter[0] -= steps
     if counter[0] < 0:

@@ -1,4 +1,4 @@
-"""Answers as objects: what `ChatLlamaCpp.with_structured_output` puts behind the model."""
+"""Structured output: parsers and response formats for `ChatLlamaCpp.with_structured_output`."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ Schema = dict[str, Any] | type
 
 
 def check_method(method: str, schema: Schema | None) -> None:
-    """Raise ChatModelError where there is no such way, or it needs a schema."""
+    """Raise ChatModelError if the method is unknown, or needs a schema that is missing."""
     if method not in get_args(Method):
         known = ", ".join(get_args(Method))
-        raise ChatModelError(f"method = {printable(repr(method), 80)} is not usable; known are {known}.")
+        raise ChatModelError(f"method = {printable(repr(method), 80)} is unknown; known methods: {known}.")
     if schema is None and method != "json_mode":
-        raise ChatModelError(f'method = "{method}" needs a schema; give one, or take method = "json_mode".')
+        raise ChatModelError(f'method = "{method}" needs a schema; pass one, or use method = "json_mode".')
 
 
 def traced(schema: Schema | None, method: Method) -> dict[str, Any]:
-    """What callbacks are told of the form that was asked for."""
+    """The requested form, for callbacks."""
     return {"kwargs": {"method": method}, "schema": schema}
 
 
 def response_format(schema: Schema | None, method: Method, strict: bool | None) -> dict[str, Any]:
-    """What the answer shall be. A schema that is not enforced is told all the same."""
+    """The `response_format` option. A schema that is not enforced is still described to the model."""
     if schema is None or method == "json_mode":
         return {"type": "json_object"}
-    # A schema without a title is one for llama.cpp, if not for LangChain, which wants a name for a tool.
+    # llama.cpp accepts a schema without a title; LangChain does not, because it needs a tool name.
     unnamed = isinstance(schema, dict) and not {"title", "name", "function"}.intersection(schema)
     made = schema if unnamed else convert_to_json_schema(schema)
     return {"type": "json_schema", "schema": made, "strict": strict is not False}
 
 
 def tool_name(schema: Schema) -> str:
-    """The name under which a schema is a tool."""
+    """Tool name of a schema."""
     name: str = as_tool(schema)["function"]["name"]
     return name
 
 
 def parser(schema: Schema | None, method: Method) -> BaseOutputParser[Any]:
-    """What makes the object of an answer."""
+    """The parser that turns an answer into an object."""
     kind: Any = schema if isinstance(schema, type) and is_basemodel_subclass(schema) else None
     if method != "function_calling":
         return JsonOutputParser() if kind is None else PydanticOutputParser(pydantic_object=kind)
@@ -65,7 +65,7 @@ def parser(schema: Schema | None, method: Method) -> BaseOutputParser[Any]:
 
 
 def with_raw(model: Runnable[Any, Any], parse: Runnable[Any, Any]) -> Runnable[Any, dict[str, Any]]:
-    """The message beside the object, and the error where there is none."""
+    """The raw message with the parsed object, or with the parsing error."""
     parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parse, parsing_error=lambda _: None)
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
     return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")

@@ -1,4 +1,4 @@
-"""Chat templates: programs out of a file, run where they can do no harm."""
+"""Chat templates: programs from a model file, rendered in a sandbox."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Message = dict[str, Any]
 
 
 class Template:
-    """A compiled chat template. Raises ChatModelError where the source is none."""
+    """A compiled chat template. Raises ChatModelError if the source is invalid."""
 
     def __init__(self, source: str, bos: str, eos: str, name: str) -> None:
         environment = Sandbox()
@@ -37,10 +37,10 @@ class Template:
             raise self._broken(error) from None
 
     def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
-        """The prompt of this conversation up to where the answer begins.
+        """The prompt of this conversation, up to the beginning of the answer.
 
-        Some templates refuse two messages of one role in a row, or a system message. Such a conversation is
-        put into a form that they take; ChatModelError where that does not help either.
+        Some templates reject two consecutive messages of one role, or a system message. Such a conversation
+        is rewritten into a form that they accept; raises ChatModelError if that fails too.
         """
         failures: list[Exception] = []
         for form in _forms(messages):
@@ -48,7 +48,7 @@ class Template:
                 return self._render(form, tools)
             except LimitError as error:
                 raise self._broken(error) from None
-            except Exception as error:  # a template can raise anything, a lack of memory too
+            except Exception as error:  # a template can raise anything, including MemoryError
                 failures.append(error)
         raise self._broken(failures[0])
 
@@ -65,7 +65,7 @@ class Template:
     def _broken(self, error: Exception) -> ChatModelError:
         return ChatModelError(
             f"The chat template of {self._name} fails: {printable(str(error) or type(error).__name__, 160)}; "
-            "give another one with chat_template."
+            "set chat_template to another one."
         )
 
 
@@ -80,7 +80,7 @@ def _forms(messages: Sequence[Message]) -> list[Sequence[Message]]:
 
 
 def _merged(messages: Sequence[Message]) -> list[Message]:
-    """Plain messages of one role in a row become one."""
+    """Merge consecutive plain messages of the same role."""
     merged: list[Message] = []
     for message in messages:
         last = merged[-1] if merged else None

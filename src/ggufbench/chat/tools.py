@@ -1,4 +1,4 @@
-"""Tools: what the model is told of them, and its calls read out of the text of an answer."""
+"""Tools: their description for the model, and the tool calls parsed from its answer."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a tool, as the model wrote it."""
+    """One tool call, as the model wrote it."""
 
     id: str
     name: str | None
     arguments: str
-    """JSON of an object; where `error` says that it is none, whatever there was."""
+    """JSON of an object; the raw text if `error` is set."""
     error: str | None = None
 
     def valid(self) -> ToolCall | None:
-        """None for one that cannot be made."""
+        """The call for LangChain; None if it is invalid."""
         if self.error is not None or self.name is None:
             return None
         return tool_call(name=self.name, args=json.loads(self.arguments, strict=False), id=self.id)
 
     def invalid(self) -> InvalidToolCall:
-        """For the list of those that cannot be made."""
+        """The entry for LangChain's list of invalid calls."""
         return invalid_tool_call(name=self.name, args=self.arguments, id=self.id, error=self.error)
 
     def chunk(self, index: int) -> ToolCallChunk:
-        """The same for a stream, where it has the place `index` among the calls."""
+        """The chunk for a stream; `index` is its position among the calls."""
         return tool_call_chunk(name=self.name, args=self.arguments, id=self.id, index=index)
 
 
 def describe(tools: Sequence[Mapping[str, Any]]) -> str:
-    """What a model is told whose template knows no tools."""
+    """The instruction that describes the tools to a model whose template does not support them."""
     listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
     form = '{"name": "the tool\'s name", "arguments": {"an argument": "its value"}}'
     return (
@@ -57,29 +57,29 @@ def describe(tools: Sequence[Mapping[str, Any]]) -> str:
 
 
 def as_tool(tool: Any) -> dict[str, Any]:
-    """A function, class or schema as OpenAI's interface has tools. ChatModelError for anything else."""
+    """A function, class or schema in OpenAI's tool format. Raises ChatModelError for anything else."""
     try:
         return convert_to_openai_tool(tool)
     except (ValueError, TypeError, AttributeError) as error:
         first = printable(str(error).strip().partition("\n")[0] or type(error).__name__, 120)
         raise ChatModelError(
-            f"{printable(repr(tool), 80)} is no tool: {first}; give a function with a docstring, a pydantic "
-            "class, or a JSON schema with a title."
+            f"{printable(repr(tool), 80)} is not a tool: {first}; pass a function with a docstring, a "
+            "pydantic class, or a JSON schema with a title."
         ) from None
 
 
 class ToolReader:
-    """Takes the text of an answer and gives text and calls, as early as it is certain which is which."""
+    """Splits an answer into text and calls, and yields each part as soon as its kind is certain."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = frozenset(names)
         self._held = ""
         self._in_call = False
         self._began = False
-        """Something was told already: JSON that comes now is text."""
+        """True once text was yielded: JSON that follows is text."""
 
     def feed(self, text: str) -> Iterator[str | Call]:
-        """What is certain after this text."""
+        """Yield the parts that are certain after this text."""
         looked = max(0, len(self._held) - len(_CLOSE))
         self._held += text
         while True:
@@ -95,15 +95,15 @@ class ToolReader:
                     return
                 start = self._held.find(_OPEN, looked)
                 if start < 0:
-                    yield from self._tell(self._certain())
+                    yield from self._emit(self._certain())
                     return
                 before, self._held = self._held[:start], self._held[start + len(_OPEN) :]
                 self._in_call = True
-                yield from self._tell(before.rstrip())
+                yield from self._emit(before.rstrip())
             looked = 0
 
     def end(self) -> Iterator[str | Call]:
-        """What was held back, when no more text comes."""
+        """Yield the parts held back, after the last text."""
         held, self._held = self._held, ""
         if self._in_call:
             yield read_call(held)
@@ -113,31 +113,31 @@ class ToolReader:
         if not calls and held.strip():
             yield held
 
-    def _tell(self, text: str) -> Iterator[str]:
+    def _emit(self, text: str) -> Iterator[str]:
         if text:
             self._began = True
             yield text
 
     def _certain(self) -> str:
-        """The held text without what may be dropped before a call: an unfinished tag, and the space there."""
-        told = self._held[: len(self._held) - unfinished(self._held, _OPEN)].rstrip()
-        self._held = self._held[len(told) :]
-        return told
+        """Take the held text, except an unfinished tag and the space before it, which a call would drop."""
+        ready = self._held[: len(self._held) - unfinished(self._held, _OPEN)].rstrip()
+        self._held = self._held[len(ready) :]
+        return ready
 
 
 def read_call(body: str) -> Call:
-    """The call that stands between the tags."""
+    """Parse the call between the tags."""
     try:
         value = json.loads(body, strict=False)
     except ValueError:
-        return _broken(None, body.strip(), "it is no JSON")
+        return _broken(None, body.strip(), "it is not JSON")
     return _call(value, body.strip())
 
 
 def bare_calls(text: str, names: frozenset[str]) -> list[Call]:
-    """The calls of a text that is nothing but JSON: one after the other, or in a list.
+    """The calls in a text that consists only of JSON: one after the other, or in a list.
 
-    An empty list where it is anything else, such as JSON that names no tool of these.
+    Empty for anything else, such as JSON that does not name one of these tools.
     """
     decoder = json.JSONDecoder(strict=False)
     values: list[Any] = []
@@ -155,31 +155,31 @@ def bare_calls(text: str, names: frozenset[str]) -> list[Call]:
 
 def _call(value: Any, raw: str) -> Call:
     if not isinstance(value, dict):
-        return _broken(None, raw, "it is no object")
+        return _broken(None, raw, "it is not an object")
     function = value.get("function")
-    if isinstance(function, dict):  # the form of OpenAI's interface
+    if isinstance(function, dict):  # OpenAI's format
         value = function
     name = value.get("name")
     if not isinstance(name, str) or not name:
-        return _broken(None, raw, "it names no tool")
+        return _broken(None, raw, "it does not name a tool")
     arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, str):  # JSON in JSON
         try:
             arguments = json.loads(arguments, strict=False)
         except ValueError:
-            return _broken(name, arguments, "its arguments are no JSON")
+            return _broken(name, arguments, "its arguments are not JSON")
     if not isinstance(arguments, dict):
-        return _broken(name, json.dumps(arguments, ensure_ascii=False), "its arguments are no object")
+        return _broken(name, json.dumps(arguments, ensure_ascii=False), "its arguments are not an object")
     return Call(_new_id(), name, json.dumps(arguments, ensure_ascii=False))
 
 
 def _broken(name: str | None, raw: str, error: str) -> Call:
-    """A call that LangChain, which mends unfinished JSON where chunks are joined, finds broken too."""
+    """A call that LangChain treats as invalid too, although it repairs unfinished JSON of joined chunks."""
     try:
-        mended = isinstance(parse_partial_json(raw), dict)
+        repaired = isinstance(parse_partial_json(raw), dict)
     except ValueError:
-        mended = False
-    written = json.dumps(raw, ensure_ascii=False) if mended or not raw else raw
+        repaired = False
+    written = json.dumps(raw, ensure_ascii=False) if repaired or not raw else raw
     return Call(_new_id(), name, written, error)
 
 

@@ -1,7 +1,7 @@
-"""`ChatTransformers`: transformers as a chat model, for as long as an application still has it.
+"""`ChatTransformers`: a chat model on transformers, for applications that have not migrated yet.
 
-Small on purpose: text in, text out, no tools. It loads safetensors that lie on this machine and nothing else:
-no download, no pickle, no code of a checkpoint (see `worker/untrusted.py` for the doors that this closes).
+Small on purpose: text in, text out, no tools. It loads only safetensors on this machine: no download, no
+pickle, no code from a checkpoint (see `worker/untrusted.py` for the ways in which code could run).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from ggufbench.worker.untrusted import checkpoint_refusal
 
 
 class CheckpointNotFoundError(GgufbenchError, LookupError):
-    """No checkpoint to load; the message is one sentence with the remedy."""
+    """No checkpoint to load. The message is one sentence with the remedy."""
 
 
 def checkpoint_folder(config: TransformersModelConfig) -> Path:
-    """The folder that the config names; `auto`: of the revision that `main` names, else of the latest one.
+    """The folder that the config names; `auto`: the revision of `main`, else the latest one.
 
     Raises CheckpointNotFoundError.
     """
@@ -55,13 +55,13 @@ def checkpoint_folder(config: TransformersModelConfig) -> Path:
 class ChatTransformers(BaseChatModel):
     """One model in memory; questions are answered one after the other.
 
-    Raises ChatModelError where the checkpoint cannot be loaded.
+    Raises ChatModelError if the checkpoint cannot be loaded.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     folder: str
-    """It holds config.json, safetensors and a tokenizer with a chat template."""
+    """Folder with config.json, safetensors and a tokenizer that has a chat template."""
     device: Literal["auto", "cpu", "mps", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     temperature: float = 0.8
@@ -73,7 +73,7 @@ class ChatTransformers(BaseChatModel):
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
         if refusal := checkpoint_refusal(Path(self.folder)):
-            raise ChatModelError(f"{self._shown} is not loaded: {refusal}")
+            raise ChatModelError(f"{self._shown} cannot be loaded: {refusal}")
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         safe = {"local_files_only": True, "trust_remote_code": False}
@@ -89,17 +89,15 @@ class ChatTransformers(BaseChatModel):
             )
         except Exception as error:
             raise ChatModelError(f"{self._shown} cannot be loaded: {_first_line(error)}") from error
-        model, told = loaded
-        if missing := sorted([*told["missing_keys"], *map(str, told["mismatched_keys"])]):
-            # transformers fills them with random numbers.
+        model, loading_info = loaded
+        if missing := sorted([*loading_info["missing_keys"], *map(str, loading_info["mismatched_keys"])]):
+            # transformers fills missing weights with random numbers.
             raise ChatModelError(
                 f"{self._shown} is incomplete: {len(missing)} weights are not in its files, "
                 f"such as {missing[0]:.80}"
             )
         if not self._tokenizer.chat_template:
-            raise ChatModelError(
-                f"{self._shown} has no chat template; take a model that was made for conversations"
-            )
+            raise ChatModelError(f"{self._shown} has no chat template; use a model that was trained for chat")
         self._model = model.eval()
 
     @property
@@ -133,7 +131,7 @@ class ChatTransformers(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         if kwargs:
-            raise ChatModelError(f"{', '.join(kwargs)} is not known to ChatTransformers; leave it out")
+            raise ChatModelError(f"ChatTransformers does not support {', '.join(kwargs)}; leave it out")
         with self._alone:
             answer = _Generation(self._model, self._tokenizer, self._prompt(messages), self._settings())
             try:
@@ -153,23 +151,28 @@ class ChatTransformers(BaseChatModel):
                 written, add_generation_prompt=True, return_dict=True, return_tensors="pt"
             ).to(self._model.device)
         except Exception as error:
-            raise ChatModelError(f"the chat template refuses this: {_first_line(error)}") from error
+            raise ChatModelError(
+                f"the chat template rejects this conversation: {_first_line(error)}"
+            ) from error
 
     def _settings(self) -> dict[str, Any]:
         sampled: dict[str, Any] = {"do_sample": True, "temperature": self.temperature}
-        likeliest = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        return {"max_new_tokens": self.max_tokens, **(sampled if self.temperature else likeliest)}
+        greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        return {"max_new_tokens": self.max_tokens, **(sampled if self.temperature else greedy)}
 
     def _last(self, answer: _Generation) -> AIMessageChunk:
-        """The end of a stream: why it ended, and its tokens."""
-        asked, answered = answer.prompt_tokens, answer.tokens
-        usage = UsageMetadata(input_tokens=asked, output_tokens=answered, total_tokens=asked + answered)
-        told = {"finish_reason": "length" if answer.is_full else "stop", "model_name": Path(self.folder).name}
-        return AIMessageChunk(content="", usage_metadata=usage, response_metadata=told, chunk_position="last")
+        """The final chunk of a stream: finish reason and token usage."""
+        prompt, answered = answer.prompt_tokens, answer.tokens
+        usage = UsageMetadata(input_tokens=prompt, output_tokens=answered, total_tokens=prompt + answered)
+        reason = "length" if answer.is_full else "stop"
+        metadata = {"finish_reason": reason, "model_name": Path(self.folder).name}
+        return AIMessageChunk(
+            content="", usage_metadata=usage, response_metadata=metadata, chunk_position="last"
+        )
 
 
 class _Generation:
-    """One call of `generate`, in a thread of its own."""
+    """One call of `generate`, in a separate thread."""
 
     def __init__(self, model: Any, tokenizer: Any, prompt: Any, settings: dict[str, Any]) -> None:
         from transformers import TextIteratorStreamer
@@ -178,13 +181,14 @@ class _Generation:
         self.tokens = 0
         self._ended_itself = False
         self._ends = _end_tokens(model)
-        room = int(model.config.get_text_config().max_position_embeddings) - self.prompt_tokens
-        if room < 1:
+        context_size = int(model.config.get_text_config().max_position_embeddings)
+        available = context_size - self.prompt_tokens
+        if available < 1:
             raise ChatModelError(
-                f"the question has {self.prompt_tokens} tokens, and the model takes "
-                f"{self.prompt_tokens + room}; shorten it"
+                f"the prompt takes {self.prompt_tokens} tokens and the context of the model has "
+                f"{context_size}; shorten the conversation"
             )
-        self._most = min(room, settings["max_new_tokens"] or room)
+        self._most = min(available, settings["max_new_tokens"] or available)
         self._streamer: Any = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self._ended = threading.Event()
         self._errors: SimpleQueue[Exception] = SimpleQueue()
@@ -202,11 +206,11 @@ class _Generation:
 
     @property
     def is_full(self) -> bool:
-        """Whether it was cut off."""
+        """True if the answer was cut off."""
         return self.tokens >= self._most and not (self._ended.is_set() or self._ended_itself)
 
     def texts(self) -> Iterator[str]:
-        """Pieces of the answer as they come."""
+        """Yield pieces of the answer as they are generated."""
         yield from (text for text in self._streamer if text)
         self._thread.join()
         if not self._errors.empty():
@@ -214,7 +218,7 @@ class _Generation:
             raise ChatModelError(f"transformers failed: {_first_line(error)}") from error
 
     def end(self) -> None:
-        """Stop, and wait until it has."""
+        """Stop generating and wait for the thread to end."""
         if self._thread.is_alive():
             self._ended.set()
         self._thread.join()
@@ -223,18 +227,18 @@ class _Generation:
         try:
             written = model.generate(**self._arguments)
             self._ended_itself = int(written[0, -1]) in self._ends
-        except Exception as error:  # told by the thread that reads
+        except Exception as error:  # raised again in the reading thread
             self._errors.put(error)
             self._streamer.end()
 
     def _stop(self, input_ids: Any, _scores: Any, **_rest: Any) -> Any:
-        """Asked after each token."""
+        """Stopping criterion, called after each token."""
         self.tokens = int(input_ids.shape[-1]) - self.prompt_tokens
         return input_ids.new_full((input_ids.shape[0],), self._ended.is_set()).bool()
 
 
 def until(texts: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
-    """The texts up to the first of `stops`, however they are cut: what may begin one is held back."""
+    """The texts up to the first of `stops`, even if one is split; a possible beginning is held back."""
     held = ""
     for text in texts:
         held += text
@@ -252,16 +256,16 @@ def until(texts: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
 
 
 def _end_tokens(model: Any) -> list[int]:
-    """Those with which the model ends an answer."""
+    """Tokens with which the model ends an answer."""
     ends = model.generation_config.eos_token_id
     return [ends] if isinstance(ends, int) else list(ends or ())
 
 
-def _device(asked: str) -> str:
+def _device(requested: str) -> str:
     import torch
 
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

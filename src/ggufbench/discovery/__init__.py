@@ -1,4 +1,4 @@
-"""Which GGUFs are on this machine: `discover()` lists the models, and says why the other files are none."""
+"""Discovery of the GGUFs on this machine: `discover()` lists the models, and rejected files with reasons."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _LINKS_TRIED = 8
 
 
 def discover(places: Sequence[Path] | None = None, env: Mapping[str, str] = os.environ) -> Discovery:
-    """Every model in the default places, or in `places` (files and folders) instead of these.
+    """Every model in the default places, or in `places` (files and folders) instead.
 
-    The same file, however many links and programs lead to it, is one entry. Reads headers and a few blocks,
-    never whole files. Raises PlaceNotFoundError for one of `places` that is not there, and nothing else:
-    whatever is wrong with a file is the reason of its `Rejected`.
+    A file is one entry, however many links and programs refer to it. Reads headers and a few blocks, never
+    whole files. Raises only PlaceNotFoundError, for a missing place; a defect of a file is the reason of its
+    `Rejected`.
     """
     roots = sources.default_roots(env, sys.platform, _home(env))
     found = sources.default_candidates(roots) if places is None else sources.explicit_candidates(places)
-    # Originals are looked for where transformers would, whatever the places.
+    # Original checkpoints are searched where transformers would look, whatever the places.
     caches = [*hub_caches(places or ()), *(root.path for root in roots if root.source == "huggingface")]
     return _examine(found, Originals(caches))
 
@@ -62,7 +62,7 @@ def _examine(found: Iterable[Candidate], originals: Originals) -> Discovery:
             used.update(_file_of(shard) for shard in outcome.shards)
         else:
             rejected[file] = outcome
-    # The later parts of a model are named by the model itself.
+    # Later parts of a model are listed in the model itself.
     alone = [refusal for file, refusal in rejected.items() if file not in used]
     kept, copies = _without_copies(models)
     return Discovery(
@@ -72,19 +72,19 @@ def _examine(found: Iterable[Candidate], originals: Originals) -> Discovery:
 
 
 def _without_copies(models: Iterable[Model]) -> tuple[list[Model], list[Rejected]]:
-    """One model for each content; two programs may each have downloaded the same file."""
+    """Keep one model for each content; two programs may have downloaded the same file."""
     originals: dict[str, Model] = {}
     copies = []
     for model in sorted(models, key=lambda model: str(model.path)):
         original = originals.setdefault(model.identity, model)
         if original is not model:
-            reason = f"a copy of {original.path}; to measure this one, name it with --models"
+            reason = f"a copy of {original.path}; to measure this file, name it with --models"
             copies.append(Rejected(model.path, model.source, model.file_size_bytes, reason))
     return list(originals.values()), copies
 
 
 def _by_file(found: Iterable[Candidate]) -> dict[_File | Path, list[Candidate]]:
-    """The candidates that lead to each file, in the order of the sources."""
+    """The candidates of each file, in the order of the sources."""
     files: dict[_File | Path, list[Candidate]] = {}
     for candidate in found:
         files.setdefault(_file_of(candidate.path), []).append(candidate)
@@ -100,7 +100,7 @@ def _file_of(path: Path) -> _File | Path:
 
 
 def _examine_file(links: Sequence[Candidate], originals: Originals) -> Model | Rejected:
-    """What one file is. Its header is read once, however many links lead to it."""
+    """Examine one file. Its header is read once, however many links refer to it."""
     first = links[0]
     try:
         header = _header_of(first)
@@ -119,8 +119,8 @@ def _header_of(candidate: Candidate) -> Header:
 
 
 def _gather(links: Sequence[Candidate], header: Header) -> tuple[Candidate, Files]:
-    """The files of a model: a shard may have the others beside one link to it, and not beside another."""
-    refusal = RefusedError("nothing leads to the file")
+    """Collect the files of a model: the other shards may lie beside one link and not beside another."""
+    refusal = RefusedError("no path refers to the file")
     for number, candidate in enumerate(links[:_LINKS_TRIED]):
         try:
             return candidate, shards.gather(candidate.path, header)
@@ -130,7 +130,7 @@ def _gather(links: Sequence[Candidate], header: Header) -> tuple[Candidate, File
 
 
 def _provenance(candidate: Candidate, path: Path) -> Provenance:
-    # The target's name goes before the link's, so that a model has one name; but a cache's blobs have none.
+    # Prefer the target's name to the link's, so that a model has one name; blobs of a cache have no name.
     named = path if path.suffix.lower() == ".gguf" else candidate.path
     stem = named.stem if named.suffix.lower() == ".gguf" else named.name
     return Provenance(candidate.name or names.model_name(stem), stem, candidate.source, candidate.repository)

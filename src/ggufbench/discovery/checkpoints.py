@@ -1,8 +1,8 @@
-"""Reads what a safetensors checkpoint is, without its weights: its shape and its files.
+"""Read the shape and the files of a safetensors checkpoint, without its weights.
 
-Only what transformers could load without running or unpickling anything counts: `config.json` with either
-`model.safetensors` or all shards that `model.safetensors.index.json` names, as `from_pretrained` looks for
-them. Files of PyTorch (`*.bin`, `*.pt`) are pickles and are not looked at; an adapter is no checkpoint.
+Only checkpoints that transformers can load without running or unpickling code count: `config.json` with
+either `model.safetensors` or all shards named in `model.safetensors.index.json`, as `from_pretrained` looks
+for them. PyTorch files (`*.bin`, `*.pt`) are pickles and are ignored; an adapter is not a checkpoint.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any
 from ggufbench.discovery.header import HeaderError, open_regular
 
 CONFIG_CAP = 1 << 20
-"""Bytes of `config.json`; those of real models have a few KiB."""
+"""Maximum bytes of `config.json`; those of real models have a few KiB."""
 INDEX_CAP = 32 << 20
-"""Bytes of an index: that of a mixture with 384 experts in 61 layers has half of it."""
+"""Maximum bytes of an index; that of a mixture with 384 experts in 61 layers has half of it."""
 SHARDS_CAP = 1024
-_HEADER_CAP = 100_000_000  # of a safetensors file; the library itself reads no longer ones
+_HEADER_CAP = 100_000_000  # of a safetensors file; the library itself rejects longer headers
 _SHARD_NAME = re.compile(r"\w[\w.-]{0,200}\.safetensors", re.ASCII)
 
-# What configurations call the length of a token's vector, and the number of layers.
+# Configuration keys for the length of a token's vector, and for the number of layers.
 _WIDTHS = ("hidden_size", "n_embd", "d_model")
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
-# `model_type` of a configuration -> what llama.cpp's converter calls the architecture, where the names differ
-# by more than `_` and `-`.
+# `model_type` of a configuration -> architecture name in llama.cpp's converter, if they differ by more than
+# `_` and `-`.
 _RENAMED: dict[str, tuple[str, ...]] = {
     "cohere": ("command-r",),
     "deepseek_v2": ("deepseek2",),
@@ -60,34 +60,34 @@ _SAME = frozenset({
     "olmo2", "olmoe", "openelm", "phi3", "phimoe", "qwen", "qwen2", "qwen2moe", "qwen2vl", "qwen3",
     "qwen3moe", "qwen3next", "qwen3vl", "qwen3vlmoe", "seedoss", "smollm3", "stablelm", "starcoder2",
 })  # fmt: skip
-"""Names that are the same on both sides."""
+"""Names that are the same in both."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder that transformers could load."""
+    """A checkpoint folder that transformers can load."""
 
     folder: Path
     files: tuple[Path, ...]
-    """Its safetensors files, as the folder names them."""
+    """Its safetensors files, by their paths in the folder."""
     file_size_bytes: int
-    """The size of all of them."""
+    """Total size of the files."""
     model_types: tuple[str, ...]
-    """What the configuration says that it is, and that its language part is; none where it says nothing."""
+    """`model_type` of the configuration and of its language part; empty if neither is stated."""
     width: int
-    """Elements of a token's vector."""
+    """Length of a token's vector."""
     layers: int
 
 
 def read_checkpoint(folder: Path, stores: Sequence[Path] | None = None) -> Checkpoint | None:
-    """The checkpoint in a folder, None where there is none that can be loaded.
+    """The checkpoint in a folder, or None if it has no loadable one.
 
-    With `stores`, every file must lie in the folder itself or, behind a link, in one of these;
-    without, a link may lead to any regular file. `folder` and `stores` have every link resolved.
+    With `stores`, every file must lie in the folder itself or, if it is a link, in one of these; without, a
+    link may point to any regular file. `folder` and `stores` have every link resolved.
     """
     try:
         if os.path.lexists(folder / "adapter_config.json"):
-            return None  # transformers would follow it to the model that it names
+            return None  # transformers would load the model that it names
         config = _read_object(folder / "config.json", CONFIG_CAP, stores)
         language = config.get("text_config")
         parts = [config, language] if isinstance(language, dict) else [config]
@@ -96,16 +96,16 @@ def read_checkpoint(folder: Path, stores: Sequence[Path] | None = None) -> Check
             return None
         files = tuple(folder / name for name in _weight_names(folder, stores))
         size = sum(_weight_bytes(path, stores) for path in files)
-    except (OSError, ValueError, RuntimeError):  # among them HeaderError, RecursionError, circles of links
+    except (OSError, ValueError, RuntimeError):  # including HeaderError, RecursionError and link cycles
         return None
     types = tuple(kind for part in parts if isinstance(kind := part.get("model_type"), str) and kind)
     return Checkpoint(folder, files, size, types, width, layers)
 
 
 def compatible(model_types: Sequence[str], architecture: str) -> bool:
-    """Whether a GGUF of this architecture can have been made of a model of one of these types.
+    """True if a GGUF of this architecture can have been made from a model of one of these types.
 
-    What is not known here is compatible: new architectures appear every month.
+    Unknown types are compatible: new architectures appear every month.
     """
     known = False
     for kind in model_types:
@@ -139,22 +139,22 @@ def _weight_names(folder: Path, stores: Sequence[Path] | None) -> list[str]:
         return ["model.safetensors"]
     shards = _read_object(folder / "model.safetensors.index.json", INDEX_CAP, stores).get("weight_map")
     if not isinstance(shards, dict) or not shards:
-        raise ValueError("the index names no shards")
+        raise ValueError("the index does not name shards")
     names = set(shards.values()) if all(isinstance(name, str) for name in shards.values()) else set()
-    # A name becomes a path: nothing but the plain name of a file may.
+    # A name becomes a path, so only plain file names are allowed.
     if not 0 < len(names) <= SHARDS_CAP or not all(_SHARD_NAME.fullmatch(name) for name in names):
-        raise ValueError("the index names something else than shards")
+        raise ValueError("the index names files that are not shards")
     return sorted(names)
 
 
 def _weight_bytes(path: Path, stores: Sequence[Path] | None) -> int:
-    """The size of a safetensors file. ValueError for anything else, such as a pointer of git-lfs."""
+    """Size of a safetensors file. Raises ValueError for anything else, such as a git-lfs pointer."""
     descriptor, size = _open(path, stores)
     with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 (a descriptor, not a path)
         start = file.read(9)
     length = int.from_bytes(start[:8], "little")
     if start[8:] != b"{" or not 2 <= length <= min(_HEADER_CAP, size - 8):
-        raise ValueError("this is no safetensors file")
+        raise ValueError("this is not a safetensors file")
     return size
 
 
@@ -163,13 +163,13 @@ def _read_object(path: Path, most: int, stores: Sequence[Path] | None) -> dict[s
     with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, not a path)
         value = json.loads(file.read(most).decode()) if size <= most else None
     if not isinstance(value, dict):
-        raise ValueError("the file is too large, or holds no object")  # noqa: TRY004 (as json does)
+        raise ValueError("the file is too large, or does not contain an object")  # noqa: TRY004 (as json does)
     return value
 
 
 def _open(path: Path, stores: Sequence[Path] | None) -> tuple[int, int]:
-    """A descriptor and the size of a file. Raises OSError or HeaderError where it may not be read."""
+    """Open a file: descriptor and size. Raises OSError or HeaderError if it must not be read."""
     target = path.resolve(strict=True)
     if stores is not None and not any(target.is_relative_to(place) for place in (path.parent, *stores)):
-        raise HeaderError("the link leads out of the cache")
+        raise HeaderError("the link points outside the cache")
     return open_regular(target)

@@ -1,4 +1,4 @@
-"""Which GGUFs are language models that can be benchmarked, and in one sentence why the others are not."""
+"""Decide whether a GGUF is a language model that can be benchmarked, or give the reason in one sentence."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from ggufbench.errors import GgufbenchError
 from ggufbench.text import printable
 
 BLOCKS_CAP = 4096
-"""Layers that a model may have; llama.cpp itself stops at 512."""
+"""Maximum number of layers; llama.cpp itself stops at 512."""
 _NO_POOLING = (0, 2**32 - 1)
 
 _TYPES = {
     "adapter": "a LoRA adapter: it changes another model and cannot run alone",
-    "imatrix": "an importance matrix: it steers a quantization and cannot run",
-    "mmproj": "a multimodal projector (mmproj): the eyes or ears of another model",
+    "imatrix": "an importance matrix: it guides a quantization and cannot run",
+    "mmproj": "a multimodal projector (mmproj): the vision or audio part of another model",
     "controlvector": "a control vector: it steers another model and cannot run alone",
 }
-_EMBEDDING = "an embedding model: it makes vectors, not text"
-_DIFFUSION = "a diffusion model: it does not write token after token"
-_SPEECH = "a speech model: it makes sound, not text"
+_EMBEDDING = "an embedding model: it produces vectors, not text"
+_DIFFUSION = "a diffusion model: it does not generate token by token"
+_SPEECH = "a speech model: it produces sound, not text"
 _DRAFT = "a draft model for speculative decoding: it cannot run without the model it was made for"
 _ARCHITECTURES = {
     "clip": _TYPES["mmproj"],
@@ -26,7 +26,7 @@ _ARCHITECTURES = {
     **dict.fromkeys(["bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert"], _EMBEDDING),
     **dict.fromkeys(["jina-bert-v2", "jina-bert-v3", "eurobert", "t5encoder"], _EMBEDDING),
     **dict.fromkeys(["gemma-embedding", "llama-embed"], _EMBEDDING),
-    "t5": "an encoder-decoder model: its speed is not that of token after token",
+    "t5": "an encoder-decoder model: its speed is not comparable with a decoder's",
     **dict.fromkeys(["dream", "llada", "llada-moe", "rnd1", "diffusion-gemma"], _DIFFUSION),
     **dict.fromkeys(["wavtokenizer-dec", "qwen3tts", "pockettts"], _SPEECH),
     **dict.fromkeys(["eagle3", "dflash", "gemma4-assistant"], _DRAFT),
@@ -34,11 +34,11 @@ _ARCHITECTURES = {
 
 
 class RefusedError(GgufbenchError):
-    """The file is a valid GGUF, but nothing to benchmark; the message is one sentence."""
+    """The file is a valid GGUF that cannot be benchmarked. The message is one sentence."""
 
 
 def block_of(name: str) -> int | None:
-    """The layer that a tensor belongs to, None for those outside all layers."""
+    """Layer of a tensor; None if it is outside all layers."""
     parts = name.split(".", 2)
     if len(parts) < 2 or parts[0] != "blk" or not parts[1].isdecimal() or len(parts[1]) > 6:
         return None
@@ -46,9 +46,9 @@ def block_of(name: str) -> int | None:
 
 
 def architecture_of(header: Header) -> str:
-    """The architecture's name. Raises RefusedError or HeaderError for what is no language model by its kind.
+    """Name of the architecture. Raises RefusedError or HeaderError if this kind is not a language model.
 
-    Takes the header of a whole file or of the first shard; numbers are looked at later.
+    Takes the header of a whole file or of the first shard; numbers are checked later.
     """
     _refuse_by_type(header)
     architecture = header.text("general.architecture")
@@ -66,7 +66,7 @@ def _refuse_by_type(header: Header) -> None:
     if header.whole("split.no"):
         number, count = header.whole("split.no"), header.whole("split.count")
         raise RefusedError(
-            f"part {(number or 0) + 1} of {count or '?'} of a model: the first part is what is loaded"
+            f"part {(number or 0) + 1} of {count or '?'} of a model: a model is loaded by its first part"
         )
     kind = header.text("general.type")
     if kind in _TYPES:
@@ -89,7 +89,7 @@ def _refuse_encoders(header: Header, architecture: str) -> None:
 
 
 def required(header: Header, architecture: str, name: str, most: int) -> int:
-    """A number that every model must state, from 1 to `most`. RefusedError where it is missing or 0."""
+    """A required number from 1 to `most`. Raises RefusedError if it is missing or 0."""
     key = f"{architecture}.{name}"
     value = header.whole(key, most)
     if value is None:
@@ -100,9 +100,9 @@ def required(header: Header, architecture: str, name: str, most: int) -> int:
 
 
 def refuse_without_trunk(tensors: tuple[Tensor, ...], trunk_layers: int) -> None:
-    """Raise RefusedError for a file without weights, or with those of prediction heads alone.
+    """Raise RefusedError for a file without weights, or with weights of prediction heads only.
 
-    `trunk_layers` is the number of layers that run for every token, without those that only draft.
+    `trunk_layers` is the number of layers that run for every token, without draft layers.
     """
     if not tensors:
         raise RefusedError("only a vocabulary: the file has no tensors")

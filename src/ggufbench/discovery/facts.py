@@ -1,19 +1,19 @@
-"""From headers to facts: what a model is, how large it is, and what one token costs in bytes.
+"""Facts of a model from its headers: its kind, its size, and the bytes read per token.
 
-Two figures are estimates by rule, because the exact ones depend on the machine:
+Some figures are estimates by rule, because the exact ones depend on the machine:
 
-`repack_bytes` counts the matrices of type Q4_0, Q4_K, IQ4_NL and MXFP4 with a row count that divides by 8,
-which llama.cpp copies into an order of its own on x86 with AVX2 and, mostly, on Arm. It leaves out embedding
-tables. More types are copied on some processors (Q2_K with AVX-512; Q5_K, Q6_K and Q8_0 on Arm), none where
-the weights lie on a GPU.
+`repack_bytes` counts the matrices of type Q4_0, Q4_K, IQ4_NL and MXFP4 with a row count divisible by 8, which
+llama.cpp copies into another layout on x86 with AVX2 and, mostly, on Arm. It excludes embedding tables. More
+types are copied on some processors (Q2_K with AVX-512; Q5_K, Q6_K and Q8_0 on Arm), and nothing if the
+weights are on a GPU.
 
 `kv` counts attention caches only: the state of recurrent layers does not grow. With multi-head latent
 attention (MLA) the cache holds one compressed row per token, which serves as key and value: `key_length`
-elements (or `kv_lora_rank` plus the rotary ones where that is missing) and no values.
+elements (or `kv_lora_rank` plus the rotary ones if that is missing) and no values.
 
-`prompt_parameters` counts the elements of matrices: of a layer's experts the used ones, no lookup tables, and
+`prompt_parameters` counts the elements of matrices: only the used experts of a layer, no lookup tables, and
 not the output matrix, because only the last token of a batch needs logits. For the same reason llama.cpp
-drops all other tokens before the feed-forward part of the last layer, so that part is left out as well,
+drops all other tokens before the feed-forward part of the last layer, so that part is excluded as well,
 except in architectures that keep them until the end (such as gpt-oss).
 """
 
@@ -52,8 +52,8 @@ _KEEPS_EVERY_TOKEN = frozenset(
 )
 _RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
 
-# Architecture -> (period, whether the full layer is the first of a period; otherwise it is the last). A
-# period of 0 means that every layer slides. A key `attention.sliding_window_pattern` in the file goes first.
+# Architecture -> (period, True if the full layer is the first of a period; otherwise it is the last).
+# Period 0: every layer slides. The key `attention.sliding_window_pattern` in a file takes precedence.
 _SLIDING: dict[str, tuple[int, bool]] = {
     "afmoe": (4, False),
     "cohere2": (4, False),
@@ -73,7 +73,7 @@ _SLIDING: dict[str, tuple[int, bool]] = {
     "plamo3": (8, False),
     "smallthinker": (4, True),
 }
-_WINDOW_IGNORED = frozenset({"phi3"})  # llama.cpp runs it with full attention, whatever the file says
+_WINDOW_IGNORED = frozenset({"phi3"})  # llama.cpp runs it with full attention regardless of the file
 _LLAMA4_CHUNK = 8192
 _GEMMA3N_CACHED_LAYERS = 20
 _LINEAR_BY_INTERVAL = frozenset({"qwen3next", "qwen35", "qwen35moe", "qwen4exp"})
@@ -81,29 +81,29 @@ _LINEAR_BY_INTERVAL = frozenset({"qwen3next", "qwen35", "qwen35moe", "qwen4exp"}
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What the place where a model was found knows about it."""
+    """Facts about a model from the place where it was found."""
 
     name: str
     stem: str
-    """The file's name without suffix: the last resort for its quantization."""
+    """File name without suffix: the last resort for the quantization."""
     source: str
     repository: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class _HeaderShape:
-    """The numbers of the architecture that several facts need."""
+    """Numbers of the architecture that several facts need."""
 
     architecture: str
     layers: int
     trunk: int
-    """Layers that run for every token: without those that only draft (NextN, MTP)."""
+    """Number of layers that run for every token: without draft layers (NextN, MTP)."""
     experts: int
     experts_used: tuple[int, ...]
 
 
 def describe(files: Files, found: Provenance) -> Model:
-    """The facts of a model. Raises RefusedError or HeaderError if the headers are not those of a model."""
+    """Facts of a model. Raises RefusedError or HeaderError if the headers are not those of a model."""
     header, tensors = files.headers[0], files.tensors
     shape = _shape(header, classify.architecture_of(header))
     classify.refuse_without_trunk(tensors, shape.trunk)
@@ -133,7 +133,7 @@ def describe(files: Files, found: Provenance) -> Model:
         attention=_attention_shape(header, shape),
         chat_template=bool(header.values.get("tokenizer.chat_template")),
         synthetic=header.values.get("ggufbench.synthetic") is True,
-        identity=identity(files),  # last: it is what takes time, and a rejected file needs none
+        identity=identity(files),  # last, because it takes time, and a rejected file does not need it
     )
 
 
@@ -150,16 +150,16 @@ def _shape(header: Header, architecture: str) -> _HeaderShape:
 
 
 def quantization(header: Header, tensors: Sequence[Tensor], stem: str) -> str:
-    """The quantization as users name it.
+    """Quantization by its common name.
 
-    `general.file_type` counts where the matrices hold one of its types (for F32: mostly). Otherwise the type
-    of most bytes in matrices; without matrices the file's name; `unknown` without all three.
+    Taken from `general.file_type` if the matrices contain one of its types (for F32: mostly), otherwise from
+    the type with the most bytes in matrices, or without matrices from the file name; else `unknown`.
     """
     sizes: dict[str, int] = {}
     for tensor in tensors:
         if tensor.rows > 1 and tensor.size_bytes:
             sizes[tensor.type.name] = sizes.get(tensor.type.name, 0) + tensor.size_bytes
-    # Equal sizes: by name, so that the answer does not depend on the order of the tensors.
+    # Ties are broken by name, so that the result does not depend on the order of the tensors.
     dominant = max(sizes, key=lambda name: (sizes[name], name), default=None)
     stated = header.values.get("general.file_type")
     if isinstance(stated, int) and not isinstance(stated, bool):
@@ -180,11 +180,10 @@ def _is_repacked(tensor: Tensor) -> bool:
 
 
 def _decode_bytes(tensors: Sequence[Tensor], shape: _HeaderShape) -> int:
-    """Weight bytes that decoding one token reads.
+    """Weight bytes read to decode one token.
 
-    A lookup table costs one row, except a token table that is also the output matrix. Of a layer's experts
-    the used ones are read; shared experts always. Layers that only draft and vision or audio towers cost
-    nothing.
+    A lookup table costs one row, except a token table that is also the output matrix. Only the used experts
+    of a layer are read, shared experts always. Draft layers and vision or audio towers cost nothing.
     """
     tied = not any(tensor.name == "output.weight" for tensor in tensors)
     return sum(_decoded(tensor, shape, tied) for tensor in tensors)
@@ -207,7 +206,7 @@ def _decoded(tensor: Tensor, shape: _HeaderShape, tied: bool) -> int:
 
 
 def _prompted(tensor: Tensor, shape: _HeaderShape) -> int:
-    """Elements of a tensor that each token of a prompt is multiplied with."""
+    """Elements of a tensor by which each prompt token is multiplied."""
     name = tensor.name
     if len(tensor.dims) < 2 or name in _NOT_MULTIPLIED or name.endswith(".bias"):
         return 0
@@ -245,13 +244,13 @@ def _attention_shape(header: Header, shape: _HeaderShape) -> AttentionShape:
     kv_heads, slides = _kv_heads(header, shape), _sliding_layers(header, shape)
     totals = {False: 0, True: 0}
     for layer in _attending_layers(header, shape):
-        if kv_heads[layer]:  # without one, the layer mixes tokens in another way
+        if kv_heads[layer]:  # a layer without KV heads mixes tokens in another way
             totals[slides[layer]] += heads[layer] * _attended_length(header, shape, slides[layer])
     return AttentionShape(totals[False], totals[True])
 
 
 def _attended_length(header: Header, shape: _HeaderShape, sliding: bool) -> int:
-    """Elements that a query head is multiplied with per token: of its key, then of its value."""
+    """Elements of key and value by which a query head is multiplied per token."""
     key, value = _lengths(header, shape, sliding)
     prefix = f"{shape.architecture}.attention"
     if header.whole(f"{prefix}.key_length_mla"):
@@ -269,7 +268,7 @@ def _kv_heads(header: Header, shape: _HeaderShape) -> tuple[int, ...]:
 
 
 def _lengths(header: Header, shape: _HeaderShape, sliding: bool) -> tuple[int, int]:
-    """Elements of one head's key and value; for layers with a window these may be stated apart."""
+    """Key and value length of one head; layers with a sliding window may have separate ones."""
     prefix = f"{shape.architecture}.attention"
     heads = header.per_layer(f"{prefix}.head_count", shape.layers) or (0,)
     width = classify.required(header, shape.architecture, "embedding_length", 2**32 - 1)
@@ -291,12 +290,12 @@ def _window(header: Header, shape: _HeaderShape) -> int:
         return 0
     stated = header.whole(f"{shape.architecture}.attention.sliding_window")
     if shape.architecture == "llama4" and stated != 0:
-        return _LLAMA4_CHUNK  # attention in chunks, which bounds the cache in the same way
+        return _LLAMA4_CHUNK  # chunked attention, which bounds the cache in the same way
     return stated or 0
 
 
 def _sliding_layers(header: Header, shape: _HeaderShape) -> tuple[bool, ...]:
-    """Which layers keep only a window. None where the pattern is unknown, which overstates the cache."""
+    """True for each layer with a sliding window; all False, which overestimates the cache, if unknown."""
     full = (False,) * shape.layers
     if not _window(header, shape):
         return full
@@ -314,7 +313,7 @@ def _sliding_layers(header: Header, shape: _HeaderShape) -> tuple[bool, ...]:
 
 
 def _cached_layers(header: Header, shape: _HeaderShape) -> list[int]:
-    """Trunk layers with an attention cache of their own: no recurrent ones, none that borrow another's."""
+    """Trunk layers with a separate attention cache: not recurrent, and not sharing another layer's."""
     shared = header.whole(f"{shape.architecture}.attention.shared_kv_layers") or 0
     count = max(shape.layers - shared, 0)
     if shape.architecture == "gemma3n":
@@ -323,7 +322,7 @@ def _cached_layers(header: Header, shape: _HeaderShape) -> list[int]:
 
 
 def _attending_layers(header: Header, shape: _HeaderShape) -> list[int]:
-    """Trunk layers with attention: no recurrent ones."""
+    """Trunk layers with attention, that is, without recurrent ones."""
     if shape.architecture in _RECURRENT:
         return []
     recurrent = header.per_layer(f"{shape.architecture}.attention.recurrent_layers", shape.layers)

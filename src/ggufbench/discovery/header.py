@@ -1,13 +1,12 @@
-"""Reads the header of a GGUF file: its keys, and the names, shapes and places of its tensors.
+"""Reader for the header of a GGUF file: its keys, and the names, shapes and offsets of its tensors.
 
-Everything in a file is hostile. No length or count is believed before it is compared with the bytes that are
-left and with a cap; the file is read in chunks and never mapped, so a file that shrinks meanwhile is an error
-and not a SIGBUS; the content of long values is stepped over and never stored.
+Everything in a file is hostile. Each length and count is checked against the remaining bytes and a cap before
+use; the file is read in chunks and never mapped, so a file that shrinks meanwhile is an error and not a
+SIGBUS; the content of long values is skipped and never stored.
 
-A vocabulary has hundreds of thousands of strings, so stepping over them one at a time would take most of a
-second. `_candidates` finds all string starts of a chunk at once instead. What it finds is only believed where
-each string ends exactly at the next start, beginning at a start that is known, so the result is that of the
-one-by-one walk.
+A vocabulary has hundreds of thousands of strings, so skipping them one at a time would take most of a second.
+Instead `_candidates` finds all possible string starts of a chunk at once. They are used only if each string
+ends exactly at the next start, beginning at a known start, so the result equals that of the one-by-one walk.
 """
 
 from __future__ import annotations
@@ -29,32 +28,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HEADER_CAP = 128 << 20
-"""Bytes. Headers of real models take 1 to 20 MiB."""
+"""Maximum bytes of a header; those of real models take 1 to 20 MiB."""
 KEYS_CAP = 8192
 TENSORS_CAP = 65_536
 STRINGS_CAP = 1 << 22
-"""Elements of one array of strings; the largest known vocabularies have half a million merges."""
+"""Maximum elements of a string array; the largest known vocabularies have half a million merges."""
 STEPS_CAP = 100_000
-"""Strings that may be stepped over singly: real files need a few, a hostile one ends within a second."""
+"""Maximum strings skipped singly: real files need a few, and a hostile file is rejected within a second."""
 KEY_BYTES_CAP = 1024
 TEXT_BYTES_CAP = 4096
 ELEMENTS_CAP = 4096
 KEPT_CAP = 1 << 20
-"""Bytes of text and elements of arrays that are kept from one header; what comes later is `Omitted`."""
+"""Maximum bytes of text plus array elements kept from one header; later values are `Omitted`."""
 WHOLE_CAP = 2**32 - 1
-_CHUNK = 1 << 18  # stays in a core's cache while `_candidates` goes over it
+_CHUNK = 1 << 18  # stays in a core's cache while `_candidates` scans it
 _ZEROS = 4096
 _NAME_BYTES = 64
 _DIMENSIONS = 4
 
 
 class HeaderError(GgufbenchError, ValueError):
-    """This is no GGUF header that llama.cpp could read; the message says in one sentence what is wrong."""
+    """Not a GGUF header that llama.cpp can read. The message gives the reason in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Omitted:
-    """A value that was stepped over: a long text or a long array."""
+    """A skipped value: a long text or a long array."""
 
     count: int
     """Bytes of the text, or elements of the array."""
@@ -67,11 +66,11 @@ Value = Scalar | tuple[Scalar, ...] | Omitted
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Name, shape and place of one tensor."""
+    """Name, shape and offset of one tensor."""
 
     name: str
     dims: tuple[int, ...]
-    """As ggml orders them: the length of a row first, then the number of rows."""
+    """In ggml's order: the length of a row first, then the number of rows."""
     type: TensorType
     offset: int
     """Bytes from the start of the data."""
@@ -86,7 +85,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a GGUF file says about itself. The accessors raise HeaderError for a value of the wrong kind."""
+    """Header of a GGUF file. The accessors raise HeaderError for a value of the wrong type."""
 
     version: int
     values: Mapping[str, Value]
@@ -96,28 +95,28 @@ class Header:
     file_size_bytes: int
 
     def text(self, key: str) -> str | None:
-        """The text under `key`, None where the key is missing."""
+        """The text under `key`; None if the key is missing."""
         value = self.values.get(key)
         if value is None or isinstance(value, str):
             return value
-        raise HeaderError(f"{_shown(key)} is {_kind(value)}, where a short text is expected")
+        raise HeaderError(f"{_shown(key)} is {_kind(value)}, but a short text is expected")
 
     def whole(self, key: str, most: int = WHOLE_CAP) -> int | None:
-        """The whole number from 0 to `most` under `key`, None where the key is missing."""
+        """The whole number from 0 to `most` under `key`; None if the key is missing."""
         value = self.values.get(key)
         return None if value is None else _whole(key, value, most)
 
     def flag(self, key: str) -> bool | None:
-        """The truth value under `key`, None where the key is missing."""
+        """The boolean under `key`; None if the key is missing."""
         value = self.values.get(key)
         if value is None or isinstance(value, bool):
             return value
-        raise HeaderError(f"{_shown(key)} is {_kind(value)}, where true or false is expected")
+        raise HeaderError(f"{_shown(key)} is {_kind(value)}, but true or false is expected")
 
     def per_layer(self, key: str, layers: int, most: int = WHOLE_CAP) -> tuple[int, ...] | None:
-        """One whole number for each layer: from an array, or the same number for all; None where missing.
+        """One whole number per layer: from an array, or the same for all; None if the key is missing.
 
-        Truth values count as 0 and 1. An array must have at least `layers` elements.
+        Booleans count as 0 and 1. An array must have at least `layers` elements.
         """
         value = self.values.get(key)
         if value is None:
@@ -129,7 +128,7 @@ class Header:
         return tuple(int(e) if isinstance(e, bool) else _whole(key, e, most) for e in value[:layers])
 
     def length(self, key: str) -> int:
-        """Elements of the array under `key`; 0 where the key is missing or no array."""
+        """Elements of the array under `key`; 0 if the key is missing or not an array."""
         value = self.values.get(key)
         if isinstance(value, tuple):
             return len(value)
@@ -138,9 +137,9 @@ class Header:
 
 def _whole(key: str, value: Value, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise HeaderError(f"{_shown(key)} is {_kind(value)}, where a whole number is expected")
+        raise HeaderError(f"{_shown(key)} is {_kind(value)}, but a whole number is expected")
     if not 0 <= value <= most:
-        raise HeaderError(f"{_shown(key)} is {value}, where a whole number from 0 to {most} is expected")
+        raise HeaderError(f"{_shown(key)} is {value}, but a whole number from 0 to {most} is expected")
     return value
 
 
@@ -156,27 +155,27 @@ def _shown(name: str) -> str:
 
 
 class ByteSource(Protocol):
-    """The part of a binary file that the reader uses."""
+    """Methods of a binary file that the reader uses."""
 
     def seek(self, offset: int, /) -> object:
-        """Go to the byte at `offset`."""
+        """Move to the byte at `offset`."""
 
     def read(self, size: int, /) -> bytes | None:
         """Return at most `size` bytes from there."""
 
 
 def open_regular(path: Path) -> tuple[int, int]:
-    """Open a regular file: its descriptor and its size in bytes. Never waits for a FIFO or a device.
+    """Open a regular file: descriptor and size in bytes. Never waits for a FIFO or a device.
 
-    Raises HeaderError where the path leads to anything else, or to nothing that can be read.
+    Raises HeaderError if the path is anything else or cannot be read.
     """
     try:
         _require_regular(path.stat())
-        # The path may have become a FIFO since: O_NONBLOCK opens one without waiting for its other end.
+        # The path may have become a FIFO meanwhile: O_NONBLOCK opens it without waiting for a writer.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         descriptor = os.open(path, flags)
     except FileNotFoundError:
-        raise HeaderError("the file is not there (any more)") from None
+        raise HeaderError("the file does not exist (any more)") from None
     except (OSError, ValueError) as error:
         if isinstance(error, HeaderError):
             raise
@@ -202,7 +201,7 @@ def _why(error: Exception) -> str:
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of the GGUF at `path`. Raises HeaderError, and nothing else, where that cannot be done.
+    """Read the header of the GGUF at `path`. Raises only HeaderError, if that is impossible.
 
     Reads at most one chunk (256 KiB) beyond the header.
     """
@@ -215,18 +214,18 @@ def read_header(path: Path) -> Header:
 
 
 def parse_header(file: ByteSource, size: int) -> Header:
-    """Read the header from an open file of `size` bytes; raises HeaderError."""
+    """Read the header from an open file of `size` bytes. Raises HeaderError."""
     reader = _Reader(file, size)
     version, tensor_count, key_count = _read_start(reader)
     values = dict(_read_pairs(reader, key_count))
     tensors = tuple(_read_tensors(reader, tensor_count))
     header = Header(version, values, tensors, reader.at, size)
-    _check_places(header)
+    _check_offsets(header)
     return header
 
 
 def data_offset(header: Header) -> int:
-    """The byte of the file where the data of its tensors starts."""
+    """Byte offset of the tensor data in the file."""
     return _padded(header.header_bytes, _alignment(header))
 
 
@@ -234,12 +233,12 @@ def _read_start(reader: _Reader) -> tuple[int, int, int]:
     if reader.size == 0:
         raise HeaderError("the file is empty")
     if reader.size < 4 or reader.take(4, "the magic bytes") != b"GGUF":
-        raise HeaderError("this is not a GGUF file: it does not start with the letters GGUF")
+        raise HeaderError("this is not a GGUF file: it does not start with the magic bytes GGUF")
     version = reader.u32("the version")
     if version & 0xFFFF == 0 and version:
-        raise HeaderError("the file is big endian; only little endian GGUFs are read")
+        raise HeaderError("the file is big endian; only little endian GGUFs are supported")
     if version not in (2, 3):
-        raise HeaderError(f"the file is GGUF version {version}; versions 2 and 3 are read")
+        raise HeaderError(f"the file is GGUF version {version}; versions 2 and 3 are supported")
     tensor_count = reader.u64("the number of tensors")
     key_count = reader.u64("the number of keys")
     # A tensor takes at least 24 bytes and a key at least 13.
@@ -249,7 +248,7 @@ def _read_start(reader: _Reader) -> tuple[int, int, int]:
 
 
 class _Reader:
-    """A position in the header and one chunk of the file. Never reads beyond the file or the cap."""
+    """Position in the header with one chunk of the file. Never reads beyond the file or the cap."""
 
     def __init__(self, file: ByteSource, size: int) -> None:
         self.size = size
@@ -262,7 +261,7 @@ class _Reader:
         self._start = 0
 
     def load(self, wanted: int = _CHUNK) -> bytes:
-        """The bytes from the position on: `wanted` or a chunk, fewer at the end of the header's limit."""
+        """Load bytes from the position on: `wanted` or a chunk, fewer at the limit of the header."""
         wanted = min(max(wanted, _CHUNK), self._limit - self.at)
         self._file.seek(self.at)
         parts: list[bytes] = []
@@ -275,8 +274,8 @@ class _Reader:
         self._chunk, self._start = parts[0] if len(parts) == 1 else b"".join(parts), self.at
         return self._chunk
 
-    def check_room(self, count: int, what: str) -> None:
-        """Raise where `count` more bytes would leave the file or the cap."""
+    def require(self, count: int, what: str) -> None:
+        """Raise HeaderError if `count` more bytes would exceed the file or the cap."""
         if count <= self._limit - self.at:
             return
         if self._limit < self.size:
@@ -284,43 +283,43 @@ class _Reader:
         raise HeaderError(f"truncated: the file ends at byte {self.size}, inside its header ({what})")
 
     def check_count(self, count: int, least_bytes: int, most: int, what: str) -> None:
-        """Raise where `count` things of at least `least_bytes` each cannot be meant."""
+        """Raise HeaderError if `count` items of at least `least_bytes` each are impossible."""
         if count > most:
-            raise HeaderError(f"the file claims {count} {what}; at most {most} are read")
-        self.check_room(count * least_bytes, what)
+            raise HeaderError(f"the file claims {count} {what}; at most {most} are supported")
+        self.require(count * least_bytes, what)
 
     def take(self, count: int, what: str) -> bytes:
-        """The next `count` bytes."""
+        """Read the next `count` bytes."""
         begin = self.at - self._start
         if begin < 0 or begin + count > len(self._chunk):
-            self.check_room(count, what)
+            self.require(count, what)
             self.load(count)
             begin = 0
         self.at += count
         return self._chunk[begin : begin + count]
 
     def skip(self, count: int, what: str) -> None:
-        """Step over `count` bytes without reading them."""
-        self.check_room(count, what)
+        """Skip `count` bytes without reading them."""
+        self.require(count, what)
         self.at += count
 
     def u32(self, what: str) -> int:
-        """The next 4 bytes as an unsigned number."""
+        """Read 4 bytes as an unsigned number."""
         return int.from_bytes(self.take(4, what), "little")
 
     def u64(self, what: str) -> int:
-        """The next 8 bytes as an unsigned number."""
+        """Read 8 bytes as an unsigned number."""
         return int.from_bytes(self.take(8, what), "little")
 
     def keep(self, count: int) -> bool:
-        """Whether `count` more bytes or elements may be kept."""
+        """Reserve `count` bytes or elements; False if the limit of kept values is exceeded."""
         if count > self.kept_left:
             return False
         self.kept_left -= count
         return True
 
     def step(self, what: str) -> None:
-        """Count one string that was not stepped over together with others."""
+        """Count one string that was not skipped together with others."""
         self.steps_left -= 1
         if self.steps_left < 0:
             raise HeaderError(f"{what} has too many irregular strings to be a vocabulary")
@@ -374,7 +373,7 @@ def _read_array(reader: _Reader, key: str) -> Value:
     code = VALUE_FORMATS.get(kind)
     if code is None:
         what = "an array of arrays" if kind == VALUE_ARRAY else f"an array of the unknown value type {kind}"
-        raise HeaderError(f"{key} is {what}, which llama.cpp does not read")
+        raise HeaderError(f"{key} is {what}, which llama.cpp does not support")
     size = count * struct.calcsize(f"<{code}")
     if count <= ELEMENTS_CAP and reader.keep(count):
         return struct.unpack(f"<{count}{code}", reader.take(size, key))
@@ -384,20 +383,20 @@ def _read_array(reader: _Reader, key: str) -> Value:
 
 def _skip_strings(reader: _Reader, count: int, key: str) -> None:
     while count > 0:
-        reader.check_room(8, key)
+        reader.require(8, key)
         taken, length = _walk(reader, reader.load(), count, key)
         count -= taken
         reader.skip(length, key)
 
 
 def _walk(reader: _Reader, data: bytes, count: int, key: str) -> tuple[int, int]:
-    """Step over at most `count` strings that start in `data`: how many, and the bytes they take."""
+    """Skip at most `count` strings that start in `data`; returns their number and bytes."""
     import numpy as np
 
     chunk = np.frombuffer(data, np.uint8)
     starts = _candidates(chunk)
     ends = starts + 8 + chunk[starts]
-    # Where the string at a start does not end at the next one, a run of regular strings ends.
+    # A run of regular strings ends if the string at a start does not end at the next start.
     last_of_run = np.append(np.flatnonzero(ends[:-1] != starts[1:]), len(starts) - 1)
     at, left = 0, count
     while left and at + 8 <= len(data):
@@ -415,10 +414,10 @@ def _walk(reader: _Reader, data: bytes, count: int, key: str) -> tuple[int, int]
 
 
 def _candidates(chunk: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Where a string of 1 to 255 bytes may start: a byte, seven zeros of its length, and text.
+    """Offsets where a string of 1 to 255 bytes may start: a length byte, seven zeros, and text.
 
-    The length of a longer or an empty string does not look like this. A text that starts with NUL is left to
-    `_step_singly`: with such texts, the byte before an empty string would look like a start as well.
+    A longer or an empty string does not match this pattern. A text that starts with NUL is left to
+    `_step_singly`: with such texts, the byte before an empty string would match as well.
     """
     import numpy as np
 
@@ -434,7 +433,7 @@ def _candidates(chunk: NDArray[np.uint8]) -> NDArray[np.intp]:
 
 
 def _step_singly(data: bytes, at: int, left: int) -> tuple[int, int]:
-    """One string of any length, or a run of empty ones: how many, and the bytes they take."""
+    """Skip one string of any length, or a run of empty ones; returns their number and bytes."""
     length = int.from_bytes(data[at : at + 8], "little")
     if length:
         return 1, 8 + length
@@ -469,7 +468,7 @@ def _read_tensor(reader: _Reader, name: str) -> Tensor:
             f"{what} has rows of {dims[0]} elements, which do not divide into blocks of {tensor_type.name}"
         )
     if not dims and tensor_type.block_elements > 1:
-        raise HeaderError(f"{what} has no dimensions, which {tensor_type.name} needs")
+        raise HeaderError(f"{what} has no dimensions, but {tensor_type.name} needs at least one")
     size = elements // tensor_type.block_elements * tensor_type.block_bytes
     return Tensor(name, dims, tensor_type, offset, elements, size)
 
@@ -478,7 +477,7 @@ def _elements(dims: tuple[int, ...], what: str) -> int:
     product = 1
     for dim in dims:
         product *= dim
-        # Each dimension as well: a zero among them must not hide an absurd one.
+        # Each dimension is checked as well: a zero must not hide an absurd one.
         if dim > 2**63 - 1 or product > 2**63 - 1:
             raise HeaderError(f"{what} has an impossible shape: {' x '.join(map(str, dims))}")
     return product
@@ -489,7 +488,7 @@ def _alignment(header: Header) -> int:
     if alignment is None:
         return 32
     if alignment == 0 or alignment & (alignment - 1):
-        raise HeaderError(f"general.alignment is {alignment}, where a power of 2 is expected")
+        raise HeaderError(f"general.alignment is {alignment}, but a power of 2 is expected")
     return alignment
 
 
@@ -497,20 +496,20 @@ def _padded(count: int, alignment: int) -> int:
     return (count + alignment - 1) // alignment * alignment
 
 
-def _check_places(header: Header) -> None:
-    """Tensors lie one after another, as llama.cpp demands, and inside the file."""
+def _check_offsets(header: Header) -> None:
+    """Check that tensors lie one after another, as llama.cpp requires, and inside the file."""
     alignment = _alignment(header)
     start, expected = data_offset(header), 0
     for tensor in header.tensors:
         if tensor.offset != expected:
             raise HeaderError(
-                f"tensor {_shown(tensor.name)} lies at byte {tensor.offset} of the data, "
-                f"where byte {expected} is expected"
+                f"tensor {_shown(tensor.name)} is at byte {tensor.offset} of the data, "
+                f"but byte {expected} is expected"
             )
         end = start + tensor.offset + tensor.size_bytes
         if end > header.file_size_bytes:
             raise HeaderError(
                 f"truncated: tensor {_shown(tensor.name)} ends at byte {end}, "
-                f"the file has {header.file_size_bytes}"
+                f"but the file has {header.file_size_bytes} bytes"
             )
         expected = _padded(tensor.offset + tensor.size_bytes, alignment)

@@ -1,7 +1,7 @@
-"""Repositories in a Hugging Face cache, by name. What lies outside the cache is never the answer.
+"""Repositories in a Hugging Face cache, by name. Files outside the cache are never returned.
 
-No name becomes a path: it is looked up in a listing of the cache. A folder that is a link is passed over, and
-a file counts only where it lies in the cache with every link resolved; the blobs that it is linked to do.
+No name becomes a path: it is looked up in a listing of the cache. A folder that is a link is skipped, and a
+file counts only if it lies in the cache with every link resolved, as the blobs behind the links do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
 _NAME = re.compile(rf"(?:{_PART}/)?{_PART}")
 _REFERENCE_BYTES = 256
 _FOLDERS_DEEP = 4
-"""Levels of folders in a snapshot; publishers use one, a folder for each quantization."""
+"""Maximum depth of folders in a snapshot; publishers use one level, a folder for each quantization."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +28,20 @@ class Repository:
     """A repository in a cache."""
 
     name: str
-    """`owner/name`, as its folder writes it; a few old ones have no owner."""
+    """`owner/name`, from the folder name; a few old repositories have no owner."""
     folder: Path
-    """Every link resolved."""
+    """Its folder, with every link resolved."""
     cache: Path
-    """The cache that lists it, every link resolved."""
+    """The cache that lists it, with every link resolved."""
 
     @property
     def stores(self) -> tuple[Path, Path]:
-        """Where the links of its snapshots may lead: to its own blobs, or to those that all share."""
+        """Allowed targets of the links in its snapshots: its own blobs, and the shared ones."""
         return self.folder / "blobs", self.cache / "blobs"
 
 
 def hub_cache(env: Mapping[str, str] = os.environ, home: Path | None = None) -> Path:
-    """Where huggingface_hub keeps its downloads, whether it exists or not."""
+    """Download folder of huggingface_hub, which may not exist."""
     home = home or Path.home()
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if path := folder_from(env, variable, home):
@@ -51,24 +51,24 @@ def hub_cache(env: Mapping[str, str] = os.environ, home: Path | None = None) -> 
 
 
 def folder_name(repository: str) -> str:
-    """The name of a repository's folder in a cache."""
+    """Folder name of a repository in a cache."""
     return PREFIX + repository.replace("/", "--")
 
 
 def is_repository_folder(name: str) -> bool:
-    """Whether a folder of a cache holds a repository, of whichever kind."""
+    """True if a folder of a cache holds a repository of any kind."""
     return name.startswith((PREFIX, "datasets--", "spaces--"))
 
 
 def is_repository_name(text: str) -> bool:
-    """Whether the hub could have a repository of that name; `--` is what its cache writes for `/`."""
+    """True if this is a valid repository name; `--` is excluded, because the cache writes it for `/`."""
     return _NAME.fullmatch(text) is not None and "--" not in text and ".." not in text
 
 
 def repositories(cache: Path, *, moved: bool = False) -> list[Repository]:
-    """Every repository of models in the cache, by name; empty if it is missing or unreadable.
+    """Every model repository in the cache, by name; empty if the cache is missing or unreadable.
 
-    With `moved`, also those that are links, because the user has moved them to another disk.
+    With `moved`, includes folders that are links, because the user moved them to another disk.
     """
     base = real_path(cache)
     if base is None:
@@ -86,7 +86,7 @@ def repositories(cache: Path, *, moved: bool = False) -> list[Repository]:
 
 
 def repository_of(path: Path) -> Repository | None:
-    """The repository that a file of a snapshot, or a blob, belongs to; None outside of every cache."""
+    """The repository of a snapshot file or blob; None outside a cache."""
     for folder in path.parents:
         if folder.name in ("snapshots", "blobs") and folder.parent.name.startswith(PREFIX):
             own, cache = real_path(folder.parent), real_path(folder.parent.parent)
@@ -96,13 +96,13 @@ def repository_of(path: Path) -> Repository | None:
 
 
 def named(found: list[Repository], name: str) -> list[Repository]:
-    """Those of that name; where there are none, those that differ from it in capitals alone."""
+    """The repositories of that name; if there are none, those that differ only in case."""
     exact = [repository for repository in found if repository.name == name]
     return exact or [repository for repository in found if repository.name.casefold() == name.casefold()]
 
 
 def snapshots(repository: Repository) -> list[Path]:
-    """The downloaded revisions: the one that `main` names, then the others, the latest first."""
+    """The downloaded revisions: the one that `main` points to, then the others, latest first."""
     main = main_revision(repository.folder)
     found = [
         Path(entry.path) for entry in _entries(repository.folder / "snapshots") if _is_real_folder(entry)
@@ -111,21 +111,21 @@ def snapshots(repository: Repository) -> list[Path]:
 
 
 def gguf_files(repository: Repository, snapshot: Path) -> list[Path]:
-    """What is named like a GGUF in a snapshot and lies in the cache, by the names that the hub gives."""
+    """Paths of the files named `*.gguf` in a snapshot that lie in the cache."""
     return [path for path in _walk(snapshot, _FOLDERS_DEEP) if stays_in(repository.cache, path)]
 
 
 def stays_in(cache: Path, path: Path) -> bool:
-    """Whether a path leads to a regular file in the cache, which has every link resolved."""
+    """True if a path resolves to a regular file in `cache`, which has every link resolved."""
     target = real_path(path)
     return target is not None and target.is_relative_to(cache) and target.is_file()
 
 
 def real_path(path: Path) -> Path | None:
-    """The path with every link resolved; None where it leads nowhere."""
+    """The path with every link resolved; None if it does not exist."""
     try:
         return path.resolve(strict=True)
-    except (OSError, ValueError, RuntimeError):  # links in a circle, a NUL
+    except (OSError, ValueError, RuntimeError):  # a link cycle, a NUL
         return None
 
 
@@ -139,7 +139,7 @@ def _walk(folder: Path, deep: int) -> Iterator[Path]:
 
 
 def main_revision(repository: Path) -> str | None:
-    """The commit that `refs/main` of a repository's folder names; None where it names none."""
+    """The commit in `refs/main` of a repository folder; None if it cannot be read."""
     path = repository / "refs" / "main"
     try:
         if real_path(path) != path:
@@ -152,7 +152,7 @@ def main_revision(repository: Path) -> str | None:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, by name; nothing where it cannot be read, or is reached by a link."""
+    """Entries of a folder, by name; empty if it cannot be read or its path contains a link."""
     if real_path(folder) != folder:
         return []
     try:

@@ -1,4 +1,4 @@
-"""What discovery finds: a model that can be measured, or a file that cannot and why."""
+"""Results of discovery: models that can be measured, and rejected files with the reason."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class AttentionShape:
 
 @dataclass(frozen=True, slots=True)
 class OriginalCheckpoint:
-    """The safetensors checkpoint that a GGUF was made of."""
+    """The safetensors checkpoint that a GGUF was made from."""
 
     repository: str | None
-    """`owner/name` where the source knows it."""
+    """`owner/name`, if the source knows it."""
     path: Path
-    """Its folder, which holds config.json, every link resolved: one for all quantizations made of it."""
+    """Its folder with config.json, every link resolved: the same for all quantizations made from it."""
     files: tuple[Path, ...]
     """Its safetensors files."""
     file_size_bytes: int
-    """The size of all of them."""
+    """Total size of the files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +51,25 @@ class Model:
     """A GGUF that can be benchmarked, with the facts of its header."""
 
     name: str
-    """The file's name without directory, suffix, shard number and quantization."""
+    """File name without directory, suffix, shard number and quantization."""
     path: Path
-    """The file that is loaded, every link resolved; of shards the first, which keeps its numbered name."""
+    """The file to load, every link resolved; the first of several shards, which keeps its numbered name."""
     shards: tuple[Path, ...]
     source: str
-    """Where it was found: `huggingface`, `lmstudio`, `ollama`, `llama.cpp`, `jan`, `gpt4all` or `path`."""
+    """Place of discovery: `huggingface`, `lmstudio`, `ollama`, `llama.cpp`, `jan`, `gpt4all` or `path`."""
     repository: str | None
-    """`owner/name` where the source knows it."""
+    """`owner/name`, if the source knows it."""
     architecture: str
     quantization: str
-    """The name users know (`Q4_K_M`, `IQ4_NL`, `MXFP4`), from `general.file_type` and the tensor types."""
+    """Common name (`Q4_K_M`, `IQ4_NL`, `MXFP4`), from `general.file_type` and the tensor types."""
     parameters: int
     file_size_bytes: int
-    """The size of all shards."""
+    """Total size of all shards."""
     tensor_bytes: int
     decode_bytes_per_token: int
-    """Weight bytes that decoding one token reads: all of a dense model, the used experts of a mixture."""
+    """Weight bytes read to decode one token: all of a dense model, the used experts of a mixture."""
     prompt_parameters: int
-    """Weights that every token of a prompt is multiplied with (see `discovery.facts`)."""
+    """Weights by which every prompt token is multiplied (see `discovery.facts`)."""
     repack_bytes: int
     """Bytes of matrices whose type llama.cpp may copy and reorder for the CPU (see `discovery.facts`)."""
     trained_context: int
@@ -77,33 +77,33 @@ class Model:
     experts: int
     experts_used: int
     sliding_window: int
-    """Tokens; 0 where attention is full in every layer."""
+    """Window in tokens; 0 if every layer has full attention."""
     vocabulary: int
     kv: KvShape
     attention: AttentionShape
     chat_template: bool
     synthetic: bool
-    """True where `ggufbench synth` made it: random weights, so only its speed and size mean anything."""
+    """True if made by `ggufbench synth`: random weights, so only its speed and size are meaningful."""
     identity: str
     """Hash of header, size and sampled blocks: the same for copies, different after any re-quantization."""
     original: OriginalCheckpoint | None = None
-    """None where it does not lie on this machine."""
+    """Original checkpoint; None if it is not on this machine."""
 
     @property
     def label(self) -> str:
-        """Name and quantization, as tables and case ids show them: `qwen3-8b-Q4_K_M`."""
+        """Name and quantization, as in tables and case ids: `qwen3-8b-Q4_K_M`."""
         return f"{self.name}-{self.quantization}"
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A file that looks like a model but is not benchmarked."""
+    """A file that looks like a model but cannot be benchmarked."""
 
     path: Path
     source: str
     file_size_bytes: int
     reason: str
-    """One sentence for a person: `only a vocabulary: the file has no tensors`."""
+    """One sentence for the user: `only a vocabulary: the file has no tensors`."""
 
 
 @dataclass(frozen=True, slots=True)

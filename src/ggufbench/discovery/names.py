@@ -1,4 +1,4 @@
-"""Names for people, cleaned of everything that a terminal or a path could trip over."""
+"""Display names, without characters that are unsafe in a terminal or a path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MOST = 80
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 _QUANTIZATION = re.compile(
     r"""[-._ ]
-    (?: (?:UD|i1) [-._] )?  # marks that publishers put before it
+    (?: (?:UD|i1) [-._] )?  # prefixes that publishers use
     ( I?Q[1-9] (?:_[0-9])? (?:_K)? (?:_(?:XXS|XS|S|M|L|XL|XXL|NL))?
     | Q4_0_[48]_[48] | TQ[12]_0 | BF16 | F16 | F32 | FP16 | FP32 | MXFP4 (?:[-_]MOE)? | NVFP4 )
     $""",
@@ -28,7 +28,7 @@ def clean(text: str, fallback: str = "model") -> str:
 
 
 def model_name(stem: str) -> str:
-    """A model's name from its file's stem: without shard number and quantization.
+    """Name of a model from its file stem, without shard number and quantization.
 
     `Qwen3-8B-Q4_K_M-00001-of-00003` becomes `Qwen3-8B`.
     """
@@ -37,27 +37,27 @@ def model_name(stem: str) -> str:
 
 
 def quantization_in(stem: str) -> str | None:
-    """The quantization that a file's stem ends with, in upper case: `Q4_K_M`."""
+    """Quantization at the end of a file stem, in upper case: `Q4_K_M`."""
     found = _QUANTIZATION.search(_SHARD.sub("", stem))
     return found.group(1).upper() if found else None
 
 
 def ollama_name(parts: tuple[str, ...]) -> str:
-    """A name from the path of an Ollama manifest: `.../library/llama3.2/1b` becomes `llama3.2-1b`."""
+    """Model name from the path of an Ollama manifest: `.../library/llama3.2/1b` becomes `llama3.2-1b`."""
     words = [word for word in parts[-2:] if word != "latest"]
     return model_name("-".join(words))
 
 
 def clean_repository(text: str) -> str | None:
-    """`owner/name`, cleaned; None where there is no owner or no name."""
+    """Cleaned `owner/name`; None if owner or name is missing."""
     owner, _, name = text.partition("/")
     return f"{clean(owner)}/{clean(name)}" if owner and name else None
 
 
 def portable_path(path: Path) -> str:
-    """A path for people and records: from the current folder or from home where it lies below one of them.
+    """A path for display and records: relative to the working directory or to home if it lies below it.
 
-    Bytes of a name that are no text are written out as `\\xff`, because JSON has no place for them.
+    Bytes of a name that are not valid text are written as `\\xff`, because JSON cannot represent them.
     """
     shown = str(path)
     for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):

@@ -1,15 +1,15 @@
-"""The safetensors checkpoint that a GGUF was made of, where it lies on this machine too.
+"""Find the original checkpoint of a GGUF: the safetensors it was made from, if they are on this machine.
 
-It may lie beside the GGUF, or in the Hugging Face cache, where transformers would look. A GGUF does not say
-for certain what it was made of, so these are asked in turn, and the first one that is there and has the same
-architecture, width and number of layers is the answer:
+It may lie beside the GGUF, or in the Hugging Face cache, where transformers would look. A GGUF does not name
+its original reliably, so these candidates are tried in order, and the first that exists and has the same
+architecture, width and number of layers is used:
 
-1. `general.source.huggingface.repository`, `general.source.repo_url`: the source, where it is stated;
-2. the GGUF's own repository without `-GGUF`, and `general.repo_url` likewise; publishers of many models write
-   `owner_name-GGUF` for `owner/name`;
+1. `general.source.huggingface.repository`, `general.source.repo_url`: the stated source;
+2. the repository of the GGUF without `-GGUF`, and `general.repo_url` likewise; publishers of many models
+   write `owner_name-GGUF` for `owner/name`;
 3. `general.organization` and `general.name`;
-4. `general.base_model.0`, where there is one base only. Last, because the converter copies it from the card
-   of the original: in a GGUF of an instructed model it is often the base that was instructed.
+4. `general.base_model.0`, if there is only one base. It comes last, because the converter copies it from the
+   card of the original: for an instruction-tuned model it is often the base model before tuning.
 
 No text from a file becomes a path: names are looked up in a listing of the cache.
 """
@@ -38,28 +38,28 @@ _SNAPSHOTS_TRIED = 8
 
 @dataclass(frozen=True, slots=True)
 class _CheckpointPlace:
-    """A folder that may hold a checkpoint, every link resolved."""
+    """A folder that may hold a checkpoint, with every link resolved."""
 
     folder: Path
     stores: tuple[Path, ...] | None
-    """Where its links may lead; None where anywhere, because the user made them."""
+    """Allowed targets of its links; None allows any target, because the user made the links."""
     repository: str | None
 
 
 class Originals:
-    """Finds originals; reads each repository and each folder at most once, however many models ask for it."""
+    """Finds original checkpoints; reads each repository and each folder at most once."""
 
     def __init__(self, caches: Iterable[Path]) -> None:
-        """`caches` are hub caches, whether they exist or not, the most important first."""
+        """`caches` are hub caches, which may not exist, the most important first."""
         self._caches = tuple(dict.fromkeys(caches))
         self._listings: list[Mapping[str, Repository]] | None = None
         self._checkpoints: dict[tuple[Path, tuple[Path, ...] | None], Checkpoint | None] = {}
         self._revisions: dict[Path, list[_CheckpointPlace]] = {}
 
     def find(self, header: Header, model: Model, link: Path) -> OriginalCheckpoint | None:
-        """The original of a model, None where there is none; never raises.
+        """The original checkpoint of a model, or None if it is not found; never raises.
 
-        `link` is the path by which the model was found: in a cache, the model's own path is that of a blob.
+        `link` is the path by which the model was found: in a cache, `model.path` is that of a blob.
         """
         repository = model.repository
         if repository is None and (hub := repository_of(link)):
@@ -96,18 +96,18 @@ class Originals:
 
 
 def hub_caches(places: Iterable[Path]) -> Iterator[Path]:
-    """Those of the user's places that are hub caches."""
+    """The places that are hub caches."""
     for place in places:
-        # Unlike the method of Path, this leaves the name of an unknown user as it is.
+        # Unlike Path.expanduser, this leaves the name of an unknown user unchanged.
         folder = Path(os.path.expanduser(place))  # noqa: PTH111
         if repositories(folder, moved=True):
             yield folder
 
 
 def _by_name(cache: Path) -> Mapping[str, Repository]:
-    """The repositories of a cache by their names in lower case.
+    """Repositories of a cache by their names in lower case.
 
-    The hub does not distinguish capitals from small letters, and the converter writes names with other ones.
+    The hub ignores case, and the converter may change the case of names.
     """
     found: dict[str, Repository] = {}
     for repository in repositories(cache, moved=True):
@@ -116,7 +116,7 @@ def _by_name(cache: Path) -> Mapping[str, Repository]:
 
 
 def _revisions(repository: Repository) -> list[_CheckpointPlace]:
-    """The revision that `main` names, then the latest ones."""
+    """The revision that `main` points to, then the latest ones."""
     return [
         _CheckpointPlace(snapshot, repository.stores, repository.name)
         for snapshot in snapshots(repository)[:_SNAPSHOTS_TRIED]
@@ -124,7 +124,7 @@ def _revisions(repository: Repository) -> list[_CheckpointPlace]:
 
 
 def _place(folder: Path, repository: str | None) -> Iterator[_CheckpointPlace]:
-    """The folder of a GGUF: a revision in some hub cache, or one that is the user's own."""
+    """The folder of a GGUF: a revision in a hub cache, or a folder of the user."""
     resolved = real_path(folder)
     if resolved is None:
         return
@@ -136,7 +136,7 @@ def _place(folder: Path, repository: str | None) -> Iterator[_CheckpointPlace]:
 
 
 def _candidates(header: Header, repository: str | None) -> Iterator[str]:
-    """Repositories that the GGUF may have been made of, as `owner/name`, the most trustworthy first."""
+    """Repositories that the GGUF may have been made from, as `owner/name`, the most reliable first."""
     for key in ("general.source.huggingface.repository", "general.source.repo_url"):
         yield from _parsed(_text(header, key))
     for own in (repository or "", _text(header, "general.repo_url")):
@@ -158,7 +158,7 @@ def _without_gguf(repository: str) -> Iterator[str]:
 
 
 def _titled(header: Header, owner_key: str, name_key: str) -> Iterator[str]:
-    """From the titles that the converter makes of a repository: it writes spaces for hyphens."""
+    """Repository name from the converter's titles, which have spaces for hyphens."""
     owner, name = (_text(header, key).strip().replace(" ", "-") for key in (owner_key, name_key))
     yield from _parsed(f"{owner}/{name}")
 
@@ -180,7 +180,7 @@ def _fits(checkpoint: Checkpoint, header: Header, model: Model) -> bool:
         drafting = header.whole(f"{model.architecture}.nextn_predict_layers") or 0
     except HeaderError:
         return False
-    # Layers that only draft are counted in a GGUF, and not in a configuration.
+    # Draft layers are counted in a GGUF, but not in a configuration.
     layers = (model.layers, model.layers - drafting)
     shape = checkpoint.width == width and checkpoint.layers in layers
     return shape and compatible(checkpoint.model_types, model.architecture)

@@ -1,4 +1,4 @@
-"""Which quantization is taken where nobody says which: the same order for a download and for what is here."""
+"""Default order of quantizations, used for downloads and for files on this machine."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _USUAL = (
     "Q6_K", "MXFP4", "NVFP4", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS",
     "Q2", "IQ2", "BF16", "F16", "F32",
 )  # fmt: skip
-"""The better compromise between answers and memory first."""
+"""The best compromise between quality and memory first."""
 
 
 def class_of(quantization: str) -> int:
-    """0 for Q4 and IQ4, 1 for Q5, 2 for Q8, 3 for all others: the documented order."""
+    """Class in the documented order: 0 for Q4 and IQ4, 1 for Q5, 2 for Q8, 3 for all others."""
     return next((n for n, one in enumerate(_CLASSES) if one.match(quantization)), len(_CLASSES))
 
 
 def place_of(quantization: str) -> float:
-    """The place within its class; one that only begins like an entry comes just after it."""
+    """Position within its class; a name that only starts with an entry comes just after that entry."""
     if quantization in _USUAL:
         return _USUAL.index(quantization)
     return next((n + 0.5 for n, one in enumerate(_USUAL) if quantization.startswith(one)), len(_USUAL))

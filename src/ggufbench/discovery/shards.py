@@ -1,4 +1,4 @@
-"""The files that one model consists of, and a fingerprint of their content."""
+"""The files of a model, and a fingerprint of their content."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Files:
 
 
 def gather(path: Path, header: Header) -> Files:
-    """All files of the model whose first file is `path`, in the order of their numbers.
+    """All files of the model whose first file is `path`, in numeric order.
 
-    A single file has every link resolved. Shards keep their names, by which llama.cpp finds them: a Hugging
-    Face cache links them to blobs that are named by a hash. Raises RefusedError for a missing, foreign or
+    A single file has every link resolved. Shards keep their names, because llama.cpp finds them by name: a
+    Hugging Face cache links them to blobs named by a hash. Raises RefusedError for a missing, foreign or
     broken shard.
     """
     count = header.whole("split.count", _SHARDS_CAP) or 1
@@ -53,25 +53,23 @@ def gather(path: Path, header: Header) -> Files:
 def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
-    except (OSError, RuntimeError):  # links that became a circle since the file was opened
+    except (OSError, RuntimeError):  # a link cycle created since the file was opened
         return path.absolute()
 
 
 def _siblings(path: Path, count: int) -> tuple[Path, ...]:
-    """The paths of all shards beside the first, or beside its target where only that has a proper name."""
+    """Paths of all shards beside the first one, or beside its target if only that has a shard name."""
     for first in (path, _resolved(path)):
         found = _SHARD_NAME.fullmatch(first.name)
         if found and int(found["number"]) == 1 and int(found["count"]) == count:
             folder = _resolved(first.parent)
             names = (f"{found['stem']}-{n:05d}-of-{count:05d}.gguf" for n in range(1, count + 1))
             return tuple(_existing(folder / name) for name in names)
-    raise RefusedError(
-        f"the first of {count} parts, but its name does not end with -00001-of-{count:05d}.gguf"
-    )
+    raise RefusedError(f"the first of {count} parts, but its name does not end in -00001-of-{count:05d}.gguf")
 
 
 def _existing(path: Path) -> Path:
-    # Checked one by one: a file may claim 65,535 parts, and the first that is missing is the one to name.
+    # Checked one by one: a file may claim 65,535 parts, and the message names the first missing one.
     try:
         path.stat()
     except OSError:
@@ -98,15 +96,15 @@ def _check_tensors(headers: list[Header]) -> None:
     stated = headers[0].whole("split.tensors.count")
     if stated is not None and stated != len(found):
         raise RefusedError(
-            f"its parts do not belong together: {stated} tensors are announced, {len(found)} there"
+            f"its parts do not belong together: {stated} tensors are stated, but {len(found)} exist"
         )
 
 
 def identity(files: Files) -> str:
-    """16 hexadecimal digits over every header, every size and eight blocks of 64 KiB at fixed places.
+    """Hash of every header, every size and eight 64 KiB blocks at fixed offsets, as 16 hexadecimal digits.
 
     Equal for copies; different for another quantization, and for other weights unless they differ only
-    outside the blocks. Raises HeaderError where a file cannot be read.
+    outside the blocks. Raises HeaderError if a file cannot be read.
     """
     digest = hashlib.sha256()
     for path, header in zip(files.paths, files.headers, strict=True):
@@ -121,7 +119,7 @@ def identity(files: Files) -> str:
 
 
 def _locate(files: Files, position: int) -> tuple[int, int]:
-    """The shard and the offset in it of a byte of all shards laid end to end."""
+    """Shard and offset of a byte position in the concatenation of all shards."""
     for index, header in enumerate(files.headers[:-1]):
         if position < header.file_size_bytes:
             return index, position
@@ -134,7 +132,7 @@ def _update(digest: hashlib._Hash, path: Path, offset: int, length: int) -> None
     try:
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 (a descriptor, not a path)
             if offset and hasattr(os, "posix_fadvise"):
-                # No reading ahead: a benchmark of a cold load wants the weights out of the page cache.
+                # No read-ahead: a benchmark of a cold load needs the weights out of the page cache.
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
             file.seek(offset)
             while length > 0:

@@ -1,4 +1,4 @@
-"""Where GGUFs lie: the caches of the programs that download them, and places that a user names."""
+"""Places that hold GGUFs: the caches of programs that download them, and places named by the user."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PARTIAL_PREFIX = "incomplete-"  # GPT4All's name for a file that it is download
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A place to look in, and the program that keeps its files there."""
+    """A folder to search, and the program that stores its files there."""
 
     source: str
     path: Path
@@ -37,21 +37,21 @@ class Candidate:
     path: Path
     source: str
     name: str | None = None
-    """What the source calls it; None: its file's name says it."""
+    """Name given by the source; None: taken from the file name."""
     repository: str | None = None
     refusal: str | None = None
-    """Why it need not even be opened."""
+    """Reason to reject it without opening it."""
 
 
 class PlaceNotFoundError(GgufbenchError):
-    """A place that the user named is not there; the message says which and what to do."""
+    """A place named by the user does not exist. The message names it and the remedy."""
 
 
 def default_roots(env: Mapping[str, str], platform: str, home: Path) -> tuple[Root, ...]:
-    """Every place that may hold models, whether it exists or not.
+    """Every place that may hold models; it need not exist.
 
-    `platform` is that of `sys.platform`. Besides its arguments this looks only at small files under `home` in
-    which LM Studio and Jan note that their models lie elsewhere.
+    `platform` is `sys.platform`. Besides its arguments this reads only small files under `home` in which
+    LM Studio and Jan store the location of their models.
     """
     cache = folder_from(env, "XDG_CACHE_HOME", home) or home / ".cache"
     roots = [
@@ -80,7 +80,7 @@ def _lmstudio(home: Path) -> Iterator[Path]:
 def _ollama(env: Mapping[str, str], platform: str, home: Path) -> Iterator[Path]:
     yield folder_from(env, "OLLAMA_MODELS", home) or home / ".ollama" / "models"
     if platform.startswith("linux"):
-        # As a system service: of the official installer, of distributions' packages, and as a snap.
+        # Installed as a system service: by the official installer, by distribution packages, and as a snap.
         yield Path("/usr/share/ollama/.ollama/models")
         yield Path("/var/lib/ollama/.ollama/models")
         yield Path("/var/lib/ollama/models")
@@ -103,7 +103,7 @@ def _local_data(env: Mapping[str, str], home: Path) -> Path:
 
 
 def _application_data(env: Mapping[str, str], platform: str, home: Path) -> Sequence[Path]:
-    """The folders in which desktop programs keep their data."""
+    """The folders in which desktop programs store their data."""
     if platform == "darwin":
         return (home / "Library" / "Application Support",)
     if platform == "win32":
@@ -132,16 +132,16 @@ def _gpt4all(env: Mapping[str, str], platform: str, home: Path) -> Iterator[Path
 
 
 def default_candidates(roots: Sequence[Root]) -> Iterator[Candidate]:
-    """Everything in these places that may be a model. A place that is missing or unreadable holds nothing."""
+    """Possible models in these places. Missing and unreadable places are skipped."""
     for root in roots:
         if _is_folder(root.path):
             yield from _look_in(root)
 
 
 def explicit_candidates(places: Sequence[Path]) -> Iterator[Candidate]:
-    """The files that the user named, whatever their suffix, and the GGUFs under the folders.
+    """The files named by the user, with any suffix, and the GGUFs in the folders.
 
-    Raises PlaceNotFoundError for a place that is not there.
+    Raises PlaceNotFoundError for a place that does not exist.
     """
     for place in places:
         path = _expanded(place)
@@ -167,10 +167,10 @@ def _expanded(place: Path) -> Path:
 def _absence(place: Path, error: Exception) -> str:
     shown = names.clean(str(place)) if not str(place).isprintable() else str(place)
     if isinstance(error, PermissionError):
-        return f"{shown} may not be read: check the permissions of the folders on the way to it"
+        return f"{shown} cannot be read: check the permissions of its parent folders"
     if isinstance(error, OSError) and place.is_symlink():
-        return f"{shown} is a link to something that is not there: repair the link or name its target"
-    return f"there is no file or folder {shown}: check the spelling, or name another one"
+        return f"{shown} is a broken link: repair the link or name its target"
+    return f"the file or folder {shown} does not exist: check the spelling, or name another one"
 
 
 def _look_in(root: Root) -> Iterator[Candidate]:
@@ -189,7 +189,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _scan_huggingface(root: Root) -> Iterator[Candidate]:
-    """The models in every snapshot, also of repositories that `scan_cache_dir` calls corrupted."""
+    """Models in every snapshot, including repositories that `scan_cache_dir` reports as corrupted."""
     for entry in _entries(root.path):
         if is_repository_folder(entry.name):
             repository = names.clean_repository(entry.name.partition("--")[2].replace("--", "/"))
@@ -210,10 +210,10 @@ def _scan_ollama(folder: Path) -> Iterator[Candidate]:
 def _ollama_candidate(folder: Path, manifest: Path, parts: tuple[str, ...], digest: Any) -> Candidate:
     name = names.ollama_name(parts)
     repository = names.clean_repository("/".join(parts[-3:-1]))
-    # A digest is a name of a file: nothing but the form of a digest may become one.
+    # A digest becomes a file name, so only text in the form of a digest is allowed.
     found = _DIGEST.fullmatch(digest) if isinstance(digest, str) else None
     if not found:
-        refusal = "this Ollama manifest names its model by something that is no digest"
+        refusal = "this Ollama manifest names its model by an invalid digest"
         return Candidate(manifest, "ollama", name, repository, refusal)
     return Candidate(folder / "blobs" / f"sha256-{found[1]}", "ollama", name, repository)
 
@@ -230,20 +230,22 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _walk(root: Root) -> Iterator[Candidate]:
-    """Everything under a folder that is named like a GGUF, links followed, no folder twice."""
+    """All entries below a folder named `*.gguf`; follows links, visits each folder once."""
     for entry in _walk_entries(root.path):
         name = entry.name.lower()
         if not name.endswith(_SUFFIX) or (root.source == "gpt4all" and name.startswith(_PARTIAL_PREFIX)):
             continue
         path = Path(entry.path)
         refusal = (
-            "this is a folder, not a GGUF file (what it holds is listed apart)" if _is_folder(path) else None
+            "this is a folder, not a GGUF file (its content is listed separately)"
+            if _is_folder(path)
+            else None
         )
         yield Candidate(path, root.source, *_known_to(root, path), refusal=refusal)
 
 
 def _known_to(root: Root, path: Path) -> tuple[str | None, str | None]:
-    """Name and repository that a program's folders tell."""
+    """Name and repository according to the folders of the program."""
     parts = path.relative_to(root.path).parts
     if root.source == "jan" and path.stem.lower() == "model" and len(parts) > 1:
         return names.model_name(parts[-2]), None
@@ -278,7 +280,7 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, by name; nothing where it cannot be read."""
+    """Entries of a folder, by name; empty if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -287,7 +289,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _read_text(path: Path) -> str:
-    """A small text file; empty where it is missing, unreadable, too large or no file."""
+    """Content of a small text file; empty if it is missing, unreadable, too large or not a file."""
     try:
         if not path.is_file() or path.stat().st_size > _JSON_CAP:
             return ""
@@ -298,9 +300,9 @@ def _read_text(path: Path) -> str:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """A small JSON file that holds an object; empty where it does not."""
+    """Object in a small JSON file; empty if there is no valid object."""
     try:
         value = json.loads(_read_text(path) or "{}")
-    except (ValueError, RecursionError):  # nested a thousand deep
+    except (ValueError, RecursionError):  # nested too deeply
         return {}
     return value if isinstance(value, dict) else {}

@@ -1,6 +1,6 @@
-"""Numbers of the GGUF and ggml formats: tensor types, value types and file types.
+"""Constants of the GGUF and ggml formats: tensor types, value types and file types.
 
-The ids are part of the file format; ids that are missing here were withdrawn by llama.cpp or are unknown.
+The ids are part of the file format; ids missing here were withdrawn by llama.cpp or are unknown.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class TensorType(NamedTuple):
-    """How ggml stores a tensor: `block_elements` numbers take `block_bytes` bytes."""
+    """Storage of a tensor in ggml: `block_elements` numbers take `block_bytes` bytes."""
 
     name: str
     block_elements: int
@@ -92,10 +92,10 @@ FILE_TYPES: dict[int, tuple[str, frozenset[str]]] = {
     40: ("Q1_0", frozenset({"Q1_0"})),
     41: ("Q2_0", frozenset({"Q2_0"})),
 }
-"""`general.file_type` -> the name users know, and the tensor types that such a file must hold."""
+"""`general.file_type` -> the common name, and the tensor types of which such a file must contain one."""
 
 FILE_TYPE_GUESSED = 1024
-"""A flag that llama.cpp adds to a file type it worked out by itself."""
+"""Flag that llama.cpp adds to a file type that it guessed."""
 
 VALUE_FORMATS: dict[int, str] = {
     0: "B",
@@ -116,12 +116,12 @@ VALUE_ARRAY = 9
 
 
 def type_id(name: str) -> int:
-    """The number of a tensor type by its name in any case, such as `q8_0`. Raises KeyError."""
+    """Id of a tensor type by its name in upper or lower case, such as `q8_0`. Raises KeyError."""
     return _IDS[name.upper()]
 
 
 def bytes_per_element(name: str) -> float:
-    """Bytes that one number takes in a tensor of that type. Raises KeyError."""
+    """Bytes per number in a tensor of that type. Raises KeyError."""
     kind = TENSOR_TYPES[type_id(name)]
     return kind.block_bytes / kind.block_elements
 

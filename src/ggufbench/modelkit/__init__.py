@@ -1,4 +1,4 @@
-"""Make GGUF models: files with random weights and the shape, types and tokenizer of real ones.
+"""Create GGUF models: files with random weights and the shape, types and tokenizer of real models.
 
 Importing this package imports neither numpy nor gguf nor llama_cpp.
 """

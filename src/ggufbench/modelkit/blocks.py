@@ -1,9 +1,9 @@
-"""Random weights, written as the blocks of their type: nothing is ever quantized here.
+"""Random weights, written directly as blocks of their type; nothing is quantized here.
 
-A block is a scale and some packed integers. The integers are random bytes; the scale is the one that gives
-the weights the standard deviation 1/sqrt(row length), which keeps activations near 1 from layer to layer. Its
-sign is random, as in real files: the integers of Q4_0 lie around -0.5, and one sign would add up to a large
-common term.
+A block is a scale and some packed integers. The integers are random bytes; the scale gives the weights the
+standard deviation 1/sqrt(row length), which keeps activations near 1 from layer to layer. Its sign is random,
+as in real files: the integers of Q4_0 lie around -0.5, and a constant sign would add up to a large common
+term.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ CHUNK_BYTES = 4 * 2**20
 """Enough for a fast write, small enough to stay in the cache between filling and writing."""
 
 QUIET_DAMPING = 16
-"""Rows of quiet tokens are smaller by this, so that greedy output never takes one of them."""
+"""Rows of quiet tokens are divided by this, so that greedy decoding never selects one of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """A type's packing of weights: `elements` in `size` bytes, which `fill(blocks, deviation)` completes."""
+    """Packing of weights: `elements` in `size` bytes; `fill(blocks, deviation)` sets the scales."""
 
     elements: int
     size: int
@@ -39,7 +39,7 @@ class Packing:
 
 
 def tensor_type(tensor: TensorShape, quantization: str) -> str:
-    """The type of one tensor in a file of this quantization, as llama.cpp's own quantizer would choose it."""
+    """Type of one tensor in a file of this quantization, as llama.cpp's quantizer chooses it."""
     if tensor.kind in ("ones", "signs", "bias", "router"):
         return "F32"
     if quantization == "MXFP4":
@@ -58,8 +58,8 @@ def tensor_bytes(tensor: TensorShape, quantization: str) -> int:
 def tensor_data(tensor: TensorShape, quantization: str, seed: int, quiet: Sequence[range]) -> Iterator[Bytes]:
     """The tensor's bytes in chunks of at most `CHUNK_BYTES`.
 
-    They depend on the seed, the tensor's name and shape and the type only, and of the embedding and the
-    output matrix on which rows are `quiet`: those are damped. The ranges are in order.
+    They depend only on the seed, the tensor's name, shape and type and, for the embedding and the output
+    matrix, on the `quiet` rows, which are damped. The ranges are in order.
     """
     import numpy as np
 
@@ -71,8 +71,8 @@ def tensor_data(tensor: TensorShape, quantization: str, seed: int, quiet: Sequen
     if tensor.kind == "signs":
         yield _signs(source, tensor.elements)
         return
-    # An embedding that counts beside what the layers add makes the output follow the tokens: with a small
-    # one, greedy decoding repeats one token and a digest of it tells nothing.
+    # An embedding comparable to what the layers add makes the output follow the tokens: with a small one,
+    # greedy decoding repeats one token and a digest of it carries no information.
     deviation = {"bias": 0.02, "embedding": 1.0, "tied": 1.0}.get(tensor.kind, 1 / math.sqrt(tensor.dims[-1]))
     if tensor.kind not in ("embedding", "tied", "head"):
         yield from _blocks(source, packing, tensor.elements, deviation)
@@ -82,7 +82,7 @@ def tensor_data(tensor: TensorShape, quantization: str, seed: int, quiet: Sequen
 
 
 def _parts(rows: int, quiet: Sequence[range]) -> Iterator[tuple[range, int]]:
-    """All rows in order, in ranges, each with its damping."""
+    """Ranges that cover all rows in order, each with its damping."""
     begin = 0
     for damped in quiet:
         yield range(begin, damped.start), 1
@@ -102,9 +102,9 @@ def _blocks(source: np.random.SFC64, packing: Packing, elements: int, deviation:
 
 
 def _signs(source: np.random.SFC64, count: int) -> Bytes:
-    """+-1/sqrt(n): the output norm of a model whose embedding is its output matrix too.
+    """+-1/sqrt(n): the output norm of a model whose embedding is also its output matrix.
 
-    The size brings logits back to a deviation of 1; without the signs the likeliest next token would always
+    The size scales logits back to a deviation of 1; without the signs the most likely next token would always
     be the last one, which the final state resembles most.
     """
     import numpy as np
@@ -116,13 +116,13 @@ def _signs(source: np.random.SFC64, count: int) -> Bytes:
 def _random_bytes(source: np.random.SFC64, count: int) -> Bytes:
     import numpy as np
 
-    # Raw words, because numpy promises the same raw words in every version but not the same distributions.
+    # Raw words, because numpy guarantees the same raw words in every version but not the same distributions.
     words: npt.NDArray[np.uint64] = source.random_raw(-(-count // 8))
     return words.astype("<u8", copy=False).view(np.uint8)[:count]
 
 
 def _set_scale(blocks: Bytes, start: int, scale: float) -> None:
-    """The float16 at `start` of every block: the sign of the random bits there, the magnitude `scale`."""
+    """Set the float16 at `start` of every block to `scale`, with the sign of the random bits there."""
     import numpy as np
 
     field = blocks[:, start : start + 2].view("<u2")
@@ -131,7 +131,7 @@ def _set_scale(blocks: Bytes, start: int, scale: float) -> None:
 
 
 def _fill_f32(blocks: Bytes, deviation: float) -> None:
-    """Uniform, from the 24 upper bits of each random word."""
+    """Uniform values from the upper 24 bits of each random word."""
     import numpy as np
 
     steps = blocks.view("<u4") >> np.uint32(8)
@@ -141,7 +141,7 @@ def _fill_f32(blocks: Bytes, deviation: float) -> None:
 
 
 def _fill_f16(blocks: Bytes, deviation: float) -> None:
-    """Random sign and mantissa, one exponent e: evenly spread over [2^e, 2^(e+1)), deviation 1.5275 x 2^e."""
+    """Random sign and mantissa, fixed exponent e: uniform over [2^e, 2^(e+1)), deviation 1.5275 x 2^e."""
     exponent = round(math.log2(deviation / math.sqrt(7 / 3)))
     bits = blocks.view("<u2")
     bits &= 0x83FF

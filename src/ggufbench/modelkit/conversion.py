@@ -1,4 +1,4 @@
-"""`ggufbench convert`: a safetensors checkpoint as a GGUF, by llama.cpp's own converter."""
+"""`ggufbench convert`: convert a safetensors checkpoint to GGUF with llama.cpp's own converter."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ _ERROR_LINE = re.compile(r"(?:ERROR:[\w-]+:(?P<logged>.+)|(?P<raised>(?:\w+\.)*\
 _KILLED = 128 + 9
 
 Progress = Callable[[float, int], None]
-"""Told the share written, 0 to 1, and about how many bytes the file will have."""
+"""Called with the share written, 0 to 1, and the approximate size of the file in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A file that was made."""
+    """Result of a conversion."""
 
     path: Path
     type: str
     source: str
-    """The source as the user named it."""
+    """The source as the user wrote it."""
     source_bytes: int
     file_size_bytes: int
     converter: str
-    """The llama-cpp-python that it belongs to."""
+    """Version of the llama-cpp-python that the converter belongs to."""
     seconds: float
     notes: tuple[str, ...]
-    """What the user should know of it, a sentence each."""
+    """Notes for the user, one sentence each."""
 
 
 def convert(  # noqa: PLR0913 (one parameter for each option of the command)
@@ -62,15 +62,15 @@ def convert(  # noqa: PLR0913 (one parameter for each option of the command)
     overwrite: bool = False,
     env: Mapping[str, str] = os.environ,
 ) -> Converted:
-    """Write the checkpoint `text` (a folder, or `owner/name` in the Hugging Face cache) as a GGUF.
+    """Convert the checkpoint `text` (a folder, or `owner/name` in the Hugging Face cache) to a GGUF.
 
-    `out` is the file, a folder, or None for this folder. Raises `ModelError` where it cannot be made; then,
-    and on any interruption, nothing is left.
+    `out` is the file, a folder, or None for the working directory. Raises `ModelError` if it cannot be made.
+    A failure or interruption leaves no files.
     """
     if kind.lower() not in TYPES:
         raise ModelError(
-            f"There is no type {kind!r} to convert to; known are {', '.join(TYPES)}, and `ggufbench "
-            "quantize` makes the others of them."
+            f"Unknown type {kind!r} for a conversion; known types: {', '.join(TYPES)}. `ggufbench quantize` "
+            "makes the other types from these."
         )
     source = find_source(text)
     chosen = source.automatic_type() if kind.lower() == "auto" else kind.lower()
@@ -85,7 +85,9 @@ def convert(  # noqa: PLR0913 (one parameter for each option of the command)
             with tempfile.TemporaryDirectory(prefix="ggufbench-") as folder:
                 _run(source, whole, chosen, converter, Path(folder), lambda share: progress(share, needed))
             if not whole.is_file():
-                raise ModelError("llama.cpp's converter ended well and wrote nothing.")
+                raise ModelError(
+                    "llama.cpp's converter reported success but wrote no file; upgrade llama-cpp-python."
+                )
     return Converted(
         path=target,
         type=chosen.upper(),
@@ -121,13 +123,13 @@ def _run(  # noqa: PLR0913, PLR0917 (what one run consists of)
         with _watched(log, report):
             code = run_logged(command, _variables(folder), log, seconds)
     except subprocess.TimeoutExpired:
-        raise ModelError(f"llama.cpp's converter did not end within {seconds / 60:.0f} minutes.") from None
+        raise ModelError(f"llama.cpp's converter did not finish within {seconds / 60:.0f} minutes.") from None
     if code != 0:
         raise ModelError(_failure(source, code, log_tail(log), converter))
 
 
 def _variables(folder: Path, env: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The converter's environment variables: no network, no cache with others' code, no token."""
+    """Environment variables of the converter: no network, no cache with foreign code, no token."""
     kept = {key: env[key] for key in _KEPT_VARIABLES if key in env}
     own = dict.fromkeys(("HOME", "HF_HOME", "HF_MODULES_CACHE", "TMPDIR", "XDG_CACHE_HOME"), str(folder))
     offline = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"), "1")
@@ -136,7 +138,7 @@ def _variables(folder: Path, env: Mapping[str, str] = os.environ) -> dict[str, s
 
 @contextmanager
 def _watched(log: Path, report: Callable[[float], None]) -> Iterator[None]:
-    """Report the share that the log names, from a thread that ends with the body."""
+    """Report the progress from the log, in a thread that ends with the body."""
     ended = threading.Event()
 
     def watch() -> None:
@@ -157,21 +159,21 @@ def _watched(log: Path, report: Callable[[float], None]) -> Iterator[None]:
 def _failure(source: Source, code: int, output: str, converter: Converter) -> str:
     if "BPE pre-tokenizer was not recognized" in output:
         return (
-            f"{source.name} cannot be converted: llama-cpp-python {converter.version} does not know how its "
-            "tokenizer splits text (its BPE pre-tokenizer), and would do it wrongly; upgrade that."
+            f"{source.name} cannot be converted: llama-cpp-python {converter.version} does not know its BPE "
+            "pre-tokenizer, so the tokenizer would split text wrongly; upgrade llama-cpp-python."
         )
     lines = [printable(line) for line in re.split(r"[\r\n]+", output) if line.strip()]
     found = [match for line in lines if (match := _ERROR_LINE.fullmatch(line))]
     if found:
-        said = (found[-1]["logged"] or found[-1]["raised"]).strip().rstrip(".")
+        reason = (found[-1]["logged"] or found[-1]["raised"]).strip().rstrip(".")
     elif code == _KILLED:
-        said = "it was killed, which a machine does that has no memory left"
+        reason = "it was killed, probably because the machine ran out of memory"
     else:
-        said = lines[-1] if lines else f"it ended with exit code {code} and said nothing"
-    return f"llama.cpp's converter could not convert {source.name}: {said}."
+        reason = lines[-1] if lines else f"it ended with exit code {code} and no output"
+    return f"llama.cpp's converter could not convert {source.name}: {reason}."
 
 
 def _notes(source: Source) -> list[str]:
-    if source.sees:
-        return ["only the language model was converted: what sees or hears (the mmproj) was not"]
+    if source.multimodal:
+        return ["only the language model was converted, not its vision or audio part (the mmproj)"]
     return []

@@ -1,8 +1,8 @@
-"""llama.cpp's converter, taken from the source distribution of the llama-cpp-python that is installed here.
+"""llama.cpp's converter, taken from the source distribution of the installed llama-cpp-python.
 
-So it writes what the installed library reads. It lies in the cache under `converters/`, one for each version;
-a Python with what it imports is this one where the releases below are installed, else one of an environment
-under `environments/`. Both are made once, and never half.
+So it writes files that the installed library can read. It is cached under `converters/`, one per version. It
+runs in this Python if the requirements below are installed, else in an environment under `environments/`.
+Both are created once and atomically.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ggufbench.toolchain.builds import BuildError, BuildPlace, Tell, build_once,
 from ggufbench.toolchain.environments import PIP_OPTIONS, PYTHON, build_environment, make_environment
 
 REQUIREMENTS = (
-    # The one that has no gigabytes of CUDA where pip is configured for CPU builds; any 2.x would do.
+    # Without gigabytes of CUDA if pip is configured for CPU builds; any 2.x would do.
     "torch==2.13.0",
     "transformers==5.24.0",
     "sentencepiece>=0.2,<0.3",
@@ -35,7 +35,7 @@ REQUIREMENTS = (
     "tqdm>=4.27",
     "requests>=2.25",
 )
-"""What the converter and its copy of gguf import."""
+"""Imports of the converter and its copy of gguf."""
 
 _DISTRIBUTION = "llama-cpp-python"
 _SCRIPT = "convert_hf_to_gguf.py"
@@ -49,7 +49,7 @@ _DOWNLOAD_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Converter:
-    """A converter that can be started."""
+    """A converter that is ready to run."""
 
     python: Path
     script: Path
@@ -65,7 +65,7 @@ def get_converter(cache: Path, tell: Tell, env: Mapping[str, str]) -> Converter:
     version = _installed(_DISTRIBUTION)
     if version is None:
         raise ModelError(
-            "llama.cpp's converter comes with the llama-cpp-python that is installed, and none is here; "
+            "llama-cpp-python, which llama.cpp's converter comes with, is not installed; "
             'install it with: pip install "ggufbench[llamacpp]".'
         )
     place = BuildPlace(cache / "converters" / f"{_DISTRIBUTION}-{version}", "llama.cpp", proof=_SCRIPT)
@@ -78,7 +78,7 @@ def get_converter(cache: Path, tell: Tell, env: Mapping[str, str]) -> Converter:
 
 
 def is_satisfied(requirements: Sequence[str]) -> bool:
-    """Whether this Python's own environment has all of these."""
+    """True if this Python's environment satisfies all of these."""
     from packaging.requirements import Requirement
 
     for text in requirements:
@@ -98,28 +98,28 @@ def _installed(name: str) -> str | None:
 
 def _fetch(version: str, place: BuildPlace, tell: Tell, env: Mapping[str, str]) -> str:
     requirement = f"{_DISTRIBUTION}=={version}"
-    tell(f"fetching llama.cpp's converter with the source of {requirement}: about 80 MB, once")
+    tell(f"downloading llama.cpp's converter with the source of {requirement}: about 80 MB, once")
     place.log.write_bytes(b"")
     downloads = place.scratch / "download"
-    # Only this package from source: pip asks its build backend for its metadata, and compiles nothing.
+    # Only this package from source: pip gets the metadata from its build backend and compiles nothing.
     command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, "--no-deps"]
     command += ["--no-binary", _DISTRIBUTION, "--dest", str(downloads), "--", requirement]
     run_step(
         command,
-        f"the source of {requirement} was not fetched",
+        f"the source of {requirement} could not be downloaded",
         place,
         build_environment(env),
         _DOWNLOAD_SECONDS,
     )
     archive = next(iter(downloads.glob("*.tar.gz")), None)
     if archive is None:
-        raise BuildError(f"pip fetched no .tar.gz of {requirement} (all of it is in {place.log})")
+        raise BuildError(f"pip downloaded no .tar.gz of {requirement} (its output is in {place.log})")
     _unpack(archive, place.path)
     return json.dumps({"source": archive.name})
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """Only the converter's own files, and none of them outside `target`."""
+    """Unpack only the converter's files, and never outside `target`."""
     try:
         with tarfile.open(archive) as packed:
             for member in packed:
@@ -134,7 +134,7 @@ def _unpack(archive: Path, target: Path) -> None:
     except (tarfile.TarError, EOFError) as error:
         raise BuildError(f"{archive.name} cannot be unpacked: {error}") from None
     if not (target / _SCRIPT).is_file():
-        raise BuildError(f"{archive.name} holds no {_SCRIPT}; upgrade llama-cpp-python")
+        raise BuildError(f"{archive.name} does not contain {_SCRIPT}; upgrade llama-cpp-python")
 
 
 def _python(cache: Path, tell: Tell, env: Mapping[str, str]) -> Path:
@@ -146,7 +146,7 @@ def _python(cache: Path, tell: Tell, env: Mapping[str, str]) -> Path:
 
 
 def environment_place(cache: Path, env: Mapping[str, str]) -> BuildPlace:
-    """The place of the converter's environment; it differs wherever something else would be installed."""
+    """Place of the converter's environment; its name depends on everything that affects its content."""
     pip = {key: value for key, value in env.items() if key.startswith("PIP_")}
     key = [REQUIREMENTS, platform.python_version(), sys.base_prefix, sysconfig.get_platform(), pip]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The models that are made when a machine has none."""
+"""Demo models, made on a machine without models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEMO: tuple[tuple[Architecture, int, str], ...] = (
 
 
 def demo_specs() -> list[tuple[str, SynthSpec]]:
-    """File name and spec of each demo model: seconds to make and to measure on two cores."""
+    """File name and spec of each demo model; each takes seconds to make and to measure on two cores."""
     return [
         (
             f"synthetic-{architecture}-{size_label(parameters).lower()}-{quantization}.gguf",

@@ -1,4 +1,4 @@
-"""Which GGUF of a repository is meant: the files that it offers, by quantization."""
+"""Select a GGUF of a hub repository by quantization."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ggufbench.modelkit.spec import ModelError
 from ggufbench.text import decimal_size
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})", re.DOTALL)
-_BESIDE = re.compile(r"(?:^|[-_.])(?:mmproj|imatrix|lora|adapter)(?:[-_.]|$)|^mtp[-_.]", re.IGNORECASE)
+_COMPANION = re.compile(r"(?:^|[-_.])(?:mmproj|imatrix|lora|adapter)(?:[-_.]|$)|^mtp[-_.]", re.IGNORECASE)
 _SAFE_NAME = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[^/\\:][^\\:]{0,500}", re.DOTALL)
 
 
@@ -24,7 +24,7 @@ class RemoteFile:
     """Its path in the repository, as the hub writes it."""
     size_bytes: int
     sha256: str | None
-    """None where the hub does not say it: a file that is not in its large-file storage."""
+    """None for a file outside the hub's large-file storage, whose hash the hub does not report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class Offer:
     """A model of a repository: one file, or all shards in order."""
 
     title: str
-    """The name of its file without folder, shard number and suffix."""
+    """File name without folder, shard number and suffix."""
     quantization: str | None
     files: tuple[RemoteFile, ...]
 
     @property
     def size_bytes(self) -> int:
-        """The size of all files."""
+        """Total size of the files."""
         return sum(file.size_bytes for file in self.files)
 
     def described(self) -> str:
@@ -47,10 +47,10 @@ class Offer:
 
 
 def offers(files: Iterable[RemoteFile]) -> list[Offer]:
-    """The models among the files, the one that is taken when nothing is said first.
+    """The models among the files, the default choice first.
 
-    Files whose names could lead out of a folder or hold control characters are left out, and so is what only
-    accompanies a model: an mmproj, an adapter, an importance matrix.
+    Files whose names could lead out of a folder or contain control characters are left out, and so are
+    companions of a model: an mmproj, an adapter, an importance matrix.
     """
     groups: dict[tuple[str, int], dict[int, RemoteFile]] = {}
     for file in files:
@@ -69,11 +69,11 @@ def offers(files: Iterable[RemoteFile]) -> list[Offer]:
 
 
 def choose(found: Sequence[Offer], repository: str, quantization: str | None) -> Offer:
-    """The model of that quantization, or of that file name; by default the first. Raises `ModelError`."""
+    """The model with that quantization or file name; by default the first. Raises `ModelError`."""
     if not found:
         raise ModelError(
-            f"{repository} holds no complete GGUF model; where it holds safetensors, fetch those with "
-            f"`hf download {repository}` and make one with `ggufbench convert {repository}`."
+            f"{repository} has no complete GGUF model; if it has safetensors, download those with "
+            f"`hf download {repository}` and convert them with `ggufbench convert {repository}`."
         )
     if quantization is None:
         best = [offer for offer in found if _rank(offer) == _rank(found[0])]
@@ -83,7 +83,7 @@ def choose(found: Sequence[Offer], repository: str, quantization: str | None) ->
     same = [offer for offer in found if offer.quantization == wanted.upper().replace("-", "_")]
     if not named and not same:
         there = ", ".join(offer.described() for offer in found)
-        raise ModelError(f"{repository} has no {wanted}; it has {there}.")
+        raise ModelError(f"{repository} does not have {wanted}; it has {there}.")
     return _only(named or same, repository)
 
 
@@ -92,7 +92,7 @@ def _only(candidates: Sequence[Offer], repository: str) -> Offer:
         names = ", ".join(offer.title for offer in candidates)
         raise ModelError(
             f"{repository} has several models of {candidates[0].quantization or 'no stated quantization'}: "
-            f"{names}; name one with --quant."
+            f"{names}; select one by its name with --quant."
         )
     return candidates[0]
 
@@ -101,7 +101,7 @@ def _is_model(name: str) -> bool:
     base = name.rpartition("/")[2]
     is_gguf = base.lower().endswith(".gguf") and len(base) > len(".gguf")
     safe = name.isprintable() and _SAFE_NAME.fullmatch(name) is not None
-    return is_gguf and safe and not _BESIDE.search(base[: -len(".gguf")])
+    return is_gguf and safe and not _COMPANION.search(base[: -len(".gguf")])
 
 
 def _rank(offer: Offer) -> tuple[int, float]:

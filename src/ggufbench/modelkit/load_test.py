@@ -1,4 +1,4 @@
-"""Does a new GGUF load here? One worker loads it on the CPU, decodes one token and ends."""
+"""Test that a new GGUF loads: one worker loads it on the CPU and decodes one token."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ _SLOWEST_LOAD_BYTES_PER_SECOND = 20e6
 
 @dataclass(frozen=True, slots=True)
 class LoadTest:
-    """How it went. The numbers are 0 where the file is no model that can be loaded."""
+    """Result of the test. The numbers are 0 if the file is not a loadable model."""
 
     path: Path
     problem: str | None
-    """Why it cannot be used, in one sentence; None where it loaded and decoded."""
+    """Reason why it cannot be used, in one sentence; None if it loaded and decoded."""
     seconds: float = 0.0
     """From the call that loads the file to the first token."""
     layers: int = 0
     file_size_bytes: int = 0
     label: str = ""
-    """Name and quantization, as `--match` finds them."""
+    """Name and quantization, as matched by `--match`."""
 
 
 def load_test(path: Path) -> LoadTest:
-    """Load the model of a file (of shards, the first). Never raises, except for Ctrl-C."""
+    """Load the model of a file (the first shard of several). Never raises, except for Ctrl-C."""
     found = discover([path])
     if not found.models:
-        reason = found.rejected[0].reason if found.rejected else "it holds no model"
-        return LoadTest(path, f"it is no model to run: {reason}")
+        reason = found.rejected[0].reason if found.rejected else "it contains no model"
+        return LoadTest(path, f"it is not a model that can run: {reason}")
     model = found.models[0]
     result = LoadTest(path, None, 0.0, model.layers, model.file_size_bytes, model.label)
     seconds = 60 + model.file_size_bytes / _SLOWEST_LOAD_BYTES_PER_SECOND
     ended = launch(_job(model), lambda _phase: seconds)
     loaded, sample = ended.find(Loaded), ended.find(TimedSample)
     if ended.outcome is not Outcome.MEASURED or loaded is None or sample is None:
-        return replace(result, problem=ended.reason or "the worker said nothing")
+        return replace(result, problem=ended.reason or "the worker reported nothing")
     return replace(result, seconds=loaded.seconds + sample.seconds)
 
 

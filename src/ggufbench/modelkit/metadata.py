@@ -1,4 +1,4 @@
-"""The key-value part of a synthetic file."""
+"""Metadata keys of a synthetic GGUF."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GPT_OSS_ORIGINAL_CONTEXT = 4096
 def add_metadata(
     writer: GGUFWriter, spec: SynthSpec, quantization: str, shape: Shape, vocabulary: Vocabulary
 ) -> None:
-    """Every key that llama.cpp needs to load and chat, and the ones that say that the weights are random."""
+    """Add every key that llama.cpp needs to load and chat, and those that mark the weights as random."""
     _add_general(writer, spec, quantization)
     _add_dimensions(writer, spec, shape)
     if shape.experts:

@@ -1,4 +1,4 @@
-"""Write a model in one step, after checking that it may be written and fits on the disk."""
+"""Write a model atomically, after checking permissions and disk space."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ggufbench.paths import atomic_write, remove_leftovers
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """`ModelError` where a GGUF of this name may not be written."""
+    """Raise `ModelError` if a GGUF must not be written to this path."""
     if path.suffix != ".gguf":
-        raise ModelError(f"{path} must end in .gguf, or nothing would find the model.")
+        raise ModelError(f"{path} must end in .gguf, because programs find models by that suffix.")
     if path.is_dir():
         raise ModelError(f"{path} is a folder; name the file to write.")
     if path.exists() and not overwrite:
-        raise ModelError(f"{path} exists already; ask for overwriting, or name another file.")
+        raise ModelError(f"{path} exists already; overwrite it explicitly, or name another file.")
 
 
 def check_space(path: Path, needed: int) -> int:
-    """Free bytes where the file will lie; `ModelError` where it would not fit or may not be written."""
+    """Free bytes in the target folder. Raises `ModelError` if the file does not fit or is not permitted."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir():
         raise ModelError(f"Cannot write {path} ({needed} bytes needed): {folder} is not a folder.")
@@ -35,15 +35,15 @@ def check_space(path: Path, needed: int) -> int:
             f"Cannot write {path} ({needed} bytes needed, {free} free): no permission to write in {folder}."
         )
     if free < needed:
-        raise ModelError(f"Cannot write {path}: {needed} bytes are needed and {free} are free.")
+        raise ModelError(f"Cannot write {path}: {needed} bytes are needed but only {free} are free.")
     return free
 
 
 @contextmanager
 def write_model(path: Path, needed: int) -> Iterator[Path]:
-    """Like `atomic_write`, for a model of about `needed` bytes. Raises `ModelError` if the disk refuses it.
+    """Like `atomic_write`, for a model of about `needed` bytes. Raises `ModelError` if writing fails.
 
-    Also removes what killed processes left of earlier attempts, often gigabytes.
+    Also removes the leftovers of earlier killed attempts, often gigabytes.
     """
     free = check_space(path, needed)
     try:
@@ -60,7 +60,7 @@ def write_model(path: Path, needed: int) -> Iterator[Path]:
 
 @contextmanager
 def orderly_end() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C, so that temporary files are removed; exit code 143."""
+    """Unwind on SIGTERM as on Ctrl-C, so that temporary files are removed; exit code 143."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
 """`ggufbench pull`: download a GGUF from the hub into the Hugging Face cache, where every program finds it.
 
-`hf_hub_download` discards what it has when it is interrupted. Here an incomplete download is kept beside the
-blob, under its hash, and the next pull resumes it; `hf_hub_download` then only links the complete blob.
+`hf_hub_download` discards an interrupted download. Here an incomplete download is kept beside the blob, under
+its hash, and the next pull resumes it; `hf_hub_download` then only links the complete blob.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Tell = Callable[[str], None]
 
 _REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{64}")
-_ROOM_BYTES = 64 << 20
+_RESERVE_BYTES = 64 << 20
 _MOST_BY_HTTP_BYTES = 50_000_000_000
-"""The hub serves larger files only through its own protocol, in which no download can be resumed."""
+"""The hub serves larger files only through its own protocol, which cannot resume a download."""
 _PIECE_BYTES = 1 << 20
 _RETRIES = 5
-"""Connections in a row that may break without a new byte."""
+"""Consecutive connections that may break without receiving a byte."""
 _RETRY_SECONDS = 1.0
 _PARTIAL_CONTENT = 206
 _NAME_SHOWN = 40
@@ -45,18 +45,18 @@ _NAME_SHOWN = 40
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """A model that is in the cache now."""
+    """A model that is now in the cache."""
 
     path: Path
-    """Its file, or its first shard."""
+    """The file, or the first shard."""
     repository: str
     revision: str
-    """The commit."""
+    """Commit of the repository."""
     quantization: str | None
     file_size_bytes: int
-    """The size of all shards."""
+    """Total size of all shards."""
     fetched_bytes: int
-    """The part of them that was downloaded now."""
+    """Bytes downloaded by this call."""
     seconds: float
 
 
@@ -67,12 +67,12 @@ def pull(
     cache: Path | None = None,
     tell: Tell = lambda _sentence: None,
 ) -> Pulled:
-    """Download a model of `owner/name`. Raises `ModelError`.
+    """Download a model of the repository `owner/name`. Raises `ModelError`.
 
-    The next call resumes an interrupted download. `cache` is the hub cache; None is the usual one.
+    An interrupted download is resumed by the next call. `cache` is the hub cache; None is the default one.
     """
     if not _REPOSITORY.fullmatch(repository):
-        raise ModelError(f"{repository!r} is no repository; write owner/name, as in the hub's address.")
+        raise ModelError(f"{repository!r} is not a repository name; write owner/name, as in the hub's URL.")
     started = time.monotonic()
     with orderly_end(), _explained(repository, revision):
         folder = _cache_folder(cache)
@@ -83,7 +83,9 @@ def pull(
         kind, count = offer.quantization or offer.title, len(offer.files)
         files = f"{count} files, " if count > 1 else ""
         there = (
-            f", {decimal_size(offer.size_bytes - missing)} are there" if missing < offer.size_bytes else ""
+            f", {decimal_size(offer.size_bytes - missing)} already downloaded"
+            if missing < offer.size_bytes
+            else ""
         )
         tell(f"{repository}: {kind}, {files}{decimal_size(offer.size_bytes)}{there}, into {folder}")
         _check_space(folder, missing)
@@ -101,7 +103,7 @@ def pull(
 
 @dataclass(frozen=True, slots=True)
 class _Hub:
-    """One revision of a repository, and the cache it goes to."""
+    """One revision of a repository, and the target cache."""
 
     repository: str
     revision: str | None
@@ -109,16 +111,16 @@ class _Hub:
     cache: Path
 
     def missing_bytes(self, files: Sequence[RemoteFile]) -> int:
-        """What is not in the cache yet."""
+        """Bytes that are not in the cache yet."""
         return sum(file.size_bytes - self._present(file) for file in files)
 
     def fetch(self, file: RemoteFile, tell: Tell) -> Path:
-        """The path of the file in the cache, downloaded where it is not there."""
+        """The path of the file in the cache; downloads it if it is missing."""
         from huggingface_hub import hf_hub_download
 
         if _can_resume(file) and not self._blob(file).exists():
             self._download(file, tell)
-        # Links the blob, and notes which commit the revision is; or downloads what is small or very large.
+        # Links the blob and stores the commit of the revision, or downloads a small or very large file.
         return Path(
             hf_hub_download(self.repository, file.name, revision=self.revision, cache_dir=str(self.cache))
         )
@@ -128,18 +130,18 @@ class _Hub:
         part = blob.with_name(f"{blob.name}.ggufbench.incomplete")
         blob.parent.mkdir(parents=True, exist_ok=True)
         lock = blob.with_name(f"{blob.name}.ggufbench.lock")
-        with alone(lock, lambda: tell(f"another program fetches {file.name}; waiting for it")):
+        with alone(lock, lambda: tell(f"another process downloads {file.name}; waiting for it")):
             if blob.exists():
                 return
             self._append(file, part)
             if _sha256(part) != file.sha256:
                 part.unlink()
-                raise ModelError(f"{file.name} arrived with other bytes than the hub has; pull it again.")
+                raise ModelError(f"The SHA-256 of {file.name} does not match the hub's; pull it again.")
             part.replace(blob)
         lock.unlink(missing_ok=True)
 
     def _append(self, file: RemoteFile, part: Path) -> None:
-        """Add to `part` what it lacks of the file, over several connections if they break."""
+        """Append the missing bytes of the file to `part`; reconnects if a connection breaks."""
         from huggingface_hub.utils import tqdm
 
         with part.open("ab") as target:
@@ -164,19 +166,19 @@ class _Hub:
                         time.sleep(_RETRY_SECONDS)
 
     def _receive(self, file: RemoteFile, target: BinaryIO, progress: tqdm) -> None:
-        """Request what `target` lacks. What arrived before an error is kept."""
+        """Request the bytes that `target` lacks. Bytes received before an error are kept."""
         from huggingface_hub import constants, hf_hub_url
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
         have = target.tell()
-        # Without compression, which would make a server ignore the range.
+        # No compression, because with it a server would ignore the range.
         headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
         request = http_stream_backoff(
             "GET",
             hf_hub_url(self.repository, file.name, revision=self.commit),
             headers={**headers, "Range": f"bytes={have}-"} if have else headers,
             timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-            retry_on_exceptions=(),  # it cannot repeat a body that has begun
+            retry_on_exceptions=(),  # it cannot repeat a body that has started
         )
         with request as response:
             hf_raise_for_status(response)
@@ -187,7 +189,7 @@ class _Hub:
                 target.write(piece)
                 progress.update(len(piece))
         if target.tell() < file.size_bytes:
-            raise ConnectionError("the answer ended early")
+            raise ConnectionError("the response ended early")
 
     def _blob(self, file: RemoteFile) -> Path:
         return self.cache / folder_name(self.repository) / "blobs" / (file.sha256 or "none")
@@ -212,12 +214,14 @@ def _can_resume(file: RemoteFile) -> bool:
 
 
 def _listed(repository: str, revision: str | None) -> tuple[str, list[Offer]]:
-    """The commit, and what it offers."""
+    """The commit, and its models."""
     from huggingface_hub import HfApi
 
     info = HfApi().model_info(repository, revision=revision, files_metadata=True)
     if not info.sha or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
-        raise ModelError(f"The hub does not say which commit of {repository} it has; is HF_ENDPOINT a hub?")
+        raise ModelError(
+            f"The hub did not report a commit of {repository}; check that HF_ENDPOINT is the URL of a hub."
+        )
     files = []
     for sibling in info.siblings or []:
         digest = sibling.lfs.sha256 if sibling.lfs else None
@@ -238,13 +242,13 @@ def _cache_folder(given: Path | None) -> Path:
 def _check_space(folder: Path, missing: int) -> None:
     base = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(base).free
-    if missing and free < missing + _ROOM_BYTES:
+    if missing and free < missing + _RESERVE_BYTES:
         raise ModelError(
-            f"{decimal_size(missing)} are to be fetched and {decimal_size(free)} are free in {folder}; free "
-            "some space, or name another cache with --cache."
+            f"{decimal_size(missing)} must be downloaded but only {decimal_size(free)} are free in {folder}; "
+            "free some space, or name another cache with --cache."
         )
     if not os.access(base, os.W_OK | os.X_OK):
-        raise ModelError(f"{folder} may not be written; name another cache with --cache.")
+        raise ModelError(f"{folder} is not writable; name another cache with --cache.")
 
 
 def _sha256(path: Path) -> str:
@@ -254,7 +258,7 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _explained(repository: str, revision: str | None) -> Iterator[None]:
-    """The hub's errors as one sentence. Their own texts may hold addresses, and are not shown."""
+    """Turn the hub's errors into one sentence. Their own texts may contain URLs and are not shown."""
     try:
         yield
     except (ModelError, KeyboardInterrupt):
@@ -266,30 +270,30 @@ def _explained(repository: str, revision: str | None) -> Iterator[None]:
 def _sentence(error: Exception, repository: str, revision: str | None, env: Mapping[str, str]) -> str:
     from huggingface_hub import errors
 
-    # The first that fits: a gated repository and a missing revision are errors of a repository, too.
+    # The first match counts: a gated repository and a missing revision are repository errors, too.
     known: dict[type[Exception], str] = {
         errors.GatedRepoError: f"{repository} is gated: accept its terms on its page, then log in with "
         "`hf auth login` or set HF_TOKEN.",
-        errors.RevisionNotFoundError: f"{repository} has no revision {revision!r}; leave out --revision for "
-        "the newest.",
+        errors.RevisionNotFoundError: f"{repository} has no revision {revision!r}; leave out --revision to "
+        "get the newest.",
         errors.RepositoryNotFoundError: f"There is no repository {repository}, or it is private: check the "
         "spelling, or log in with `hf auth login`.",
-        errors.OfflineModeIsEnabled: f"{repository} cannot be fetched: HF_HUB_OFFLINE is set; unset it.",
+        errors.OfflineModeIsEnabled: f"{repository} cannot be downloaded: HF_HUB_OFFLINE is set; unset it.",
     }
     for kind, sentence in known.items():
         if isinstance(error, kind):
             return sentence
     if isinstance(error, errors.HfHubHTTPError):
-        return f"The hub answers {error.response.status_code} for {repository}; try again later."
+        return f"The hub returned HTTP {error.response.status_code} for {repository}; try again later."
     if isinstance(error, OSError) and error.strerror:
         return f"{repository} cannot be stored: {error.strerror}; name another cache with --cache."
     if isinstance(error, OSError) or _is_broken_connection(error):
-        where = "at HF_ENDPOINT" if env.get("HF_ENDPOINT") else "from here"
-        return f"The hub cannot be reached {where}, or the connection broke; pull again to go on from there."
-    return f"{repository} cannot be fetched: {type(error).__name__} in the hub's library."
+        hub = "The hub at HF_ENDPOINT" if env.get("HF_ENDPOINT") else "The hub"
+        return f"{hub} cannot be reached, or the connection broke; pull again to resume the download."
+    return f"{repository} cannot be downloaded: {type(error).__name__} in huggingface_hub."
 
 
 def _is_broken_connection(error: Exception) -> bool:
-    """Whether another attempt may succeed."""
+    """True if another attempt may succeed."""
     # By name: the HTTP library of huggingface_hub is httpx or, since 2.0, httpx2, which share no classes.
     return isinstance(error, ConnectionError) or "TransportError" in {c.__name__ for c in type(error).__mro__}

@@ -1,4 +1,4 @@
-"""`ggufbench quantize`: a GGUF in another type, by llama.cpp's own quantizer."""
+"""`ggufbench quantize`: quantize a GGUF to another type with llama.cpp's own quantizer."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ TYPES = (
     "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "Q2_K", "Q2_0", "Q1_0",
     *TERNARY_TYPES, "MXFP4_MOE",
 )  # fmt: skip
-"""What can be made without an importance matrix."""
+"""Types that can be made without an importance matrix."""
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4": "MXFP4_MOE"}
-"""Short names, as llama.cpp's own tool reads them."""
+"""Short names that llama.cpp's own tool accepts."""
 
-_HEADER_ROOM_BYTES = 1 << 20
+_HEADER_MARGIN_BYTES = 1 << 20
 
 Progress = Callable[[float, int], None]
-"""Told the share of tensors done, 0 to 1, and the size of the finished file in bytes."""
+"""Called with the share of tensors done, 0 to 1, and the size of the finished file in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """A file that was made."""
+    """Result of a quantization."""
 
     path: Path
     type: str
@@ -41,10 +41,10 @@ class Quantized:
     file_size_bytes: int
     tensors: int
     fallbacks: int
-    """Tensors that got another type, because the blocks of the one asked for do not divide their rows."""
+    """Tensors that got another type, because the requested type's blocks do not divide their rows."""
     seconds: float
     notes: tuple[str, ...]
-    """What the user should know of it, a sentence each."""
+    """Notes for the user, one sentence each."""
 
 
 def quantize(  # noqa: PLR0913 (one parameter for each option of the command)
@@ -57,9 +57,9 @@ def quantize(  # noqa: PLR0913 (one parameter for each option of the command)
     imatrix: Path | None = None,
     overwrite: bool = False,
 ) -> Quantized:
-    """Write the model `source` (of shards, the first) in the type `kind` to the file or folder `out`.
+    """Quantize the model `source` (the first shard of several) to `kind` in the file or folder `out`.
 
-    Raises `ModelError` where it cannot be made; then, and on any interruption, nothing is left.
+    Raises `ModelError` if it cannot be made. A failure or interruption leaves no files.
     """
     name = check_type(kind, with_imatrix=imatrix is not None)
     quantizer.check_available(name)
@@ -75,8 +75,8 @@ def quantize(  # noqa: PLR0913 (one parameter for each option of the command)
         model.path, target, name, lambda _share: None, threads=threads, imatrix=imatrix, dry_run=True
     )
     if facts.needs_imatrix and imatrix is None:
-        raise ModelError(f"{name} of this model needs an importance matrix; give one with --imatrix.")
-    needed = facts.size_bytes + model.file_size_bytes - model.tensor_bytes + _HEADER_ROOM_BYTES
+        raise ModelError(f"{name} needs an importance matrix for this model; name one with --imatrix.")
+    needed = facts.size_bytes + model.file_size_bytes - model.tensor_bytes + _HEADER_MARGIN_BYTES
     with orderly_end(), write_model(target, needed) as whole:
         quantizer.run(
             model.path,
@@ -100,27 +100,27 @@ def quantize(  # noqa: PLR0913 (one parameter for each option of the command)
 
 
 def check_type(kind: str, *, with_imatrix: bool) -> str:
-    """The type's name in capitals. `ModelError` where llama.cpp does not make it."""
+    """The type's name in upper case. Raises `ModelError` if llama.cpp cannot make it."""
     text = kind.strip().upper().replace("-", "_")
     name = ALIASES.get(text, text)
     if name in IMATRIX_TYPES and not with_imatrix:
         raise ModelError(
-            f"{name} has so few bits that llama.cpp makes it only with an importance matrix; give one with "
-            "--imatrix, or ask for Q2_K, the smallest type without."
+            f"{name} has so few bits that llama.cpp makes it only with an importance matrix; name one with "
+            "--imatrix, or use Q2_K, the smallest type that works without one."
         )
     if name == "NVFP4":
         raise ModelError(
-            "llama.cpp reads NVFP4 and does not make it; ask for Q4_K_M, or convert an NVFP4 checkpoint."
+            "llama.cpp can read NVFP4 but not make it; use Q4_K_M, or convert an NVFP4 checkpoint."
         )
     known = (*TYPES, *IMATRIX_TYPES)
     if name not in known:
-        hint = did_you_mean(name, known) or f"; known are {', '.join(known)}."
-        raise ModelError(f"There is no type {kind!r}{hint}")
+        hint = did_you_mean(name, known) or f"; known types: {', '.join(known)}."
+        raise ModelError(f"Unknown type {kind!r}{hint}")
     return name
 
 
 def read_model(source: Path) -> Model:
-    """The facts of the model in a file. `ModelError` where it is none, or a folder."""
+    """The facts of the model in a file. Raises `ModelError` if it is not a model, or a folder."""
     if source.is_dir():
         raise ModelError(f"{source} is a folder; name the GGUF file, or `ggufbench convert` a checkpoint.")
     try:
@@ -128,52 +128,52 @@ def read_model(source: Path) -> Model:
     except PlaceNotFoundError as error:
         raise ModelError(f"{error}.") from None
     if not found.models:
-        reason = found.rejected[0].reason if found.rejected else "it holds no model"
+        reason = found.rejected[0].reason if found.rejected else "it contains no model"
         raise ModelError(f"{source} cannot be used: {reason}.")
     return found.models[0]
 
 
 def check_imatrix(path: Path) -> None:
-    """`ModelError` where a file is no importance matrix."""
+    """Raise `ModelError` if a file is not an importance matrix."""
     from ggufbench.discovery.header import HeaderError, read_header
 
     try:
         kind = read_header(path).text("general.type")
     except HeaderError as error:
         raise ModelError(
-            f"{path} is no importance matrix: {error}; make one with a llama-imatrix that writes GGUF."
+            f"{path} is not an importance matrix: {error}; make one with a llama-imatrix that writes GGUF."
         ) from None
     if kind != "imatrix":
-        raise ModelError(f"{path} is no importance matrix: its general.type is {kind!r}.")
+        raise ModelError(f"{path} is not an importance matrix: its general.type is {kind!r}.")
 
 
 def _check_mixture(name: str, model: Model) -> None:
     if name == "MXFP4_MOE" and not model.experts:
         raise ModelError(
-            f"MXFP4_MOE is for mixtures of experts and {model.name} has none: llama.cpp would make Q8_0 and "
-            "not say so; ask for Q4_K_M or Q8_0."
+            f"MXFP4_MOE is for mixtures of experts, but {model.name} has no experts: llama.cpp would "
+            "silently make Q8_0; use Q4_K_M or Q8_0."
         )
 
 
 def _check_not_source(target: Path, model: Model) -> None:
     if any(target.exists() and target.samefile(shard) for shard in model.shards):
-        raise ModelError(f"{target} is the file that is read; name another one to write.")
+        raise ModelError(f"{target} is the source file; name another file to write.")
 
 
 def _notes(name: str, model: Model, facts: quantizer.SourceFacts) -> list[str]:
     notes = []
     if model.quantization not in FLOAT_TYPES:
         notes.append(
-            f"the source was {model.quantization} already: what that lost is lost here too, so {name} made "
-            "of the F16 or BF16 is better"
+            f"the source was already {model.quantization}, whose loss of precision stays; {name} made from "
+            "F16 or BF16 is better"
         )
     if facts.fallbacks:
         notes.append(
-            f"{facts.fallbacks} of {facts.tensors} tensors have rows that {name}'s blocks do not divide, and "
-            "got a larger type"
+            f"{facts.fallbacks} of {facts.tensors} tensors got a larger type, because the blocks of {name} "
+            "do not divide their rows"
         )
     if name in TERNARY_TYPES:
-        notes.append(f"{name} is for models that were trained with ternary weights; it spoils all others")
+        notes.append(f"{name} is for models trained with ternary weights; it ruins all others")
     if len(model.shards) > 1:
-        notes.append(f"{len(model.shards)} parts were read, and one file was written")
+        notes.append(f"{len(model.shards)} parts were merged into one file")
     return notes

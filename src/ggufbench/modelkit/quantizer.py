@@ -1,4 +1,4 @@
-"""Quantize a file with llama.cpp in a process of its own, so that an abort there ends nothing here."""
+"""Quantize a file with llama.cpp in a separate process, so that an abort there does not end this one."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ggufbench.modelkit.spec import ModelError
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """What llama.cpp says of a quantization."""
+    """Facts that llama.cpp reports about a quantization."""
 
     tensors: int
     size_bytes: int
-    """The size of all tensors in the new types."""
+    """Total size of all tensors in the new types."""
     fallbacks: int
-    """Tensors that have another type than asked, because its blocks do not divide their rows."""
+    """Tensors that got another type, because the requested type's blocks do not divide their rows."""
     needs_imatrix: bool
-    """Only a dry run can say it; without one the other would have failed."""
+    """True only in a dry run; a real run without the matrix fails."""
 
 
 def check_available(quantization: str) -> None:
-    """`ModelError` where llama-cpp-python is not installed."""
+    """Raise `ModelError` if llama-cpp-python is not installed."""
     if importlib.util.find_spec("llama_cpp") is None:
         raise ModelError(
-            f"{quantization} is made by llama.cpp, and llama-cpp-python is not installed here; "
+            f"{quantization} is made by llama.cpp, but llama-cpp-python is not installed; "
             'install it with: pip install "ggufbench[llamacpp]".'
         )
 
@@ -48,9 +48,9 @@ def run(  # noqa: PLR0913 (what one quantization consists of)
 ) -> SourceFacts:
     """Quantize `source` into `target`; `report` gets the share of tensors done, 0 to 1.
 
-    `threads` is as many as this process may use where it is None. A dry run writes nothing and knows the
-    size.
-    Raises `ModelError` with llama.cpp's own words. The process is ended on any exception, Ctrl-C included.
+    The default of `threads` is every processor that this process may use. A dry run writes nothing and
+    returns the size. Raises `ModelError` with llama.cpp's message. The child process is terminated on any
+    exception, including Ctrl-C.
     """
     command = [sys.executable, "-P", "-m", "ggufbench.modelkit.quantizer_process"]
     command += [
@@ -68,9 +68,9 @@ def run(  # noqa: PLR0913 (what one quantization consists of)
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            # Without it an abort would start a debugger to print the stack.
+            # Otherwise an abort would start a debugger to print the stack.
             env={**os.environ, "GGML_NO_BACKTRACE": "1"},
-            # Ctrl-C reaches this program, which then ends that one.
+            # Ctrl-C reaches only this process, which then terminates the child.
             start_new_session=True,
         )
         try:
@@ -86,7 +86,7 @@ def run(  # noqa: PLR0913 (what one quantization consists of)
 
 
 def usable_threads() -> int:
-    """Processors that this process may use."""
+    """Number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -111,7 +111,7 @@ def _follow(process: subprocess.Popen[str], report: Callable[[float], None]) -> 
 
 def _failure(quantization: str, status: int, errors: str) -> str:
     lines = [line.strip() for line in errors.splitlines() if line.strip(" =\t")]
-    if "iostream error" in errors:  # the words of C++ for every failed write
-        return f"llama.cpp could not write all of {quantization}: is the disk full, or a quota reached?"
+    if "iostream error" in errors:  # C++'s message for every failed write
+        return f"llama.cpp could not write all of {quantization}; check free disk space and quotas."
     end = f"signal {-status}" if status < 0 else f"exit status {status}"
-    return f"llama.cpp could not make {quantization} ({end}): {lines[-1] if lines else 'it said nothing'}."
+    return f"llama.cpp could not make {quantization} ({end}): {lines[-1] if lines else 'no output'}."

@@ -1,8 +1,8 @@
 """Quantize one GGUF: `python -m ggufbench.modelkit.quantizer_process IN OUT TYPE THREADS`.
 
-Writes lines to stdout: `tensors done/tensors`, at the end `size BYTES` of all tensors and `fallbacks N`, and
-in a `--dry-run`, which writes no file, `imatrix` where the type needs one. llama.cpp's errors go to stderr;
-exits with 0 or 1. Nothing imports this module: llama_cpp stays out of the program's own process.
+Writes lines to stdout: `tensors done/tensors`, finally `size BYTES` of all tensors and `fallbacks N`, and in
+a `--dry-run`, which writes no file, `imatrix` if the type needs one. llama.cpp's errors go to stderr; exits
+with 0 or 1. Nothing imports this module, so llama_cpp is never loaded into the main process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _IMATRIX_LINE = re.compile(r".*will require an imatrix")
 
 
 class QuantizerLog:
-    """Takes llama.cpp's lines; the numbers of the levels are ggml's (llama-cpp-python's own are one off)."""
+    """Receives llama.cpp's log lines; levels are ggml's (llama-cpp-python's are off by one)."""
 
     def __init__(self, target: Path) -> None:
         self._level = 0
@@ -32,7 +32,7 @@ class QuantizerLog:
         self.errors: list[str] = []
 
     def take(self, level: int, text: str) -> None:
-        """One piece of a line: an error is kept, what the program wants to know goes to stdout."""
+        """Process one piece of a line: keep errors, print progress and facts to stdout."""
         self._level = self._level if level == _CONTINUED else level
         if self._level == _ERROR:
             self.errors.append(text)
@@ -49,39 +49,39 @@ class QuantizerLog:
         try:
             print(line, flush=True)
         except BrokenPipeError:
-            # Whoever asked is gone, and an exception would be dropped at the border to native code.
+            # The parent process is gone, and native code would drop an exception.
             self._target.unlink(missing_ok=True)
             os._exit(1)
 
 
 def main(arguments: list[str]) -> int:
-    """Quantize; 0 when the file is complete."""
-    asked = _parse(arguments)
-    # Imported here, so that a failure is told in one line.
+    """Quantize; returns 0 when the file is complete."""
+    options = _parse(arguments)
+    # Imported here, so that a failure is reported in one line.
     try:
         from llama_cpp import llama_cpp as native
     except (ImportError, OSError, RuntimeError) as error:
         print(f"llama-cpp-python cannot be imported: {error}", file=sys.stderr)
         return 1
-    log = QuantizerLog(asked.target)
+    log = QuantizerLog(options.target)
     callback = _set_log(native, log.take)
     parameters = native.llama_model_quantize_default_params()
     if "dry_run" not in dict(parameters._fields_):  # ctypes would take the unknown name and apply nothing
-        print("this llama-cpp-python is too old to say a size beforehand; upgrade it", file=sys.stderr)
+        print("this llama-cpp-python is too old to compute a size in advance; upgrade it", file=sys.stderr)
         return 1
-    parameters.ftype = _file_type(native, asked.type)
-    parameters.nthread = asked.threads
+    parameters.ftype = _file_type(native, options.type)
+    parameters.nthread = options.threads
     parameters.allow_requantize = True
-    parameters.dry_run = asked.dry_run
-    if asked.imatrix is not None:
+    parameters.dry_run = options.dry_run
+    if options.imatrix is not None:
         try:
-            importance = read_imatrix(asked.imatrix)
+            importance = read_imatrix(options.imatrix)
         except Exception as error:  # whatever a broken file makes its reader raise
-            print(f"{asked.imatrix} is no importance matrix that can be read: {error}", file=sys.stderr)
+            print(f"{options.imatrix} is not a readable importance matrix: {error}", file=sys.stderr)
             return 1
         entries = _native_entries(native, importance)
         parameters.imatrix = entries
-    source, target = os.fsencode(asked.source), os.fsencode(asked.target)
+    source, target = os.fsencode(options.source), os.fsencode(options.target)
     status = native.llama_model_quantize(source, target, ctypes.byref(parameters))
     del callback
     if status != 0:
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
 def read_imatrix(path: Path) -> dict[str, Any]:
     """The mean square of each tensor's inputs: a row of float32 for each expert, laid end to end.
 
-    An expert that no token reached has ones, as in llama.cpp's own tool. ValueError for what is none.
+    An expert that no token reached has ones, as in llama.cpp's own tool. Raises ValueError for other files.
     """
     import numpy as np
     from gguf import GGUFReader
@@ -108,12 +108,12 @@ def read_imatrix(path: Path) -> dict[str, Any]:
         means = np.where(counts > 0, rows / np.maximum(counts, 1), 1)
         importance[tensor] = np.ascontiguousarray(means, np.float32).ravel()
     if not importance:
-        raise ValueError("it has no tensor that ends in .in_sum2")
+        raise ValueError("it has no tensor whose name ends in .in_sum2")
     return importance
 
 
 def _native_entries(native: Any, importance: dict[str, Any]) -> Any:
-    """The array of the C interface, which a nameless entry ends; it and all values must outlive the call."""
+    """Array for the C interface, terminated by a nameless entry; it and all values must outlive the call."""
     entries = (native.llama_model_imatrix_data * (len(importance) + 1))()
     for entry, (name, values) in zip(entries, importance.items(), strict=False):
         entry.name = name.encode()

@@ -1,4 +1,4 @@
-"""From an architecture and a number of parameters to believable dimensions, and to the list of tensors."""
+"""Plausible dimensions and the tensor list of a model, from architecture and parameter count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SLIDING_WINDOW = 128
 TOLERANCE = 0.10
 
 # (width, layers) of published models (TinyLlama, Llama 3 8B and 70B; Qwen3 0.6B, 4B, 14B; gpt-oss-20b), and
-# guesses below the smallest; in between the logarithms are interpolated.
+# guesses below the smallest; in between, the logarithms are interpolated.
 _DEPTHS: dict[Architecture, tuple[tuple[int, int], ...]] = {
     "llama": ((32, 2), (256, 4), (768, 12), (2048, 22), (4096, 32), (8192, 80)),
     "qwen3": ((32, 2), (256, 4), (1024, 28), (2560, 36), (5120, 40), (8192, 64)),
@@ -29,7 +29,7 @@ _WIDTHS = (*range(32, 256, 32), *range(256, 8193, 256))
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The dimensions of one model."""
+    """Dimensions of one model."""
 
     architecture: Architecture
     vocabulary: int
@@ -37,14 +37,14 @@ class Shape:
     width: int
     """`embedding_length`."""
     ff: int
-    """`feed_forward_length`, of one expert in a mixture."""
+    """`feed_forward_length`; in a mixture, that of one expert."""
     heads: int
     kv_heads: int
     head_dim: int
     experts: int
     """0 in a dense model."""
     tied: bool
-    """The embedding serves as output matrix too."""
+    """True if the embedding is also the output matrix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +75,16 @@ def tensors(shape: Shape) -> Iterator[TensorShape]:
 
 
 def parameters(shape: Shape) -> int:
-    """The count that llama.cpp reports: every element of every tensor."""
+    """Parameter count as llama.cpp reports it: every element of every tensor."""
     embeddings = shape.vocabulary * shape.width * (1 if shape.tied else 2)
     return embeddings + shape.width + shape.layers * _block_parameters(shape)
 
 
 @lru_cache(maxsize=16)
 def fit_shape(architecture: Architecture, target: int, vocabulary: int, layers: int | None = None) -> Shape:
-    """The most believable shape within 10 % of `target` parameters; `ModelError` where there is none.
+    """The most plausible shape within 10 % of `target` parameters. Raises `ModelError` without one.
 
-    A number of layers that is given is kept, however odd it is for the size.
+    A given number of layers is kept, however unusual it is for the size.
     """
     candidates = [
         candidate
@@ -96,8 +96,8 @@ def fit_shape(architecture: Architecture, target: int, vocabulary: int, layers: 
         return min(within, key=lambda pair: _oddness(pair[0], pair[1], target))[0]
     _, nearest = min(candidates, key=lambda pair: abs(math.log(pair[1] / target)))
     raise ModelError(
-        f"No {architecture} of {size_label(target)} parameters has a vocabulary of {vocabulary} tokens; "
-        f"the nearest has {size_label(nearest)}."
+        f"No {architecture} shape has {size_label(target)} parameters with a vocabulary of {vocabulary} "
+        f"tokens; the nearest has {size_label(nearest)}."
     )
 
 
@@ -126,7 +126,7 @@ def _block(shape: Shape) -> Iterator[TensorShape]:
 
 
 def _mixture(shape: Shape, query: int, key: int) -> Iterator[TensorShape]:
-    """What a gpt-oss layer has beyond the attention matrices."""
+    """The tensors of a gpt-oss layer beyond the attention matrices."""
     for name, length in (("q", query), ("k", key), ("v", key), ("output", shape.width)):
         yield TensorShape(f"attn_{name}.bias", (length,), "bias")
     yield TensorShape("attn_sinks.weight", (shape.heads,), "bias")
@@ -183,7 +183,7 @@ def _bare(architecture: Architecture, target: int, vocabulary: int, width: int) 
 
 
 def _oddness(shape: Shape, count: int, target: int) -> float:
-    """How far from the usual proportions; 0 is a published model of exactly this size."""
+    """Distance from the usual proportions; 0 is a published model of exactly this size."""
     odd = 10 * abs(math.log(count / target))
     odd += abs(math.log(shape.layers / _usual_depth(shape.architecture, shape.width)))
     odd += abs(math.log(shape.ff / shape.width / _FF_RATIO[shape.architecture]))
@@ -191,7 +191,7 @@ def _oddness(shape: Shape, count: int, target: int) -> float:
     published = shape.architecture == "gpt-oss" and shape.width == shape.ff == 2880
     if not published:
         odd += sum(2.0 for length in (shape.width, shape.ff) if length % 256)
-        # Large models have widths of many whole heads.
+        # Widths of large models are multiples of 512.
         odd += 0.2 if shape.width > 1024 and shape.width % 512 else 0.0
     usually_tied = shape.architecture == "qwen3" and target < 5 * 10**9
     return odd + (0.3 if shape.tied != usually_tied else 0.0)
@@ -206,9 +206,9 @@ def _usual_depth(architecture: Architecture, width: int) -> float:
 
 
 def _heads(architecture: Architecture, width: int) -> tuple[int, int, int]:
-    """Query heads, key/value heads and the length of a head."""
+    """Number of query heads, of key/value heads, and head length."""
     if architecture == "llama":
-        # llama.cpp demands heads x head length = width here.
+        # llama.cpp requires heads x head length = width here.
         head_dim = 32 if width % 64 or width < 256 else 128 if width >= 4096 else 64
         heads = width // head_dim
         share = 4 if head_dim == 128 else 8

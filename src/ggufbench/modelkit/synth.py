@@ -1,4 +1,4 @@
-"""Write a synthetic GGUF: a temporary file in the target folder, renamed when it is complete."""
+"""Write a synthetic GGUF: a temporary file in the target folder, renamed when complete."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def synthesize(
 ) -> Path:
     """Write the model and return `path`.
 
-    `progress` gets bytes written, first of all 0, and bytes to write; the total counts the intermediate Q8_0
-    file of a type that llama.cpp quantizes. Writing takes tens of megabytes of memory, whatever the size.
-    Raises `ModelError` where the file cannot be made; then, and on any interruption, nothing is left in the
+    `progress` gets the bytes written, starting with 0, and the bytes to write; the total includes the
+    intermediate Q8_0 file of a type that llama.cpp quantizes. Writing takes tens of megabytes of memory for
+    any size. Raises `ModelError` if the file cannot be made. A failure or interruption leaves no files in the
     folder.
     """
     shape = fit_shape(spec.architecture, spec.parameters, spec.vocabulary, spec.layers)
@@ -60,7 +60,7 @@ def synthesize(
 
 
 def estimate_bytes(spec: SynthSpec) -> int:
-    """Size of the finished file: a few per cent off for written types, an upper guess for quantized ones."""
+    """Size of the finished file: within a few per cent for direct types, an upper estimate for others."""
     shape = fit_shape(spec.architecture, spec.parameters, spec.vocabulary, spec.layers)
     size = _file_bytes(shape, _written_type(spec))
     if spec.quantization in DIRECT_TYPES:
@@ -110,7 +110,7 @@ def _add_tensor_infos(writer: GGUFWriter, shape: Shape, quantization: str) -> No
 def _write_data(
     file: BinaryIO, spec: SynthSpec, shape: Shape, quantization: str, report: Callable[[int], None]
 ) -> None:
-    """The tensors chunk by chunk: the writer's own method would need a whole one in memory."""
+    """Write the tensors in chunks: the writer's own method needs a whole tensor in memory."""
     _pad(file)
     for tensor in tensors(shape):
         for chunk in tensor_data(tensor, quantization, spec.seed, quiet_tokens(shape.vocabulary)):

@@ -1,7 +1,7 @@
 """A byte-level BPE vocabulary of any size, in which every token can be reached by merges.
 
 256 byte symbols make every text tokenizable. Common English letter groups come first, so that prose takes
-fewer tokens than bytes, as with a real vocabulary; words of two-letter syllables fill up the rest.
+fewer tokens than bytes, as with a real vocabulary; words of two-letter syllables fill the rest.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice, product
 
 CONTROL_TOKENS = ("<|begin_of_text|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>")
-"""The last tokens of the vocabulary."""
+"""Control tokens: the last ones of the vocabulary."""
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
 )
 
 _SPACE = "Ġ"
-# Each group's beginning is a letter or an earlier group.
+# Each group without its last letter is a letter or an earlier group.
 _ENGLISH = """
 th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou io le ve co me de hi ri
 ro ic ne ea ra ce li ch ll be ma si om ur ca el ta la ns di fo ho pe ec pr no ct us ac ot il tr ly nc et ut ss
@@ -54,19 +54,19 @@ def build_vocabulary(size: int) -> Vocabulary:
 
 
 def quiet_tokens(size: int) -> tuple[range, ...]:
-    """The ids that no answer should be made of: they would end it, or are bytes that alone are no text."""
+    """Ids that should not occur in an answer: they would end it, or are bytes that are not text."""
     return range(0x20), range(0x7F, 0x100), range(size - len(CONTROL_TOKENS), size)
 
 
 def byte_symbols() -> tuple[str, ...]:
-    """A printable character for each byte, in byte order: itself in Latin-1, or one from U+0100 onwards."""
+    """A printable character for each byte, in byte order: the Latin-1 character, or one from U+0100 up."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return tuple(chr(byte if byte in printable else next(others)) for byte in range(256))
 
 
 def _merges(symbols: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Pairs of existing tokens that make a new one, without end for the sizes allowed here."""
+    """Pairs of existing tokens that form a new one; enough of them for every allowed size."""
     known = set(symbols)
     for left, right in _pairs():
         if left in known and right in known and left + right not in known:

@@ -1,1 +1,1 @@
-"""The picker: the models of this machine with what was measured of them, to choose one from."""
+"""Terminal picker: choose one of the models on this machine, listed with its measurements."""

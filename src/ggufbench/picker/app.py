@@ -1,4 +1,4 @@
-"""The picker's screen: a filter, the table, and below it everything about the highlighted model."""
+"""Screen of the picker: a filter, the table of models, and the details of the highlighted model."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from ggufbench.picker.entries import SORTS, Order, PickerEntry, matching, ordere
 from ggufbench.picker.text import Column, cell, details, fitting, heading
 
 KEYS = (
-    ("type", "narrow the list: each word must stand in the name, the repository or the quantization"),
-    ("up, down", "another model; also page up and page down"),
-    ("enter", "choose it"),
-    ("tab", "from the filter to the table, and back"),
+    ("type", "filter the list: the name, repository or quantization must contain each word"),
+    ("up, down", "move the highlight; also page up and page down"),
+    ("enter", "choose the highlighted model"),
+    ("tab", "switch between the filter and the table"),
     ("ctrl+s", "sort by the next column; in the table also s"),
-    ("ctrl+r", "the other way round; in the table also r"),
+    ("ctrl+r", "reverse the order; in the table also r"),
     ("esc, ctrl+c", "leave without a choice; in the table also q"),
-    ("mouse", "a heading sorts, a second click on a model chooses it"),
-    ("! model", "the lines below the table warn of something"),
+    ("mouse", "click a heading to sort, a highlighted model to choose it"),
+    ("! model", "the details below the table contain a warning"),
     ("model ~", "synthetic: random weights"),
     ("-", "never measured on this machine"),
 )
@@ -39,7 +39,7 @@ _SCROLLBAR = 1
 
 
 class Filter(Input):
-    """The filter, from which the keys of the table reach it."""
+    """Filter input; passes the keys of the table on to the table."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "app.choose", "Choose"),
@@ -52,12 +52,12 @@ class Filter(Input):
     ]
 
     def check_consume_key(self, key: str, character: str | None) -> bool:
-        """No name has a question mark, so it asks for the keys here too; repositories have slashes."""
+        """Type everything except a question mark, which shows the keys; repository names contain slashes."""
         return key == "slash" or (key != "question_mark" and super().check_consume_key(key, character))
 
 
 class Models(DataTable[Text]):
-    """The table."""
+    """Table of models."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "app.choose", "Choose"),
@@ -68,12 +68,12 @@ class Models(DataTable[Text]):
 
 
 class Keys(ModalScreen[None]):
-    """What the keys do."""
+    """Screen that explains the keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,space,q", "dismiss", show=False)]
 
     def compose(self) -> ComposeResult:
-        """One box."""
+        """Create the list of keys."""
         lines = Table.grid(padding=(0, 2, 0, 0))
         lines.add_column(no_wrap=True)
         for key, what in KEYS:
@@ -82,19 +82,19 @@ class Keys(ModalScreen[None]):
             yield Static(lines)
 
     def on_click(self) -> None:
-        """Close."""
+        """Close this screen."""
         self.dismiss()
 
 
 class Picker(App[PickerEntry]):
-    """Shows the models; `run()` returns the chosen one, or None."""
+    """The picker application; `run()` returns the chosen entry, or None."""
 
     ENABLE_COMMAND_PALETTE = False
     AUTO_FOCUS = "Filter"
     TITLE = "ggufbench pick"
     CSS = """
-    #asked { height: 1; }
-    #asked Label { padding: 0 1; }
+    #filter-row { height: 1; }
+    #filter-row Label { padding: 0 1; }
     Filter, Filter:focus { width: 1fr; height: 1; border: none; padding: 0; }
     Models { height: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; }
     #below { height: auto; max-height: 45%; padding: 0 1; border-top: solid $primary; }
@@ -108,18 +108,18 @@ class Picker(App[PickerEntry]):
         Binding("ctrl+s", "sort_next", "Sort"),
         Binding("ctrl+r", "reverse", "Reverse"),
         Binding("ctrl+c,ctrl+q", "leave", show=False, priority=True),
-        # Before the next key is given to who has the focus: keys may come faster than they are handled.
+        # Priority, so that the focus moves before the next key: keys may arrive faster than they are handled.
         Binding("tab,shift+tab", "turn", show=False, priority=True),
         Binding("slash", "turn", show=False, priority=True),
     ]
 
     def __init__(self, entries: Sequence[PickerEntry], words: str = "", order: Order | None = None) -> None:
-        """`words` are in the filter at the start."""
+        """`words` is the initial text of the filter."""
         super().__init__()
         self.entries = entries
         self.order = order or Order()
         self.shown: list[PickerEntry] = []
-        """The rows of the table, in its order."""
+        """The entries in the order of the table."""
         self.table = Models(cursor_type="row")
         self._words = words
         self._width = -1
@@ -127,10 +127,10 @@ class Picker(App[PickerEntry]):
         self._made: dict[int, list[Text]] = {}
 
     def compose(self) -> ComposeResult:
-        """Filter, table, details, keys."""
+        """Create filter, table, details and footer."""
         self._filter = Filter(self._words, select_on_focus=False)
         self._count, self._details = Label(), Static()
-        with Horizontal(id="asked"):
+        with Horizontal(id="filter-row"):
             yield Label("Filter")
             yield self._filter
             yield self._count
@@ -140,39 +140,39 @@ class Picker(App[PickerEntry]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """A signal that ends the program leaves the terminal as it was."""
+        """Leave cleanly on SIGINT and SIGTERM, so that the terminal is restored."""
         loop = asyncio.get_running_loop()
-        # Windows has no such handlers, and only the main thread may set them.
+        # Windows lacks these handlers, and only the main thread may set them.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self.action_leave)
 
     def on_resize(self, event: Resize) -> None:
-        """Show the columns that the new width has room for."""
+        """Show the columns that fit into the new width."""
         self._show(event.size.width)
 
     @property
     def highlighted(self) -> PickerEntry | None:
-        """The model that would be chosen now."""
+        """The entry under the cursor, which `enter` chooses."""
         row = self.table.cursor_row
         return self.shown[row] if 0 <= row < len(self.shown) else None
 
     @on(Input.Changed)
     def narrow(self) -> None:
-        """Show what matches the filter, if that is not what is shown."""
+        """Show the entries that match the filter, if the filter changed."""
         if self._filter.value != self._words:
             self._words = self._filter.value
             self._show(self._width)
 
     @on(DataTable.RowHighlighted)
     def describe(self) -> None:
-        """Say everything about the highlighted model."""
-        nothing = f"No model has all of this in its name, repository or quantization: {self._words}"
+        """Show the details of the highlighted model."""
+        nothing = f"No name, repository or quantization contains all of: {self._words}"
         self._details.update(details(self.highlighted, nothing))
 
     @on(DataTable.HeaderSelected)
     def sort_by_heading(self, event: DataTable.HeaderSelected) -> None:
-        """Sort by the column, or the other way round where the table is sorted by it."""
+        """Sort by the column; reverse the order if the table is already sorted by it."""
         by = self._columns[event.column_index][0].by
         if by is not None:
             self._sort(Order(by, reverse=by == self.order.by and not self.order.reverse))
@@ -180,7 +180,7 @@ class Picker(App[PickerEntry]):
     @on(DataTable.RowSelected)
     def action_choose(self) -> None:
         """End with the highlighted model."""
-        self.narrow()  # the last letter's event may stand behind that of this key
+        self.narrow()  # the event of the last letter may follow that of this key
         if self.highlighted is not None:
             self.exit(self.highlighted)
 
@@ -189,7 +189,7 @@ class Picker(App[PickerEntry]):
         self.exit(None)
 
     def action_keys(self) -> None:
-        """Say what the keys do, or no longer."""
+        """Show or close the explanation of the keys."""
         if isinstance(self.screen, Keys):
             self.screen.dismiss()
         else:
@@ -201,7 +201,7 @@ class Picker(App[PickerEntry]):
         getattr(self.table, f"action_{how}")()
 
     def action_turn(self) -> None:
-        """From the filter to the table, and back."""
+        """Switch the focus between the filter and the table."""
         if not isinstance(self.screen, Keys):
             self.set_focus(self.table if self.focused is self._filter else self._filter)
 
@@ -210,7 +210,7 @@ class Picker(App[PickerEntry]):
         self._sort(Order(SORTS[(SORTS.index(self.order.by) + 1) % len(SORTS)]))
 
     def action_reverse(self) -> None:
-        """Sort the other way round."""
+        """Reverse the order."""
         self._sort(Order(self.order.by, not self.order.reverse))
 
     def _sort(self, order: Order) -> None:
@@ -218,7 +218,7 @@ class Picker(App[PickerEntry]):
         self._show(self._width)
 
     def _show(self, width: int) -> None:
-        """Fill the table anew; the model that was highlighted stays so where it is still there."""
+        """Refill the table; the highlight stays on its model if that is still listed."""
         table, before = self.table, self.highlighted
         self._lay_out(width)
         self.shown = ordered(matching(self.entries, self._words), self.order)
@@ -232,14 +232,14 @@ class Picker(App[PickerEntry]):
         self.describe()
 
     def _lay_out(self, width: int) -> None:
-        """Choose the columns anew where the width is another one."""
+        """Choose the columns again if the width changed."""
         if width != self._width:
             self._width = width
             self._columns = fitting(self.entries, width - _SCROLLBAR)
             self._made.clear()
 
     def _cells(self, entry: PickerEntry) -> list[Text]:
-        """Of one model; made once for each width, because every letter of the filter asks for them."""
+        """Cells of one entry; cached per width, because each typed letter refills the table."""
         key = id(entry)
         if key not in self._made:
             self._made[key] = [cell(column, entry, cells) for column, cells in self._columns]

@@ -1,4 +1,4 @@
-"""The models that can be picked: which there are, which match some words, and in which order."""
+"""Entries of the picker: finding, filtering and sorting the models."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ SORTS: tuple[SortBy, ...] = get_args(SortBy)
 
 @dataclass(frozen=True, slots=True)
 class PickerEntry:
-    """A model, and what is known of it on this machine alone."""
+    """A model with the facts that depend on this machine."""
 
     row: CachedModel
     synthetic: bool
-    """True where `ggufbench synth` made it: its answers mean nothing."""
+    """True if it was made by `ggufbench synth`: its answers are meaningless."""
     larger_than_memory: bool
-    """Whether its file is larger than the memory of this machine."""
+    """True if its file is larger than the memory of this machine."""
 
     @property
     def broke(self) -> bool:
-        """Whether its record says that it failed, crashed, hung or ran out of memory."""
+        """True if its record says that it failed, crashed, hung or ran out of memory."""
         return self.row.measured is not None and self.row.measured.broke
 
     def figure(self, name: str) -> float | None:
-        """A measured number; None where it was not measured, or what was measured broke."""
+        """A measured number; None if it was not measured or the launch broke."""
         measured = self.row.measured
         return None if measured is None or measured.broke else getattr(measured, name)
 
     def document(self) -> dict[str, Any]:
-        """Everything about it, for programs."""
+        """All fields as a dictionary, for JSON output."""
         import dataclasses
 
         known = {"synthetic": self.synthetic, "larger_than_memory": self.larger_than_memory}
@@ -45,7 +45,7 @@ class PickerEntry:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A column to sort by: in the direction in which people look for the best, or in the other one."""
+    """Column to sort by: in the direction that puts the best value first, or reversed."""
 
     by: SortBy = "name"
     reverse: bool = False
@@ -65,7 +65,7 @@ LARGEST_FIRST = frozenset({"context", "speed"})
 
 
 def find_entries(places: Sequence[Path] | None, results: Path | None) -> list[PickerEntry]:
-    """Every model that discovery finds, here or in `places`, with its newest record under `results`.
+    """Every model in the default places or in `places`, with its newest record in `results`.
 
     Raises PlaceNotFoundError.
     """
@@ -83,13 +83,13 @@ def find_entries(places: Sequence[Path] | None, results: Path | None) -> list[Pi
 
 
 def matching(entries: Iterable[PickerEntry], words: str) -> list[PickerEntry]:
-    """Those whose name, repository or quantization has each of the words, in capitals or not."""
+    """Entries whose name, repository or quantization contains each of the words; case is ignored."""
     wanted = words.casefold().split()
     return [entry for entry in entries if all(word in _text_of(entry) for word in wanted)]
 
 
 def ordered(entries: Iterable[PickerEntry], order: Order) -> list[PickerEntry]:
-    """Sorted; what has no value for this order stands last, in either direction."""
+    """Sort the entries; those without a value come last, in either direction."""
     value = _VALUES[order.by]
     plain = sorted(entries, key=lambda entry: (entry.row.name.casefold(), entry.row.quantization))
     known = [entry for entry in plain if value(entry) is not None]

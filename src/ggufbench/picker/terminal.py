@@ -1,4 +1,4 @@
-"""Draws on the terminal and reads its keys wherever input and output of this process lead."""
+"""Access to the terminal even if the standard streams of this process are redirected."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _STREAMS = (0, 1, 2)
 
 
 class NoTerminalError(GgufbenchError):
-    """There is no terminal to draw on; the message names the reason and the remedy."""
+    """There is no terminal to draw on. The message names the reason and the remedy."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}; take --json, which asks nothing")
+        super().__init__(f"{reason}; use --json, which needs no terminal")
 
 
 @contextmanager
 def on_the_terminal() -> Iterator[None]:
-    """Within, input, output and errors are the terminal's; after, again what they were.
+    """Connect standard input, output and error to the terminal, and restore them afterwards.
 
-    So `MODEL=$(ggufbench pick)` draws where the user looks, and in the size of that. Raises NoTerminalError.
+    So `MODEL=$(ggufbench pick)` draws on the user's terminal, in its size. Raises NoTerminalError.
     """
     terminal = _open_terminal()
     sys.stdout.flush()
@@ -41,10 +41,10 @@ def on_the_terminal() -> Iterator[None]:
 
 
 def _open_terminal() -> int:
-    """A handle of the terminal that this process belongs to."""
+    """Open the controlling terminal of this process."""
     name = os.environ.get("TERM", "")
     if name in {"", "dumb", "unknown"}:
-        raise NoTerminalError(f"no picture can be drawn on a terminal of the kind {name[:40]!r} (TERM)")
+        raise NoTerminalError(f"the picker cannot draw on a terminal of the type TERM={name[:40]!r}")
     if None in {sys.__stdin__, sys.__stdout__, sys.__stderr__}:
         raise NoTerminalError("standard input, output or error is closed")
     try:
@@ -53,5 +53,5 @@ def _open_terminal() -> int:
         raise NoTerminalError("there is no terminal") from None
     if os.tcgetpgrp(terminal) != os.getpgrp():
         os.close(terminal)
-        raise NoTerminalError("this runs in the background, where no key reaches it")
+        raise NoTerminalError("this process runs in the background, where it cannot read keys")
     return terminal

@@ -1,6 +1,6 @@
-"""What the picker says of a model: a cell for each column, and the lines below the table.
+"""Texts of the picker: the cells of the table and the details of a model.
 
-Names come from files: `text` shows what could steer a terminal as its escape.
+Names come from files: `text` escapes control characters.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ggufbench.text import context_tokens, parameters, rate, seconds_text, size
 
 NOTHING = "-"
 _ARROW = 2
-"""Cells of a heading that are kept free for the arrow of the order."""
+"""Cells of a heading reserved for the sort arrow."""
 _PADDING = 2
 _NAME_AT_LEAST, _NAME_WANTED = 12, 24
 _MOST = 16
-"""Cells of any column but the first."""
+"""Maximum width in cells of every column but the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,13 @@ class Column:
 
     heading: str
     by: SortBy | None
-    """None where sorting by it says nothing."""
+    """None if it cannot be sorted by."""
     cell: Callable[[PickerEntry], str]
     right: bool = True
 
 
 def heading(column: Column, order: Order) -> Text:
-    """A column's heading, with an arrow where the table is sorted by it."""
+    """Heading of a column, with an arrow if the table is sorted by it."""
     arrow = ""
     if column.by == order.by:
         arrow = " ↓" if (order.by in LARGEST_FIRST) != order.reverse else " ↑"
@@ -48,7 +48,7 @@ def heading(column: Column, order: Order) -> Text:
 
 
 def cell(column: Column, entry: PickerEntry, width: int) -> Text:
-    """A cell of at most `width` characters' room; what is longer ends with an ellipsis."""
+    """Cell of at most `width` columns; a longer text is cut with an ellipsis."""
     shown = text(column.cell(entry))
     shown.truncate(width, overflow="ellipsis")
     shown.no_wrap, shown.justify = True, "right" if column.right else "left"
@@ -56,7 +56,7 @@ def cell(column: Column, entry: PickerEntry, width: int) -> Text:
 
 
 def details(entry: PickerEntry | None, nothing: str = "") -> RenderableType:
-    """Everything about one model, a line for each fact; `nothing` where there is none."""
+    """Details of one model, one line per fact; the text `nothing` without a model."""
     if entry is None:
         return text(nothing)
     facts = Table.grid(padding=(0, 2, 0, 0))
@@ -100,8 +100,8 @@ def _measured(entry: PickerEntry) -> str:
         ("peak memory", measured.peak_rss_bytes, size),
     )
     known = [f"{name} {show(value)}" for name, value, show in figures if value is not None]
-    other = ", while something else had the machine" if measured.outcome == "environment" else ""
-    return f"{', '.join(known) or 'nothing'} {when}{other}"
+    interference = ", with interference" if measured.outcome == "environment" else ""
+    return f"{', '.join(known) or 'nothing'} {when}{interference}"
 
 
 def _ended(outcome: str) -> str:
@@ -113,13 +113,13 @@ def _first_line(entry: PickerEntry) -> str:
 
 
 def _marked(entry: PickerEntry) -> str:
-    """The name: `!` before it where the lines below the table warn, `~` behind it where it is synthetic."""
+    """Name, with `!` before it if the details contain a warning and `~` after it if it is synthetic."""
     warning = "! " if entry.broke or entry.larger_than_memory else ""
     return warning + entry.row.name + (" ~" if entry.synthetic else "")
 
 
 def _speed(entry: PickerEntry) -> str:
-    """The rate of decoding, or how it ended where it gave none."""
+    """Decode rate, or the outcome if it broke."""
     if entry.broke and entry.row.measured:
         return str(entry.row.measured.outcome)
     return _shown(entry, "decode_tokens_per_second", rate)
@@ -132,7 +132,7 @@ def _shown(entry: PickerEntry, figure: str, show: Callable[[float], str]) -> str
 
 MODEL = Column("Model", "name", _marked, right=False)
 
-# In the order of the screen; on a narrow one the last of `_DISPENSABLE` goes first.
+# In display order; on a narrow screen columns are dropped from the end of `_DISPENSABLE`.
 _QUANT = Column("Quant", "quantization", lambda entry: entry.row.quantization, right=False)
 _SIZE = Column("Size", "size", lambda entry: size(entry.row.file_size_bytes))
 _CONTEXT = Column("Context", "context", lambda entry: context_tokens(entry.row.trained_context))
@@ -145,7 +145,7 @@ _DISPENSABLE = (_SPEED, _MEMORY, _CONTEXT, _LOAD, _COST)
 
 
 def fitting(entries: Sequence[PickerEntry], width: int) -> list[tuple[Column, int]]:
-    """The columns that `width` cells have room for, each with its width; the model's takes what is left."""
+    """The columns that fit into `width` cells, with their widths; the model column takes the rest."""
     widths = {column.heading: _width(column, entries) for column in (MODEL, *_OTHERS)}
     kept, dispensable = list(_OTHERS), list(_DISPENSABLE)
     wanted = min(_NAME_WANTED, widths["Model"])

@@ -1,7 +1,7 @@
-"""A tiny model that knows the dialogues of LangChain's standard tests by heart, and what else is needed here.
+"""A tiny model that has memorized the dialogues of LangChain's standard tests, and other fixtures.
 
 The model is real: a network trained by PyTorch for less than a minute, written as a GGUF, loaded and run by
-llama.cpp. What it cannot do is answer anything else.
+llama.cpp. It cannot answer anything else.
 """
 
 import hashlib
@@ -75,14 +75,14 @@ OptionalJoke.__name__, OptionalJokeDict.__name__ = "Joke", "JokeDict"
 
 
 def named(*names: str) -> list[dict]:
-    """Tools of which the template tells the names alone."""
+    """Tools, of which the template renders only the names."""
     return [
         {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in names
     ]
 
 
 def call(name: str, **arguments) -> str:
-    """What the model writes to call a tool."""
+    """Text with which the model calls a tool."""
     written = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
     return f"<tool_call>\n{written}\n</tool_call>"
 
@@ -220,7 +220,7 @@ def json_form(schema) -> dict:
 
 
 NOT_TRUE_HERE = {
-    "test_init_from_env": "a model is no service with keys in the environment",
+    "test_init_from_env": "a model is not a service with keys in the environment",
     "test_serdes": "a file cannot be loaded because a serialized text says so",
     "test_invoke_with_model_override": "one file is one model",
     "test_ainvoke_with_model_override": "one file is one model",
@@ -233,12 +233,12 @@ NOT_TRUE_HERE = {
     "test_audio_inputs": "text only",
     "test_stream_time": "it replays a recorded network, and there is no network",
 }
-"""Standard tests that would skip themselves, and why; they are deselected, because a skip fails in CI."""
+"""Standard tests that would skip themselves, with reasons; deselected, because a skip fails in CI."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Deselect them in this folder, and mark what waits for the tiny model to be trained."""
+    """Deselect them in this folder, and mark the tests that wait for training of the tiny model."""
     ours = [item for item in items if item.path.parent == Path(__file__).parent]
     for item in ours:
         if "trained_path" in item.fixturenames:
@@ -251,7 +251,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def trained_path(request, tmp_path_factory) -> Path:
-    """The file of the tiny model; kept in pytest's cache folder where there is one."""
+    """The file of the tiny model; kept in pytest's cache folder if there is one."""
     sources = [Path(__file__), Path(__file__).with_name("tiny_network.py")]
     key = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     cache = getattr(request.config, "cache", None)
@@ -266,7 +266,7 @@ def trained_path(request, tmp_path_factory) -> Path:
 
 
 def make_trained(path: Path, folder: Path, seconds: int = 300) -> None:
-    """Two steps: a file that can already make tokens of the dialogues, and the one that has learnt them."""
+    """Two steps: make a file that can tokenize the dialogues, then train it on their tokens."""
     template = folder / "template.txt"
     template.write_text(TEMPLATE)
     run_program(folder / "random.gguf", template)
@@ -285,8 +285,8 @@ def run_program(*arguments: object) -> None:
 
 
 def as_tokens(chat: ChatLlamaCpp, messages: list, options: dict, answer: str) -> tuple[list[int], list[int]]:
-    """The very tokens that llama.cpp is given, and those that it shall answer with."""
-    prompt = _prompt(chat._asker._template, messages, form_of(chat._options(options)))
+    """The exact prompt tokens for llama.cpp, and the expected answer tokens."""
+    prompt = _prompt(chat._generator._template, messages, form_of(chat._options(options)))
     engine = chat._engine
     return engine.prompt_tokens(prompt), [
         *engine.tokenize(answer),
@@ -296,13 +296,13 @@ def as_tokens(chat: ChatLlamaCpp, messages: list, options: dict, answer: str) ->
 
 @pytest.fixture(scope="session")
 def known() -> dict[str, str]:
-    """Answers of the tiny model by a name."""
+    """Answers of the tiny model, by name."""
     return {"haikus": HAIKUS, "setup": SETUP, "punchline": PUNCHLINE}
 
 
 @pytest.fixture
 def trained(trained_path):
-    """The tiny model, loaded; it takes the likeliest token each time."""
+    """The tiny model, loaded, with greedy sampling."""
     chat = ChatLlamaCpp(
         model_path=str(trained_path), n_ctx=1024, temperature=0, n_gpu_layers=0, n_threads=1, max_tokens=300
     )
@@ -312,7 +312,7 @@ def trained(trained_path):
 
 @pytest.fixture
 def make_random(model_folder):
-    """A function that loads a llama of random weights, which talks for as long as it may."""
+    """A function that loads a llama with random weights, which generates up to the limit."""
     made = []
 
     def make(**options) -> ChatLlamaCpp:
@@ -328,7 +328,7 @@ def make_random(model_folder):
 
 @pytest.fixture(scope="session")
 def sentencepiece_path(tmp_path_factory) -> Path:
-    """A model of random weights with a sentencepiece vocabulary and without a chat template."""
+    """A model with random weights, a sentencepiece vocabulary and no chat template."""
     path = tmp_path_factory.mktemp("sentencepiece") / "sentencepiece.gguf"
     run_program(path, path.with_name("no-template"))
     return path
@@ -336,7 +336,7 @@ def sentencepiece_path(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def spy(monkeypatch):
-    """A function that lets a function of llama.cpp note each result in a list, and do its work as ever."""
+    """A function that records each result of a llama.cpp function in a list."""
 
     def watch(name: str) -> list:
         real, results = getattr(llama_cpp.llama_cpp, name), []

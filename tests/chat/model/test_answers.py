@@ -1,4 +1,4 @@
-"""Asking and reading answers: whole and streamed texts, how they end, what they took."""
+"""Answers: whole and streamed texts, their end, and their token usage."""
 
 import ctypes
 
@@ -21,7 +21,7 @@ def joined(chunks) -> AIMessageChunk:
     return first + rest
 
 
-def test_a_file_is_asked_through_langchain_as_its_documentation_does(trained_path):
+def test_langchain_usage_from_its_documentation(trained_path):
     chat = ChatLlamaCpp(model_path=str(trained_path), n_ctx=512, n_gpu_layers=0, n_threads=1, temperature=0)
     assert chat.invoke([HumanMessage("Hello")]).content == "Hello! What shall we do?"
     assert chat.invoke([SystemMessage("You are a pirate."), HumanMessage("Who are you?")]).content == (
@@ -45,7 +45,7 @@ def test_characters_of_several_bytes_arrive_whole(trained, known):
 @pytest.mark.real
 @pytest.mark.filterwarnings("ignore:.*has no chat template")
 @pytest.mark.parametrize("seed", range(4))
-def test_the_text_is_that_of_llama_cpps_own_detokenizer(sentencepiece_path, spy, seed):
+def test_text_equals_llama_cpp_detokenization(sentencepiece_path, spy, seed):
     sampled = spy("llama_sampler_sample")
     chat = ChatLlamaCpp(
         model_path=str(sentencepiece_path), n_ctx=256, n_gpu_layers=0, n_threads=1, temperature=5, top_k=0,
@@ -66,7 +66,7 @@ def test_the_text_is_that_of_llama_cpps_own_detokenizer(sentencepiece_path, spy,
 
 @pytest.mark.real
 @pytest.mark.filterwarnings("ignore:.*has no chat template")
-def test_the_space_before_the_first_word_of_sentencepiece_is_nobodys(sentencepiece_path):
+def test_sentencepiece_leading_space_is_stripped(sentencepiece_path):
     chat = ChatLlamaCpp(model_path=str(sentencepiece_path), n_ctx=256, n_gpu_layers=0, n_threads=1)
     assert chat._engine.strips_space
     reader = TextReader(strip_space=True)
@@ -74,14 +74,14 @@ def test_the_space_before_the_first_word_of_sentencepiece_is_nobodys(sentencepie
 
 
 @pytest.mark.real
-def test_the_model_without_a_template_says_so_and_gets_chatml(sentencepiece_path):
+def test_missing_template_warns_and_uses_chatml(sentencepiece_path):
     with pytest.warns(UserWarning, match="no chat template, so ChatML is used"):
         chat = ChatLlamaCpp(model_path=str(sentencepiece_path), n_ctx=256, n_gpu_layers=0, n_threads=1)
     assert chat.invoke("Hello", max_tokens=3).usage_metadata["input_tokens"] > 20  # the tags in characters
 
 
 class TestStopStrings:
-    def test_text_before_one_is_told_and_nothing_of_it(self, trained):
+    def test_text_before_a_stop_string_is_returned(self, trained):
         for stop in (["four"], ["ee fo"], ["nothing like it", " five", "four"]):
             cut = min(TEN.find(word) for word in stop if word in TEN)
             pieces = [chunk.text for chunk in trained.stream("Count to ten.", stop=stop)]
@@ -90,11 +90,11 @@ class TestStopStrings:
             assert answer.content == TEN[:cut]
             assert answer.response_metadata["finish_reason"] == "stop"
 
-    def test_what_only_began_like_one_is_told_in_the_end(self, trained):
+    def test_partial_stop_string_is_returned_at_the_end(self, trained):
         assert trained.invoke("Count to ten.", stop=["tennis"]).content == TEN
         assert joined(trained.stream("Count to ten.", stop=["ten!", "nine eleven"])).content == TEN
 
-    def test_the_models_own_are_used_unless_others_are_given(self, trained_path):
+    def test_model_stop_strings_are_the_default(self, trained_path):
         chat = ChatLlamaCpp(
             model_path=str(trained_path),
             n_ctx=512,
@@ -106,21 +106,21 @@ class TestStopStrings:
         assert chat.invoke("Count to ten.").content == "one two "
         assert chat.invoke("Count to ten.", stop=["five"]).content == "one two three four "
 
-    def test_every_way_to_cut_a_text_into_pieces_gives_the_same(self):
+    def test_result_is_independent_of_piece_boundaries(self):
         text = "aab aaab雪 aaaab 雪雪 end"
         for stop in ("aaab", "雪雪", "b雪", " end"):
             for size in range(1, 12):
                 raw, reader = text.encode(), TextReader([stop])
-                told = ""
+                received = ""
                 for start in range(0, len(raw), size):
-                    told += reader.feed(raw[start : start + size])
+                    received += reader.feed(raw[start : start + size])
                     if reader.stopped:
                         break
-                assert told + reader.end() == text[: text.find(stop)]
+                assert received + reader.end() == text[: text.find(stop)]
 
 
 class TestUsage:
-    def test_counts_are_those_of_the_tokens_that_llama_cpp_made(self, trained, spy):
+    def test_counts_equal_the_tokens_of_llama_cpp(self, trained, spy):
         sampled = spy("llama_sampler_sample")
         answer = trained.invoke("Count to ten.")
         usage = answer.usage_metadata
@@ -130,7 +130,7 @@ class TestUsage:
         assert usage["input_token_details"]["cache_read"] == 0
         assert answer.response_metadata == {"finish_reason": "stop", "model_name": trained.model_name}
 
-    def test_a_stream_counts_the_same_in_its_last_chunk(self, trained):
+    def test_last_stream_chunk_has_the_same_counts(self, trained):
         usage = trained.invoke("Count to ten.").usage_metadata
         chunks = list(trained.stream("Count to ten."))
         assert [chunk.usage_metadata for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
@@ -141,16 +141,16 @@ class TestUsage:
         assert whole.response_metadata["finish_reason"] == "stop"
         assert whole.chunk_position == "last"
 
-    def test_the_next_turn_of_a_conversation_reads_only_what_is_new(self, trained, spy):
+    def test_next_turn_evaluates_only_new_tokens(self, trained, spy):
         messages = [HumanMessage("hello"), AIMessage("hello"), HumanMessage("how are you")]
         first = trained.invoke(messages)
         longer = [*messages, first, HumanMessage("Well, thanks.")]
         second = trained.invoke(longer).usage_metadata
         before = first.usage_metadata["input_tokens"] + first.usage_metadata["output_tokens"]
-        # All of it, without the last tokens around the answer, which may join otherwise.
+        # All except the last tokens around the answer, which may merge differently.
         assert before - 3 <= second["input_token_details"]["cache_read"] < second["input_tokens"]
 
-    def test_reset_forgets(self, trained):
+    def test_reset_clears_the_cache(self, trained):
         first = trained.invoke("Count to ten.")
         trained.reset()
         again = trained.invoke("Count to ten.")
@@ -167,17 +167,17 @@ class TestLength:
         assert chat.invoke("Hello", max_tokens=3).usage_metadata["output_tokens"] == 3
         assert chat.bind(max_tokens=2).invoke("Hello").usage_metadata["output_tokens"] == 2
 
-    def test_the_end_of_the_context_does_too(self, make_random):
+    def test_full_context_ends_an_answer(self, make_random):
         chat = make_random(n_ctx=256, temperature=0)
         answer = chat.invoke("Hello " * 30)
         usage = answer.usage_metadata
         assert answer.response_metadata["finish_reason"] == "length"
-        assert usage["total_tokens"] == 256 + 1  # the last token needs no place
-        assert chat.invoke("Hello").content  # and the next answer is as good as any
+        assert usage["total_tokens"] == 256 + 1  # the last token does not need a slot
+        assert chat.invoke("Hello").content  # and the next answer is not affected
 
 
 class TestOptions:
-    def test_a_seed_gives_the_same_answer_and_none_gives_others(self, make_random):
+    def test_seed_makes_answers_reproducible(self, make_random):
         def ask(chat, **options):
             chat.reset()
             return chat.invoke("Hello", max_tokens=12, **options).content
@@ -187,7 +187,7 @@ class TestOptions:
         assert ask(seeded, seed=6) != ask(seeded)
         assert len({ask(free) for _ in range(4)}) > 1
 
-    def test_every_option_of_sampling_changes_what_llama_cpp_samples(self, make_random):
+    def test_every_sampling_option_is_applied(self, make_random):
         def ask(**options):
             chat.reset()
             return chat.invoke("Hello", max_tokens=24, **options).content
@@ -198,10 +198,10 @@ class TestOptions:
         changes = {"temperature": 0.1, "top_k": 1, "top_p": 1e-6, "min_p": 1, "repeat_penalty": 5, "seed": 2}
         answers = {name: ask(**{name: value}) for name, value in changes.items()}
         assert usual not in answers.values()
-        # Each of these leaves the likeliest token only.
+        # Each of these leaves only the most likely token.
         assert answers["top_k"] == answers["min_p"] == answers["top_p"] == ask(temperature=0)
 
-    def test_a_template_of_ones_own_takes_the_place_of_the_files(self, make_random):
+    def test_custom_template_replaces_the_file_template(self, make_random):
         chat = make_random(chat_template="{{ messages[0].content }}")
         assert chat.invoke("Hello", max_tokens=1).usage_metadata["input_tokens"] == (
             chat.get_num_tokens("Hello") + 1  # and the first token of all
@@ -216,7 +216,7 @@ class Listener(BaseCallbackHandler):
         self.heard.append((token, chunk.message.content))
 
 
-def test_callbacks_hear_every_piece_once(trained, trained_path):
+def test_callbacks_get_every_piece_once(trained, trained_path):
     listener = Listener()
     pieces = [chunk.text for chunk in trained.stream("Count to ten.", config={"callbacks": [listener]})]
     assert [token for token, _ in listener.heard] == pieces
@@ -230,7 +230,7 @@ def test_callbacks_hear_every_piece_once(trained, trained_path):
 
 
 class TestChunks:
-    def test_a_quick_chunk_is_what_the_constructors_make(self):
+    def test_copied_chunk_equals_a_constructed_one(self):
         made = ChatGenerationChunk(message=AIMessageChunk(content="text"))
         quick = text_chunk("text")
         assert quick == made
@@ -243,7 +243,7 @@ class TestChunks:
             made + ChatGenerationChunk(message=AIMessageChunk(content=" and"))
         ).message
 
-    def test_chunks_share_nothing(self):
+    def test_chunks_are_independent(self):
         first, second = text_chunk("a"), text_chunk("b")
         first.message.tool_calls.append({})
         first.message.additional_kwargs["x"] = 1
@@ -252,7 +252,7 @@ class TestChunks:
         assert second == ChatGenerationChunk(message=AIMessageChunk(content="b"))
 
 
-def test_the_work_on_text_grows_with_the_tokens_and_not_with_their_square(make_random, spy):
+def test_text_processing_is_linear_in_tokens(make_random, spy):
     pieces, whole = spy("llama_token_to_piece"), spy("llama_detokenize")
     chat = make_random(temperature=2, top_k=0, top_p=1, min_p=0)
     before = len(pieces)
@@ -266,7 +266,7 @@ def test_the_work_on_text_grows_with_the_tokens_and_not_with_their_square(make_r
     assert len(pieces) == after  # every token of it is known
 
 
-def test_who_it_is(trained, trained_path):
+def test_identity(trained, trained_path):
     assert trained._llm_type == "llamacpp"
     assert trained._identifying_params["model_path"] == str(trained_path)
     assert trained._identifying_params["temperature"] == 0

@@ -1,4 +1,4 @@
-"""Loading: what is refused and how, which settings arrive, and that llama.cpp keeps quiet."""
+"""Loading: refusals, applied settings, and no output from llama.cpp."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from ggufbench.chat.model import ChatLlamaCpp, ChatModelError
 
 
 def refusal(*arguments, **options) -> str:
-    """The sentence with which a model is refused."""
+    """The message with which a model is refused."""
     with pytest.raises(ChatModelError) as caught:
         ChatLlamaCpp(*arguments, **options)
     message = str(caught.value)
@@ -30,24 +30,27 @@ def tiny_path(model_folder) -> Path:
 class TestFiles:
     def test_a_missing_file(self, tmp_path):
         message = refusal(model_path=str(tmp_path / "no\x1b[2Jne.gguf"))
-        assert message.startswith("There is no file ")
-        assert "no_[2Jne.gguf; `ggufbench models` lists" in message
+        assert "no_[2Jne.gguf does not exist; `ggufbench models` lists" in message
 
     def test_a_folder(self, tmp_path):
         assert "is a folder; name the GGUF file in it" in refusal(model_path=str(tmp_path))
 
-    def test_something_else(self, tmp_path):
+    def test_invalid_file(self, tmp_path):
         (tmp_path / "x.gguf").write_bytes(b"PK\x03\x04" + bytes(1000))
-        assert "x.gguf cannot be asked: " in refusal(model_path=str(tmp_path / "x.gguf"))
+        assert "x.gguf cannot be used: " in refusal(model_path=str(tmp_path / "x.gguf"))
 
-    def test_a_part_of_a_file(self, tiny_path, tmp_path):
+    def test_truncated_file(self, tiny_path, tmp_path):
         (tmp_path / "cut.gguf").write_bytes(tiny_path.read_bytes()[:-4096])
-        assert "cut.gguf cannot be asked: " in refusal(model_path=str(tmp_path / "cut.gguf"))
+        assert "cut.gguf cannot be used: " in refusal(model_path=str(tmp_path / "cut.gguf"))
 
-    def test_eyes_and_later_shards(self, tmp_path):
+    def test_projector_and_later_shards(self, tmp_path):
         for name, keys, why in (
             ("mmproj.gguf", {"general.architecture": "clip"}, "a multimodal projector"),
-            ("x-00002-of-00003.gguf", {"split.no": 1, "split.count": 3}, "part 2 of 3 of a model: the first"),
+            (
+                "x-00002-of-00003.gguf",
+                {"split.no": 1, "split.count": 3},
+                "part 2 of 3 of a model: a model is loaded by its first",
+            ),
             ("adapter.gguf", {"general.type": "adapter"}, "a LoRA adapter"),
         ):
             writer = GGUFWriter(tmp_path / name, "clip")
@@ -59,10 +62,10 @@ class TestFiles:
             writer.write_tensors_to_file()
             writer.close()
             message = refusal(model_path=str(tmp_path / name))
-            assert f"{name} cannot be asked: {why}" in message
+            assert f"{name} cannot be used: {why}" in message
 
-    def test_what_only_llama_cpp_finds_wrong(self, tmp_path):
-        """The header is fine, and a weight is missing: the reason is llama.cpp's own."""
+    def test_defect_found_only_by_llama_cpp(self, tmp_path):
+        """The header is valid but a weight is missing: the reason comes from llama.cpp."""
         writer = GGUFWriter(tmp_path / "x.gguf", "llama")
         writer.add_context_length(64)
         writer.add_embedding_length(32)
@@ -103,7 +106,7 @@ class TestSettings:
         assert message.startswith(name)
         assert "is not usable: " in message
 
-    def test_a_packed_v_cache_without_flash_attention(self, tiny_path):
+    def test_quantized_v_cache_needs_flash_attention(self, tiny_path):
         message = refusal(model_path=str(tiny_path), type_v="q8_0", flash_attn=False)
         assert message == 'type_v = "q8_0" needs flash attention; set flash_attn = "auto".'
 
@@ -112,14 +115,14 @@ class TestSettings:
         assert message.startswith("n_ctx = 2147483647 needs ")
         assert "MiB are free; load it with a smaller n_ctx." in message
 
-    def test_they_arrive(self, tiny_path):
+    def test_settings_are_applied(self, tiny_path):
         chat = ChatLlamaCpp(model_path=str(tiny_path), n_ctx=512, n_batch=64, n_threads=1, n_gpu_layers=0)
         api, context = chat._engine.api, chat._engine.context
         assert api.llama_n_ctx(context) == 512
         assert api.llama_n_batch(context) == 64
         assert api.llama_n_threads(context) == api.llama_n_threads_batch(context) == 1
 
-    def test_a_prompt_of_several_batches_is_read_as_one(self, make_random):
+    def test_prompt_of_several_batches(self, make_random):
         answers = []
         for size in (32, 512):
             chat = make_random(n_batch=size, temperature=0)
@@ -158,7 +161,7 @@ class TestQuestions:
             ({"max_tokens": -1}, "max_tokens = -1 is not usable"),
         ],
     )
-    def test_options_that_there_are_not(self, make_random, options, message):
+    def test_unknown_options(self, make_random, options, message):
         with pytest.raises(ChatModelError, match=message):
             make_random().invoke("Hello", **options)
 
@@ -171,12 +174,12 @@ class TestQuestions:
             {"type": "no\x1b[2Jthing"},
         ],
     )
-    def test_what_is_no_text(self, make_random, block):
-        with pytest.raises(ChatModelError, match="this model reads text only; send its text") as caught:
+    def test_non_text_content(self, make_random, block):
+        with pytest.raises(ChatModelError, match="this model reads text only; send text") as caught:
             make_random().invoke([HumanMessage([{"type": "text", "text": "What is this?"}, block])])
         assert str(caught.value).isprintable()
 
-    def test_texts_in_parts_are_read(self, trained):
+    def test_text_parts_are_joined(self, trained):
         parts = HumanMessage([{"type": "text", "text": "Hel"}, "lo"])
         assert trained.invoke([parts]).content == "Hello! What shall we do?"
         assert (
@@ -234,24 +237,24 @@ def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 class TestNativeOutput:
     @pytest.mark.real
-    def test_llama_cpp_says_nothing(self, tiny_path, tmp_path):
+    def test_llama_cpp_prints_nothing(self, tiny_path, tmp_path):
         (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(100))
         done = run(PROGRAM, tiny_path, "quiet", tmp_path / "broken.gguf")
         assert done.stdout == done.stderr == ""
 
     @pytest.mark.real
-    def test_unless_it_is_asked_to(self, tiny_path, tmp_path):
+    def test_verbose_prints_the_log(self, tiny_path, tmp_path):
         done = run(PROGRAM, tiny_path, "verbose", tmp_path / "none.gguf")
         assert done.stdout == ""
         assert "load_tensors" in done.stderr
 
     @pytest.mark.real
-    def test_whoever_collected_the_log_before_still_does(self, tiny_path):
+    def test_earlier_log_callback_still_gets_lines(self, tiny_path):
         assert run(COLLECTOR, tiny_path).stderr == ""
 
 
 @pytest.mark.gpu
-def test_no_layers_on_the_gpu_means_the_processor_alone(tiny_path, rpc_server):
+def test_zero_gpu_layers_uses_only_the_cpu(tiny_path, rpc_server):
     """The device is llama.cpp's own RPC backend on loopback, which counts as a GPU."""
     nothing, everything = run(OFFLOAD, tiny_path, rpc_server).stdout.splitlines()
     assert nothing == "0 0 0"

@@ -1,6 +1,6 @@
-"""LangChain's standard tests, with the tiny model that knows their dialogues by heart.
+"""LangChain's standard tests, with the tiny model that has memorized their dialogues.
 
-What is not true of such a model is said by the suite's own properties, and listed in `conftest.py`.
+Tests that do not apply to such a model are excluded by the suite's properties, and listed in `conftest.py`.
 """
 
 import pytest

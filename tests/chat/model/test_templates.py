@@ -1,4 +1,4 @@
-"""Chat templates come out of files: they are run, and can do no harm."""
+"""Chat templates from files run in a sandbox and cannot do harm."""
 
 import time
 
@@ -41,7 +41,7 @@ def template(source: str) -> Template:
         ("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m('y') }}", "<y>"),
     ],
 )  # fmt: skip
-def test_what_templates_expect_is_there(source, rendered):
+def test_expected_template_features_work(source, rendered):
     assert template(source).render([USER]) == rendered
 
 
@@ -87,17 +87,19 @@ ENDLESS = [
 
 
 @pytest.mark.parametrize("source", HOSTILE)
-def test_no_template_reaches_python(source):
+def test_template_cannot_reach_python(source):
     messages = [dict(USER)]
     try:
-        assert template(source).render(messages) == ""  # what the sandbox hides is nothing where it is told
+        assert (
+            template(source).render(messages) == ""
+        )  # hidden attributes are undefined, which renders as empty
     except ChatModelError as error:
         assert_one_sentence(str(error))
     assert messages == [USER]
 
 
 @pytest.mark.parametrize("source", ENDLESS)
-def test_no_template_works_without_end(source):
+def test_endless_template_is_stopped(source):
     start = time.monotonic()
     with pytest.raises(ChatModelError) as caught:
         template(source).render([USER])
@@ -107,7 +109,7 @@ def test_no_template_works_without_end(source):
 
 def assert_one_sentence(message: str) -> None:
     assert message.startswith("The chat template of some model fails: ")
-    assert message.endswith("; give another one with chat_template.")
+    assert message.endswith("; set chat_template to another one.")
     assert message.isprintable()
     assert len(message) < 300
 
@@ -120,19 +122,19 @@ def assert_one_sentence(message: str) -> None:
         "{{ messages[5].content.x }}", "{{ 1 + 'x' }}", "{% extends 'x' %}",
     ],
 )  # fmt: skip
-def test_a_template_that_fails_says_so_in_one_sentence(source):
+def test_failing_template_message(source):
     with pytest.raises(ChatModelError) as caught:
         template(source).render([USER])
     assert_one_sentence(str(caught.value))
 
 
-def test_a_template_that_is_none_is_refused_when_the_model_is_loaded(make_random):
+def test_invalid_template_is_refused_at_load(make_random):
     with pytest.raises(ChatModelError, match=r"The chat template of llama-tiny-Q8_0 fails: .*another one"):
         make_random(chat_template="{% for %}")
 
 
 class TestConversationsThatATemplateRefuses:
-    def test_messages_of_one_role_in_a_row_become_one(self):
+    def test_consecutive_messages_of_a_role_are_merged(self):
         alternating = template(
             "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
             "{{ raise_exception('roles must alternate') }}{% endif %}[{{ m.content }}]{% endfor %}"
@@ -142,12 +144,12 @@ class TestConversationsThatATemplateRefuses:
         with pytest.raises(ChatModelError, match="roles must alternate"):
             alternating.render([{"role": "assistant", "content": "x"}])
 
-    def test_what_a_template_takes_is_not_touched(self):
+    def test_accepted_conversation_is_unchanged(self):
         assert template("{{ messages | length }}").render([USER, USER]) == "2"
         assert template(CHATML).render([SYSTEM, USER]).startswith("<|im_start|>system\nBe brief.<|im_end|>\n")
 
 
-def test_tools_are_given_to_a_template_that_takes_them():
+def test_tools_are_passed_to_a_template_with_tools():
     with_tools = template("{% for tool in tools %}{{ tool.function.name }}{% endfor %}")
     assert with_tools.takes_tools
     assert with_tools.render([USER], [TOOL]) == "f"

@@ -1,4 +1,4 @@
-"""One context and many who ask: each gets its own answer, and nobody waits for one that nobody reads."""
+"""One context for many callers: each gets its own answer, and an unread answer does not block others."""
 
 import asyncio
 import gc
@@ -18,7 +18,7 @@ ANSWERS = {
     "Count to ten.": "one two three four five six seven eight nine ten",
 }
 SECOND = 20
-"""Long enough for a machine with other work; what is waited for takes milliseconds."""
+"""Seconds; long enough for a busy machine, because the waits take milliseconds."""
 
 
 def test_threads_get_their_own_answers(trained):
@@ -45,7 +45,7 @@ def test_tasks_get_their_own_answers(trained):
     assert streamed == whole == list(ANSWERS.values())
 
 
-def test_a_task_may_ask_while_it_reads(trained):
+def test_task_may_ask_while_it_reads(trained):
     async def ask():
         async for _ in trained.astream("Count to ten."):
             return (await trained.ainvoke("Hey")).content
@@ -54,13 +54,13 @@ def test_a_task_may_ask_while_it_reads(trained):
     assert asyncio.run(asyncio.wait_for(ask(), SECOND)) == "Hey there."
 
 
-def test_the_errors_of_the_thread_reach_the_task(trained):
-    with pytest.raises(ChatModelError, match="names no tool"):
+def test_thread_errors_reach_the_task(trained):
+    with pytest.raises(ChatModelError, match="does not name a bound tool"):
         asyncio.run(_streamed(trained.bind(tool_choice="nobody"), "Hello"))
 
 
 class TestClosedEarly:
-    def test_a_closed_stream_stops_and_lets_others_ask(self, make_random, spy):
+    def test_closed_stream_stops_and_releases_the_lock(self, make_random, spy):
         chat, sampled = make_random(), spy("llama_sampler_sample")
         stream = chat.stream("Hello")
         for _ in range(3):
@@ -71,13 +71,13 @@ class TestClosedEarly:
         assert chat.invoke("Hello", max_tokens=2).content
         assert len(sampled) == made + 2
 
-    def test_so_does_a_forgotten_one(self, make_random):
+    def test_garbage_collected_stream_stops(self, make_random):
         chat = make_random()
         next(chat.stream("Hello"))
         gc.collect()
         assert chat.invoke("Hello", max_tokens=2).content
 
-    def test_so_does_an_asynchronous_one(self, make_random, spy, wait_until):
+    def test_closed_asynchronous_stream_stops(self, make_random, spy, wait_until):
         chat, sampled = make_random(max_tokens=900), spy("llama_sampler_sample")
 
         async def leave() -> None:
@@ -89,7 +89,7 @@ class TestClosedEarly:
         assert not _threads()
         assert len(sampled) < 900
 
-    def test_so_does_a_cancelled_task(self, make_random, spy):
+    def test_cancelled_task_stops(self, make_random, spy):
         chat, sampled = make_random(max_tokens=900), spy("llama_sampler_sample")
 
         async def cancel() -> None:
@@ -106,7 +106,7 @@ class TestClosedEarly:
         asyncio.run(asyncio.wait_for(cancel(), SECOND))
         assert len(sampled) < 1800
 
-    def test_whoever_is_cancelled_while_waiting_does_not_ask(self, make_random):
+    def test_task_cancelled_while_waiting_does_not_ask(self, make_random):
         chat = make_random()
         stream = chat.stream("Hello")
         next(stream)
@@ -123,7 +123,7 @@ class TestClosedEarly:
         while _threads() and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not _threads()
-        assert next(stream) is not None  # the other answer goes on as if nothing had been
+        assert next(stream) is not None  # the other answer continues unaffected
 
 
 def _threads() -> list[str]:
@@ -131,26 +131,26 @@ def _threads() -> list[str]:
 
 
 class TestNobodyWaitsForEver:
-    def test_a_question_inside_ones_own_stream_is_refused(self, make_random):
+    def test_question_inside_an_open_stream_is_refused(self, make_random):
         chat = make_random()
         stream = chat.stream("Hello")
         next(stream)
         with pytest.raises(ChatModelError, match="still being streamed in this thread; read it to its end"):
             chat.invoke("Hello")
-        assert chat.get_num_tokens("Hello")  # counting is no question
+        assert chat.get_num_tokens("Hello")  # counting tokens does not need the lock
         stream.close()
         assert chat.invoke("Hello", max_tokens=1)
 
-    def test_waiting_for_an_answer_that_nobody_reads_ends(self, make_random, monkeypatch):
-        monkeypatch.setattr(engine, "_PATIENCE", 0.2)
+    def test_waiting_for_an_unread_answer_times_out(self, make_random, monkeypatch):
+        monkeypatch.setattr(engine, "_UNREAD_TIMEOUT", 0.2)
         chat = make_random()
         stream = chat.stream("Hello")
         next(stream)
         with ThreadPoolExecutor(1) as pool, pytest.raises(ChatModelError, match="open and unread"):
             pool.submit(chat.invoke, "Hello").result(SECOND)
 
-    def test_waiting_for_one_that_is_read_does_not(self, make_random, monkeypatch):
-        monkeypatch.setattr(engine, "_PATIENCE", 0.5)
+    def test_waiting_for_an_answer_being_read_continues(self, make_random, monkeypatch):
+        monkeypatch.setattr(engine, "_UNREAD_TIMEOUT", 0.5)
         chat = make_random()
         with ThreadPoolExecutor(1) as pool:
             stream = chat.stream("Hello", max_tokens=30)
@@ -161,13 +161,13 @@ class TestNobodyWaitsForEver:
             assert waiting.result(SECOND)
 
 
-def test_a_closed_model_says_so(make_random):
+def test_closed_model_message(make_random):
     chat = make_random()
     chat.close()
     chat.close()
-    with pytest.raises(ChatModelError, match="was closed; load it again"):
+    with pytest.raises(ChatModelError, match="is closed; load it again"):
         chat.invoke("Hello")
-    with pytest.raises(ChatModelError, match="was closed"):
+    with pytest.raises(ChatModelError, match="is closed"):
         chat.get_num_tokens("Hello")
 
 

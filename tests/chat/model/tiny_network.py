@@ -1,11 +1,11 @@
-"""A program: makes a GGUF of a tiny llama, trained on the dialogues that it is given.
+"""A program that makes a GGUF of a tiny llama, trained on given dialogues.
 
     python tiny_network.py OUT.gguf TEMPLATE.txt [DIALOGUES.json SECONDS]
 
 It is a real model file, run by the real llama.cpp: 2 layers, under half a million parameters, which learn the
-answers by heart in about half a minute. Without dialogues they are random. DIALOGUES is a list of pairs: the
-tokens of a prompt and those of the answer, its end included. Where there is no file TEMPLATE.txt the model
-has no template, and a sentencepiece vocabulary.
+answers in about half a minute. Without dialogues they are random. DIALOGUES is a list of pairs: the tokens of
+a prompt and those of the answer, including its end. If TEMPLATE.txt does not exist, the model has no template
+and a sentencepiece vocabulary.
 """
 
 import json
@@ -24,12 +24,12 @@ from ggufbench.modelkit.tokenizer import CONTROL_TOKENS, build_vocabulary
 VOCABULARY, WIDTH, LAYERS, HEADS, FEED = 512, 128, 2, 4, 256
 HEAD = WIDTH // HEADS
 KNOWN = 0.3
-"""Cross entropy of the worst token of all: below 0.69 every one is the likeliest."""
+"""Cross entropy of the worst token: below 0.69 every token is the most likely one."""
 CONTEXT, BASE, EPSILON = 4096, 10_000.0, 1e-5
 
 
 def initial_weights() -> dict[str, torch.Tensor]:
-    """By the names that llama.cpp knows them by."""
+    """Random weights by llama.cpp's tensor names."""
     torch.manual_seed(7)
     shapes = {"token_embd": (VOCABULARY, WIDTH), "output": (VOCABULARY, WIDTH), "output_norm": (WIDTH,)}
     for layer in range(LAYERS):
@@ -44,14 +44,14 @@ def initial_weights() -> dict[str, torch.Tensor]:
 
 
 def rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """Turn neighbouring pairs by their position's angles, as llama.cpp does for this architecture."""
+    """Rotate adjacent pairs by the angles of their position, as llama.cpp does for this architecture."""
     even, odd = x[..., 0::2], x[..., 1::2]
     cos, sin = angles.cos(), angles.sin()
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
 
 
 def logits(weights: dict[str, torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
-    """The network."""
+    """Forward pass of the network."""
 
     def norm(x: torch.Tensor, name: str) -> torch.Tensor:
         return functional.rms_norm(x, (WIDTH,), weights[name], EPSILON)
@@ -80,12 +80,12 @@ def logits(weights: dict[str, torch.Tensor], tokens: torch.Tensor) -> torch.Tens
 def train(
     weights: dict[str, torch.Tensor], dialogues: list[tuple[list[int], list[int]]], seconds: float
 ) -> None:
-    """Learn the answers by heart; stop when every one of them is known, or the time is over."""
+    """Memorize the answers; stop when every one is known or the time is over."""
     torch.set_num_threads(1)  # the matrices are small: a second thread waits more than it works
     for tensor in weights.values():
         tensor.requires_grad_()
     optimizer = torch.optim.AdamW(weights.values(), lr=3e-3, weight_decay=0.0)
-    # Dialogues of like length in one batch: little of it is padding.
+    # Dialogues of similar length share a batch, to reduce padding.
     ordered = sorted(dialogues, key=lambda pair: len(pair[0]) + len(pair[1]))
     batches = [_batch(ordered[start : start + 8]) for start in range(0, len(ordered), 8)]
     end = time.monotonic() + seconds
@@ -122,7 +122,7 @@ def _batch(dialogues: list[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, 
 
 
 def write(path: Path, weights: dict[str, torch.Tensor], template: str | None) -> None:
-    """The file, with 32 bits for each weight: llama.cpp computes what was trained."""
+    """Write the file with 32 bits per weight, so that llama.cpp computes the trained values."""
     writer = GGUFWriter(path, "llama")
     writer.add_name("tiny network of the tests")
     writer.add_context_length(CONTEXT)
@@ -161,7 +161,7 @@ def _add_bytes(writer: GGUFWriter) -> None:
 
 
 def _add_sentencepiece(writer: GGUFWriter) -> None:
-    """Words carry the space before them; every byte is a token too."""
+    """Words include the space before them; every byte is a token too."""
     space = "\N{LOWER ONE EIGHTH BLOCK}"
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), space]
     words = (f"{space}{first}{second}" for first in "bcdfghjklmnpqrstvwxyz" for second in "aeiouy")
@@ -179,7 +179,7 @@ def _add_sentencepiece(writer: GGUFWriter) -> None:
 
 
 def main(out: str, template: str, dialogues: str | None = None, seconds: str = "60") -> None:
-    """See above."""
+    """Run the program (see the module docstring)."""
     weights = initial_weights()
     if dialogues is not None:
         train(weights, json.loads(Path(dialogues).read_text()), float(seconds))
