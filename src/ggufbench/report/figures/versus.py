@@ -35,11 +35,10 @@ class _Bar:
 
 
 def versus(facts: CaseFacts) -> Sketch | None:
-    """The model with the most to compare, the largest of those; None where nothing was measured beside."""
-    with_ratios = [pairs for pairs in facts.versus.values() if any(pair.ratios for pair in pairs)]
-    if not with_ratios:
+    """The featured model; None if no baseline was measured."""
+    pairs = featured(facts)
+    if not pairs:
         return None
-    pairs = max(with_ratios, key=_tells)
     record = pairs[0].record
     bars = [_Bar(record, f"llama.cpp {plain(record.scenario)}", None)]
     bars += [_Bar(pair.baseline, plain(pair.baseline.scenario), pair) for pair in pairs]
@@ -55,7 +54,20 @@ def versus(facts: CaseFacts) -> Sketch | None:
     )
 
 
-def _tells(pairs: Sequence[Versus]) -> tuple[bool, int, int, str]:
+def featured(facts: CaseFacts) -> Sequence[Versus]:
+    """The case with the most measured baselines, on the CPU if possible, then of the largest model."""
+    with_ratios = [pairs for pairs in facts.versus.values() if any(pair.ratios for pair in pairs)]
+    return max(with_ratios, key=_rank, default=())
+
+
+def median_of(record: Record, metric: str) -> float | None:
+    """The median; None if there is none or no machine could reach it."""
+    found = record.summary.get(metric)
+    possible = found is not None and math.isfinite(found.median) and 0 < found.median < 1e30
+    return found.median if found is not None and possible else None
+
+
+def _rank(pairs: Sequence[Versus]) -> tuple[bool, int, int, str]:
     record = pairs[0].record
     measured = sum(bool(pair.ratios) for pair in pairs)
     return record.setting.device == "cpu", measured, record.model.parameters, record.model.quantization
@@ -82,7 +94,7 @@ def _draw(bars: Sequence[_Bar], title: str | None) -> Figure:
 
 
 def _panel(canvas: Canvas, axes: Axes, bars: Sequence[_Bar], metric: str, top: float) -> None:
-    values = [_value(bar.record, metric) for bar in bars]
+    values = [median_of(bar.record, metric) for bar in bars]
     most = max((value for value in values if value is not None), default=1.0) or 1.0
     axes.set(xlim=(0, 1.38 * most), ylim=(len(bars) - 0.5, -0.5), xticks=[], yticks=[])
     axes.grid(visible=False)
@@ -104,13 +116,6 @@ def _panel(canvas: Canvas, axes: Axes, bars: Sequence[_Bar], metric: str, top: f
         )  # fmt: skip
         axes.text(value + 0.015 * most, place, METRICS[metric].amount(value), va="center", color=INK.light)
         canvas.text(WIDTH - _SAID, middle, _said(bar, metric), va="center")
-
-
-def _value(record: Record, metric: str) -> float | None:
-    """The median; None where there is none that could be real."""
-    found = record.summary.get(metric)
-    possible = found is not None and math.isfinite(found.median) and 0 < found.median < 1e30
-    return found.median if found is not None and possible else None
 
 
 def _said(bar: _Bar, metric: str) -> str:
