@@ -1,4 +1,4 @@
-"""One model under llama.cpp beside the same model under transformers: load, memory, prompt and decode."""
+"""Comparison of one model in llama.cpp and in transformers: load, memory, prompt and decode."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PANELS = ("ready_seconds", "peak_rss_bytes", "prompt_tokens_per_second", "decode_tokens_per_second")
 _NAMES, _BARS, _SAID = 1.75, 4.6, 3.55
-"""Inches: names of the bars, the bars with their values, and the ratios."""
+"""Inches for the names of the bars, for the bars with their values, and for the ratios."""
 _BAR, _HEAD, _GAP = 0.25, 0.24, 0.14
 
 
@@ -46,9 +46,9 @@ def versus(facts: CaseFacts) -> Sketch | None:
     sentences = [f"{METRICS[metric].label}: {_ratios(pairs, metric)}" for metric in _PANELS]
     return Sketch(
         "versus",
-        f"{label}: llama.cpp beside transformers",
-        "Measured on one machine, each launch in a fresh process. In brackets the interval of the ratio, "
-        "from the launches of both; where there are too few for one, none.",
+        f"{label}: llama.cpp and transformers",
+        "Measured on one machine, each launch in a fresh process. Brackets contain the confidence interval "
+        "of the ratio, if there are enough launches.",
         ". ".join(sentences) + ".",
         lambda title: _draw(bars, title),
     )
@@ -79,7 +79,7 @@ def _ratios(pairs: Sequence[Versus], metric: str) -> str:
         for pair in pairs
         if (found := gain(pair, metric)) is not None
     ]
-    return ", ".join(said) or "not measured beside"
+    return ", ".join(said) or "not measured with transformers"
 
 
 def _draw(bars: Sequence[_Bar], title: str | None) -> Figure:
@@ -119,7 +119,7 @@ def _panel(canvas: Canvas, axes: Axes, bars: Sequence[_Bar], metric: str, top: f
 
 
 def _said(bar: _Bar, metric: str) -> str:
-    """The ratio to this baseline, and its interval."""
+    """Ratio to this baseline with its interval."""
     found = bar.versus.ratios.get(metric) if bar.versus else None
     if bar.versus is None or found is None or (value := gain(bar.versus, metric)) is None:
         return ""

@@ -51,6 +51,8 @@ class VersusRow:
     cells: Sequence[RatioCell]
     notes: Sequence[str]
     """Notes of this row alone."""
+    shared: Sequence[int]
+    """Numbers of the notes below the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class VersusTable:
 
     rows: Sequence[VersusRow]
     notes: Sequence[str]
-    """Notes of several rows, with the number of rows."""
+    """Notes that several rows share."""
     left: int
     """Rows that are not shown."""
 
@@ -110,16 +112,8 @@ def versus_table(pairs: Sequence[Versus]) -> VersusTable:
     """Build the table; a note that several rows share is said once below it."""
     shown = pairs[:MOST_ROWS]
     counts = Counter(note for one in shown for note in one.notes)
-    shared = {note: number for note, number in counts.items() if number > 1}
-    return VersusTable(
-        [_versus_row(one, [note for note in one.notes if note not in shared]) for one in shown],
-        [f"{_rows(number, len(shown))}: {note}." for note, number in shared.items()],
-        len(pairs) - len(shown),
-    )
-
-
-def _rows(number: int, total: int) -> str:
-    return "All rows" if number == total else f"{number} of {total} rows"
+    shared = [note for note, number in counts.items() if number > 1]
+    return VersusTable([_versus_row(one, shared) for one in shown], shared, len(pairs) - len(shown))
 
 
 def against(content: Content) -> Against | None:
@@ -152,13 +146,14 @@ def comparisons(content: Content) -> Comparisons | None:
     return Comparisons(words_of.headline(found), words_of.legend(found), [_judged(one) for one in shown])
 
 
-def _versus_row(one: Versus, notes: Sequence[str]) -> VersusRow:
+def _versus_row(one: Versus, shared: Sequence[str]) -> VersusRow:
     return VersusRow(
         case=one.record.case_id,
         baseline=one.baseline.case_id,
         outcome="" if one.ratios else ended(one.baseline),
         cells=[_ratio_cell(name, one.ratios.get(name), _both(one, name)) for name in VERSUS_METRICS],
-        notes=notes,
+        notes=[note for note in one.notes if note not in shared],
+        shared=[number for number, note in enumerate(shared, 1) if note in one.notes],
     )
 
 

@@ -15,7 +15,7 @@ from ggufbench.records.schema import Record
 from ggufbench.report.content import Content
 from ggufbench.report.figures import Drawn
 from ggufbench.report.page import tables
-from ggufbench.report.page.case import CaseDetail, Room, case_detail
+from ggufbench.report.page.case import CaseDetail, DetailLimits, case_detail
 from ggufbench.report.page.cases import COLUMNS, CaseRow, case_row, missed
 from ggufbench.report.page.picture import Picture, picture_of
 from ggufbench.report.page.results import ResultsTable, results_table
@@ -58,7 +58,11 @@ class AnswerView:
 class MigrationTable:
     """Answers to "Can transformers be removed?": a row for each model and scenario."""
 
+    questions: Sequence[str]
     rows: Sequence[tuple[Migration, Sequence[AnswerView]]]
+    """Each with its answers to the questions."""
+    everywhere: Sequence[MigrationAnswer]
+    """Answers that are the same in every row, which have no column."""
     notes: Sequence[str]
     left: int
     """Rows that are not shown."""
@@ -103,7 +107,7 @@ def page_of(content: Content, figures: Sequence[Drawn], title: str | None = None
     found = [_finding_view(one, by_case) for one in findings(records, content.comparisons, content.versus)]
     versus = content.versus
     several = len({record.machine.fingerprint for record in records}) > 1
-    room = _room(len(records))
+    limits = _limits(len(records))
     picture = picture_of(content)
     return Page(
         title=title or _title(content),
@@ -124,7 +128,7 @@ def page_of(content: Content, figures: Sequence[Drawn], title: str | None = None
         scenarios=sorted({record.scenario for record in records}),
         quantizations=sorted({record.model.quantization for record in records}),
         outcomes=sorted({str(record.outcome) for record in records}),
-        details=[case_detail(r, numbers[id(r)], room) for r in records if id(r) in folded],
+        details=[case_detail(r, numbers[id(r)], limits) for r in records if id(r) in folded],
         details_note=note,
         problems=content.problems,
     )
@@ -209,20 +213,30 @@ def _migration_table(found: Sequence[Migration]) -> MigrationTable:
     """Build the table, with the models for which transformers cannot be removed first."""
     moves = sorted(found, key=lambda one: ("no", "not measured", "yes").index(one.verdict))
     shown = moves[:_MOST_MIGRATIONS]
-    counts = Counter(answer.sentence for one in shown for answer in one.answers)
+    everywhere = _same_answers(shown)
+    answers = [[answer for answer in one.answers if answer not in everywhere] for one in shown]
+    counts = Counter(answer.sentence for of_row in answers for answer in of_row)
     notes = [text for text, count in counts.items() if count > 1 and len(text) > _LONG_SENTENCE]
 
     def answered(answer: MigrationAnswer) -> AnswerView:
         note = notes.index(answer.sentence) + 1 if answer.sentence in notes else 0
         return AnswerView(answer.question, answer.answer, "" if note else answer.sentence, note)
 
-    rows = [(one, [answered(answer) for answer in one.answers]) for one in shown]
-    return MigrationTable(rows, notes, len(moves) - len(shown))
+    rows = [(one, [answered(answer) for answer in its]) for one, its in zip(shown, answers, strict=True)]
+    questions = [answer.question for answer in answers[0]] if answers else []
+    return MigrationTable(questions, rows, everywhere, notes, len(moves) - len(shown))
 
 
-def _room(count: int) -> Room:
-    characters = min(_LOG_CHARACTERS, _LOGS_CHARACTERS // max(1, count))
-    return Room(complete=count <= MOST_COMPLETE, log_characters=characters)
+def _same_answers(moves: Sequence[Migration]) -> list[MigrationAnswer]:
+    """Answers that every row of a table with several rows has."""
+    if len(moves) < 2:
+        return []
+    return [answer for answer in moves[0].answers if all(answer in one.answers for one in moves)]
+
+
+def _limits(cases: int) -> DetailLimits:
+    characters = min(_LOG_CHARACTERS, _LOGS_CHARACTERS // max(1, cases))
+    return DetailLimits(complete=cases <= MOST_COMPLETE, log_characters=characters)
 
 
 def _folded(records: Sequence[Record]) -> tuple[set[int], str]:
