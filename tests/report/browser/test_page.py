@@ -32,7 +32,7 @@ def test_first_screen_shows_results_and_picture(reader, page):
         " rows: [...document.querySelectorAll('table.results tbody tr')].map(row => place(row).bottom)}"
     )
     assert 0 < places["table"] < places["head"] < 800
-    assert 0 < places["picture"] < 400
+    assert 0 < places["picture"] < 400, "the picture is next to the table"
     assert len([bottom for bottom in places["rows"] if bottom <= 800]) >= 6
 
 

@@ -81,7 +81,7 @@ def failures(pairs: Sequence[Versus]) -> str:
 
 
 def failure(record: Record) -> str | None:
-    """How a failed case ended: `hung in load (no answer for 60 s)`; None if it did not fail."""
+    """Outcome of a failed case: `hung in load (no answer for 60 s)`; None if it did not fail."""
     return plain(ending(record)) if is_failed(record) else None
 
 

@@ -61,7 +61,7 @@ def featured(facts: CaseFacts) -> Sequence[Versus]:
 
 
 def median_of(record: Record, metric: str) -> float | None:
-    """The median; None if there is none or no machine could reach it."""
+    """Median of a metric; None if it is missing or impossible."""
     found = record.summary.get(metric)
     possible = found is not None and math.isfinite(found.median) and 0 < found.median < 1e30
     return found.median if found is not None and possible else None

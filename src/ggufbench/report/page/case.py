@@ -22,7 +22,7 @@ _CHOSEN = ("auto", -1)
 
 @dataclass(frozen=True, slots=True)
 class DetailLimits:
-    """How much of each record the page shows."""
+    """Limits for the details of each record."""
 
     complete: bool
     """True if samples, launches and logs are shown."""

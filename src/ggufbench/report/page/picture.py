@@ -25,7 +25,7 @@ class PictureBar:
     is_baseline: bool
     cell: BarCell
     outcome: str
-    """How the baseline ended, if it has no value."""
+    """Outcome of the baseline, if it has no value."""
     factor: str
     """llama.cpp relative to this baseline: `3.8x as fast`."""
 

@@ -51,7 +51,7 @@ class ResultRow:
     cells: Sequence[BarCell]
     """Empty if nothing was measured."""
     outcome: str
-    """How the case ended; empty if it was measured."""
+    """Outcome of the case; empty if it was measured."""
     kind: str
 
 
@@ -117,7 +117,7 @@ def bar_cell(metric: str, value: float | None, best: float | None) -> BarCell:
 
 
 def best_of(metric: str, values: Sequence[float | None]) -> float | None:
-    """The best of the values; None if there is none."""
+    """Best of the values; None without a value."""
     known = [value for value in values if value is not None]
     choose = max if METRICS[metric].better == "higher" else min
     return choose(known, default=None)
@@ -148,7 +148,7 @@ def _real(value: float | None) -> float | None:
 
 
 def _notes(records: Sequence[Record], total: int) -> Iterator[str]:
-    """What applies to many rows, each said once."""
+    """Notes that apply to several rows."""
     yield (
         "Medians. Load: from opening the file to the first token, with the file in memory. "
         "Memory: peak of the process and of its devices. "

@@ -47,7 +47,7 @@ class VersusRow:
     case: str
     baseline: str
     outcome: str
-    """How transformers ended, if it was not measured."""
+    """Outcome of transformers, if it was not measured."""
     cells: Sequence[RatioCell]
     notes: Sequence[str]
     """Notes of this row alone."""

@@ -183,7 +183,7 @@ def _title(content: Content) -> str:
 
 
 def _lead(records: Sequence[Record], content: Content) -> str:
-    """What was measured, where and when, in one line."""
+    """One line with the outcomes, the machine and the date."""
     outcomes = Counter(record.outcome for record in records)
     parts = []
     if records:
