@@ -130,8 +130,8 @@ def test_skipped_cases_are_one_note_for_each_reason(make_record):
     ]
     notes = results_table([make_record(), *skipped], {}).notes
     assert [note for note in notes if "no metal device" in note] == [
-        f"Skipped: 5 cases ({skipped[0].case_id}, {skipped[1].case_id}, {skipped[2].case_id} and 2 more), "
-        "because no metal device."
+        f"Skipped: 5 cases ({skipped[0].case_id}, {skipped[1].case_id}, {skipped[2].case_id} and 2 more): "
+        "no metal device."
     ]
 
 

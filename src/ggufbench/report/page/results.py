@@ -162,6 +162,6 @@ def _notes(records: Sequence[Record], total: int) -> Iterator[str]:
             skipped.setdefault(record.reason or "no reason is stored", []).append(record)
     for reason, cases in list(skipped.items())[:_MOST_REASONS]:
         names = listed([record.case_id for record in cases])
-        yield f"Skipped: {count(len(cases), 'case')} ({names}), because {reason.rstrip('.')}."
+        yield f"Skipped: {count(len(cases), 'case')} ({names}): {reason.rstrip('.')}."
     if len(skipped) > _MOST_REASONS:
         yield f"{len(skipped) - _MOST_REASONS} more reasons for skipping are in the table of cases."
