@@ -1,6 +1,7 @@
 """The figures of a report: which there are, what they say, and that no record can get out of them."""
 
 import dataclasses
+import itertools
 import math
 import re
 import subprocess
@@ -20,11 +21,12 @@ from ggufbench.report.content import Content
 from ggufbench.report.figures import Figures, draw_all, save_figures
 from ggufbench.report.figures.captions import plain
 from ggufbench.report.figures.cases import CaseFacts
+from ggufbench.report.figures.label_placement import Labels
 from ggufbench.report.figures.load import promise_of
 from ggufbench.report.figures.memory import parts_of
 from ggufbench.report.figures.pareto import ParetoPoint, front, point_of
 from ggufbench.report.figures.scatter import MOST_POINTS, thin
-from ggufbench.report.figures.style import COLORS, drawing, fit, theme_css, width_of
+from ggufbench.report.figures.style import COLORS, Canvas, drawing, fit, theme_css, width_of
 from ggufbench.report.figures.tokens import line_of
 from ggufbench.stats.sequential_test import Series
 from ggufbench.stats.sequential_test import judge as gate
@@ -88,13 +90,13 @@ def series(case_id, values, levels=()):
     )
 
 
-def test_every_figure_that_has_data_is_there_in_order(first_run, drawn):
+def test_figures_with_data_are_drawn_in_order(first_run, drawn):
     assert list(drawn) == ["versus", *PLAIN]
     assert [one.name for one in draw_all(Content(first_run.records[:1]))] == PLAIN
     assert draw_all(Content([])) == []
 
 
-def test_llama_cpp_stands_beside_its_baselines(baseline_records):
+def test_versus_figure_shows_llama_cpp_and_its_baselines(baseline_records):
     (found,) = [one for one in draw_all(Content(baseline_records)) if one.name == "versus"]
     for words in ("llama.cpp: ", "x as fast (", "x the memory (", "transformers-gguf", "transformers-bf16"):
         assert words in found.svg
@@ -102,7 +104,7 @@ def test_llama_cpp_stands_beside_its_baselines(baseline_records):
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1e300, float("inf"), float("nan")])
-def test_an_impossible_figure_is_no_bar_beside_others(baseline_records, value):
+def test_impossible_values_draw_no_bar(baseline_records, value):
     records = [damaged(one, median=value, minimum=value, maximum=value) for one in baseline_records]
     for one in draw_all(Content(records)):
         ET.fromstring(one.svg)
@@ -117,7 +119,7 @@ def test_a_figure_without_data_is_absent(make_record):
     assert names == ["load"]
 
 
-def test_an_svg_can_stand_in_any_page(drawn):
+def test_svg_can_be_embedded_in_any_page(drawn):
     for one in drawn.values():
         root = ET.fromstring(one.svg)
         assert root.tag == f"{SVG}svg"
@@ -133,7 +135,7 @@ def test_an_svg_can_stand_in_any_page(drawn):
         assert re.findall(r"https?:[^\"]*", one.svg) == ["http://www.w3.org/2000/svg"]
 
 
-def test_ids_are_those_of_the_figure_and_all_references_lead_somewhere(drawn):
+def test_ids_have_the_prefix_of_the_figure_and_references_have_targets(drawn):
     seen = set()
     for one in drawn.values():
         ids = [element.get("id") for element in ET.fromstring(one.svg).iter() if element.get("id")]
@@ -155,7 +157,7 @@ def test_inline_colours_are_variables_that_the_theme_defines(drawn):
     assert len({color.light for color in COLORS}) == len(COLORS)
 
 
-def test_the_same_data_is_the_same_picture(baseline_records, tmp_path):
+def test_same_data_gives_the_same_picture(baseline_records, tmp_path):
     content = Content(baseline_records[:3])
     assert [one.svg for one in draw_all(content)] == [one.svg for one in draw_all(content)]
     first, second = (save_figures(content, tmp_path / name) for name in ("a", "b"))
@@ -173,14 +175,14 @@ def test_ratios_to_transformers_are_written(drawn):
     assert "10x gguf, 3.3x bf16" in " ".join(texts(drawn["rate-decode"].svg))
 
 
-def test_a_case_that_failed_is_named_where_its_bar_would_be(drawn):
+def test_failed_case_has_its_reason_in_place_of_a_bar(drawn):
     for name in ("memory", "rate-prompt", "rate-decode"):
         said = " ".join(texts(drawn[name].svg))
         assert "hung in load" in said
         assert "crashed in load (SIGSEGV)" in said
         assert "hung in load" in drawn[name].description
     assert "hung in load" in " ".join(texts(drawn["load"].svg))
-    assert "Transformers gave no number in 2 cases" in drawn["load"].caption
+    assert "Transformers gave no value in 2 cases" in drawn["load"].caption
 
 
 def test_without_a_baseline_no_ratio_is_claimed(make_record):
@@ -189,7 +191,7 @@ def test_without_a_baseline_no_ratio_is_claimed(make_record):
         assert "as fast as" not in one.caption
 
 
-def test_hostile_names_are_text_and_nothing_else(make_record, recwarn):
+def test_hostile_names_are_escaped(make_record, recwarn):
     records = [make_record(name=name, quantization=name[:500], scenario=name[:500]) for name in HOSTILE]
     records += [
         make_record(name=name, scenario=name[:500], provider="transformers", speed=0.2)
@@ -234,13 +236,13 @@ def test_no_text_leaves_its_picture(make_record, baseline_records, drawn):
 
 
 def damaged(record, **figures):
-    """A record whose summary says this of every metric."""
+    """A record whose summary has these values for every metric."""
     summary = {name: dataclasses.replace(found, **figures) for name, found in record.summary.items()}
     return record.model_copy(update={"summary": summary})
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1e-300, 1e300, float("inf"), float("nan")])
-def test_impossible_figures_are_left_out_and_nothing_breaks(make_record, value):
+def test_impossible_values_are_left_out(make_record, value):
     bad = damaged(make_record(name="bad"), median=value, minimum=value, maximum=value)
     figures = draw_all(Content([make_record(), bad]))
     assert [one.name for one in figures] == PLAIN
@@ -248,7 +250,7 @@ def test_impossible_figures_are_left_out_and_nothing_breaks(make_record, value):
         ET.fromstring(one.svg)
 
 
-def test_tokens_that_took_no_time_or_ages_are_no_line(make_record):
+def test_impossible_token_times_draw_no_line(make_record):
     facts = CaseFacts(Content([]))
     for seconds in (0.0, 1e300):
         record = make_record()
@@ -268,7 +270,7 @@ def test_tokens_that_took_no_time_or_ages_are_no_line(make_record):
         assert "tokens" not in [one.name for one in draw_all(Content([record]))]
 
 
-def test_figures_of_bars_draw_24_cases_and_say_so(make_record):
+def test_bar_figures_show_24_cases_with_a_note(make_record):
     base = make_record()
     many = [
         base.model_copy(
@@ -285,7 +287,7 @@ def test_figures_of_bars_draw_24_cases_and_say_so(make_record):
         make_record(name="paired", provider="transformers", scenario="transformers-gguf", speed=0.5),
     )
     figures = {one.name: one for one in draw_all(Content([*many, *paired]))}
-    assert "Drawn are 24 of 62 cases" in figures["memory"].caption
+    assert "The figure shows 24 of 62 cases" in figures["memory"].caption
     assert "transformers-gguf" in " ".join(texts(figures["memory"].svg))
     assert sum("file" in words and "GiB" in words for words in texts(figures["memory"].svg)) == 24
 
@@ -314,7 +316,7 @@ def test_thousands_of_points_stay_small(make_record):
     assert len(thin((n + 1.0, 1e6 / (n + 1)) for n in range(10_000))) <= MOST_POINTS
 
 
-def test_the_front_has_what_no_other_beats(make_record):
+def test_front_contains_unbeaten_points(make_record):
     record = make_record()
     points = [ParetoPoint(record, *pair) for pair in ((3, 9), (1, 5), (2, 4), (4, 9), (2, 7), (5, 20))]
     best = front(points)
@@ -338,7 +340,7 @@ def test_memory_on_a_device_counts_once(make_record):
     assert point_of(shared).memory == max(peak, 5e9)
 
 
-def test_the_parts_of_the_peak_are_the_peak(first_run, baseline_records):
+def test_sum_of_parts_is_the_peak(first_run, baseline_records):
     for record in [*first_run.records, *baseline_records]:
         if "peak_rss_bytes" in record.summary:
             parts = parts_of(record)
@@ -347,7 +349,7 @@ def test_the_parts_of_the_peak_are_the_peak(first_run, baseline_records):
             assert record.is_baseline or not parts.get("transformers")
 
 
-def test_the_band_is_what_the_targets_say(make_record):
+def test_band_follows_the_targets(make_record):
     small, large = make_record(file_size=10**7), make_record(file_size=11 * 10**9)
     for records in ([small], [small, large]):
         promise = promise_of(records)
@@ -388,7 +390,7 @@ def test_comparisons_show_before_after_interval_and_verdict(make_record):
     assert "20.0 t/s → 19.0 t/s, +8.5 %" in said
     assert re.search(r"\(\+8\.\d to \+8\.\d\): regression", said)
     assert "the candidate crashed in decode" in said
-    assert "tolerated" in said
+    assert "tolerance" in said
     assert "right is worse" in said
 
 
@@ -415,7 +417,7 @@ def test_history_shows_suspects_and_changes_of_level(first_run):
         assert draw_all(Content([], history=[broken])) == []
 
 
-def test_files_stand_alone_and_have_a_title(baseline_records, tmp_path):
+def test_separate_files_have_a_title(baseline_records, tmp_path):
     written = save_figures(Content(baseline_records[:2]), tmp_path / "deep" / "folder")
     assert [path.name for path in written] == [f"{name}.{kind}" for name in PLAIN for kind in ("svg", "png")]
     for path in written:
@@ -438,7 +440,7 @@ def test_the_overview_is_one_sheet(baseline_records, tmp_path):
     assert 1200 <= height <= 2400
 
 
-def test_settings_of_the_user_and_of_others_neither_count_nor_change(make_record):
+def test_matplotlib_settings_of_the_user_are_ignored_and_kept(make_record):
     import matplotlib
 
     content = Content([make_record()])
@@ -446,6 +448,21 @@ def test_settings_of_the_user_and_of_others_neither_count_nor_change(make_record
     with matplotlib.rc_context({"font.size": 30, "text.usetex": True, "axes.facecolor": "red"}):
         assert [one.svg for one in draw_all(content)] == usual
         assert matplotlib.rcParams["font.size"] == 30
+
+
+def test_labels_of_near_points_do_not_overlap():
+    with drawing("t"):
+        axes = Canvas(5.0).axes(0.8, 0.4, 8.0, 4.0)
+        axes.set(xlim=(0, 100), ylim=(0, 100))
+        labels = Labels(axes)
+        points = [(50.0 + n, 50.0 + (n % 2)) for n in range(8)]
+        labels.keep_off(points)
+        assert all(labels.put(point, f"case number {n}\n1.2x bf16") for n, point in enumerate(points))
+        boxes = labels._taken[len(points) :]
+    assert len(boxes) == len(points)
+    for one, other in itertools.combinations(labels._taken, 2):
+        if one in boxes or other in boxes:
+            assert one[0] >= other[2] or other[0] >= one[2] or one[1] >= other[3] or other[1] >= one[3]
 
 
 def test_a_long_name_keeps_both_ends():
@@ -461,14 +478,14 @@ def test_a_long_name_keeps_both_ends():
 
 
 @pytest.mark.real
-def test_importing_the_figures_costs_no_matplotlib():
+def test_importing_figures_does_not_import_matplotlib():
     code = "import sys, ggufbench.report.figures; print({'matplotlib', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
 @pytest.mark.real
-def test_no_window_system_is_asked_for(make_record, monkeypatch):
+def test_figures_need_no_window_system(make_record, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "tkagg")
     code = (
         "from pathlib import Path; from ggufbench.records.runs import read_run; "

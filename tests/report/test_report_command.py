@@ -71,24 +71,24 @@ def test_runs_are_merged_and_of_one_case_the_newest_counts(ask, results):
     assert NEW in record and OLD not in record
 
 
-def test_cases_models_and_scenarios_are_chosen(ask):
+def test_filters_select_cases_models_and_scenarios(ask):
     assert cases_of(ask("--match", "newer", "--json"))[0].startswith("newer")
     assert len(cases_of(ask("--model", "NEW*", "--json"))) == 1
     assert len(cases_of(ask("--scenario", "cpu", "--json"))) == 2
     nothing = ask("--scenario", "cpu", "--model", "gemma")
     assert nothing.exit_code == 2
-    assert f"{NEW} has no case that matches cpu, gemma; it holds" in nothing.output
+    assert f"{NEW}: no case matches cpu, gemma; the cases are" in nothing.output
 
 
-def test_an_earlier_run_is_set_against_it(ask, results):
+def test_against_adds_the_comparison(ask, results):
     assert ask("--against", OLD).exit_code == 0
     page = (results / "report.html").read_text()
-    assert f"Against the earlier run {OLD}" in page and "0.500" in page
+    assert f"Comparison with the earlier run {OLD}" in page and "0.500" in page
     itself = ask("--against", NEW)
-    assert itself.exit_code == 2 and "is itself the run of the report" in itself.output
+    assert itself.exit_code == 2 and "the report is about this run itself" in itself.output
 
 
-def test_what_is_not_there_or_no_record_is_a_sentence(ask, results):
+def test_message_for_missing_run_and_broken_record(ask, results):
     assert "nonesuch is not a run" in ask("nonesuch").output
     (results / NEW / "broken.json").write_text("{")
     done = ask()
@@ -96,15 +96,15 @@ def test_what_is_not_there_or_no_record_is_a_sentence(ask, results):
     assert "broken.json" in (results / "report.html").read_text()
 
 
-def test_a_file_that_is_no_report_is_not_replaced(ask, results):
+def test_foreign_file_is_not_replaced(ask, results):
     (results / "report.html").write_text("mine")
     refused = ask()
-    assert refused.exit_code == 2 and "is there and no report of ggufbench" in refused.output
+    assert refused.exit_code == 2 and "is not a report of ggufbench" in refused.output
     assert (results / "report.html").read_text() == "mine"
     assert ask("--overwrite").exit_code == 0
 
 
-def test_figures_are_written_where_they_are_wanted(ask, tmp_path):
+def test_figures_are_written_to_the_folder(ask, tmp_path):
     done = ask("--figures", str(tmp_path / "figures"), "--json")
     written = [Path(path) for path in json.loads(done.stdout)["figures"]]
     assert {path.suffix for path in written} == {".svg", ".png"}
@@ -112,7 +112,7 @@ def test_figures_are_written_where_they_are_wanted(ask, tmp_path):
 
 
 @pytest.mark.real
-def test_the_browser_is_opened_where_one_is_asked_for(ask, results, tmp_path, monkeypatch):
+def test_open_starts_the_browser(ask, results, tmp_path, monkeypatch):
     seen = tmp_path / "seen"
     program = tmp_path / "browser"
     program.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
@@ -124,14 +124,14 @@ def test_the_browser_is_opened_where_one_is_asked_for(ask, results, tmp_path, mo
     assert seen.read_text().strip() == (results / "report.html").resolve().as_uri()
 
 
-def test_more_cases_than_have_room_are_read_without_their_logs(ask, results, make_record):
+def test_many_cases_are_read_without_logs(ask, results, make_record):
     base = make_record(run_id="20260303T000000Z-cccc")
     for number in range(301):
         write_record(results, base.model_copy(update={"case_id": f"many-{number}"}))
     done = ask()
     assert done.exit_code == 0, done.output
     page = (results / "report.html").read_text()
-    assert "All records are below, and each without its samples" in page
+    assert "All records are below. Samples, settings and logs are left out" in page
     assert page.count('<details class="record"') == 301 and "load_tensors:" not in page
 
 
@@ -143,7 +143,7 @@ def test_pytest_writes_the_page_of_its_run(run_pytest, llama_folder):
     assert "llama-tiny-Q8_0-cpu" in page.read_text()
 
 
-def test_a_page_that_cannot_be_written_changes_nothing_else(run_pytest, llama_folder, tmp_path):
+def test_page_that_cannot_be_written_keeps_the_exit_code(run_pytest, llama_folder, tmp_path):
     (tmp_path / "file").write_text("in the way")
     out = tmp_path / "file" / "report.html"
     done = run_pytest("--models", str(llama_folder), "--scenario", "cpu", f"--report={out}")
@@ -152,7 +152,7 @@ def test_a_page_that_cannot_be_written_changes_nothing_else(run_pytest, llama_fo
     assert "t/s" in done.stdout and "Traceback" not in done.stdout
 
 
-def test_a_trial_writes_no_page_and_a_test_is_no_page(run_pytest, llama_folder):
+def test_trial_run_writes_no_page(run_pytest, llama_folder):
     trial = ("--models", str(llama_folder), "--scenario", "cpu", "--benchmark-disable", "--report")
     done = run_pytest(*trial, only=False)
     assert done.returncode == 0 and "report:" not in done.stdout
@@ -162,7 +162,7 @@ def test_a_trial_writes_no_page_and_a_test_is_no_page(run_pytest, llama_folder):
     assert "--report bench_load.py names no page" in wrong.stdout + wrong.stderr
 
 
-def test_after_ctrl_c_there_is_a_page_of_what_was_measured(run_pytest, llama_folder, wait_until):
+def test_ctrl_c_writes_a_page_of_the_measured_cases(run_pytest, llama_folder, wait_until):
     command = run_pytest.command(
         "--models", str(llama_folder), "--scenario", "cpu", "--repetitions", "2000", "--report"
     )

@@ -1,4 +1,4 @@
-"""What a report is about: chosen once, and given to its figures and to its page alike."""
+"""Content of a report: the documents that its figures and its page show."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Content:
     """The documents that a report shows."""
 
     records: Sequence[Record]
-    """Of one case the newest only."""
+    """Newest record of each case."""
     comparisons: Sequence[Comparison] = ()
     runs: Sequence[str] = ()
-    """Names of the runs that these come from."""
+    """Names of the runs that contain the documents."""
     history: Sequence[SeriesRow] = ()
-    """Series with all their sessions, of cases that the report shows."""
+    """Series of the cases in the report, with all their sessions."""
     against: StoredRun | None = None
     """An earlier run to compare with."""
     problems: Sequence[str] = field(default_factory=list)
@@ -31,5 +31,5 @@ class Content:
 
     @cached_property
     def versus(self) -> list[Versus]:
-        """Every llama.cpp record beside every baseline of its model: found once, for figures and page."""
+        """Comparison of every llama.cpp record with every baseline of its model."""
         return compare_with_baselines(self.records)

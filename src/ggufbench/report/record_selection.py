@@ -1,4 +1,4 @@
-"""Which documents a report is about: from the results folder and what was asked for to its content."""
+"""Selection of the documents in a report from the results folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ggufbench.records.store import StoreError, is_safe_name, run_folders
 from ggufbench.report.content import Content
 
 MOST_COMPLETE = 300
-"""Cases whose logs are read and shown; of more, a page would hold gigabytes."""
+"""Most cases whose logs are read and shown; with more, a page would need gigabytes."""
 
 _MOST_SERIES = 4
 _LEAST_SESSIONS = 3
@@ -32,22 +32,22 @@ _Document = TypeVar("_Document", Record, Comparison)
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was asked for. Empty means all."""
+    """Runs and filters of a report; an empty filter selects everything."""
 
     results: Path
     runs: Sequence[str] = ()
-    """Names or folders; the newest run where there is none. Of several, each case's newest record counts."""
+    """Names or folders of runs; by default the newest run. The newest record of each case is used."""
     match: Sequence[str] = ()
-    """Parts of a case's id."""
+    """Parts of case ids."""
     scenarios: Sequence[str] = ()
     models: Sequence[str] = ()
-    """Parts or patterns of a model's name or repository; case does not matter."""
+    """Parts or patterns of the name or the repository of a model, in upper or lower case."""
     against: str | None = None
     """An earlier run to compare with."""
-    tell: Callable[[str], None] = lambda _step: None
+    on_step: Callable[[str], None] = lambda _step: None
 
     def wants(self, document: Record | Comparison) -> bool:
-        """Whether a document is among what was asked for."""
+        """True if the filters select this document."""
         scenarios = _scenarios_of(document)
         return (
             (not self.match or any(part in document.case_id for part in self.match))
@@ -57,9 +57,9 @@ class Choice:
 
 
 def choose(choice: Choice) -> Content:
-    """Read what was asked for. Raises StoreError, in one sentence, where there is nothing of it."""
+    """Read the selected documents. Raises StoreError if there are none."""
     with many_objects():
-        runs = _read_runs(choice.results, choice.runs or [None], choice.tell)
+        runs = _read_runs(choice.results, choice.runs or [None], choice.on_step)
     records = _newest(_wanted(choice, (run.records for run in runs)))
     comparisons = _newest(_wanted(choice, (run.comparisons for run in runs)))
     if not records and not comparisons:
@@ -78,11 +78,11 @@ def choose(choice: Choice) -> Content:
     )
 
 
-def _read_runs(results: Path, names: Sequence[str | None], tell: Callable[[str], None]) -> list[StoredRun]:
+def _read_runs(results: Path, names: Sequence[str | None], on_step: Callable[[str], None]) -> list[StoredRun]:
     folders = [_folder(results, name) for name in names]
     count = sum(sum(1 for _ in folder.glob("*.json")) for folder in dict.fromkeys(folders) if folder)
     if count > MOST_COMPLETE:
-        tell(f"reading {count} records")
+        on_step(f"reading {count} records")
     read = [
         _read_briefly(folder, results, name) if folder and count > MOST_COMPLETE else read_run(results, name)
         for folder, name in dict(zip(folders, names, strict=True)).items()
@@ -91,7 +91,7 @@ def _read_runs(results: Path, names: Sequence[str | None], tell: Callable[[str],
 
 
 def _folder(results: Path, name: str | None) -> Path | None:
-    """As read_run() finds it; None where there is none."""
+    """Folder of a run, found like in read_run(); None if there is no run."""
     if name is None:
         return next(reversed(run_folders(results)), None)
     places = [results / name, Path(name)] if is_safe_name(name) else [Path(name)]
@@ -102,7 +102,7 @@ def _read_briefly(folder: Path, results: Path, name: str | None) -> StoredRun:
     found = [*read_brief_folder(folder), *read_comparisons(folder)]
     problems = [one for one in found if isinstance(one, StoreError)]
     if len(problems) == len(found):
-        return read_run(results, name)  # raises what is to be said
+        return read_run(results, name)  # raises the error
     return StoredRun(
         folder,
         [one for one in found if isinstance(one, Record)],
@@ -116,7 +116,7 @@ def _wanted(choice: Choice, documents: Iterable[Iterable[_Document]]) -> list[_D
 
 
 def _newest(documents: Iterable[_Document]) -> list[_Document]:
-    """Of each case on each machine, in the order in which they first came."""
+    """Newest document of each case on each machine, in the order of their first occurrence."""
     found: dict[tuple[str, str], _Document] = {}
     for document in documents:
         key = document.case_id, document.machine.fingerprint
@@ -128,10 +128,10 @@ def _newest(documents: Iterable[_Document]) -> list[_Document]:
 def _against(choice: Choice, runs: Sequence[StoredRun]) -> StoredRun | None:
     if choice.against is None:
         return None
-    (earlier,) = _read_runs(choice.results, [choice.against], choice.tell)
+    (earlier,) = _read_runs(choice.results, [choice.against], choice.on_step)
     if any(run.folder.resolve() == earlier.folder.resolve() for run in runs):
         raise StoreError(
-            f"{choice.against} is itself the run of the report; name an earlier one to --against"
+            f"--against {choice.against}: the report is about this run itself; name an earlier run"
         )
     return replace(
         earlier,
@@ -141,7 +141,7 @@ def _against(choice: Choice, runs: Sequence[StoredRun]) -> StoredRun | None:
 
 
 def _history(choice: Choice, records: Sequence[Record]) -> list[SeriesRow]:
-    """The series of these cases that say most, with all their sessions; none where little is stored."""
+    """The most important series of these cases with all sessions; empty if few sessions are stored."""
     if not records or len(records) > MOST_COMPLETE or len(run_folders(choice.results)) < _LEAST_SESSIONS:
         return []
     shown = {record.case_id for record in records}
@@ -151,12 +151,12 @@ def _history(choice: Choice, records: Sequence[Record]) -> list[SeriesRow]:
         known = [r for r in rows if r.series.case_id in shown and r.series.count >= _LEAST_SESSIONS]
         return [_whole(choice.results, machine, row) for row in sorted(known, key=_urgency)[:_MOST_SERIES]]
     except StoreError:
-        # A report of a run that no history knows: it lies elsewhere, or it is the first of this machine.
+        # The history does not contain the run: it is in another folder, or the first of this machine.
         return []
 
 
 def _whole(results: Path, machine: str, row: SeriesRow) -> SeriesRow:
-    """The same series with all its sessions and its change points."""
+    """Read the same series with all its sessions and its change points."""
     question = HistoryQuery(results, match=[row.series.case_id], metrics=[row.series.metric], machine=machine)
     found = ask_history(question).rows
     same = (other for other in found if other.series.subject == row.series.subject)
@@ -186,7 +186,7 @@ def _nothing(choice: Choice, runs: Sequence[StoredRun]) -> str:
     asked = ", ".join([*choice.match, *choice.scenarios, *choice.models])
     held = [case_id for run in runs for case_id in run.case_ids]
     more = f" and {len(held) - 12} more" if len(held) > 12 else ""
-    return f"{names} has no case that matches {asked}; it holds {', '.join(held[:12])}{more}"
+    return f"{names}: no case matches {asked}; the cases are {', '.join(held[:12])}{more}"
 
 
 def _shortened(problems: Sequence[str]) -> list[str]:

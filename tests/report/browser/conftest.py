@@ -1,4 +1,4 @@
-"""Chromium, driven as a reader would use it, and pages for it."""
+"""Chromium under control of the tests, and pages for it."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ QUIET = (
 
 
 class Reader:
-    """A browser, and what it noticed."""
+    """A browser with its logs."""
 
     def __init__(self, driver) -> None:
         self.driver = driver
@@ -28,7 +28,7 @@ class Reader:
     def open(
         self, page: Path, anchor: str = "", *, theme: str = "light", width: int = 1200, height: int = 900
     ):
-        """Open a page from the disk, and forget what was noticed before."""
+        """Open a page from the disk and clear the logs."""
         self._command(
             "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": theme}]}
         )
@@ -43,7 +43,7 @@ class Reader:
         return self
 
     def run(self, script: str, *arguments):
-        """What JavaScript returns."""
+        """Run JavaScript and return its result."""
         return self.driver.execute_script(script, *arguments)
 
     def find(self, selector: str):
@@ -53,7 +53,7 @@ class Reader:
         return self.driver.find_elements("css selector", selector)
 
     def visible(self, selector: str) -> list[str]:
-        """Texts of those elements that are laid out."""
+        """Texts of the visible elements."""
         return [element.text for element in self.all(selector) if element.is_displayed()]
 
     def wait(self, condition, what: str, seconds: float = 10):
@@ -65,16 +65,16 @@ class Reader:
         raise AssertionError(f"waited {seconds} s for {what}")
 
     def complaints(self) -> list[str]:
-        """Of the console: errors, warnings, and what the page's policy refused."""
+        """Messages of the console: errors, warnings and violations of the policy."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """Every address that was asked for."""
+        """Every requested address."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
 
     def picture(self, path: Path, *, whole: bool = False) -> Path:
-        """What is seen, or the whole page."""
+        """Take a screenshot of the visible part or of the whole page."""
         options = {"format": "png"}
         if whole:
             size = self._command("Page.getLayoutMetrics", {})["cssContentSize"]
@@ -83,13 +83,13 @@ class Reader:
         return path
 
     def pdf(self) -> bytes:
-        """What a printer gets."""
+        """Print the page as PDF."""
         return base64.b64decode(self._command("Page.printToPDF", {"preferCSSPageSize": True})["data"])
 
 
 @pytest.fixture(scope="session")
 def reader(tmp_path_factory):
-    """One Chromium for all tests, without a profile of anybody's."""
+    """One Chromium with a new profile for all tests."""
     from selenium import webdriver
 
     chromium, driver_program = shutil.which("chromium"), shutil.which("chromedriver")
@@ -108,7 +108,7 @@ def reader(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def kinds_of_records():
-    """Real records, and of one of them a variant for each outcome and for each kind of name."""
+    """Real records, and variants of one of them for each outcome and kind of name."""
     from ggufbench.records.runs import read_run
 
     records = read_run(CHECKOUT / "results", "first").records
@@ -147,7 +147,7 @@ def kinds_of_records():
 
 @pytest.fixture(scope="session")
 def page(kinds_of_records, made_once) -> Path:
-    """A page of these records."""
+    """Report page of these records."""
     from ggufbench.report.content import Content
     from ggufbench.report.page import write_report
 

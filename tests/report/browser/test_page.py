@@ -1,4 +1,4 @@
-"""The page in a browser, opened from the disk as a reader opens it."""
+"""The page in a browser, opened from the disk."""
 
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
@@ -13,7 +13,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 ROWS = "#cases-table tbody tr"
 
 
-def test_it_opens_without_a_complaint_and_asks_for_nothing(reader, page):
+def test_page_opens_without_errors_and_requests(reader, page):
     for theme in ("light", "dark"):
         reader.open(page, theme=theme)
         assert reader.find("h1").is_displayed()
@@ -21,8 +21,23 @@ def test_it_opens_without_a_complaint_and_asks_for_nothing(reader, page):
         assert reader.requests() == [page.resolve().as_uri()]
 
 
-def test_the_policy_is_obeyed(reader, page):
-    """A browser that ignored it would let what slipped through run."""
+def test_first_screen_shows_results_and_picture(reader, page):
+    """At 1280 x 800, the table with six rows or more and the picture are in the first screen."""
+    reader.open(page, width=1280, height=800)
+    places = reader.run(
+        "const place = (element) => element.getBoundingClientRect();"
+        "return {table: place(document.querySelector('table.results')).top,"
+        " head: place(document.querySelector('table.results thead')).bottom,"
+        " picture: place(document.querySelector('#figure-versus')).top,"
+        " rows: [...document.querySelectorAll('table.results tbody tr')].map(row => place(row).bottom)}"
+    )
+    assert 0 < places["table"] < places["head"] < 800
+    assert 0 < places["picture"] < 400, "the picture is next to the table"
+    assert len([bottom for bottom in places["rows"] if bottom <= 800]) >= 6
+
+
+def test_browser_applies_the_policy(reader, page):
+    """A script or picture that reaches the page is blocked."""
     reader.open(page)
     reader.run(
         "const s = document.createElement('script'); s.textContent = 'window.ran = true';"
@@ -35,7 +50,7 @@ def test_the_policy_is_obeyed(reader, page):
     assert "script-src" in complaints and "img-src" in complaints
 
 
-def test_a_hostile_name_is_text(reader, page):
+def test_hostile_name_is_shown_as_text(reader, page):
     reader.open(page)
     assert reader.run("return document.images.length") == 0
     assert any(HOSTILE in name for name in reader.visible(f"{ROWS} th"))
@@ -43,7 +58,7 @@ def test_a_hostile_name_is_text(reader, page):
     assert reader.run("return document.title")
 
 
-def test_a_click_sorts_and_another_turns_round(reader, page):
+def test_click_sorts_and_second_click_reverses(reader, page):
     reader.open(page)
     button = button_of(reader, "Decode")
     button.click()
@@ -54,13 +69,13 @@ def test_a_click_sorts_and_another_turns_round(reader, page):
     assert numbers(reader, "Decode") == rising[::-1]
     assert head_of(reader, "Decode").get_attribute("aria-sort") == "descending"
     last = reader.all(ROWS)[-1].text
-    assert "measured" not in last, "what has no number is at the end both ways"
+    assert "measured" not in last, "cases without a value are last in both orders"
     button_of(reader, "Case").click()
     names = reader.visible(f"{ROWS} th")
     assert names[0].startswith("<img") and head_of(reader, "Decode").get_attribute("aria-sort") == "none"
 
 
-def test_the_keyboard_alone_sorts_filters_and_unfolds(reader, page):
+def test_keyboard_sorts_filters_and_opens(reader, page):
     reader.open(page)
     button = button_of(reader, "Peak memory")
     reader.run("arguments[0].focus()", button)
@@ -77,7 +92,7 @@ def test_the_keyboard_alone_sorts_filters_and_unfolds(reader, page):
     assert reader.find("details.record").get_attribute("open")
 
 
-def test_search_and_choices_narrow_the_table_and_tell_how_many(reader, page, kinds_of_records):
+def test_search_and_filters_show_the_number_of_cases(reader, page, kinds_of_records):
     total = len(kinds_of_records)
     reader.open(page)
     status = reader.find("#shown")
@@ -96,27 +111,27 @@ def test_search_and_choices_narrow_the_table_and_tell_how_many(reader, page, kin
     assert len(shown(reader)) == total
 
 
-def test_a_line_leads_to_its_record_and_opens_it(reader, page):
+def test_link_of_a_row_opens_its_record(reader, page):
     reader.open(page)
     link = reader.find(f"{ROWS} th a")
     name, target = link.text, link.get_attribute("href").split("#")[1]
     assert not reader.find(f"#{target}").get_attribute("open")
     link.click()
     record = reader.wait(lambda: opened(reader, target), "the record to open")
-    assert name in record.text and "Measure it again" in record.text
+    assert name in record.text and "Repeat the measurement" in record.text
     # Folded again, the same link opens it again.
     reader.find(f"#{target} summary").click()
     reader.run("arguments[0].click()", link)
     assert reader.wait(lambda: opened(reader, target), "the record to open again")
 
 
-def test_an_address_with_a_record_opens_it(reader, page):
+def test_address_with_a_record_opens_it(reader, page):
     reader.open(page, "#c2")
     record = reader.wait(lambda: opened(reader, "c2"), "the record to open")
     assert 0 <= reader.run("return arguments[0].getBoundingClientRect().top", record) < 300
 
 
-def test_all_records_unfold_and_fold(reader, page):
+def test_all_records_open_and_close(reader, page):
     reader.open(page)
     reader.find("#unfold").click()
     assert reader.run("return document.querySelectorAll('details.record:not([open])').length") == 0
@@ -135,15 +150,15 @@ def test_the_command_is_copied_from_a_page_on_disk(reader, page):
     assert reader.run("return arguments[0].value", reader.find("#filter-text")) == command
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1200, 1920])
-def test_nothing_makes_the_page_wider_than_the_window(reader, page, width):
+@pytest.mark.parametrize("width", [320, 390, 768, 1280, 1920])
+def test_page_is_never_wider_than_the_window(reader, page, width):
     reader.open(page, width=width)
     assert reader.run("return document.documentElement.scrollWidth") <= width
     reader.find("#unfold").click()
     assert reader.run("return document.documentElement.scrollWidth") <= width
 
 
-def test_figures_take_the_colours_of_the_theme(reader, page):
+def test_figures_use_the_colours_of_the_theme(reader, page):
     def colours() -> tuple[str, str]:
         return reader.run(
             "const text = document.querySelector('figure svg text');"
@@ -154,7 +169,7 @@ def test_figures_take_the_colours_of_the_theme(reader, page):
     assert light[0] != dark[0] and light[1] != dark[1]
 
 
-def test_it_prints(reader, page):
+def test_page_prints(reader, page):
     reader.open(page)
     paper = reader.pdf()
     assert paper.startswith(b"%PDF-") and len(paper) > 20_000
@@ -164,19 +179,19 @@ def test_it_prints(reader, page):
     reader.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
-def test_without_scripts_everything_is_there(reader, page):
+def test_page_is_complete_without_scripts(reader, page):
     reader.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         reader.open(page)
         assert len(reader.all(f"{ROWS}")) == len(shown(reader)) > 5
-        assert not reader.find("#filter-text").is_displayed(), "what needs a script is not offered"
+        assert not reader.find("#filter-text").is_displayed(), "controls that need a script are hidden"
     finally:
         reader.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
 @pytest.mark.parametrize("count", [1_500, pytest.param(10_000, marks=pytest.mark.nightly)])
 def test_thousands_of_cases_stay_usable(reader, kinds_of_records, tmp_path, count):
-    """Rows are laid out in batches; searching and sorting still know them all."""
+    """Rows are shown in batches; search and sorting cover all of them."""
     base = kinds_of_records[0].model_copy(update={"launches": []})
     many = [base.model_copy(update={"case_id": f"case-{number:05d}"}) for number in range(count)]
     page = write_report(Content(records=many), tmp_path)[0]
@@ -194,7 +209,7 @@ def test_thousands_of_cases_stay_usable(reader, kinds_of_records, tmp_path, coun
 
 
 def shown(reader) -> list[str]:
-    """Names of the cases that are laid out."""
+    """Names of the visible cases."""
     return reader.run(
         f"return [...document.querySelectorAll('{ROWS}')].filter(row => row.getClientRects().length)"
         ".map(r => r.cells[0].textContent)"
@@ -212,7 +227,7 @@ def button_of(reader, heading: str):
 
 
 def numbers(reader, heading: str) -> list[float]:
-    """What the rows hold in a column, in their order."""
+    """Values of a column, in the order of the rows."""
     return reader.run(
         "const column = [...document.querySelectorAll('#cases-table thead th')]"
         ".findIndex(head => head.textContent.startsWith(arguments[0]));"

@@ -1,4 +1,4 @@
-"""The figures of a report: each a function from content to a sketch, drawn as SVG, as PNG or on a sheet."""
+"""Figures of a report, drawn as SVG, as PNG or together on a sheet."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from ggufbench.report.figures.sketch import Sketch
 
 _PNG_DPI = 160
-"""1600 pixels for a figure, sharp in print up to 25 cm."""
+"""Gives 1600 pixels for a figure, which is sharp in print up to 25 cm."""
 _SHEET = (1600, 2000)
-"""Pixels of the overview: its width, and about its height."""
+"""Width and approximate height of the overview in pixels."""
 _ON_SHEET = ("versus", "load", "memory", "rate-prompt", "rate-decode", "pareto", "tokens")
 _FEW = 12
-"""Cases in a figure of the overview."""
+"""Most cases in a figure of the overview."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +28,18 @@ class Drawn:
     """A figure for a page."""
 
     name: str
-    """A slug; the ids in the SVG begin with it."""
+    """Prefix of the ids in the SVG."""
     title: str
     caption: str
-    """One or two sentences: what to see in it, with the ratio to transformers."""
+    """One or two sentences that explain the figure, with the ratio to transformers."""
     svg: str
-    """To be put into a page as it is: no styles, no scripts, colours by CSS variables."""
+    """SVG element for a page: without styles and scripts, with colours from CSS variables."""
     description: str
-    """What the figure shows, in words."""
+    """Text alternative with the values."""
 
 
 class Figures:
-    """The figures of a report; what they need of its content is found once for page and picture."""
+    """Figures of a report; the facts that they need are shared by page and picture."""
 
     def __init__(self, content: Content) -> None:
         from ggufbench.report.figures.cases import CaseFacts
@@ -47,7 +47,7 @@ class Figures:
         self._facts = CaseFacts(content)
 
     def drawn(self) -> list[Drawn]:
-        """The figures that have something to show, in the order in which they are read."""
+        """Draw the figures that have data, in reading order."""
         from ggufbench.report.figures.style import drawing
         from ggufbench.report.figures.svg import to_svg
 
@@ -59,7 +59,7 @@ class Figures:
         return found
 
     def save_overview(self, path: Path, facts: str) -> None:
-        """One sheet of the main figures, with a line of facts below its title. Raises OSError."""
+        """Write a sheet of the main figures with a line of facts below its title. Raises OSError."""
         from ggufbench.report.figures.sheet import sheet
         from ggufbench.report.figures.style import drawing
 
@@ -74,12 +74,12 @@ class Figures:
 
 
 def draw_all(content: Content) -> list[Drawn]:
-    """The figures that have something to show, in the order in which they are read."""
+    """Draw the figures that have data, in reading order."""
     return Figures(content).drawn()
 
 
 def save_figures(content: Content, folder: Path) -> list[Path]:
-    """Every figure as NAME.svg and NAME.png, light, with its title; the folder is made. Raises OSError."""
+    """Write every figure with its title as NAME.svg and NAME.png; create the folder. Raises OSError."""
     from ggufbench.report.figures.style import drawing
     from ggufbench.report.figures.svg import to_svg
 

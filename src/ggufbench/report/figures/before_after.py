@@ -1,4 +1,4 @@
-"""Comparisons: each metric before and after, its change and interval, and what is tolerated."""
+"""Before and after: the change of each metric in a comparison, with its interval and tolerance."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 _TITLE = "Before and after"
 _MOST = 24
-"""Metrics that are drawn, of whole comparisons, the worst first."""
+"""Most metrics in the figure; comparisons with the worst verdict come first."""
 _ROW, _HEAD, _TOP, _BOTTOM = 0.25, 0.5, 0.35, 0.55
 _LEFT, _WORDS = 1.55, 4.6
-"""Inches for the names of metrics, and for the figures in words."""
+"""Inches for the names of metrics and for the text of the values."""
 _WIDEST = 1e6
-"""A tolerance of more is a damaged file."""
+"""A larger tolerance comes from a damaged file."""
 _FARTHEST = 3.0
-"""A change of more is drawn at the edge, so that the others stay apart; its words tell it."""
+"""A larger change is drawn at the edge, so that the others stay distinguishable; its text has the value."""
 
 _LOOKS: dict[Verdict, tuple[Color, str]] = {
     Verdict.BROKEN: (VERMILLION, "x"),
@@ -49,7 +49,7 @@ _LOOKS: dict[Verdict, tuple[Color, str]] = {
     Verdict.NO_REGRESSION: (BLUE, "o"),
     Verdict.IMPROVEMENT: (GREEN, "<"),
 }
-"""Colour and marker, the worst first."""
+"""Colour and marker of each verdict, the worst first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Group:
 
 
 def before_after(comparisons: Sequence[Comparison]) -> Sketch | None:
-    """The cells against the baseline; None where nothing was compared."""
+    """Build the figure of all comparisons with a baseline; None if there are none."""
     groups = [
         Group(one, [cell for cell in one.cells if cell.against == "baseline"])
         for one in sorted(comparisons, key=lambda one: list(_LOOKS).index(one.verdict))
@@ -80,13 +80,13 @@ def before_after(comparisons: Sequence[Comparison]) -> Sketch | None:
         return _draw(drawn, title)
 
     left_out = (
-        f" Drawn are {len(drawn)} of {len(groups):,} comparisons, the worst first."
+        f" The figure shows {len(drawn)} of {len(groups):,} comparisons, the worst first."
         if len(drawn) < len(groups)
         else ""
     )
     caption = (
-        "The change from baseline to candidate with its interval; right of zero is worse, whichever way "
-        f"the metric points. The shaded stretch is what the gate tolerates.{left_out}"
+        "The change from baseline to candidate with its confidence interval. For every metric, right of zero "
+        f"is worse. The shaded band is the tolerance of the gate.{left_out}"
     )
     return Sketch("before-after", _TITLE, caption, _description(drawn), draw)
 
@@ -123,7 +123,7 @@ def _draw(groups: Sequence[Group], title: str | None) -> Figure:
 
 
 def _grid(axes: Axes, top: float, bottom: float) -> None:
-    """The lines of one comparison: none crosses the words above it."""
+    """Draw the grid lines of one comparison, below its heading."""
     low, high = axes.get_xlim()
     for tick in axes.get_xticks():
         if tick and low < tick < high:
@@ -198,7 +198,7 @@ def _legend(canvas: Canvas, groups: Sequence[Group]) -> None:
             labels.append(str(verdict))
     if any(cell.tolerance is not None for group in groups for cell in group.cells):
         handles.append(Patch(color=BAND.light, linewidth=0))
-        labels.append("tolerated")
+        labels.append("tolerance")
     if handles:
         canvas.legend(handles, labels)
 

@@ -1,4 +1,4 @@
-"""What figures say in words: names from files, amounts, ratios to transformers, and how a case ended."""
+"""Texts of the figures: names from files, values, ratios to transformers, and how a case ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CUT = 400
 
 
 def plain(words: str) -> str:
-    """A name from a file: what could steer a display is shown as its escape; a long one loses its middle."""
+    """A name from a file, with control characters escaped and the middle of a long name left out."""
     if len(words) > _CUT:
         words = words[: _CUT // 2] + "…" + words[-_CUT // 2 :]
     shown = escaped(words)
@@ -26,7 +26,7 @@ def plain(words: str) -> str:
 
 
 def gain(versus: Versus, metric: str) -> float | None:
-    """How many times as fast llama.cpp is as transformers; for memory, which part of it it takes."""
+    """Speed of llama.cpp relative to transformers; for memory, the ratio of the two."""
     found = versus.ratios.get(metric)
     if found is None or found.value <= 0:
         return None
@@ -34,17 +34,17 @@ def gain(versus: Versus, metric: str) -> float | None:
 
 
 def compared(metric: str) -> str:
-    """What stands between a factor and the name of a baseline."""
+    """Text between a factor and the name of a baseline."""
     return "the memory of" if METRICS[metric].unit == "bytes" else "as fast as"
 
 
 def baseline_name(record: Record) -> str:
-    """A short name of a transformers scenario: `bf16` for `transformers-bf16`."""
+    """Short name of a transformers scenario: `bf16` for `transformers-bf16`."""
     return plain(record.scenario.removeprefix("transformers-") or record.scenario)
 
 
 def beside(pairs: Sequence[Versus], metric: str) -> str:
-    """The ratios of one case to its baselines: `3.2x bf16, 4.1x gguf`; empty where there is none."""
+    """Ratios of one case to its baselines: `3.2x bf16, 4.1x gguf`; empty if there are none."""
     said = []
     for versus in pairs:
         found = gain(versus, metric)
@@ -54,10 +54,10 @@ def beside(pairs: Sequence[Versus], metric: str) -> str:
 
 
 def summary(pairs: Sequence[Versus], metric: str) -> str:
-    """The ratios of all cases in one sentence; where there is none, what transformers did instead."""
+    """Range of the ratios of all cases in one sentence; if there are none, how transformers ended."""
     gains = sorted(found for versus in pairs if (found := gain(versus, metric)) is not None)
     if not gains:
-        return failures(pairs) or "No transformers baseline has this figure."
+        return failures(pairs) or "No transformers baseline has a value for this."
     low, high = times(gains[0]), times(gains[-1])
     span = f"{low}x" if low == high else f"{low} to {high}x"
     how_many = f" over {len(gains):,} comparisons" if len(gains) > 1 else ""
@@ -65,26 +65,26 @@ def summary(pairs: Sequence[Versus], metric: str) -> str:
 
 
 def sentences(*parts: str) -> str:
-    """The sentences that there are, each once."""
+    """Join the sentences that are not empty, each once."""
     return " ".join(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
 def failures(pairs: Sequence[Versus]) -> str:
-    """What transformers did where it gave no number, in one sentence; empty where it always did."""
+    """Sentence about the cases in which transformers gave no value; empty if there are none."""
     ended = {key: end for v in pairs if (end := failure(v.baseline)) for key in [id(v.baseline)]}
     if not ended:
         return ""
     ends = list(dict.fromkeys(ended.values()))
     more = f"; and {len(ends) - 2} more" if len(ends) > 2 else ""
     cases = "one case" if len(ended) == 1 else f"{len(ended):,} cases"
-    return f"Transformers gave no number in {cases}: {'; '.join(ends[:2])}{more}."
+    return f"Transformers gave no value in {cases}: {'; '.join(ends[:2])}{more}."
 
 
 def failure(record: Record) -> str | None:
-    """How a case ended that was not measured: `hung in load (no answer for 60 s)`; None for one that was."""
+    """Outcome of a failed case: `hung in load (no answer for 60 s)`; None if it did not fail."""
     return plain(ending(record)) if is_failed(record) else None
 
 
 def is_failed(record: Record) -> bool:
-    """Whether it ended without what was asked of it."""
+    """True if the case ended without a result."""
     return record.outcome not in (Outcome.MEASURED, Outcome.ENVIRONMENT, Outcome.SKIPPED)

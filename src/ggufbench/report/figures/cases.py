@@ -1,4 +1,4 @@
-"""Which cases a figure draws, in which order, and what stands beside them."""
+"""Selection of the cases in a figure, their order and their labels."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from ggufbench.report.content import Content
 from ggufbench.report.figures.captions import is_failed, plain
 
 _MOST_REAL = 1e16
-"""Of any unit; more bytes, seconds or tokens are a damaged file."""
+"""Largest value in any unit; more bytes, seconds or tokens come from a damaged file."""
 
 MOST = 24
-"""Cases that a figure of bars draws."""
+"""Most cases in a bar figure."""
 
 _MOST_FAILED_SHARE = 3
-"""Not more than one of so many cases is a failed one without a baseline: bars are of what was measured."""
+"""At most one in three cases is a failed one without a baseline, because bars show measured values."""
 
 
 @dataclass(frozen=True, slots=True)
 class FigureRow:
-    """One case in a figure of bars."""
+    """One case in a bar figure."""
 
     record: Record
     label: str
     versus: Sequence[Versus] = ()
-    """Its transformers baselines."""
+    """Comparisons with its transformers baselines."""
 
     @property
     def title(self) -> str:
-        """The case where no heading names its model."""
+        """Name of the case with its model."""
         return f"{plain(self.record.model.name)} {self.label}"
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is transformers."""
+        """True if the case is a transformers baseline."""
         return self.record.is_baseline
 
 
 @dataclass(frozen=True, slots=True)
 class FigureBlock:
-    """A model with its cases: those of llama.cpp from small to large, then those of transformers."""
+    """A model with its cases: llama.cpp from small to large, then transformers."""
 
     heading: str
     rows: Sequence[FigureRow]
@@ -54,48 +54,50 @@ class FigureBlock:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What is drawn of all that could be."""
+    """Cases that a figure shows."""
 
     blocks: Sequence[FigureBlock]
     of: int
-    """Cases that could be drawn."""
+    """Number of cases that could be shown."""
 
     @property
     def rows(self) -> list[FigureRow]:
-        """Of all blocks, in their order."""
+        """Rows of all blocks, in order."""
         return [row for block in self.blocks for row in block.rows]
 
     @property
     def note(self) -> str:
-        """A sentence for the caption where something was left out; else empty."""
+        """Sentence for the caption if cases were left out; otherwise empty."""
         shown = len(self.rows)
         if shown == self.of:
             return ""
-        return f" Drawn are {shown} of {self.of:,} cases: models with a baseline first, then the newest."
+        return (
+            f" The figure shows {shown} of {self.of:,} cases: models with a baseline first, then the newest."
+        )
 
 
 @dataclass
 class CaseFacts:
-    """The content with what several figures need of it, found once."""
+    """The content, with the facts that several figures need."""
 
     content: Content
     most: int = MOST
-    """Cases that a figure of bars draws."""
+    """Most cases in a bar figure."""
 
     @property
     def pairs(self) -> list[Versus]:
-        """Every llama.cpp record beside every baseline of its model."""
+        """Comparison of every llama.cpp record with every baseline of its model."""
         return self.content.versus
 
     @cached_property
     def records(self) -> list[Record]:
-        """All but those that were skipped, with what can be drawn of their figures."""
+        """All records except skipped ones, without values that cannot be drawn."""
         measured = (record for record in self.content.records if record.outcome is not Outcome.SKIPPED)
         return [_drawable(record) for record in measured]
 
     @cached_property
     def versus(self) -> Mapping[tuple[str, str, str], list[Versus]]:
-        """The baselines of each record, by its key."""
+        """Comparisons with baselines by the key of the record."""
         found: dict[tuple[str, str, str], list[Versus]] = {}
         for pair in self.pairs:
             found.setdefault(key_of(pair.record), []).append(pair)
@@ -103,11 +105,11 @@ class CaseFacts:
 
     @cached_property
     def several_machines(self) -> bool:
-        """Whether a label must say on which one."""
+        """True if a label must name the machine."""
         return len({record.machine.fingerprint for record in self.records}) > 1
 
     def label(self, record: Record) -> str:
-        """A case below the heading of its model: `Q4_K_M · cpu`."""
+        """Label of a case below the heading of its model: `Q4_K_M · cpu`."""
         parts = [record.model.quantization, record.scenario]
         if record.setting.weights == "safetensors":
             parts = [record.scenario]
@@ -116,13 +118,13 @@ class CaseFacts:
         return " · ".join(map(plain, parts))
 
     def with_most(self, most: int) -> CaseFacts:
-        """The same facts, found once, for figures of so many cases."""
+        """The same facts for figures with another number of cases."""
         other = copy(self)
         other.most = most
         return other
 
     def choose(self, eligible: Callable[[Record], bool]) -> Chosen:
-        """At most `most` of the eligible records, and of those that failed, in blocks by model."""
+        """Choose at most `most` eligible or failed records, in blocks by model."""
 
         def is_drawable(record: Record) -> bool:
             return eligible(record) or id(record) in self._failed
@@ -149,7 +151,7 @@ class CaseFacts:
 
     @cached_property
     def _failed(self) -> set[int]:
-        """Which records, by their id(), ended without a number."""
+        """The id() of each record that ended without a value."""
         return {id(record) for record in self._everything if is_failed(record)}
 
     @property
@@ -161,7 +163,7 @@ class CaseFacts:
     def _by_model(self) -> dict[str, list[Record]]:
         """All records by the name of the model.
 
-        A baseline of an original stands with every model made of it, whatever name it was measured under.
+        A baseline of an original checkpoint is listed with every model made from it.
         """
         found: dict[str, list[Record]] = {}
         keys: dict[str, set[tuple[str, str, str]]] = {}
@@ -176,7 +178,7 @@ class CaseFacts:
 
     @cached_property
     def _by_urgency(self) -> list[str]:
-        """Names of the models: with a baseline first, then what was measured; of each the newest first."""
+        """Names of the models: with a baseline first, then measured ones; the newest first in each group."""
         newest: dict[str, str] = {}
         measured: set[str] = set()
         for record in self.records:
@@ -188,7 +190,7 @@ class CaseFacts:
         return sorted(names, key=lambda name: (name not in with_baseline, name not in measured))
 
     def _reduce(self, records: list[Record], room: int) -> list[Record]:
-        """The cases that tell most where there is no room for all: baselines, then the newest."""
+        """Choose the most important cases if there are too many: baselines first, then the newest."""
         if len(records) <= room:
             return records
         newest = sorted(records, key=lambda record: record.created, reverse=True)
@@ -199,12 +201,12 @@ class CaseFacts:
 
 
 def key_of(record: Record) -> tuple[str, str, str]:
-    """What tells a record from all others of a report."""
+    """Key that identifies a record in a report."""
     return record.run_id, record.case_id, record.machine.fingerprint
 
 
 def _drawable(record: Record) -> Record:
-    """The record without figures that no machine has; a file may say anything, and an axis has an end."""
+    """The record without impossible values, which a damaged file may contain and no axis can show."""
     summary = {name: found for name, found in record.summary.items() if _is_real(found)}
     limits = [limit for limit in record.limits if 0 < limit.bound < _MOST_REAL]
     if len(summary) == len(record.summary) and len(limits) == len(record.limits):

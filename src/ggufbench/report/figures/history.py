@@ -1,4 +1,4 @@
-"""Series over the sessions of a machine: their levels, where these changed, and what is suspect."""
+"""History of a machine: series over its sessions, with levels, change points and suspects."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 _TITLE = "History"
 _MOST = 6
-"""Series that are drawn, the worst first."""
+"""Most series in the figure, the worst first."""
 _LEAST_SESSIONS = 3
 _MOST_SESSIONS = 500
-"""Of a longer series the newest."""
+"""Newest sessions that are drawn of a longer series."""
 _ORDER = (State.REGRESSION, State.SUSPECT, State.OK, State.TOO_FEW)
 _PANEL, _GAP, _LEFT, _TOP = 2.75, 0.25, 0.95, 0.4
 """Inches of height and of the margins between panels."""
 
 
 def history(rows: Sequence[SeriesRow]) -> Sketch | None:
-    """At most six series; None where none has three sessions."""
+    """Build the figure of at most six series; None if no series has three sessions."""
     drawable = [row for row in rows if len(row.series.sessions) >= _LEAST_SESSIONS and _is_real(row)]
     worst = sorted(drawable, key=lambda row: (_ORDER.index(row.state), -row.newest.created))[:_MOST]
     if not worst:
@@ -52,17 +52,19 @@ def history(rows: Sequence[SeriesRow]) -> Sketch | None:
     def draw(title: str | None) -> Figure:
         return _draw(worst, title)
 
-    left_out = f" Drawn are {len(worst)} of {len(drawable):,} series." if len(worst) < len(drawable) else ""
+    left_out = (
+        f" The figure shows {len(worst)} of {len(drawable):,} series." if len(worst) < len(drawable) else ""
+    )
     caption = (
-        "One point for each session. Triangles are sessions that were worse than chance and tolerance "
-        "explain; dotted lines are where the level changed, and the bars are the levels between."
+        "One point for each session. Triangles mark sessions that were worse than chance and tolerance "
+        "explain. Dotted lines mark changes of the level, and bars show the level between them."
         f"{left_out}"
     )
     return Sketch("history", _TITLE, caption, _description(worst), draw)
 
 
 def _is_real(row: SeriesRow) -> bool:
-    """Whether an axis can hold it: a damaged file may say anything."""
+    """True if an axis can show all values; a damaged file may contain any value."""
     return all(abs(session.value) < 1e16 for session in row.series.sessions)
 
 
@@ -130,7 +132,7 @@ def _panel(axes: Axes, row: SeriesRow) -> None:
 def _subtitle(row: SeriesRow) -> str:
     newest = row.judged[-1].state
     if row.series.kind == ANCHORED:
-        against = f"against {plain(row.series.anchor).split(' (build')[0]}, up is worse"
+        against = f"relative to {plain(row.series.anchor).split(' (build')[0]}, up is worse"
     else:
         against = f"absolute, up is {'worse' if METRICS[row.series.metric].better == 'lower' else 'better'}"
     change = ""
@@ -139,15 +141,19 @@ def _subtitle(row: SeriesRow) -> str:
     return f"{METRICS[row.series.metric].short_label}: {newest.value}{change}; {against}"
 
 
-def _told(row: SeriesRow) -> Sequence[Level]:
-    """The two newest changes, for which there is room below a panel."""
+def _newest_levels(row: SeriesRow) -> Sequence[Level]:
+    """The two newest changes; a panel has space for two lines."""
     return row.levels[-2:]
 
 
 def _below(row: SeriesRow) -> list[str]:
-    """Two lines: a change each, or one change with what changed beside it."""
-    told = _told(row)
-    return list(_level_words(row, told[0])) if len(told) == 1 else [_level_sentence(row, one) for one in told]
+    """Two lines: one for each change, or one change and the versions that changed with it."""
+    newest = _newest_levels(row)
+    return (
+        list(_level_words(row, newest[0]))
+        if len(newest) == 1
+        else [_level_sentence(row, one) for one in newest]
+    )
 
 
 def _level_sentence(row: SeriesRow, level: Level) -> str:
@@ -158,7 +164,7 @@ def _level_words(row: SeriesRow, level: Level) -> tuple[str, str]:
     change = math.expm1(level.point.shift)
     way = "worse" if change > 0 else "better"
     day = row.series.sessions[level.point.index].day
-    beside = ", ".join(map(plain, level.changes)) or "no version changed there"
+    beside = ", ".join(map(plain, level.changes)) or "no version changed"
     return f"{percent(abs(change)).lstrip('+')} {way} since {day}", beside
 
 
@@ -179,6 +185,6 @@ def _description(rows: Sequence[SeriesRow]) -> str:
     said = []
     for row in rows:
         words = f"{plain(row.series.case_id)}, {_subtitle(row)}, {row.series.count} sessions"
-        words += "".join(f", {_level_sentence(row, level)}" for level in _told(row))
+        words += "".join(f", {_level_sentence(row, level)}" for level in _newest_levels(row))
         said.append(words)
     return f"{_TITLE}. " + "; ".join(said) + "."

@@ -1,4 +1,4 @@
-"""Labels beside points, so that none lies on another label or on a point."""
+"""Placement of labels next to points, so that no label covers another label or a point."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-from ggufbench.report.figures.style import INK, MUTED, SMALL, width_of
+from ggufbench.report.figures.style import INK, MUTED, PAPER, SMALL, width_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 Align = Literal["left", "center", "right"]
 
-_DISTANCES = (6.0, 12.0, 20.0, 32.0, 46.0, 62.0)
-"""Points from a mark to its label; from the third on, a line joins them."""
+_DISTANCES = (8.0, 13.0, 20.0, 32.0, 46.0, 62.0)
+"""Points from a mark to its label; from the third distance on, a line connects them."""
 _JOINED = 3
 _LINE = 1.3
-"""Height of a line of text, of its size."""
+"""Height of a line of text, relative to the font size."""
+_MARGIN = 3.0
+"""Points that stay free around a label: the font of the reader may be wider."""
 
 
 class Labels:
-    """Put labels into axes whose limits and scales are settled."""
+    """Place labels in axes whose limits and scales no longer change."""
 
     def __init__(self, axes: Axes) -> None:
         self._axes = axes
@@ -34,13 +36,16 @@ class Labels:
         self._lines: list[Box] = []
 
     def keep_off(self, points: Iterable[tuple[float, float]], radius: float = 4.0) -> None:
-        """No label is put on these marks; radius in points."""
+        """Keep labels off these marks; the radius is in points."""
         for x, y in self._pixels(points):
             self._taken.append((x - radius, y - radius, x + radius, y + radius))
 
     def keep_off_line(self, points: Iterable[tuple[float, float]], step: float = 6.0) -> None:
-        """No label is put on this line while there is another place."""
-        for (x1, y1), (x2, y2) in pairwise(self._pixels(points)):
+        """Keep labels off this line as far as there is another place."""
+        self._avoid(self._pixels(points), step)
+
+    def _avoid(self, pixels: Sequence[tuple[float, float]], step: float = 6.0) -> None:
+        for (x1, y1), (x2, y2) in pairwise(pixels):
             count = min(200, max(1, int(math.hypot(x2 - x1, y2 - y1) / step)))
             for n in range(count + 1):
                 x, y = x1 + (x2 - x1) * n / count, y1 + (y2 - y1) * n / count
@@ -49,20 +54,21 @@ class Labels:
     def put(
         self, point: tuple[float, float], words: str, color: str = INK.light, *, far: bool = True
     ) -> bool:
-        """Write the words beside the point; False where there is no room for them, and nothing is written.
+        """Write the words next to the point; return False if there is no free place for them.
 
-        Not `far` is so near that it needs no line to the point, and crosses none.
+        Without `far`, the label must be so near that it needs no line to the point, and must cross no line.
         """
         width, height = 72 * width_of(words), _LINE * SMALL * (words.count("\n") + 1)
         ((x, y),) = self._pixels([point])
-        everything = self._taken + self._lines
-        for avoided in (everything, self._taken) if far else (everything,):
-            for place in _places((x, y), (width, height)):
-                if (far or not place.is_far) and self._is_free(place.box, avoided):
-                    self._write((x, y), place, words, color)
-                    self._taken.append(place.box)
-                    return True
-        return False
+        free = [place for place in _places((x, y), (width, height)) if self._is_free(place.box)]
+        if not far:
+            free = [place for place in free if not place.is_far and not self._crossings(place.box)]
+        if not free:
+            return False
+        place = min(free, key=lambda one: self._cost((x, y), one))  # of equals, the nearest
+        self._write((x, y), place, words, color)
+        self._taken.append(place.box)
+        return True
 
     def _write(self, at: tuple[float, float], place: _LabelPlace, words: str, color: str) -> None:
         self._axes.annotate(
@@ -76,9 +82,12 @@ class Labels:
             size=SMALL,
             linespacing=_LINE - 0.1,
             zorder=6,
+            # A line that cannot be avoided must not run through the words.
+            bbox={"facecolor": PAPER.light, "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
         )
         if place.is_far:
             self._join(at, place.end)
+            self._avoid([at, place.end])
 
     def _join(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         back = self._axes.transData.inverted()
@@ -88,38 +97,50 @@ class Labels:
     def _pixels(self, points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
         return [tuple(map(float, self._axes.transData.transform(point))) for point in points]  # type: ignore[misc]
 
-    def _is_free(self, box: Box, avoided: Sequence[Box]) -> bool:
+    def _is_free(self, box: Box) -> bool:
         x0, y0, x1, y1 = self._inside
-        if box[0] < x0 or box[1] < y0 or box[2] > x1 or box[3] > y1:
-            return False
-        return not any(
-            box[0] < taken[2] and box[2] > taken[0] and box[1] < taken[3] and box[3] > taken[1]
-            for taken in avoided
-        )
+        is_inside = box[0] >= x0 and box[1] >= y0 and box[2] <= x1 and box[3] <= y1
+        return is_inside and not any(_overlap(box, taken) for taken in self._taken)
+
+    def _cost(self, at: tuple[float, float], place: _LabelPlace) -> float:
+        """Cost of a free place: a line over other marks costs more than a label over lines."""
+        distance = math.dist(at, place.end)
+        steps = [n / 8 for n in range(1, 8)] if place.is_far else []
+        line = [(at[0] + (place.end[0] - at[0]) * n, at[1] + (place.end[1] - at[1]) * n) for n in steps]
+        others = [box for box in self._taken if not _overlap((*at, *at), box)]
+        covered = sum(_overlap((*point, *point), box) for point in line for box in others)
+        return 8 * covered + self._crossings(place.box) + distance / 6
+
+    def _crossings(self, box: Box) -> int:
+        return sum(_overlap(box, part) for part in self._lines)
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and one[2] > other[0] and one[1] < other[3] and one[3] > other[1]
 
 
 @dataclass(frozen=True, slots=True)
 class _LabelPlace:
-    """Where a label could stand; in points."""
+    """Possible place of a label, in points."""
 
     box: Box
     end: tuple[float, float]
-    """Where a line from the mark ends."""
+    """End of the line from the mark."""
     middle: float
-    """Height of the middle of the words."""
+    """Vertical middle of the words."""
     align: Align
     is_far: bool
 
 
 def _places(at: tuple[float, float], size: tuple[float, float]) -> Iterator[_LabelPlace]:
-    """Around a mark, the nearest first."""
+    """Places around a mark, the nearest first."""
     (x, y), (width, height) = at, size
     for number, distance in enumerate(_DISTANCES):
         for dx, dy, align in _DIRECTIONS:
             end = x + dx * distance, y + dy * distance
             left = end[0] - {"left": 0.0, "center": width / 2, "right": width}[align]
             bottom = end[1] - height / 2 + dy * height / 2
-            box = (left - 1, bottom - 1, left + width + 1, bottom + height + 1)
+            box = (left - _MARGIN, bottom - 1, left + width + _MARGIN, bottom + height + 1)
             yield _LabelPlace(box, end, bottom + height / 2, align, number + 1 >= _JOINED)
 
 
@@ -133,4 +154,4 @@ _DIRECTIONS: Sequence[tuple[float, float, Align]] = (
     (-0.7, 0.7, "right"),
     (-0.7, -0.7, "right"),
 )
-"""In which label and point may stand to each other, the best first, with the label's alignment."""
+"""Directions from the point to the label, the best first, with the alignment of the label."""

@@ -1,4 +1,4 @@
-"""Load time against the size of the file, beside what the documentation promises."""
+"""Load time against file size, with the documented range."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 WARM, COLD = "ready_seconds", "cold_ready_seconds"
 _TITLE = "Load time against file size"
 _PROMISED_BYTES, _PROMISED_SECONDS = 11e9, (5.0, 10.0)
-"""The documentation's own example."""
+"""Example in the documentation."""
 _HEIGHT = 5.4
 _LONGEST = 1e9
-"""Seconds; a target or a deadline of more is a damaged file."""
+"""Longest target or timeout in seconds; a larger one comes from a damaged file."""
 _FEW = 12
-"""Cases; of more, those without a baseline are named only where there is room beside them."""
+"""With more cases, those without a baseline are labelled only if there is space next to their point."""
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """The band: a file of so many bytes loads in between `bytes / fast` and `bytes / slow` seconds."""
+    """Documented range: a file loads in `bytes / fast` to `bytes / slow` seconds."""
 
     slow: float
     fast: float
     """Bytes per second."""
     least_seconds: float
-    """No file is too small to be given this long."""
+    """Shortest limit, for small files."""
 
 
 def load(facts: CaseFacts) -> Sketch | None:
-    """Warm and cold loads; None where no case loaded."""
+    """Build the figure of warm and cold loads; None if no case loaded."""
     loaded = [record for record in facts.records if _has_load(record)]
     if not loaded:
         return None
@@ -57,17 +57,17 @@ def load(facts: CaseFacts) -> Sketch | None:
     caption = sentences(
         summary(facts.pairs, WARM),
         failures(facts.pairs),
-        "The band is what the documentation says: 11 GB in 5 to 10 s, and a second for small files.",
-        "A warm load finds the file in memory, a cold one reads it from the disk.",
+        "The band is the documented range: 11 GB in 5 to 10 s, and one second for small files.",
+        "In a warm load, the file is already in memory; a cold load reads it from the disk.",
         _note(len(loaded)),
     )
     return Sketch("load", _TITLE, caption, _description(chosen.rows), draw)
 
 
 def promise_of(records: Sequence[Record]) -> Promise:
-    """The band from the targets that the records were held against; the documented one where none tells.
+    """Range from the targets in the records, or the documented range if the records have none.
 
-    A target's limit is max(small, bytes / rate), so that only files above `small` tell the rate.
+    The limit of a target is max(small, bytes / rate), so that only files above `small` show the rate.
     """
     found = [
         (record.loaded_bytes, target.limit, target.promise)
@@ -108,8 +108,8 @@ def _draw(facts: CaseFacts, loaded: Sequence[Record], rows: Sequence[FigureRow],
     both_log(axes, x, y)
     bytes_axis(axes.xaxis, *x)
     log_axis(axes.yaxis, *y, "s")
-    axes.set_xlabel("size of the file that was loaded")
-    axes.set_ylabel("from opening it to the first token")
+    axes.set_xlabel("size of the loaded file")
+    axes.set_ylabel("time from opening the file to the first token")
     labels = Labels(axes)
     _band(axes, promise_of(loaded), x, labels)
     drawn: list[tuple[float, float]] = []
@@ -169,7 +169,7 @@ def _points(axes: Axes, records: Sequence[Record], *, baseline: bool) -> list[tu
 
 
 def _joins(axes: Axes, rows: Sequence[FigureRow], labels: Labels) -> None:
-    """Warm and cold of one case, and llama.cpp and transformers of one model, belong together."""
+    """Connect warm and cold loads of a case, and llama.cpp with transformers of a model."""
     shown = {key_of(row.record) for row in rows}
     for row in rows:
         points = [point for metric in (WARM, COLD) if (point := _point(row.record, metric))]
@@ -191,7 +191,7 @@ def _point(record: Record, metric: str) -> tuple[float, float] | None:
 
 
 def _hung_seconds(record: Record) -> float:
-    """How long was waited for a load that never ended; 0 for any other case."""
+    """Seconds until a load that hung was terminated; 0 for any other case."""
     if (
         record.outcome is not Outcome.HUNG
         or record.phase not in ("load", "first_decode")
@@ -218,7 +218,7 @@ def _hung(axes: Axes, record: Record) -> None:
 
 
 def _label_rank(row: FigureRow) -> int:
-    """What is named first where there is no room for all: what has a ratio, and what stands for no number."""
+    """Priority of a label if there is no space for all: ratios first, then loads that hung."""
     if row.versus and beside(row.versus, WARM):
         return 0
     return 1 if _hung_seconds(row.record) else 2 if row.is_baseline else 3
@@ -240,7 +240,11 @@ def _name(labels: Labels, row: FigureRow, *, far: bool) -> None:
 
 
 def _note(count: int) -> str:
-    return f"{count:,} cases are drawn, those that cover each other once." if count > 100 else ""
+    return (
+        f"The figure shows {count:,} cases; points that cover each other are drawn once."
+        if count > 100
+        else ""
+    )
 
 
 def _description(rows: Sequence[FigureRow]) -> str:

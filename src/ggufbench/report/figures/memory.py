@@ -1,4 +1,4 @@
-"""What the peak of memory is made of, beside the size of the file."""
+"""Peak memory by part, compared with the size of the file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METRIC = "peak_rss_bytes"
-_NAME, _TITLE = "memory", "What the peak of memory is made of"
+_NAME, _TITLE = "memory", "Peak memory by part"
 _GIB = 2.0**30
 
 _PARTS: dict[str, tuple[str, Color, str]] = {
@@ -39,21 +39,21 @@ _PARTS: dict[str, tuple[str, Color, str]] = {
     "kv": ("KV cache", AMBER, "\\\\\\\\"),
     "compute": ("compute", PURPLE, ""),
     "other": ("other", GRAY, "xxxx"),
-    "transformers": ("transformers, not told apart", VERMILLION, "////"),
+    "transformers": ("transformers, in total", VERMILLION, "////"),
 }
-"""Name, colour and hatch, in the order of stacking; what was reserved and never touched is cut at the end."""
+"""Name, colour and hatch in the order of stacking. Reserved memory that was never used is not drawn."""
 
 
 def memory(facts: CaseFacts) -> Sketch | None:
-    """Peak memory by part; None where no case has a peak."""
+    """Build the figure of peak memory by part; None if no case has a peak."""
     chosen = facts.choose(lambda record: METRIC in record.summary)
     if not any(METRIC in row.record.summary for row in chosen.rows):
         return None
 
     def draw(title: str | None) -> Figure:
-        note = "Peak memory of the process, less is better."
+        note = "Peak memory of the process; less is better."
         if any(beside(row.versus, METRIC) for row in chosen.rows):
-            note += " 0.33x bf16: a third of what transformers-bf16 takes."
+            note += " 0.33x bf16 means a third of the memory of transformers-bf16."
         figure = RowFigure(chosen, title, note)
         used = [_bar(figure, placed.row, placed.y) for placed in figure.placed]
         figure.write(_words, max((p.row.record.loaded_bytes / _GIB for p in figure.placed), default=0.0))
@@ -62,17 +62,17 @@ def memory(facts: CaseFacts) -> Sketch | None:
         return figure.canvas.figure
 
     caption = sentences(
-        f"{summary(facts.pairs, METRIC)} The black line is the size of the file that was loaded; "
-        f"memory close to it is what is promised. Device memory is not in it.{chosen.note}"
+        f"{summary(facts.pairs, METRIC)} The black line is the size of the loaded file; "
+        f"peak memory should be close to it. Memory on devices is not included.{chosen.note}"
     )
     return Sketch(_NAME, _TITLE, caption, _description(chosen.rows), draw)
 
 
 def parts_of(record: Record) -> dict[str, float]:
-    """Bytes by part, together the median of the peaks; what no part explains is `other`.
+    """Bytes by part, whose sum is the median peak; the unexplained rest is `other`.
 
-    llama.cpp reserves buffers that a short workload does not fill. Parts are taken in the order of stacking
-    until the peak is reached, so that what was never touched is not drawn.
+    llama.cpp reserves buffers that a short workload does not fill. Parts are counted in the order of stacking
+    until the peak is reached, so that memory that was never used is not drawn.
     """
     left = record.summary[METRIC].median
     found = breakdown_of(record)
@@ -89,7 +89,7 @@ def parts_of(record: Record) -> dict[str, float]:
 
 
 def _bar(figure: RowFigure, row: FigureRow, y: float) -> set[str]:
-    """Draw it, and say which signs were used."""
+    """Draw a bar and return the legend entries that it needs."""
     if METRIC not in row.record.summary:
         figure.axes.plot([0], [y], marker="x", color=VERMILLION.light, clip_on=False, markersize=6)
         return {"failed"}
@@ -143,7 +143,7 @@ def _legend(figure: RowFigure, used: set[str]) -> None:
         labels.append("file size")
     if "failed" in used:
         handles.append(Line2D([], [], color=VERMILLION.light, linewidth=0, marker="x", markersize=6))
-        labels.append("no number")
+        labels.append("no value")
     figure.canvas.legend(handles, labels)
 
 

@@ -1,4 +1,4 @@
-"""Speed against memory: which quantization, on which device, is worth its memory."""
+"""Decode rate against peak memory, with the Pareto front of each model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _FRONTS: Sequence[tuple[Color, str, str]] = (
     (SKY, "P", "-"),
     (INK, "X", "--"),
 )
-"""Colour, marker and line of each model; of more models the rest is grey."""
+"""Colour, marker and line of each model; further models are grey."""
 _MOST_LABELS = 24
 
 
@@ -59,7 +59,7 @@ class ParetoPoint:
 
 
 def pareto(facts: CaseFacts) -> Sketch | None:
-    """Decode rate against peak memory; None where no case of llama.cpp has both."""
+    """Build the figure; None if no llama.cpp case has a decode rate and a peak."""
     points = [point for record in facts.records if (point := point_of(record))]
     models = _by_model(point for point in points if not point.record.is_baseline)
     if not models:
@@ -72,18 +72,18 @@ def pareto(facts: CaseFacts) -> Sketch | None:
 
     caption = sentences(
         summary(facts.pairs, SPEED),
-        "Filled and joined are the choices that no other of the same model beats in both, fast at the top "
-        "and small at the left; hollow ones are beaten.",
+        "Fast cases are at the top, small ones at the left. Filled, connected points are the cases that no "
+        "other case of the same model beats in both; a hollow point is beaten by another.",
         _note(points, models, shown),
     )
     return Sketch("pareto", _TITLE, caption, _description(facts, shown), draw)
 
 
 def point_of(record: Record) -> ParetoPoint | None:
-    """Where a case stands; None where it has no speed or no memory.
+    """Point of a case; None if it has no decode rate or no peak memory.
 
-    Memory is that of the process and of what llama.cpp allocated on devices. Where a device shares the
-    memory of the processor (Metal), its buffers may be in both figures, and the larger one counts.
+    Memory is the peak of the process plus the allocations of llama.cpp on devices. If a device shares the
+    memory of the processor (Metal), its buffers may be in both values, and the larger value counts.
     """
     speed, peak, device = (record.summary.get(metric) for metric in (SPEED, MEMORY, DEVICE))
     if speed is None or peak is None or speed.median <= 0 or peak.median <= 0:
@@ -95,7 +95,7 @@ def point_of(record: Record) -> ParetoPoint | None:
 
 
 def front(points: Iterable[ParetoPoint]) -> list[ParetoPoint]:
-    """The points that no other beats: smaller and not slower, or as small and faster. From small to large."""
+    """Points that no other point beats in memory and speed, from small to large."""
     best: list[ParetoPoint] = []
     for point in sorted(points, key=lambda one: (one.memory, -one.speed)):
         if not best or point.speed > best[-1].speed:
@@ -192,7 +192,7 @@ def _name(facts: CaseFacts, labels: Labels, point: ParetoPoint, *, with_model: b
 
 
 def _ratios(facts: CaseFacts, record: Record) -> str:
-    """`3.2x bf16 in 0.33x its memory`, of the baseline that comes nearest in speed."""
+    """Ratios to the baseline with the closest speed: `3.2x bf16 in 0.33x its memory`."""
     found = [
         (speed, versus, memory.value)
         for versus in facts.versus.get(key_of(record), ())
@@ -209,9 +209,8 @@ def _note(
 ) -> str:
     if len(models) == len(shown):
         return ""
-    return (
-        f" Fronts are those of {len(shown)} of {len(models):,} models; all {len(points):,} cases are drawn."
-    )
+    fronts = f"the fronts of {len(shown)} of {len(models):,} models"
+    return f" The figure shows {fronts} and all {len(points):,} cases."
 
 
 def _description(facts: CaseFacts, shown: dict[str, list[ParetoPoint]]) -> str:

@@ -1,4 +1,4 @@
-"""How fast prompts are read and tokens are made: bars with the spread of their samples and their bounds."""
+"""Prompt and decode rates as bars, with the spread of their samples and their physical bounds."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 Kind = Literal["prompt", "decode"]
 
-_TITLES: dict[Kind, str] = {"prompt": "How fast a prompt is read", "decode": "How fast an answer is written"}
+_TITLES: dict[Kind, str] = {"prompt": "Prompt rate", "decode": "Decode rate"}
 _BOUNDS: dict[Kind, str] = {
-    "prompt": "this processor's multiplications",
+    "prompt": "the arithmetic speed of the processor",
     "decode": "the speed of reading the weights from memory",
 }
 
 
 def rates(facts: CaseFacts, kind: Kind) -> Sketch | None:
-    """Prompt or decode rate; None where no case has one."""
+    """Build the figure of a rate; None if no case has this rate."""
     metric = f"{kind}_tokens_per_second"
     chosen = facts.choose(lambda record: metric in record.summary)
     measured = [row for row in chosen.rows if metric in row.record.summary]
@@ -33,20 +33,20 @@ def rates(facts: CaseFacts, kind: Kind) -> Sketch | None:
         return None
 
     def draw(title: str | None) -> Figure:
-        note = "Tokens per second, more is better."
+        note = "Tokens per second; more is better."
         if any(beside(row.versus, metric) for row in chosen.rows):
-            note += " 3.2x bf16: 3.2 times as fast as transformers-bf16."
+            note += " 3.2x bf16 means 3.2 times as fast as transformers-bf16."
         figure = RowFigure(chosen, title, note)
         for placed in figure.placed:
             _bar(figure, placed.row, placed.y, metric)
         figure.write(lambda row: _words(row, kind, metric))
-        figure.axes.set_xlabel("tokens per second (median of the counted samples)")
+        figure.axes.set_xlabel("tokens per second (median of the valid samples)")
         _legend(figure, [placed.row for placed in figure.placed], kind)
         return figure.canvas.figure
 
     caption = sentences(
-        f"{summary(facts.pairs, metric)} Whiskers reach from the slowest to the fastest "
-        f"counted sample; the mark is what {_BOUNDS[kind]} allows.{chosen.note}"
+        f"{summary(facts.pairs, metric)} Whiskers show the slowest and the fastest "
+        f"valid sample. The mark is the physical bound, given by {_BOUNDS[kind]}.{chosen.note}"
     )
     return Sketch(f"rate-{kind}", _TITLES[kind], caption, _description(chosen.rows, kind, metric), draw)
 
@@ -107,10 +107,10 @@ def _legend(figure: RowFigure, rows: list[FigureRow], kind: Kind) -> None:
     labels.append("slowest to fastest sample")
     if any(_bound(row.record, metric) for row in rows):
         handles.append(Line2D([], [], color=INK.light, linewidth=0, marker="D", markersize=5))
-        labels.append("physical bound (the share reached in brackets)")
+        labels.append("physical bound (in brackets: percentage reached)")
     if any(metric not in row.record.summary for row in rows):
         handles.append(Line2D([], [], color=VERMILLION.light, linewidth=0, marker="x", markersize=6))
-        labels.append("no number, and why")
+        labels.append("no value, with the reason")
     figure.canvas.legend(handles, labels)
 
 

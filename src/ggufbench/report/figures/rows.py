@@ -1,4 +1,4 @@
-"""Figures of horizontal bars: a row for each case, below the name of its model."""
+"""Horizontal bar figures: a row for each case, below the name of its model."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ _ROW, _HEADING = 0.25, 0.34
 """Inches of height."""
 _MOST_LABEL = 2.7
 _TOP = 0.62
-"""Inches above the rows: the legend, and a line that explains the figures."""
+"""Inches above the rows, for the legend and a line that explains the values."""
 _BOTTOM = 0.55
 _FULL_BAR = 0.62
-"""Height of a bar, of that of its row."""
+"""Height of a bar relative to its row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A row and where it is."""
+    """A row and its position."""
 
     row: FigureRow
     y: float
-    """Of its middle, in rows from the top."""
+    """Middle of the row, in rows from the top."""
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What stands behind a bar."""
+    """Text behind a bar."""
 
     words: str
     behind: float
-    """The value behind which it stands."""
+    """Value at which the text starts."""
     color: str = INK.light
     style: Literal["normal", "italic"] = "normal"
     bar: float = 0.0
-    """Where the bar ends, if a mark stands farther out."""
+    """End of the bar, if a mark is farther out."""
     before: float = 0.0
-    """That mark: words that fit between bar and mark are put there."""
+    """Position of that mark; a text that fits is placed between bar and mark."""
 
 
 class RowFigure:
@@ -75,7 +75,7 @@ class RowFigure:
         )
 
     def write(self, words_of: Callable[[FigureRow], Words], least: float = 0.0) -> None:
-        """Words behind every bar, and the axis long enough for bars and words."""
+        """Write the text behind every bar and make the axis long enough for both."""
         said = [(placed.y, words_of(placed.row)) for placed in self.placed]
         longest = max([least, *(words.behind for _, words in said)]) or 1.0
         for _, words in said:
@@ -95,12 +95,12 @@ class RowFigure:
 
     @property
     def bar(self) -> float:
-        """Height of a bar, in rows."""
+        """Height of a bar in rows."""
         return _FULL_BAR
 
 
 def _place(blocks: Sequence[FigureBlock]) -> tuple[list[Placed], list[float], float]:
-    """Every row and heading in order of height; in rows."""
+    """Positions of rows and headings and the total height, in rows."""
     placed, headings = [], []
     y, heading = 0.0, _HEADING / _ROW
     for block in blocks:

@@ -1,4 +1,4 @@
-"""What the figures of points share: thinning out, and axes of bytes and of seconds."""
+"""Helpers for scatter figures: thinning of points, and logarithmic axes of bytes and seconds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 _Point = TypeVar("_Point", bound=tuple[float, float])
 
 _CELLS = 60
-"""To each tenfold step, in both directions: a mark is about as wide as two."""
+"""Cells of a decade in each direction; a mark is about two cells wide."""
 MOST_POINTS = 500
-"""Of one kind in one figure, so that it stays small."""
+"""Most points of one kind in a figure, which limits its size."""
 
 
 def thin(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points without those that others cover, on logarithmic axes; above zero only."""
+    """Positive points without those that other points cover on logarithmic axes."""
     cells: dict[tuple[int, int], tuple[float, float]] = {}
     found = [(x, y) for x, y in points if x > 0 and y > 0]
     fineness = float(_CELLS)
@@ -35,7 +35,7 @@ def thin(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def bytes_axis(axis: Axis, low: float, high: float) -> None:
-    """Powers of two on a logarithmic axis, as many as are legible."""
+    """Put ticks at powers of two on a logarithmic axis, as many as are legible."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
@@ -46,7 +46,7 @@ def bytes_axis(axis: Axis, low: float, high: float) -> None:
 
 
 def log_axis(axis: Axis, low: float, high: float, unit: str) -> None:
-    """1, 2 and 5 of each tenfold step on a logarithmic axis; only 1 where that is too many."""
+    """Put ticks at 1, 2 and 5 of each decade on a logarithmic axis; only at 1 if there are many decades."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
@@ -59,14 +59,14 @@ def log_axis(axis: Axis, low: float, high: float, unit: str) -> None:
 
 
 def number(value: float, unit: str) -> str:
-    """A tick: `20 ms`, `2 s`, `500 t/s`."""
+    """Label of a tick: `20 ms`, `2 s`, `500 t/s`."""
     if unit == "s" and value < 1:
         return f"{1e3 * value:.3g} ms" if value >= 1e-3 else f"{1e6 * value:.3g} µs"
     return f"{value:,.10g} {unit}"
 
 
 def both_log(axes: Axes, x: tuple[float, float], y: tuple[float, float]) -> None:
-    """Logarithmic axes with these limits."""
+    """Make both axes logarithmic, with these limits."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(*x)

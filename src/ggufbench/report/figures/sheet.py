@@ -1,4 +1,4 @@
-"""One sheet with several pictures in two columns."""
+"""Overview sheet: several pictures in two columns."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _HEAD = 110
 
 
 def sheet(pictures: Sequence[bytes], facts: str, size: tuple[int, int]) -> bytes:
-    """The PNG pictures, each half as wide as the sheet, under a title and a line of facts; as PNG.
+    """Arrange PNG pictures, each half as wide as the sheet, below a title and a line of facts; return a PNG.
 
-    The sheet is as high as its fuller column. Each picture goes to the column that is shorter so far.
+    The sheet is as high as its longer column. Each picture is added to the column that is shorter so far.
     """
     import matplotlib.image
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,4 +1,4 @@
-"""A figure before it is drawn: its words, and how to draw it."""
+"""A figure before it is drawn: its texts and its drawing function."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """A figure that has something to show."""
+    """A figure that has data."""
 
     name: str
-    """A slug; ids in its SVG begin with it."""
+    """Prefix of the ids in the SVG."""
     title: str
     caption: str
-    """What to see in it."""
+    """Explanation for readers of the figure."""
     description: str
-    """The same for those who do not see it."""
+    """Text alternative with the values."""
     draw: Callable[[str | None], Figure]
-    """Called with the title that stands in the picture; None where the page says it."""
+    """Draws the figure with this title; with None, the title is left to the page."""

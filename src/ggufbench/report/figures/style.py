@@ -1,7 +1,7 @@
-"""How figures look: colours with a light and a dark value, type, and a canvas measured in inches.
+"""Style of the figures: colours with a light and a dark value, fonts, and a canvas measured in inches.
 
-The colours are near those of Okabe and Ito (2008), which colour-blind eyes tell apart; none of them is the
-only sign of anything, a marker, a hatch or a word always says the same.
+The colours are close to those of Okabe and Ito (2008), which colour-blind readers can distinguish. No colour
+carries meaning alone: a marker, a hatch or a word always repeats it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 10.0
-"""Inches of every figure; shown 1200 px wide, its smallest text is 14 px high."""
+"""Width of every figure in inches; shown 1200 px wide, its smallest text is 14 px high."""
 
 SMALL, NORMAL, LARGE = 8.5, 9.5, 12.0
-"""Sizes of text in points."""
+"""Font sizes in points."""
 
 _SLACK = 1.06
-"""Text in an SVG is set in the reader's own font, which may be wider than the one it was measured in."""
+"""Reserve for text in an SVG: the font of the reader may be wider than the font it was measured with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Color:
-    """A colour by its meaning; an inline SVG reads it from the CSS variable `--NAME`."""
+    """A named colour; an inline SVG reads it from the CSS variable `--NAME`."""
 
     name: str
     light: str
@@ -50,11 +50,11 @@ PURPLE = Color("purple", "#b5588f", "#e39cc4")
 GRAY = Color("gray", "#8f8f8f", "#7d8288")
 
 COLORS = (INK, PAPER, MUTED, GRID, BAND, BLUE, VERMILLION, GREEN, SKY, AMBER, PURPLE, GRAY)
-"""Every colour that a figure may use; their light values are told apart by nothing but themselves."""
+"""All colours of the figures; each light value occurs once, because it identifies the colour."""
 
 
 def theme_css() -> str:
-    """The variables that inline figures use, light and, where the reader's system asks for it, dark."""
+    """CSS variables of the inline figures, for the light and the dark theme."""
     light = " ".join(f"--{color.name}: {color.light};" for color in COLORS)
     dark = " ".join(f"--{color.name}: {color.dark};" for color in COLORS)
     return f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
@@ -62,11 +62,11 @@ def theme_css() -> str:
 
 @contextmanager
 def drawing(name: str) -> Iterator[None]:
-    """Draw with these settings and no others: neither a matplotlibrc nor a style of the caller's counts."""
+    """Draw with the settings of this module alone, without matplotlibrc and the style of the caller."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # A name in a script that the font lacks is set by the reader's browser; in a PNG it shows as boxes.
+        # For a script that the font lacks, the browser uses another font; a PNG shows boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         warnings.filterwarnings(
             "ignore", message="Matplotlib currently does not support", category=UserWarning
@@ -116,7 +116,7 @@ def _settings(name: str) -> dict[str, Any]:
 
 
 class Canvas:
-    """A figure whose parts are placed in inches from its upper left corner."""
+    """A figure whose parts are placed in inches from the upper left corner."""
 
     def __init__(self, height: float, title: str | None = None) -> None:
         from matplotlib.figure import Figure
@@ -131,17 +131,17 @@ class Canvas:
             )
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Axes of this size."""
+        """Add axes of this size."""
         bottom = self.height - self._top - top - height
         return self.figure.add_axes((left / WIDTH, bottom / self.height, width / WIDTH, height / self.height))
 
     def text(self, left: float, top: float, words: str, **look: Any) -> None:
-        """Words with their upper left corner here."""
+        """Write words with their upper left corner at this position."""
         look = {"va": "top", "ha": "left", "size": SMALL, **look}
         self.figure.text(left / WIDTH, 1 - (self._top + top) / self.height, words, **look)
 
     def legend(self, handles: Sequence[object], labels: Sequence[str]) -> None:
-        """Signs and their meaning in one line below the title."""
+        """Draw the legend in one line below the title."""
         wide = sum(width_of(label) for label in labels) + 0.55 * len(labels)
         self.figure.legend(
             handles=list(handles),
@@ -150,7 +150,7 @@ class Canvas:
             ncols=len(labels),
             bbox_to_anchor=(0.15 / WIDTH, 1 - (self._top + 0.06) / self.height),
             borderpad=0.0,
-            # Signs move together where there are many.
+            # Many entries are set closer together.
             columnspacing=1.4 if wide < WIDTH - 1 else 0.7,
             handletextpad=0.5,
             handlelength=1.6 if wide < WIDTH - 1 else 1.2,
@@ -159,7 +159,7 @@ class Canvas:
 
 @lru_cache(maxsize=4096)
 def width_of(words: str, size: float = SMALL, weight: str = "normal") -> float:
-    """Inches that the longest line takes, with some to spare."""
+    """Width of the longest line in inches, with a reserve."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
@@ -171,7 +171,7 @@ def width_of(words: str, size: float = SMALL, weight: str = "normal") -> float:
 
 
 def fit(words: str, inches: float, size: float = SMALL, weight: str = "normal") -> str:
-    """The words, with an ellipsis in their middle where they are wider than that."""
+    """The words, with the middle replaced by an ellipsis if they are wider than this."""
     if width_of(words, size, weight) <= inches:
         return words
     low, high = 1, min(len(words), 200)

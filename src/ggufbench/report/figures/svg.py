@@ -1,7 +1,7 @@
-"""From what matplotlib writes to an SVG that can stand in a page beside others, and take its colours.
+"""Conversion of matplotlib figures to SVG that can be embedded in a page and takes its colours.
 
-It has no style of its own, neither element nor attribute, so that a page may forbid them; no metadata and no
-date, so that the same data give the same file; and no id that another figure has.
+The SVG has no style elements or attributes, which a page may forbid; no metadata and no date, so that the
+same data give the same file; and its ids differ from those of other figures.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FAMILY = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 
 
 def to_svg(figure: Figure, name: str, title: str, description: str, theme: Theme) -> str:
-    """The figure as SVG: `inline` takes its colours from the page, `light` stands alone on paper."""
+    """The figure as SVG: `inline` takes its colours from the page, `light` has a white background."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.StringIO()
@@ -54,7 +54,7 @@ def _drop(parent: ET.Element, tags: set[str]) -> None:
 
 
 def _spell_out(root: ET.Element) -> None:
-    """Attributes for styles, short numbers, and names without a namespace."""
+    """Replace styles by attributes, shorten numbers and remove namespaces."""
     for element in root.iter():
         element.tag = element.tag.removeprefix(_NAMESPACE)
         if _LINK in element.attrib:
@@ -82,7 +82,7 @@ def _declarations(style: str) -> Iterator[tuple[str, str]]:
 
 
 def _rename(root: ET.Element, name: str) -> None:
-    """Only what is referred to keeps an id, and it begins with the figure's name."""
+    """Keep ids that are referenced, with the name of the figure as prefix."""
     used: dict[str, str] = {}
 
     def new(old: str) -> str:
@@ -110,7 +110,7 @@ def _take_colors(root: ET.Element) -> None:
 
 
 def _label(root: ET.Element, name: str, title: str, description: str, theme: Theme) -> None:
-    """What programs that read aloud say, the font, and the paper of a figure that stands alone."""
+    """Add title and description for screen readers, the font, and the background of a separate file."""
     kept = {"viewBox": root.attrib["viewBox"]}
     if theme == "light":
         kept |= {"width": root.attrib["width"], "height": root.attrib["height"]}

@@ -1,4 +1,4 @@
-"""How long each generated token took, by its position: whether answers become slower as they grow."""
+"""Time of each generated token by its position in the answer."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_TITLE, _METRIC = "Time of each token", "token_p50_seconds"
+_TITLE, _METRIC = "Time for each token", "token_p50_seconds"
 _MOST = 8
-"""Cases, so that each line can be told."""
+"""Most cases in the figure, so that the lines stay distinguishable."""
 _MOST_POSITIONS = 400
-"""Of a longer answer, medians over stretches of equal length."""
+"""Most positions of a line; a longer answer is shown as medians of equal sections."""
 _LOOKS: Sequence[tuple[Color, str]] = (
     (BLUE, "o"),
     (GREEN, "^"),
@@ -52,7 +52,7 @@ _LOOKS: Sequence[tuple[Color, str]] = (
 _BASELINE_MARKERS = "s*phHd|_"
 _HEIGHT, _MARGIN = 4.6, 3.1
 _SHORTEST, _LONGEST = 1e-12, 1e9
-"""Seconds of a token; what lies beyond is a damaged file."""
+"""Limits of the seconds for a token; other values come from a damaged file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +61,15 @@ class Line:
 
     row: FigureRow
     positions: Sequence[float]
-    """Of the tokens in the answer, from 1."""
+    """Positions of the tokens in the answer, from 1."""
     seconds: Sequence[float]
     """The median over the samples at each position."""
     slope: float
-    """Seconds that a token takes longer than the one before it."""
+    """Increase in seconds from one token to the next."""
 
 
 def tokens(facts: CaseFacts) -> Sketch | None:
-    """Latency against position; None where no case generated two tokens."""
+    """Build the figure; None if no case generated two tokens."""
     chosen = facts.choose(lambda record: _METRIC in record.summary)
     lines = list(
         itertools.islice((line for row in _spread(facts, chosen.rows) if (line := line_of(row))), _MOST)
@@ -80,16 +80,16 @@ def tokens(facts: CaseFacts) -> Sketch | None:
     def draw(title: str | None) -> Figure:
         return _draw(lines, title)
 
-    left_out = f" Drawn are {len(lines)} of {chosen.of:,} cases." if len(lines) < chosen.of else ""
+    left_out = f" The figure shows {len(lines)} of {chosen.of:,} cases." if len(lines) < chosen.of else ""
     caption = sentences(
         f"{summary(facts.pairs, _METRIC)} Each line is the median over the samples at that "
-        f"position; what it rises by each token is written beside it.{left_out}"
+        f"position. The label gives the increase for each token.{left_out}"
     )
     return Sketch("tokens", _TITLE, caption, _description(lines), draw)
 
 
 def line_of(row: FigureRow) -> Line | None:
-    """The median at each position over all counted samples; None where there are not two positions."""
+    """Median at each position over all valid samples; None if there are fewer than two positions."""
     samples = [
         sample.token_seconds
         for launch in row.record.launches
@@ -118,7 +118,7 @@ def line_of(row: FigureRow) -> Line | None:
 
 
 def _spread(facts: CaseFacts, rows: Sequence[FigureRow]) -> list[FigureRow]:
-    """Cases with their baselines first; then one of each model before a second one."""
+    """Order of the cases: those with baselines first, then one of each model before a second one."""
     wanted: list[FigureRow] = []
     by_record = {key_of(row.record): row for row in rows}
     for row in sorted(rows, key=lambda row: not row.versus):
@@ -145,7 +145,7 @@ def _draw(lines: Sequence[Line], title: str | None) -> Figure:
     log_axis(axes.yaxis, *y, "s")
     axes.set_xlim(0.5, max(line.positions[-1] for line in lines) + 0.5)
     axes.set_xlabel("position of the token in the answer")
-    axes.set_ylabel("time of the token")
+    axes.set_ylabel("time for the token")
     ends = _ends(axes, [line.seconds[-1] for line in lines])
     looks, markers = itertools.cycle(_LOOKS), itertools.cycle(_BASELINE_MARKERS)
     for line, end in zip(lines, ends, strict=True):
@@ -193,7 +193,7 @@ def _draw(lines: Sequence[Line], title: str | None) -> Figure:
 
 
 def _ends(axes: Axes, values: Sequence[float]) -> list[float]:
-    """Heights of the labels in the axes: as near to the ends of their lines as their own height allows."""
+    """Heights of the labels in the axes, as near to the ends of their lines as their own height allows."""
     back = axes.transAxes.inverted()
     wanted = [float(back.transform(axes.transData.transform((1, value)))[1]) for value in values]
     step = 2.6 * SMALL / (72 * (_HEIGHT - 0.7))
@@ -202,7 +202,7 @@ def _ends(axes: Axes, values: Sequence[float]) -> list[float]:
     below = -step / 2
     for place in order:
         below = heights[place] = max(wanted[place], below + step)
-    # What was pushed out at the top comes down again, and with it what stands below.
+    # Labels that were pushed out at the top move down again, and with them the labels below.
     above = 1 + step / 2
     for place in reversed(order):
         above = heights[place] = min(heights[place], above - step)

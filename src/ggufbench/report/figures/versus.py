@@ -1,4 +1,4 @@
-"""One model under llama.cpp beside the same model under transformers: load, memory, prompt and decode."""
+"""Comparison of one model in llama.cpp and in transformers: load, memory, prompt and decode."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PANELS = ("ready_seconds", "peak_rss_bytes", "prompt_tokens_per_second", "decode_tokens_per_second")
 _NAMES, _BARS, _SAID = 1.75, 4.6, 3.55
-"""Inches: names of the bars, the bars with their values, and the ratios."""
+"""Inches for the names of the bars, for the bars with their values, and for the ratios."""
 _BAR, _HEAD, _GAP = 0.25, 0.24, 0.14
 
 
@@ -35,11 +35,10 @@ class _Bar:
 
 
 def versus(facts: CaseFacts) -> Sketch | None:
-    """The model with the most to compare, the largest of those; None where nothing was measured beside."""
-    with_ratios = [pairs for pairs in facts.versus.values() if any(pair.ratios for pair in pairs)]
-    if not with_ratios:
+    """The featured model; None if no baseline was measured."""
+    pairs = featured(facts)
+    if not pairs:
         return None
-    pairs = max(with_ratios, key=_tells)
     record = pairs[0].record
     bars = [_Bar(record, f"llama.cpp {plain(record.scenario)}", None)]
     bars += [_Bar(pair.baseline, plain(pair.baseline.scenario), pair) for pair in pairs]
@@ -47,15 +46,28 @@ def versus(facts: CaseFacts) -> Sketch | None:
     sentences = [f"{METRICS[metric].label}: {_ratios(pairs, metric)}" for metric in _PANELS]
     return Sketch(
         "versus",
-        f"{label}: llama.cpp beside transformers",
-        "Measured on one machine, each launch in a fresh process. In brackets the interval of the ratio, "
-        "from the launches of both; where there are too few for one, none.",
+        f"{label}: llama.cpp and transformers",
+        "Measured on one machine, each launch in a fresh process. Brackets contain the confidence interval "
+        "of the ratio, if there are enough launches.",
         ". ".join(sentences) + ".",
         lambda title: _draw(bars, title),
     )
 
 
-def _tells(pairs: Sequence[Versus]) -> tuple[bool, int, int, str]:
+def featured(facts: CaseFacts) -> Sequence[Versus]:
+    """The case with the most measured baselines, on the CPU if possible, then of the largest model."""
+    with_ratios = [pairs for pairs in facts.versus.values() if any(pair.ratios for pair in pairs)]
+    return max(with_ratios, key=_rank, default=())
+
+
+def median_of(record: Record, metric: str) -> float | None:
+    """Median of a metric; None if it is missing or impossible."""
+    found = record.summary.get(metric)
+    possible = found is not None and math.isfinite(found.median) and 0 < found.median < 1e30
+    return found.median if found is not None and possible else None
+
+
+def _rank(pairs: Sequence[Versus]) -> tuple[bool, int, int, str]:
     record = pairs[0].record
     measured = sum(bool(pair.ratios) for pair in pairs)
     return record.setting.device == "cpu", measured, record.model.parameters, record.model.quantization
@@ -67,7 +79,7 @@ def _ratios(pairs: Sequence[Versus], metric: str) -> str:
         for pair in pairs
         if (found := gain(pair, metric)) is not None
     ]
-    return ", ".join(said) or "not measured beside"
+    return ", ".join(said) or "not measured with transformers"
 
 
 def _draw(bars: Sequence[_Bar], title: str | None) -> Figure:
@@ -82,7 +94,7 @@ def _draw(bars: Sequence[_Bar], title: str | None) -> Figure:
 
 
 def _panel(canvas: Canvas, axes: Axes, bars: Sequence[_Bar], metric: str, top: float) -> None:
-    values = [_value(bar.record, metric) for bar in bars]
+    values = [median_of(bar.record, metric) for bar in bars]
     most = max((value for value in values if value is not None), default=1.0) or 1.0
     axes.set(xlim=(0, 1.38 * most), ylim=(len(bars) - 0.5, -0.5), xticks=[], yticks=[])
     axes.grid(visible=False)
@@ -106,15 +118,8 @@ def _panel(canvas: Canvas, axes: Axes, bars: Sequence[_Bar], metric: str, top: f
         canvas.text(WIDTH - _SAID, middle, _said(bar, metric), va="center")
 
 
-def _value(record: Record, metric: str) -> float | None:
-    """The median; None where there is none that could be real."""
-    found = record.summary.get(metric)
-    possible = found is not None and math.isfinite(found.median) and 0 < found.median < 1e30
-    return found.median if found is not None and possible else None
-
-
 def _said(bar: _Bar, metric: str) -> str:
-    """The ratio to this baseline, and its interval."""
+    """Ratio to this baseline with its interval."""
     found = bar.versus.ratios.get(metric) if bar.versus else None
     if bar.versus is None or found is None or (value := gain(bar.versus, metric)) is None:
         return ""

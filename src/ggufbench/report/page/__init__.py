@@ -1,4 +1,4 @@
-"""The report as one HTML file that asks nobody for anything, and its picture beside it."""
+"""The report as one self-contained HTML file, with an overview picture next to it."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from ggufbench.report.figures import Drawn, Figures
 
 GENERATOR = '<meta name="generator" content="ggufbench '
-"""By this a report is known again."""
+"""Identifies a file as a report."""
 
 _HEAD_BYTES = 4096
 _SUFFIXES = (".html", ".htm")
 
 
 class ReportError(GgufbenchError):
-    """A report could not be written; the message names the file and the remedy."""
+    """A report could not be written; the message names the file and the fix."""
 
 
 def write_report(
     content: Content, out: Path, title: str | None = None, *, overwrite: bool = False
 ) -> tuple[Path, Path]:
-    """Write the page to `out`, a file or a folder, and its picture beside; return both paths.
+    """Write the page to `out`, a file or a folder, and its picture next to it; return both paths.
 
-    A report that is there is replaced, in one step; any other file only with `overwrite`.
-    Raises ReportError, and MissingExtraError without the packages of the extra `report`.
+    An existing report is replaced in one step, any other file only with `overwrite`. Raises ReportError,
+    and MissingExtraError without the packages of the extra `report`.
     """
     require_report_extra()
     from ggufbench.report.figures import Figures
@@ -57,13 +57,13 @@ def write_report(
             _write_page(page, html)
     except OSError as error:
         raise ReportError(
-            f"{page} cannot be written: {error.strerror or error}; free some space or give --out"
+            f"{page} cannot be written: {error.strerror or error}; free some space or choose another --out"
         ) from None
     return page, picture
 
 
 def render(content: Content, title: str | None = None, drawn: Sequence[Drawn] | None = None) -> str:
-    """The page as text, with these figures where they are drawn already."""
+    """The page as HTML; figures that are already drawn can be passed in."""
     from markupsafe import Markup
 
     from ggufbench.report.figures import draw_all
@@ -77,7 +77,7 @@ def render(content: Content, title: str | None = None, drawn: Sequence[Drawn] | 
         .get_template("report.html.j2")
         .render(
             page=page,
-            css=Markup(css),  # noqa: S704 (ours, and nothing from a file in it)
+            css=Markup(css),  # noqa: S704 (from this package, without text from records)
             js=Markup(js),  # noqa: S704 (the same)
             svg=lambda figure: Markup(figure.svg),  # noqa: S704 (drawn here; its writer escapes texts)
             policy=_policy(css, js),
@@ -86,15 +86,15 @@ def render(content: Content, title: str | None = None, drawn: Sequence[Drawn] | 
 
 
 def is_report(path: Path) -> bool:
-    """Whether a file is a page that was written here. Raises OSError."""
+    """True if a file is a report of ggufbench. Raises OSError."""
     with path.open("rb") as file:
         return GENERATOR.encode() in file.read(_HEAD_BYTES)
 
 
 def _policy(css: str, js: str) -> str:
-    """What a browser may do with the page: use this style and this script, and nothing else.
+    """Content security policy: only this style and this script are allowed.
 
-    Pictures are allowed as data, which figures of many points hold.
+    Embedded pictures are allowed, because figures with many points contain them.
     """
     return (
         f"default-src 'none'; style-src '{_digest(css)}'; script-src '{_digest(js)}'; img-src data:; "
@@ -130,7 +130,9 @@ def _environment() -> Environment:
 def _places(out: Path) -> tuple[Path, Path]:
     page = out / "report.html" if out.is_dir() else out
     if page.suffix.lower() not in _SUFFIXES:
-        raise ReportError(f"{out} is no name for a page; end it with .html, or name a folder that exists")
+        raise ReportError(
+            f"--out {out}: a page needs a name that ends with .html; use such a name or an existing folder"
+        )
     return page, page.with_suffix(".png")
 
 
@@ -138,11 +140,11 @@ def _refuse_to_replace(page: Path, picture: Path) -> None:
     try:
         is_ours = page.exists() and is_report(page)
     except OSError as error:
-        raise ReportError(f"{page} cannot be read: {error.strerror}; give another --out") from None
+        raise ReportError(f"{page} cannot be read: {error.strerror}; choose another --out") from None
     for path in (page, picture):
         if path.exists() and not is_ours:
             raise ReportError(
-                f"{path} is there and no report of ggufbench; give --overwrite or another --out"
+                f"{path} exists and is not a report of ggufbench; use --overwrite or choose another --out"
             )
 
 
@@ -159,7 +161,7 @@ def _beside(work: Callable[[], None], content: Content) -> Iterator[None]:
 
     Thousands of records cannot be given to another process in less time than this takes; a copy has them.
     """
-    _ = content.versus  # found once, for both
+    _ = content.versus  # computed once for both processes
     many = len(content.records) > MOST_COMPLETE and sys.platform.startswith("linux")
     child = os.fork() if many else None
     if child == 0:
@@ -168,18 +170,18 @@ def _beside(work: Callable[[], None], content: Content) -> Iterator[None]:
             work()
             status = 0
         finally:
-            os._exit(status)  # whatever happened: this copy must not go on as the program
+            os._exit(status)  # in any case: this copy of the process must end here
     try:
         yield
     finally:
         failed = child is None or os.waitpid(child, 0)[1] != 0
     if failed:
-        work()  # here, where its error reaches the caller
+        work()  # in this process, so that its error reaches the caller
 
 
 def _write_page(page: Path, html: str) -> None:
     with atomic_write(page) as temporary:
-        # A line end of another system would change the script, and its hash would not match any more.
+        # Other line ends would change the script, and its hash would no longer match.
         temporary.write_text(html, encoding="utf-8", newline="\n")
 
 

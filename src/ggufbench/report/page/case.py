@@ -1,4 +1,4 @@
-"""One case's folded record, in words: what the page shows of it, without any markup."""
+"""Details of one case as text, without markup."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ggufbench.records.schema import Effective, Record
 from ggufbench.report.page.launches import LogView, launch_line, logs_of, sample_line
 from ggufbench.report.text.phrases import repeat_command, show_command
 from ggufbench.report.text.terminal import ended
-from ggufbench.text import duration, size
+from ggufbench.text import count, duration, size
 
 _MOST_SAMPLES = 40
 _CHOSEN = ("auto", -1)
-"""Asked for in a setting, these leave the choice to the library."""
+"""Requested values that leave the choice to the library."""
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """How much of each record the page has room for."""
+class DetailLimits:
+    """Limits for the details of each record."""
 
     complete: bool
-    """Samples, launches and logs too."""
+    """True if samples, launches and logs are shown."""
     log_characters: int = 0
-    """Of one record's logs together."""
+    """Most characters of all logs of a record."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingLine:
-    """One name of the setting, asked for and effective."""
+    """One value of the setting, requested and effective."""
 
     name: str
     asked: str
@@ -42,18 +42,18 @@ class SettingLine:
 
 @dataclass(frozen=True, slots=True)
 class MemoryLine:
-    """One part of the peak."""
+    """One part of the peak memory."""
 
     name: str
     meaning: str
     amount: str
     percent: float
-    """Of the measured peak."""
+    """Share of the measured peak."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaseDetail:
-    """Everything that is folded below a case."""
+    """Details of a case, which the page shows on request."""
 
     number: int
     name: str
@@ -61,7 +61,7 @@ class CaseDetail:
     kind: str
     reason: str
     about: Sequence[str]
-    """Model, workload and time, in a few short sentences."""
+    """Short facts about model, workload and time."""
     command: str
     show: str
     targets: Sequence[tuple[str, str]]
@@ -80,8 +80,8 @@ class CaseDetail:
     logs: Sequence[LogView] = field(default_factory=list)
 
 
-def case_detail(record: Record, number: int, room: Room) -> CaseDetail:
-    """A record for the page; what it has no room for is left out."""
+def case_detail(record: Record, number: int, limits: DetailLimits) -> CaseDetail:
+    """Build the details of a record within the limits."""
     brief = CaseDetail(
         number=number,
         name=record.case_id,
@@ -96,7 +96,7 @@ def case_detail(record: Record, number: int, room: Room) -> CaseDetail:
         advice=advise(record),
         provenance=_provenance(record),
     )
-    if not room.complete:
+    if not limits.complete:
         return brief
     samples = [(n, sample) for n, launch in enumerate(record.launches, 1) for sample in launch.samples]
     memory, sentence = _memory(record)
@@ -110,19 +110,19 @@ def case_detail(record: Record, number: int, room: Room) -> CaseDetail:
         settings=setting_lines(record),
         memory=memory,
         memory_sentence=sentence,
-        logs=logs_of(record, room.log_characters),
+        logs=logs_of(record, limits.log_characters),
     )
 
 
 def kind_of(record: Record) -> str:
-    """How an outcome is coloured: `good`, `warn` or `bad`."""
+    """Kind of an outcome, which selects its colour: `good`, `warn` or `bad`."""
     if record.outcome is Outcome.MEASURED:
         return "good"
     return "warn" if record.outcome in (Outcome.SKIPPED, Outcome.ENVIRONMENT) else "bad"
 
 
 def setting_lines(record: Record) -> list[SettingLine]:
-    """What was asked for beside what the library did, as far as it tells."""
+    """Requested and effective settings, as far as the library reports them."""
     effective = next((launch.effective for launch in record.launches if launch.effective), None)
     lines = [
         _setting_line(one.name, getattr(record.setting, one.name), effective)
@@ -135,13 +135,13 @@ def setting_lines(record: Record) -> list[SettingLine]:
     buffers = [
         f"{kind} {name} {size(held)}" for kind, by in effective.buffers.items() for name, held in by.items()
     ]
-    told = [
+    reported = [
         ("devices", ", ".join(effective.devices)),
         ("layers", layers),
         ("buffers", ", ".join(buffers)),
         ("model", effective.description or ""),
     ]
-    return [*lines, *(SettingLine(name, "", shown, False) for name, shown in told if shown)]
+    return [*lines, *(SettingLine(name, "", shown, False) for name, shown in reported if shown)]
 
 
 def _setting_line(name: str, asked: object, effective: Effective | None) -> SettingLine:
@@ -163,8 +163,8 @@ def _about(record: Record) -> list[str]:
         f"{kind}{model.architecture} of {model.parameters / 1e9:.3g} B parameters{experts}, "
         f"{model.quantization}, {size(record.loaded_bytes)}",
         f"{work.prompt_tokens} prompt and {work.generated_tokens} generated tokens{depth}, "
-        f"{work.repetitions} times in each of {len(record.launches)} launches",
-        f"through {record.provider.name}, in {duration(record.wall_seconds)}",
+        f"{work.repetitions} repetitions in each of {count(len(record.launches), 'launch', 'launches')}",
+        f"provider {record.provider.name}; total time {duration(record.wall_seconds)}",
     ]
 
 
@@ -185,7 +185,7 @@ def _provenance(record: Record) -> list[tuple[str, str]]:
         ("Environment", ", ".join(f"{name}={value}" for name, value in provider.environment.items())),
         ("Machine", f"{record.machine.cpu}, {record.machine.fingerprint}"),
         ("Source", source + (" with changes" if source and record.source.dirty else "")),
-        ("Disturbance", record.environment.sentence if record.environment else ""),
+        ("Interference", record.environment.sentence if record.environment else ""),
     ]
     return [(name, value) for name, value in found if value]
 
@@ -215,5 +215,5 @@ def _memory(record: Record) -> tuple[list[MemoryLine], str]:
     ]
     return lines, (
         f"{size(found.measured_bytes)} measured, {size(found.expected_bytes)} expected: "
-        f"{100 * found.explained:.1f} % of the peak is accounted for"
+        f"{100 * found.explained:.1f} % of the peak is explained"
     )

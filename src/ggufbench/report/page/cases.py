@@ -1,4 +1,4 @@
-"""The table of cases: a line for each, short enough for ten thousand."""
+"""Table of cases: one short row for each, so that ten thousand fit on a page."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from ggufbench.report.text.terminal import ended
 from ggufbench.text import size
 
 COLUMNS = ("Load", "Cold load", "Peak memory", "Prompt", "Decode", "Size")
-"""Headings of a line's figures."""
+"""Headings of the value columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableCell:
-    """A figure in the table of cases."""
+    """A value in the table of cases."""
 
     text: str
     value: float | None = None
-    """What the column is sorted by; None goes to the end."""
+    """Sort key of the column; None is sorted to the end."""
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CaseRow:
-    """One line of the table of cases."""
+    """One row of the table of cases."""
 
     number: int
     name: str
     machine: str
-    """Where the page shows several machines."""
+    """Empty if all records are from one machine."""
     quantization: str
     scenario: str
     cells: Sequence[TableCell]
@@ -41,19 +41,19 @@ class CaseRow:
     targets_kind: str
     outcome: str
     plain_outcome: str
-    """Without phase and signal: what the filter chooses by."""
+    """Outcome without phase and signal, for the filter."""
     kind: str
     is_folded: bool
-    """Whether its record is on the page too."""
+    """True if the page has the details of the case."""
 
 
 def missed(record: Record) -> list[str]:
-    """Names of the targets that were missed."""
+    """Names of the missed targets."""
     return [target.name for target in record.targets if target.status == "missed"]
 
 
 def case_row(record: Record, number: int, is_folded: bool, several: bool) -> CaseRow:
-    """A record as a line; `several` where the page shows several machines."""
+    """Build the row of a record; `several` adds the machine."""
     names = missed(record)
     held = any(target.status != "not applicable" for target in record.targets)
     return CaseRow(

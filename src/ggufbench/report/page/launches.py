@@ -1,4 +1,4 @@
-"""The launches and samples of a record, and what the libraries said in them, in words."""
+"""Launches, samples and native logs of a record as text."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _MOST_LINE = 400
 
 @dataclass(frozen=True, slots=True)
 class LogView:
-    """What the libraries said in one launch."""
+    """Log of the libraries in one launch."""
 
     title: str
     lines: Sequence[str]
     left_out: int
-    """Lines in the middle that are not shown."""
+    """Number of lines in the middle that are left out."""
 
 
 def launch_line(number: int, launch: Launch) -> tuple[str, ...]:
-    """A launch as a line of a table."""
+    """A launch as a table row."""
     how = "load only" if launch.load_only else "all"
     peaks = [mark.figures.get("peak_rss_bytes", 0) for mark in launch.marks]
     ending = str(launch.outcome) + (f" ({launch.signal})" if launch.signal else "")
@@ -66,7 +66,7 @@ def _timed(launch: Launch, phase: str) -> Iterable[Sample]:
 
 
 def sample_line(launch: int, sample: Sample) -> tuple[str, ...]:
-    """A sample as a line of a table."""
+    """A sample as a table row."""
     speed = rate(sample.tokens / sample.seconds) if sample.tokens > 1 and sample.seconds else NOTHING
     why = ["warm-up"] if sample.warmup else []
     why += [disturbance.sentence for disturbance in sample.disturbed]
@@ -80,35 +80,35 @@ def sample_line(launch: int, sample: Sample) -> tuple[str, ...]:
     )
 
 
-def logs_of(record: Record, room: int) -> list[LogView]:
-    """Of the launches that have one; the beginning and the end of it where it is long."""
+def logs_of(record: Record, budget: int) -> list[LogView]:
+    """Logs of the launches; of a long log, the beginning and the end."""
     logs = []
     for number, launch in enumerate(record.launches, 1):
         for what, lines in (("llama.cpp", launch.log), ("stderr", launch.stderr.splitlines())):
-            if lines and room > 0:
-                log = _cut(f"{what}, launch {number}", lines, room)
-                room -= sum(map(len, log.lines))
+            if lines and budget > 0:
+                log = _cut(f"{what}, launch {number}", lines, budget)
+                budget -= sum(map(len, log.lines))
                 logs.append(log)
     return logs
 
 
-def _cut(title: str, lines: Sequence[str], room: int) -> LogView:
-    """As many whole lines as there is room for, a third of them from the end, where errors stand."""
+def _cut(title: str, lines: Sequence[str], budget: int) -> LogView:
+    """Keep as many whole lines as fit, a third of them from the end, where errors are."""
     short = [line if len(line) <= _MOST_LINE else line[:_MOST_LINE] + " …" for line in lines]
-    if sum(map(len, short)) <= room:
+    if sum(map(len, short)) <= budget:
         return LogView(title, [line.replace("\t", "    ").rstrip("\n") for line in short], 0)
-    head = _first(short, 2 * room // 3)
-    tail = _first(short[len(head) :][::-1], room // 3)[::-1]
+    head = _first(short, 2 * budget // 3)
+    tail = _first(short[len(head) :][::-1], budget // 3)[::-1]
     left = len(short) - len(head) - len(tail)
     marker = [f"… {left} lines left out …"] if left else []
     return LogView(title, [line.replace("\t", "    ").rstrip("\n") for line in [*head, *marker, *tail]], left)
 
 
-def _first(lines: Sequence[str], room: int) -> list[str]:
+def _first(lines: Sequence[str], budget: int) -> list[str]:
     kept: list[str] = []
     for line in lines:
-        room -= len(line) + 1
-        if room < 0:
+        budget -= len(line) + 1
+        if budget < 0:
             break
         kept.append(line)
     return kept

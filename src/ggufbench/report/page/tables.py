@@ -1,7 +1,8 @@
-"""The tables of ratios: beside transformers, against an earlier run, and of comparisons by launch."""
+"""Tables of ratios: llama.cpp to transformers, this run to an earlier one, candidate to baseline."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -30,25 +31,39 @@ MOST_ROWS = 300
 
 @dataclass(frozen=True, slots=True)
 class RatioCell:
-    """A ratio in words."""
+    """A ratio as text."""
 
     ratio: str
     interval: str = ""
     kind: str = ""
-    """`good` where the interval lies on the better side of 1, `bad` on the other."""
+    """`good` if the whole interval is on the better side of 1, `bad` if it is on the worse side."""
     values: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class VersusRow:
-    """One llama.cpp record beside one of transformers."""
+    """A llama.cpp record compared with a transformers record."""
 
     case: str
     baseline: str
     outcome: str
-    """How transformers ended, where it was not measured."""
+    """Outcome of transformers, if it was not measured."""
     cells: Sequence[RatioCell]
     notes: Sequence[str]
+    """Notes of this row alone."""
+    shared: Sequence[int]
+    """Numbers of the notes below the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersusTable:
+    """Every llama.cpp record compared with the transformers records of its model."""
+
+    rows: Sequence[VersusRow]
+    notes: Sequence[str]
+    """Notes that several rows share."""
+    left: int
+    """Rows that are not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +79,7 @@ class AgainstRow:
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """The whole table."""
+    """The comparison with an earlier run."""
 
     run: str
     rows: Sequence[AgainstRow]
@@ -73,7 +88,7 @@ class Against:
 
 @dataclass(frozen=True, slots=True)
 class JudgedTable:
-    """One comparison made launch by launch."""
+    """One comparison of `ggufbench ab`."""
 
     case: str
     verdict: str
@@ -86,41 +101,44 @@ class JudgedTable:
 
 @dataclass(frozen=True, slots=True)
 class Comparisons:
-    """All of them."""
+    """All comparisons of `ggufbench ab`."""
 
     headline: str
     legend: str
     cases: Sequence[JudgedTable] = field(default_factory=list)
 
 
-def versus_rows(pairs: Sequence[Versus]) -> list[VersusRow]:
-    """Every llama.cpp record that has a baseline."""
-    return [_versus_row(one) for one in pairs[:MOST_ROWS]]
+def versus_table(pairs: Sequence[Versus]) -> VersusTable:
+    """Build the table; a note that several rows share is said once below it."""
+    shown = pairs[:MOST_ROWS]
+    counts = Counter(note for one in shown for note in one.notes)
+    shared = [note for note, number in counts.items() if number > 1]
+    return VersusTable([_versus_row(one, shared) for one in shown], shared, len(pairs) - len(shown))
 
 
 def against(content: Content) -> Against | None:
-    """The report's records beside those of the earlier run; None where none was asked for."""
+    """Compare the records with those of the earlier run; None if the report has no earlier run."""
     if content.against is None:
         return None
     found = between(content.against.records, content.records)
     rows = [_against_row(case, change) for case in found.cases for change in case.changes]
     notes = [f"{sentence}." for sentence in differences(found)]
     if found.on_other_machine:
-        notes.append("The two runs were measured on two machines, so there are no ratios.")
+        notes.append("The two runs were measured on different machines, so no ratios are shown.")
     problems = {case.problem for case in found.cases if case.problem and not case.other_machine}
     for why in sorted(problems):
         cases = [case.case_id for case in found.cases if case.problem == why]
         notes.append(f"Not compared: {listed(cases)}, because {why}.")
     changed = [case.case_id for case in found.cases if case.same_work == "no"]
     if changed:
-        notes.append(f"Not the same work, because the model answered otherwise: {listed(changed)}.")
+        notes.append(f"Not the same work, because the answer of the model changed: {listed(changed)}.")
     if len(rows) > MOST_ROWS:
-        notes.append(f"{MOST_ROWS} of {len(rows)} rows are shown; --match chooses cases.")
+        notes.append(f"{MOST_ROWS} of {len(rows)} rows are shown; --match selects cases.")
     return Against(content.against.folder.name, rows[:MOST_ROWS], notes)
 
 
 def comparisons(content: Content) -> Comparisons | None:
-    """The comparisons of the report; None where there are none."""
+    """Build the comparisons, the worst verdict first; None if there are none."""
     found = content.comparisons
     if not found:
         return None
@@ -128,20 +146,21 @@ def comparisons(content: Content) -> Comparisons | None:
     return Comparisons(words_of.headline(found), words_of.legend(found), [_judged(one) for one in shown])
 
 
-def _versus_row(one: Versus) -> VersusRow:
+def _versus_row(one: Versus, shared: Sequence[str]) -> VersusRow:
     return VersusRow(
         case=one.record.case_id,
         baseline=one.baseline.case_id,
         outcome="" if one.ratios else ended(one.baseline),
         cells=[_ratio_cell(name, one.ratios.get(name), _both(one, name)) for name in VERSUS_METRICS],
-        notes=one.notes,
+        notes=[note for note in one.notes if note not in shared],
+        shared=[number for number, note in enumerate(shared, 1) if note in one.notes],
     )
 
 
 def _both(one: Versus, metric: str) -> str:
     mine, other = one.record.summary.get(metric), one.baseline.summary.get(metric)
     show = METRICS[metric].amount
-    return f"{show(mine.median)} against {show(other.median)}" if mine and other else ""
+    return f"{show(mine.median)} and {show(other.median)}" if mine and other else ""
 
 
 def _ratio_cell(metric: str, ratio: Ratio | None, values: str = "") -> RatioCell:
@@ -183,7 +202,7 @@ def _judged(one: Comparison) -> JudgedTable:
 
 
 def _ab_command(one: Comparison) -> str:
-    """The line that compares again."""
+    """Command that repeats the comparison."""
     arms = {arm.role: arm for arm in one.arms}
     words = ["ggufbench", "ab"]
     for role in ("baseline", "candidate", "anchor"):

@@ -1,4 +1,4 @@
-"""The page in words: everything that the template shows, so that it only has to lay it out."""
+"""View model of the page: every text that the templates lay out."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ from ggufbench.records.schema import Record
 from ggufbench.report.content import Content
 from ggufbench.report.figures import Drawn
 from ggufbench.report.page import tables
-from ggufbench.report.page.case import CaseDetail, Room, case_detail
+from ggufbench.report.page.case import CaseDetail, DetailLimits, case_detail
 from ggufbench.report.page.cases import COLUMNS, CaseRow, case_row, missed
+from ggufbench.report.page.picture import Picture, picture_of
+from ggufbench.report.page.results import ResultsTable, results_table
 from ggufbench.report.record_selection import MOST_COMPLETE
-from ggufbench.text import listed
+from ggufbench.text import count, listed
 
 _MOST_BRIEF = 1000
 _LOG_CHARACTERS, _LOGS_CHARACTERS = 60_000, 3_000_000
-"""Of one record, and of all together."""
+"""Most characters of the logs of one record, and of all records together."""
 _MOST_MIGRATIONS = 60
 _LONG_SENTENCE = 60
 _MOST_LINKS = 5
 _LONGEST_TITLE = 48
+_HOST_DEVICES = ("cpu", "rpc")
+"""Devices of a setting that use no GPU of the machine."""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class FindingView:
     """A finding with links to a few of its cases."""
 
     kind: str
@@ -40,23 +44,28 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """One answer about a model; a long sentence that many share stands below the table."""
+class AnswerView:
+    """One answer about a model. A long sentence that several answers share is a note below the table."""
 
     question: str
     answer: str
     sentence: str
     note: int
-    """Number of the sentence below the table; 0 where it stands here."""
+    """Number of the note below the table; 0 if the sentence is in the cell."""
 
 
 @dataclass(frozen=True, slots=True)
 class MigrationTable:
-    """May transformers be removed: a line for each model and scenario."""
+    """Answers to "Can transformers be removed?": a row for each model and scenario."""
 
-    rows: Sequence[tuple[Migration, Sequence[Answered]]]
+    questions: Sequence[str]
+    rows: Sequence[tuple[Migration, Sequence[AnswerView]]]
+    """Each with its answers to the questions."""
+    everywhere: Sequence[MigrationAnswer]
+    """Answers that are the same in every row, which have no column."""
     notes: Sequence[str]
     left: int
+    """Rows that are not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +75,15 @@ class Page:
     title: str
     lead: str
     version: str
+    results: ResultsTable | None
+    picture: Picture | None
+    attention: Sequence[FindingView]
+    """Problems and warnings, the worst first."""
+    confirmed: Sequence[FindingView]
+    """Good findings."""
     facts: Sequence[tuple[str, str]]
-    findings: Sequence[Said]
     migration: MigrationTable
-    versus: Sequence[tables.VersusRow]
-    versus_left: int
+    versus: tables.VersusTable
     figures: Sequence[Drawn]
     comparisons: tables.Comparisons | None
     against: tables.Against | None
@@ -85,24 +98,29 @@ class Page:
 
 
 def page_of(content: Content, figures: Sequence[Drawn], title: str | None = None) -> Page:
-    """Everything that the page says."""
+    """Build the view of the whole page."""
     records = content.records
     folded, note = _folded(records)
     numbers = {id(record): number for number, record in enumerate(records, 1)}
-    by_case = {record.case_id: numbers[id(record)] for record in records if id(record) in folded}
+    on_page = {key: number for key, number in numbers.items() if key in folded}
+    by_case = {record.case_id: on_page[id(record)] for record in records if id(record) in folded}
+    found = [_finding_view(one, by_case) for one in findings(records, content.comparisons, content.versus)]
     versus = content.versus
     several = len({record.machine.fingerprint for record in records}) > 1
-    room = _room(len(records))
+    limits = _limits(len(records))
+    picture = picture_of(content)
     return Page(
         title=title or _title(content),
         lead=_lead(records, content),
         version=__version__,
+        results=results_table(records, on_page),
+        picture=picture,
+        attention=[one for one in found if one.kind != "good"],
+        confirmed=[one for one in found if one.kind == "good"],
         facts=machine_facts(content),
-        findings=[_said(one, by_case) for one in findings(records, content.comparisons, versus)],
         migration=_migration_table(migrations(records, versus)),
-        versus=tables.versus_rows(versus),
-        versus_left=max(0, len(versus) - tables.MOST_ROWS),
-        figures=figures,
+        versus=tables.versus_table(versus),
+        figures=[figure for figure in figures if picture is None or figure.name != "versus"],
         comparisons=tables.comparisons(content),
         against=tables.against(content),
         columns=COLUMNS,
@@ -110,14 +128,14 @@ def page_of(content: Content, figures: Sequence[Drawn], title: str | None = None
         scenarios=sorted({record.scenario for record in records}),
         quantizations=sorted({record.model.quantization for record in records}),
         outcomes=sorted({str(record.outcome) for record in records}),
-        details=[case_detail(r, numbers[id(r)], room) for r in records if id(r) in folded],
+        details=[case_detail(r, numbers[id(r)], limits) for r in records if id(r) in folded],
         details_note=note,
         problems=content.problems,
     )
 
 
 def machine_facts(content: Content) -> list[tuple[str, str]]:
-    """What was measured, where, with what: a name and a line each."""
+    """Names and values of the facts about the machines, the runs and the software."""
     documents: list[Record | Comparison] = [*content.records, *content.comparisons]
     machines = {one.machine.fingerprint: one.machine for one in documents}
     facts = [
@@ -155,55 +173,86 @@ def _title(content: Content) -> str:
     names = sorted({one.model.name for one in documents})
     about = ", ".join(names)
     about = about if len(about) <= _LONGEST_TITLE else f"{len(names)} GGUF models"
-    return f"{about} on {documents[0].machine.cpu}"
+    machines = {one.machine.fingerprint: one.machine for one in documents}
+    if len(machines) > 1:
+        return f"{about} on {len(machines)} machines"
+    (machine,) = machines.values()
+    uses_gpu = any(record.setting.device not in _HOST_DEVICES for record in content.records)
+    gpus = list(dict.fromkeys(name.partition(": ")[2] or name for name in machine.devices))
+    return f"{about} on {listed([*(gpus if uses_gpu else []), machine.cpu])}"
 
 
 def _lead(records: Sequence[Record], content: Content) -> str:
+    """One line with the outcomes, the machine and the date."""
     outcomes = Counter(record.outcome for record in records)
-    models = len({record.model.identity for record in records})
-    cases = f"{len(records)} cases of {models} model files" if records else ""
-    ends = [f"{outcomes[outcome]} {outcome}" for outcome in Outcome if outcomes[outcome]]
-    compared = f"{len(content.comparisons)} compared launch by launch" if content.comparisons else ""
-    ended_so = f"{cases}: {', '.join(ends)}" if records else ""
-    return "; ".join(part for part in (ended_so, compared) if part) + "."
+    parts = []
+    if records:
+        models = count(len({record.model.identity for record in records}), "model file")
+        ends = ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in Outcome if outcomes[outcome])
+        parts.append(f"{count(len(records), 'case')} of {models}: {ends}.")
+    if content.comparisons:
+        parts.append(f"{count(len(content.comparisons), 'comparison')} with ggufbench ab.")
+    documents: list[Record | Comparison] = [*records, *content.comparisons]
+    machines = {one.machine.fingerprint: one.machine for one in documents}
+    parts += [
+        f"{one.usable_cores} of {one.logical_cores} cores, {one.memory_gib} GiB, {one.operating_system}."
+        for one in list(machines.values())[:1]
+        if len(machines) == 1
+    ]
+    return " ".join([*parts, f"Measured until {max(one.created for one in documents)[:10]}."])
 
 
-def _said(finding: Finding, numbers: dict[str, int]) -> Said:
+def _finding_view(finding: Finding, numbers: dict[str, int]) -> FindingView:
     cases = [(numbers[case_id], case_id) for case_id in finding.case_ids if case_id in numbers]
     shown = cases[:_MOST_LINKS]
-    return Said(finding.kind, finding.sentence, shown, len(finding.case_ids) - len(shown) if shown else 0)
+    left = len(finding.case_ids) - len(shown) if shown else 0
+    return FindingView(finding.kind, finding.sentence, shown, left)
 
 
 def _migration_table(found: Sequence[Migration]) -> MigrationTable:
-    """What speaks against it first."""
+    """Build the table, with the models for which transformers cannot be removed first."""
     moves = sorted(found, key=lambda one: ("no", "not measured", "yes").index(one.verdict))
     shown = moves[:_MOST_MIGRATIONS]
-    counts = Counter(answer.sentence for one in shown for answer in one.answers)
+    everywhere = _same_answers(shown)
+    answers = [[answer for answer in one.answers if answer not in everywhere] for one in shown]
+    counts = Counter(answer.sentence for of_row in answers for answer in of_row)
     notes = [text for text, count in counts.items() if count > 1 and len(text) > _LONG_SENTENCE]
 
-    def answered(answer: MigrationAnswer) -> Answered:
+    def answered(answer: MigrationAnswer) -> AnswerView:
         note = notes.index(answer.sentence) + 1 if answer.sentence in notes else 0
-        return Answered(answer.question, answer.answer, "" if note else answer.sentence, note)
+        return AnswerView(answer.question, answer.answer, "" if note else answer.sentence, note)
 
-    rows = [(one, [answered(answer) for answer in one.answers]) for one in shown]
-    return MigrationTable(rows, notes, len(moves) - len(shown))
+    rows = [(one, [answered(answer) for answer in its]) for one, its in zip(shown, answers, strict=True)]
+    questions = [answer.question for answer in answers[0]] if answers else []
+    return MigrationTable(questions, rows, everywhere, notes, len(moves) - len(shown))
 
 
-def _room(count: int) -> Room:
-    characters = min(_LOG_CHARACTERS, _LOGS_CHARACTERS // max(1, count))
-    return Room(complete=count <= MOST_COMPLETE, log_characters=characters)
+def _same_answers(moves: Sequence[Migration]) -> list[MigrationAnswer]:
+    """Answers that every row of a table with several rows has."""
+    if len(moves) < 2:
+        return []
+    return [answer for answer in moves[0].answers if all(answer in one.answers for one in moves)]
+
+
+def _limits(cases: int) -> DetailLimits:
+    characters = min(_LOG_CHARACTERS, _LOGS_CHARACTERS // max(1, cases))
+    return DetailLimits(complete=cases <= MOST_COMPLETE, log_characters=characters)
 
 
 def _folded(records: Sequence[Record]) -> tuple[set[int], str]:
-    """Which records are on the page, by id(): what needs attention first, where there is no room for all."""
+    """The records that the page holds, by id(), and a note if it leaves out something.
+
+    If there are too many, those that need attention come first.
+    """
     if len(records) <= MOST_COMPLETE:
         return {id(record) for record in records}, ""
     ordered = sorted(records, key=_attention)[:_MOST_BRIEF]
-    which = "All" if len(ordered) == len(records) else f"{len(ordered)} of {len(records)}"
-    first = "" if len(ordered) == len(records) else ", those that need attention first"
+    all_shown = len(ordered) == len(records)
+    which = "All" if all_shown else f"{len(ordered)} of {len(records)}"
+    first = "" if all_shown else ", those that need attention first"
     note = (
-        f"{which} records are below{first}, and each without its samples, its settings and its log: a page "
-        f"of {len(records)} cases has no room for them. The line in each shows them."
+        f"{which} records are below{first}. Samples, settings and logs are left out, because the page has "
+        f"{len(records)} cases. The command in each record shows them."
     )
     return {id(record) for record in ordered}, note
 

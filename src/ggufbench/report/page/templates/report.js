@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const BATCH = 200; // rows laid out at once: a browser takes seconds for ten thousand
+  const BATCH = 200; // rows shown at once; a browser needs seconds for ten thousand
   const byId = (id) => document.getElementById(id);
   document.documentElement.classList.add("js");
 
@@ -22,7 +22,7 @@
     const filters = ["quantization", "scenario", "outcome"].map((name) => [name, byId(`filter-${name}`)]);
     const search = byId("filter-text");
     const more = byId("more");
-    let room = BATCH;
+    let limit = BATCH;
 
     const key = (row, column) => {
       const cell = cells(row.element)[column];
@@ -38,15 +38,15 @@
           filters.every(([name, select]) => select.value === "" || row[name] === select.value) &&
           words.every((word) => row.text.includes(word));
         if (fits) found += 1;
-        row.element.hidden = !fits || found > room;
+        row.element.hidden = !fits || found > limit;
       }
-      const laid = Math.min(found, room);
+      const laid = Math.min(found, limit);
       say.textContent =
         found > laid ? `${laid} of ${found} matching cases shown, ${total} in all` : `${found} of ${total} cases shown`;
-      more.hidden = found <= room;
+      more.hidden = found <= limit;
     };
     const reset = () => {
-      room = BATCH;
+      limit = BATCH;
       show();
     };
 
@@ -86,10 +86,10 @@
       search.focus();
     });
     more.addEventListener("click", () => {
-      room += 5 * BATCH;
+      limit += 5 * BATCH;
       show();
     });
-    // A browser that reloads keeps what was typed.
+    // A browser keeps the search text when it reloads.
     show();
   }
 
@@ -106,7 +106,7 @@
     record.querySelector("summary").focus({ preventScroll: true });
   };
   addEventListener("hashchange", follow);
-  // A link to where one is already changes no hash.
+  // A link to the current hash causes no hashchange event.
   document.addEventListener("click", (event) => {
     const link = event.target.closest('a[href^="#c"]');
     if (link && link.hash === location.hash) follow();
@@ -119,7 +119,7 @@
       await navigator.clipboard.writeText(source.textContent);
       return true;
     } catch {
-      // A page that is opened from disk may have no clipboard; a selection can always be copied.
+      // A page from the disk may have no access to the clipboard; a selection can always be copied.
       const selection = getSelection();
       selection.selectAllChildren(source);
       return document.execCommand("copy");

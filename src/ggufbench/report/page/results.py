@@ -1,0 +1,167 @@
+"""The results table that opens the page: a row for each model and scenario, with a small bar in each cell."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from ggufbench.analysis.baselines import memory_of
+from ggufbench.metrics import METRICS
+from ggufbench.outcomes import Outcome
+from ggufbench.records.schema import Record
+from ggufbench.report.page.case import kind_of
+from ggufbench.report.text.phrases import NOTHING
+from ggufbench.report.text.terminal import ended
+from ggufbench.text import count, listed
+
+RESULT_COLUMNS = {
+    "ready_seconds": "Load",
+    "peak_rss_bytes": "Memory",
+    "prompt_tokens_per_second": "Prompt",
+    "decode_tokens_per_second": "Decode",
+}
+"""Metrics of the table and of the picture, with their headings."""
+
+_MOST_ROWS = 60
+_LONGEST_NAME = 40
+_MOST_REASONS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class BarCell:
+    """A value with its bar."""
+
+    text: str
+    percent: float = 0.0
+    """Length of the bar: the value relative to the best one, which has 100."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """One scenario of a model."""
+
+    number: int
+    """Number of its record on the page; 0 if the page does not hold it."""
+    scenario: str
+    machine: str
+    """Empty if all records are from one machine."""
+    cells: Sequence[BarCell]
+    """Empty if nothing was measured."""
+    outcome: str
+    """Outcome of the case; empty if it was measured."""
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResults:
+    """A model with its rows."""
+
+    name: str
+    rows: Sequence[ResultRow]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsTable:
+    """The whole table."""
+
+    columns: Sequence[str]
+    models: Sequence[ModelResults]
+    notes: Sequence[str]
+
+
+def results_table(records: Sequence[Record], numbers: Mapping[int, int]) -> ResultsTable | None:
+    """The results of all records but the skipped ones; None if there are none.
+
+    `numbers` has the number of each record that the page holds, by its id().
+    """
+    current = [record for record in records if record.outcome is not Outcome.SKIPPED]
+    if not current:
+        return None
+    shown = sorted(current, key=_model_of)[:_MOST_ROWS]
+    values = {id(record): _values(record) for record in shown}
+    best = {metric: best_of(metric, [one[metric] for one in values.values()]) for metric in RESULT_COLUMNS}
+    several = len({record.machine.fingerprint for record in records}) > 1
+
+    def row(record: Record) -> ResultRow:
+        found = values[id(record)]
+        cells = [bar_cell(metric, value, best[metric]) for metric, value in found.items()]
+        is_measured = record.outcome is Outcome.MEASURED
+        return ResultRow(
+            number=numbers.get(id(record), 0),
+            scenario=record.scenario,
+            machine=f"{record.machine.cpu} {record.machine.fingerprint[:6]}" if several else "",
+            cells=cells if any(value is not None for value in found.values()) else [],
+            outcome="" if is_measured else ended(record),
+            kind=kind_of(record),
+        )
+
+    models = [
+        ModelResults(shortened(f"{name}-{quantization}"), [row(record) for record in of_model])
+        for (name, quantization, _), of_model in groupby(shown, key=_model_of)
+    ]
+    return ResultsTable(list(RESULT_COLUMNS.values()), models, list(_notes(records, len(current))))
+
+
+def bar_cell(metric: str, value: float | None, best: float | None) -> BarCell:
+    """A value as text, with the length of its bar: longer is better for every metric."""
+    if value is None:
+        return BarCell(NOTHING)
+    text = METRICS[metric].amount(value)
+    if best is None or value <= 0 or best <= 0:
+        return BarCell(text)
+    share = value / best if METRICS[metric].better == "higher" else best / value
+    return BarCell(text, round(100 * min(share, 1.0), 1))
+
+
+def best_of(metric: str, values: Sequence[float | None]) -> float | None:
+    """Best of the values; None without a value."""
+    known = [value for value in values if value is not None]
+    choose = max if METRICS[metric].better == "higher" else min
+    return choose(known, default=None)
+
+
+def shortened(name: str) -> str:
+    """A name that fits a column: the middle of a long one is left out."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    half = (_LONGEST_NAME - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"
+
+
+def _model_of(record: Record) -> tuple[str, str, str]:
+    return record.model.name, record.model.quantization, record.model.identity
+
+
+def _values(record: Record) -> dict[str, float | None]:
+    found = {name: summary.median for name, summary in record.summary.items()}
+    memory = memory_of(record)
+    if memory:
+        found["peak_rss_bytes"] = statistics.median(memory)
+    return {metric: _real(found.get(metric)) for metric in RESULT_COLUMNS}
+
+
+def _real(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _notes(records: Sequence[Record], total: int) -> Iterator[str]:
+    """Notes that apply to several rows."""
+    yield (
+        "Medians. Load: from opening the file to the first token, with the file in memory. "
+        "Memory: peak of the process and of its devices. "
+        "A bar shows the value relative to the best in its column: longer is better."
+    )
+    if total > _MOST_ROWS:
+        yield f"The first {_MOST_ROWS} of {total:,} cases; the table of cases has all."
+    skipped: dict[str, list[Record]] = {}
+    for record in records:
+        if record.outcome is Outcome.SKIPPED:
+            skipped.setdefault(record.reason or "no reason is stored", []).append(record)
+    for reason, cases in list(skipped.items())[:_MOST_REASONS]:
+        names = listed([record.case_id for record in cases])
+        yield f"Skipped: {count(len(cases), 'case')} ({names}): {reason.rstrip('.')}."
+    if len(skipped) > _MOST_REASONS:
+        yield f"{len(skipped) - _MOST_REASONS} more reasons for skipping are in the table of cases."
