@@ -15,6 +15,7 @@ from ggufbench.analysis.migration import Migration, Reply, migrations
 from ggufbench.analysis.verdicts import Kind
 from ggufbench.records.comparison import Comparison
 from ggufbench.records.schema import Record
+from ggufbench.report.text.names import Name
 from ggufbench.report.text.terminal import KIND_STYLE, table, text
 from ggufbench.stats.ratios import Ratio
 from ggufbench.text import times
@@ -33,7 +34,7 @@ def findings_list(found: Sequence[Finding]) -> RenderableType | None:
     """The sentences that open a report, one below the other; the word says what the colour does."""
     if not found:
         return None
-    shown = table("", "Findings", first_column=4)
+    shown = table("", "Findings")
     for finding in found:
         style = KIND_STYLE[finding.kind]
         shown.add_row(Text(_KIND_WORD[finding.kind], style=style), text(finding.sentence))
@@ -48,7 +49,7 @@ def baselines_table(pairs: Sequence[Versus]) -> RenderableType | None:
     levels = set()
     for one in pairs[:_MOST_ROWS]:
         cells = [*(_factor(one, metric) for metric in _FACTORS), _share(one.ratios.get("peak_rss_bytes"))]
-        shown.add_row(text(one.record.case_id), text(one.baseline.case_id), *cells)
+        shown.add_row(Name(one.record.case_id), Name(one.baseline.case_id), *cells)
         levels |= {ratio.level for ratio in one.ratios.values() if ratio.level is not None}
     return Group(shown, *_notes(pairs), *_more(len(pairs)), Text(_legend(levels), style="dim"))
 
@@ -62,7 +63,7 @@ def migration_table(rows: Sequence[Migration]) -> RenderableType | None:
     for row in rows[:_MOST_ROWS]:
         replies = [row.verdict, *(answer.answer for answer in row.answers)]
         cells = [Text(reply, style=_REPLY_STYLE[reply]) for reply in replies]
-        shown.add_row(text(row.case_id), *cells)
+        shown.add_row(Name(row.case_id), *cells)
     sentences = [text(row.sentence) for row in rows if row.verdict != "not measured"][:_MOST_ROWS]
     return Group(shown, *_more(len(rows)), *sentences, *_open_questions(rows))
 

@@ -12,6 +12,7 @@ from ggufbench.comparing.bisect import Bisection, BisectStep
 from ggufbench.comparing.versions import commit_subject
 from ggufbench.records.comparison import Cell, Comparison
 from ggufbench.report.text.comparison import sentence
+from ggufbench.report.text.names import Name
 from ggufbench.report.text.terminal import stack, table, text
 
 _STYLE = {"good": "green", "bad": "red", "skipped": "yellow"}
@@ -23,7 +24,7 @@ def bisection_report(found: Bisection, repository: Path) -> RenderableType:
     for step in found.steps:
         cell = _cell(step.comparison, found.metric)
         shown.add_row(
-            text(_short(step.candidate)),
+            Name(_short(step.candidate)),
             Text(step.side, style=_STYLE[step.side]),
             Text(_percent(cell.change) if cell else "-"),
             Text(f"{_percent(cell.low)} to {_percent(cell.high)}" if cell else "-"),

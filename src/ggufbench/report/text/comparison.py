@@ -187,7 +187,7 @@ def _case(comparison: Comparison, width: int) -> list[RenderableType]:
 
 
 def _table(found: Sequence[ComparisonRow], *, wide: bool) -> Table:
-    shown = table(*(_HEADINGS if wide else _NARROW_HEADINGS), first_column=16)
+    shown = table(*(_HEADINGS if wide else _NARROW_HEADINGS))
     for row in found:
         power = (row.detectable, row.pairs) if wide else ()
         figures = (row.metric, row.baseline, row.candidate, row.change, row.interval, *power)

@@ -13,6 +13,7 @@ from ggufbench.calibration.limits import MachineLimits
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.fitness import Problem
 from ggufbench.machine.parts import BusyProcess, Conditions, Device, Machine
+from ggufbench.report.text.names import Name
 from ggufbench.report.text.terminal import stack, table, text
 from ggufbench.text import size
 
@@ -107,7 +108,7 @@ def _devices(devices: Sequence[Device]) -> Table | None:
     rows = table("Device", "Type", ">Memory", ">Free", "Description")
     for device in devices:
         total, free = size(device.memory_total_bytes or 0), size(device.memory_free_bytes or 0)
-        rows.add_row(text(device.name), text(device.type), Text(total), Text(free), text(device.description))
+        rows.add_row(Name(device.name), text(device.type), Text(total), Text(free), text(device.description))
     return rows
 
 
@@ -144,7 +145,7 @@ def _processes(processes: Sequence[BusyProcess]) -> Table | None:
     rows = table("Other process", ">Number", ">Of a core")
     for process in processes:
         share = f"{100 * process.core_share:.0f} %"
-        rows.add_row(text(process.name), Text(str(process.pid)), Text(share))
+        rows.add_row(Name(process.name), Text(str(process.pid)), Text(share))
     return rows
 
 

@@ -15,6 +15,7 @@ from ggufbench.history.queries import SeenMachine, moment
 from ggufbench.history.series import ANCHORED, History, Level, OtherMachine, SeriesRow
 from ggufbench.metrics import METRICS
 from ggufbench.report.text.chart import LEGEND, Drawing, chart
+from ggufbench.report.text.names import Name
 from ggufbench.report.text.terminal import stack, table, text
 
 ADVISORY = (
@@ -60,8 +61,8 @@ def _one_table(anchor: str, rows: Sequence[SeriesRow]) -> RenderableType:
     shown = table("Case", "Metric", ">Seen", ">Last", ">Before", ">Worse", ">State")
     for row in rows:
         shown.add_row(
-            text(row.series.case_id),
-            Text(METRICS[row.series.metric].short_label),
+            Name(row.series.case_id),
+            Name(METRICS[row.series.metric].short_label),
             Text(str(row.series.count)),
             Text(amount(row, row.newest.value)),
             Text("-" if row.before is None else amount(row, row.before)),
@@ -131,7 +132,7 @@ def problems_note(count: int, problems: Sequence[str]) -> RenderableType | None:
     """How many files could not be used, and why the newest of them."""
     if not count:
         return None
-    shown = table("Not counted", first_column=11)
+    shown = table("Not counted")
     for problem in problems[:3]:
         shown.add_row(text(problem))
     if count > 3:
@@ -245,7 +246,7 @@ def _others(others: Sequence[OtherMachine]) -> RenderableType | None:
     """Documents of other machines never count here, and are not scaled to it."""
     if not others:
         return None
-    shown = table("Left out: another machine", first_column=40)
+    shown = table("Left out: another machine")
     for other in others[:5]:
         shown.add_row(text(other_sentence(other)))
     if len(others) > 5:

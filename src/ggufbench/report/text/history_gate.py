@@ -24,6 +24,7 @@ from ggufbench.report.text.history import (
     row_document,
     series_table,
 )
+from ggufbench.report.text.names import Name
 from ggufbench.report.text.terminal import stack, table, text
 from ggufbench.text import count
 
@@ -194,5 +195,5 @@ def _lost(answer: HistoryGateResult) -> RenderableType | None:
     shown = table("Measured before", "Now", "Why")
     for case in answer.lost:
         now = Text("broken" if case.broken else "missing", style="red")
-        shown.add_row(text(case.case_id), now, text(case.reason))
+        shown.add_row(Name(case.case_id), now, text(case.reason))
     return shown

@@ -14,6 +14,7 @@ from ggufbench.checks.memory import Breakdown
 from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import Launch, Record, Sample
+from ggufbench.report.text.names import Name
 from ggufbench.report.text.terminal import stack, table, text
 from ggufbench.text import seconds_text, size
 
@@ -67,7 +68,7 @@ def _loads(records: Iterable[Record]) -> RenderableType | None:
         for launch in record.launches:
             row = _load_row(launch)
             if row:
-                shown.add_row(text(record.case_id), *row)
+                shown.add_row(Name(record.case_id), *row)
     return shown if shown.rows else None
 
 
@@ -102,7 +103,7 @@ def _memory(records: Iterable[Record]) -> RenderableType | None:
         found = breakdown_of(record)
         if found is not None:
             shown.add_row(
-                text(record.case_id),
+                Name(record.case_id),
                 Text(size(found.measured_bytes)),
                 Text(size(found.expected_bytes)),
                 Text(f"{100 * found.difference_bytes / found.measured_bytes:+.1f} %"),
@@ -120,7 +121,7 @@ def _limits(records: Iterable[Record]) -> RenderableType | None:
     shown = table("Limits", ">Of bound", "What it means")
     for record in records:
         for limit in record.limits:
-            shown.add_row(text(record.case_id), Text(f"{100 * limit.fraction:.0f} %"), text(limit.sentence))
+            shown.add_row(Name(record.case_id), Text(f"{100 * limit.fraction:.0f} %"), text(limit.sentence))
     return shown if shown.rows else None
 
 
@@ -130,7 +131,7 @@ def _tokens(records: Iterable[Record]) -> RenderableType | None:
     for record in records:
         if "token_p50_seconds" in record.summary:
             shown.add_row(
-                text(record.case_id),
+                Name(record.case_id),
                 *(_metric(record, f"token_p{percent}_seconds") for percent in (50, 95, 99)),
                 _metric(record, "token_slope_seconds", "/token"),
                 Text(_overhead(record)),
@@ -145,7 +146,7 @@ def _layers(records: Iterable[Record]) -> RenderableType | None:
         added, whole = (record.summary.get(f"token_{name}_seconds") for name in ("overhead", "p50"))
         if added is not None and whole is not None:
             shown.add_row(
-                text(record.case_id),
+                Name(record.case_id),
                 _metric(record, "time_to_first_token_seconds"),
                 _metric(record, "token_overhead_seconds"),
                 Text(f"{100 * added.median / whole.median:.1f} %"),
@@ -173,7 +174,7 @@ def _environment(records: Iterable[Record]) -> RenderableType | None:
     for record in records:
         if record.environment is not None:
             style = "yellow" if record.outcome is Outcome.ENVIRONMENT else ""
-            shown.add_row(text(record.case_id), text(record.environment.sentence, style=style))
+            shown.add_row(Name(record.case_id), text(record.environment.sentence, style=style))
     return shown if shown.rows else None
 
 
@@ -182,8 +183,8 @@ def _changes(changes: Sequence[ChangedWork]) -> RenderableType | None:
     for change in changes:
         speeds = [f"{METRICS[name].short_label} x{ratio:.2f}" for name, ratio in change.ratios.items()]
         shown.add_row(
-            text(change.case_id),
-            text(change.earlier_run_id),
+            Name(change.case_id),
+            Name(change.earlier_run_id),
             text(f"{change.earlier_digest} -> {change.digest}"),
             Text(", ".join(speeds)),
         )
@@ -198,5 +199,5 @@ def _advice(records: Iterable[Record]) -> RenderableType | None:
             by_sentence.setdefault(sentence, []).append(record.case_id)
     shown = table("Advice for", "What could be done")
     for sentence, cases in by_sentence.items():
-        shown.add_row(text(cases[0] if len(cases) == 1 else f"{len(cases)} cases"), text(sentence))
+        shown.add_row(Name(cases[0] if len(cases) == 1 else f"{len(cases)} cases"), text(sentence))
     return shown if shown.rows else None

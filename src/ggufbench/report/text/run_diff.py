@@ -14,6 +14,7 @@ from ggufbench.analysis.baselines import advantage
 from ggufbench.analysis.run_diff import Between, CaseChange, Change
 from ggufbench.exit_codes import ExitCode
 from ggufbench.metrics import METRICS
+from ggufbench.report.text.names import Name
 from ggufbench.report.text.terminal import stack, table, text
 from ggufbench.text import listed
 
@@ -93,7 +94,7 @@ def _tables(cases: Sequence[CaseChange], width: int) -> RenderableType | None:
         shown = table("Case", *headings)
         for case in cases:
             for number, change in enumerate(case.changes):
-                shown.add_row(text(case.case_id if number == 0 else ""), *_cells(case, change))
+                shown.add_row(Name(case.case_id if number == 0 else ""), *_cells(case, change))
         return shown
     parts: list[RenderableType] = []
     for case in cases:
@@ -103,7 +104,7 @@ def _tables(cases: Sequence[CaseChange], width: int) -> RenderableType | None:
 
 
 def _narrow(case: CaseChange) -> Table:
-    shown = table("Metric", ">Earlier", ">Later", ">Ratio", ">Interval", first_column=11)
+    shown = table("Metric", ">Earlier", ">Later", ">Ratio", ">Interval")
     for change in case.changes:
         shown.add_row(*_cells(case, change)[:5])
     return shown
@@ -143,7 +144,7 @@ def _problems(cases: Sequence[CaseChange]) -> RenderableType | None:
         return None
     shown = table("Not compared", "Why")
     for case in broken:
-        shown.add_row(text(case.case_id), text(case.problem or ""))
+        shown.add_row(Name(case.case_id), text(case.problem or ""))
     return shown
 
 

@@ -17,7 +17,7 @@ def selftest_report(found: Selftest) -> RenderableType:
     """This run's sessions, the tally, and its meaning in a sentence."""
     if found.case_id is None:
         return Text("No model can run; give a file or a folder with --models, or make one: ggufbench synth.")
-    shown = table("Session", "Verdict", ">Pairs", ">Launches", ">Change", "Why", first_column=14)
+    shown = table("Session", "Verdict", ">Pairs", ">Launches", ">Change", "Why")
     for answer in found.answers:
         for comparison in answer.comparisons:
             pairs = max((cell.pairs for cell in comparison.cells), default=0)

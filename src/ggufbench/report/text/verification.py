@@ -74,9 +74,7 @@ def _case(found: VerifiedCase) -> RenderableType:
 
 
 def _table(tests: Sequence[VerifiedTest]) -> Table:
-    shown = table(
-        "Test", ">ggufbench", ">llama-bench", ">Ratio", ">Interval", ">Pairs", "Verdict", first_column=5
-    )
+    shown = table("Test", ">ggufbench", ">llama-bench", ">Ratio", ">Interval", ">Pairs", "Verdict")
     for test in tests:
         result = test.equivalence
         enough = len(test.ours) >= LEAST_PAIRS
