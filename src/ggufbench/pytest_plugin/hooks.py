@@ -126,7 +126,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     return config.stash[_RUN].announcement()
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table of everything that was measured, skipped or found unusable."""
+    """Print the results and the notes; pytest-benchmark's tables follow."""
     config.stash[_RUN].summarize(terminalreporter)

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ggufbench.errors import GgufbenchError
+from ggufbench.pytest_plugin.benchmark_tables import make_compact
 from ggufbench.pytest_plugin.progress import SessionProgress, uncaptured
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ggufbench.analysis.answer_changes import ChangedWork
     from ggufbench.calibration.limits import MachineLimits
+    from ggufbench.discovery.model import Rejected
     from ggufbench.measuring.case import Bench
     from ggufbench.measuring.preparation import Prepared, Request
     from ggufbench.planning.plan import Case
@@ -140,28 +144,31 @@ class PytestSession:
         return lines
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:
-        """Print the results table."""
+        """Print the results, the notes and where the rest is, and make the tables that follow compact."""
         if self._prepared is None or self.config.getoption("collectonly"):
             return
-        from ggufbench.report.text.record_details import summary_notes
-        from ggufbench.report.text.terminal import render, results_table, stack
-
-        width, color = reporter._tw.fullwidth, bool(reporter._tw.hasmarkup)
         if self._gate is not None:
             self._gate.summarize(reporter)
-            self._write_report(reporter)
-            return
-        records = list(self._records.values())
-        table = results_table(records, self._prepared.discovery.rejected, width)
-        notes = summary_notes(records, self._changed_work())
-        text = render(stack(table, notes), width, color).rstrip("\n")
+        else:
+            self._print_results(reporter, self._prepared.discovery.rejected)
+        self._write_report(reporter)
+        if make_compact(self.config, reporter._tw.fullwidth):
+            reporter.section("pytest-benchmark", sep="-")
+            reporter.write("The same samples as medians; all columns: --benchmark-verbose\n")
+
+    def _print_results(self, reporter: pytest.TerminalReporter, rejected: Sequence[Rejected]) -> None:
+        from ggufbench.report.text.record_details import run_summary
+        from ggufbench.report.text.terminal import render
+
+        width, color = reporter._tw.fullwidth, bool(reporter._tw.hasmarkup)
+        summary = run_summary(list(self._records.values()), rejected, self._changed_work(), width)
+        text = render(summary, width, color).rstrip("\n")
         if text:
             reporter.section("ggufbench")
             reporter.write(text + "\n")
         if self._records and not self._is_trial:
             run = self._run_bench().run_id
-            reporter.write(f"records: {self._results / run}; more of them: ggufbench show {run}\n")
-        self._write_report(reporter)
+            reporter.write(f"Records: {self._results / run}\nDetails: ggufbench show {run}\n")
 
     def _write_report(self, reporter: pytest.TerminalReporter) -> None:
         run = self._stored_run()

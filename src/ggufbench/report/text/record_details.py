@@ -11,11 +11,12 @@ from rich.text import Text
 from ggufbench.analysis.advice import advise, breakdown_of
 from ggufbench.analysis.answer_changes import ChangedWork
 from ggufbench.checks.memory import Breakdown
+from ggufbench.discovery.model import Rejected
 from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import Launch, Record, Sample
 from ggufbench.report.text.names import Name
-from ggufbench.report.text.terminal import stack, table, text
+from ggufbench.report.text.terminal import results_table, stack, table, text
 from ggufbench.text import seconds_text, size
 
 _PART_NAMES = {
@@ -29,9 +30,13 @@ _PART_NAMES = {
 }
 
 
-def summary_notes(records: Sequence[Record], changes: Sequence[ChangedWork]) -> RenderableType:
-    """What must not be overlooked after a run: disturbance, changed work, advice."""
-    return stack(_environment(records), _changes(changes), _advice(records))
+def run_summary(
+    records: Sequence[Record], rejected: Sequence[Rejected], changes: Sequence[ChangedWork], width: int
+) -> RenderableType:
+    """The end of a run: its results, then interference, changed answers and advice."""
+    return stack(
+        results_table(records, rejected, width), _environment(records), _changes(changes), _advice(records)
+    )
 
 
 def details(records: Sequence[Record]) -> RenderableType:
