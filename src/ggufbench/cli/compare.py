@@ -1,4 +1,4 @@
-"""The command over two stored runs: `compare`."""
+"""The command `compare`, for two stored runs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 
 
 def compare(
-    run: Annotated[str, typer.Argument(help="A run's name or folder.")],
-    other: Annotated[str, typer.Argument(metavar="RUN", help="Another one, earlier or later.")],
+    run: Annotated[str, typer.Argument(help="Name or folder of a run.")],
+    other: Annotated[str, typer.Argument(metavar="RUN", help="Another run, earlier or later.")],
     results: Results = Path("results"),
     match: CaseMatch = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="This metric instead of the usual ones (repeatable).")
+        list[str] | None, typer.Option(help="Show this metric instead of the default ones (repeatable).")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how two stored runs differ: each metric's ratio and interval, answers and versions.
+    """Compare two stored runs: the ratio and confidence interval of each metric, answers and versions.
 
-    A table, no gate: stored runs also differ by their hour, and `ggufbench ab` decides. Exits 0, or 12 where
-    nothing can be compared.
+    This is a table and not a gate, because stored runs were measured at different times; `ggufbench ab`
+    decides. Example: ggufbench compare 20260101T120000Z-1a2b results/first
+
+    Exit codes: 0; 2 if there is no such run; 12 if nothing can be compared.
     """
     from ggufbench.analysis.run_diff import SHOWN, between
     from ggufbench.records.runs import read_run
@@ -45,7 +47,7 @@ def compare(
     chosen = [one.only(match).records if match else one.records for one in (earlier, later)]
     if match and not any(chosen):
         ids = ", ".join(dict.fromkeys(id_ for one in runs for id_ in one.case_ids[:6]))
-        raise GgufbenchError(f"neither run has a case that matches {', '.join(match)}; they hold {ids}")
+        raise GgufbenchError(f"no case in either run matches --match {', '.join(match)}; the cases are {ids}")
     compared = Compared(
         earlier=earlier.folder.name,
         later=later.folder.name,
@@ -61,25 +63,25 @@ def compare(
     raise typer.Exit(compared.exit_code)
 
 
-def _metrics(asked: Sequence[str]) -> Sequence[str]:
+def _metrics(names: Sequence[str]) -> Sequence[str]:
     from ggufbench.metrics import METRICS
 
-    for name in asked:
+    for name in names:
         if name not in METRICS:
             remedy = did_you_mean(name, METRICS) or f"; the metrics are {', '.join(METRICS)}"
             raise GgufbenchError(f"--metric {name!r} is not a metric{remedy}")
-    return list(dict.fromkeys(asked))
+    return list(dict.fromkeys(names))
 
 
 def _in_order(runs: Sequence[StoredRun]) -> tuple[StoredRun, StoredRun]:
-    """The earlier one first; as they were given where they are of one moment."""
+    """The two runs, the earlier one first."""
     first, second = runs
     if first.folder.resolve() == second.folder.resolve():
-        raise GgufbenchError(f"{first.folder} is both runs; name two")
+        raise GgufbenchError(f"both arguments name the run {first.folder}; name two runs")
     for one in runs:
         if not one.records:
             raise GgufbenchError(
-                f"{one.folder} holds comparisons only, and no record; `ggufbench show` prints them"
+                f"{one.folder} has comparisons but no records; show it with `ggufbench show`"
             )
     return (first, second) if _created(first) <= _created(second) else (second, first)
 

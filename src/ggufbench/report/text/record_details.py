@@ -1,4 +1,4 @@
-"""What stands behind the table: memory by part, limits, disturbance, changed work and advice."""
+"""Details of records: loads, memory by part, limits, interference, changed answers and advice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run_summary(
 
 
 def details(records: Sequence[Record]) -> RenderableType:
-    """Everything that a record tells beside the results table."""
+    """Everything of a record that the results table does not show."""
     return stack(
         _loads(records), _memory(records), _limits(records), _tokens(records), _layers(records),
         _environment(records), _advice(records),
@@ -48,7 +48,7 @@ def details(records: Sequence[Record]) -> RenderableType:
 
 
 def documents(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The same for other programs: each record with its advice and its memory by part."""
+    """Each record with its advice and its memory by part, for JSON."""
     return [
         {"record": record, "advice": advise(record), "memory": _memory_document(breakdown_of(record))}
         for record in records
@@ -67,8 +67,8 @@ def _memory_document(found: Breakdown | None) -> dict[str, Any] | None:
 
 
 def _loads(records: Iterable[Record]) -> RenderableType | None:
-    """Each launch's load, with what the page cache held of the file."""
-    shown = table("Loads", "In memory", ">Load", ">Token", ">Sum", "Notes")
+    """The load of each launch, with the share of the file in the page cache."""
+    shown = table("Loads", "Page cache", ">Load", ">First token", ">Total", "Notes")
     for record in records:
         for launch in record.launches:
             row = _load_row(launch)
@@ -102,8 +102,8 @@ def _faults(load: Sample) -> list[str]:
 
 
 def _memory(records: Iterable[Record]) -> RenderableType | None:
-    """Expected against measured, part by part."""
-    shown = table("Peak memory", ">Measured", ">Expected", ">Off by", "Expected of")
+    """Measured and expected peak memory, with the parts of the latter."""
+    shown = table("Peak memory", ">Measured", ">Expected", ">Difference", "Expected parts")
     for record in records:
         found = breakdown_of(record)
         if found is not None:
@@ -123,7 +123,7 @@ def _parts(found: Breakdown) -> str:
 
 
 def _limits(records: Iterable[Record]) -> RenderableType | None:
-    shown = table("Limits", ">Of bound", "What it means")
+    shown = table("Machine limits", ">Share", "Explanation")
     for record in records:
         for limit in record.limits:
             shown.add_row(Name(record.case_id), Text(f"{100 * limit.fraction:.0f} %"), text(limit.sentence))
@@ -131,8 +131,8 @@ def _limits(records: Iterable[Record]) -> RenderableType | None:
 
 
 def _tokens(records: Iterable[Record]) -> RenderableType | None:
-    """How long one token takes, whether later ones take longer, and what the measuring costs."""
-    shown = table("One token", ">Median", ">95 %", ">99 %", ">Slope", ">Our loop")
+    """The time of one token, its growth with the context, and the overhead of measuring."""
+    shown = table("One token", ">Median", ">95 %", ">99 %", ">Growth", ">Overhead")
     for record in records:
         if "token_p50_seconds" in record.summary:
             shown.add_row(
@@ -145,8 +145,8 @@ def _tokens(records: Iterable[Record]) -> RenderableType | None:
 
 
 def _layers(records: Iterable[Record]) -> RenderableType | None:
-    """What a chat model adds to llama.cpp's own work, and whether it adds more to later tokens."""
-    shown = table("Chat model", ">First text", ">Adds to a token", ">Of its time", ">Slope")
+    """The overhead of a chat model over llama.cpp for one token, and its growth with the context."""
+    shown = table("Chat model", ">First text", ">Added per token", ">Share", ">Growth")
     for record in records:
         added, whole = (record.summary.get(f"token_{name}_seconds") for name in ("overhead", "p50"))
         if added is not None and whole is not None:
@@ -174,8 +174,8 @@ def _metric(record: Record, name: str, unit: str = "") -> Text:
 
 
 def _environment(records: Iterable[Record]) -> RenderableType | None:
-    """Cases that were disturbed; those of whose samples most were have that as their outcome."""
-    shown = table("Disturbed", "By what, and what to do")
+    """Cases with interference. If most samples had it, it is the outcome of the case."""
+    shown = table("Interference", "Cause and fix")
     for record in records:
         if record.environment is not None:
             style = "yellow" if record.outcome is Outcome.ENVIRONMENT else ""
@@ -184,7 +184,7 @@ def _environment(records: Iterable[Record]) -> RenderableType | None:
 
 
 def _changes(changes: Sequence[ChangedWork]) -> RenderableType | None:
-    shown = table("Answers changed", "Since run", "Digest", "Speed, with other work done")
+    shown = table("Answer changed", "Since run", "Digest", "Speed ratio, of different work")
     for change in changes:
         speeds = [f"{METRICS[name].short_label} x{ratio:.2f}" for name, ratio in change.ratios.items()]
         shown.add_row(
@@ -197,12 +197,12 @@ def _changes(changes: Sequence[ChangedWork]) -> RenderableType | None:
 
 
 def _advice(records: Iterable[Record]) -> RenderableType | None:
-    """One line for each sentence, however many cases it holds for."""
+    """Each sentence once, with its case or the number of its cases."""
     by_sentence: dict[str, list[str]] = {}
     for record in records:
         for sentence in advise(record):
             by_sentence.setdefault(sentence, []).append(record.case_id)
-    shown = table("Advice for", "What could be done")
+    shown = table("Case", "Advice")
     for sentence, cases in by_sentence.items():
         shown.add_row(Name(cases[0] if len(cases) == 1 else f"{len(cases)} cases"), text(sentence))
     return shown if shown.rows else None
