@@ -80,7 +80,15 @@ def diagnosis():
 def test_the_doctor_s_report(doctor):
     done = doctor()
     assert (done.returncode, done.stderr) == (0, "")
-    for words in ("Machine ", "llama.cpp ", "REPACK", "Page cache ", "12.5 GB/s", "Products (Q4_0)", "CPU"):
+    for words in (
+        "Machine ",
+        "llama.cpp ",
+        "REPACK",
+        "Page cache ",
+        "12.5 GB/s",
+        "Matrix product (Q4_0)",
+        "CPU",
+    ):
         assert words in done.stdout
     assert "Disk read: 1.50 GB/s." in done.stdout
     # Unfit is a finding and not a failure.
@@ -137,9 +145,9 @@ def test_nothing_is_left_of_the_try(tmp_path):
 
 def test_a_fit_machine(diagnosis):
     shown = render(doctor_report(diagnosis()), 120, color=False)
-    assert "Nothing was found that makes this machine unfit for measuring." in shown
+    assert "No problem was found; this machine is fit for measuring." in shown
     assert "Disk read: not measured." in shown
-    assert "source not known" in shown
+    assert "source unknown" in shown
 
 
 def test_without_llama_cpp_the_reason_is_shown(diagnosis):

@@ -149,7 +149,7 @@ def test_a_terminal_that_cannot_draw_is_one_sentence(refused, kind):
     ("arguments", "words"),
     [
         (("--json", "--output", "path"), "leave one out"),
-        (("--json", "--results", "nowhere"), "--results 'nowhere' is no folder"),
+        (("--json", "--results", "nowhere"), "--results 'nowhere' is not a folder"),
         (("--json", "--models", "nowhere"), "there is no file or folder nowhere"),
     ],
 )

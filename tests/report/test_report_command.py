@@ -69,7 +69,7 @@ def test_cases_models_and_scenarios_are_chosen(ask):
     assert len(cases_of(ask("--scenario", "cpu", "--json"))) == 2
     nothing = ask("--scenario", "cpu", "--model", "gemma")
     assert nothing.exit_code == 2
-    assert f"{NEW} has no case that matches cpu, gemma; it holds" in nothing.output
+    assert f"{NEW} matches --match cpu, gemma; its cases are" in nothing.output
 
 
 def test_an_earlier_run_is_set_against_it(ask, results):
@@ -131,7 +131,7 @@ def test_pytest_writes_the_page_of_its_run(run_pytest, llama_folder):
     done = run_pytest("--models", str(llama_folder), "--scenario", "cpu", "--report")
     assert done.returncode == 0, done.stdout
     (page,) = run_pytest.results.glob("*/report.html")
-    assert f"report: {page}\npicture: {page.with_suffix('.png')}" in done.stdout
+    assert f"Report: {page}\nPicture: {page.with_suffix('.png')}" in done.stdout
     assert "llama-tiny-Q8_0-cpu" in page.read_text()
 
 
@@ -140,18 +140,18 @@ def test_a_page_that_cannot_be_written_changes_nothing_else(run_pytest, llama_fo
     out = tmp_path / "file" / "report.html"
     done = run_pytest("--models", str(llama_folder), "--scenario", "cpu", f"--report={out}")
     assert done.returncode == 0
-    assert "report: not written: " in done.stdout and "again: ggufbench report 2" in done.stdout
+    assert "Report: not written: " in done.stdout and "try again with: ggufbench report 2" in done.stdout
     assert "t/s" in done.stdout and "Traceback" not in done.stdout
 
 
 def test_a_trial_writes_no_page_and_a_test_is_no_page(run_pytest, llama_folder):
     trial = ("--models", str(llama_folder), "--scenario", "cpu", "--benchmark-disable", "--report")
     done = run_pytest(*trial, only=False)
-    assert done.returncode == 0 and "report:" not in done.stdout
+    assert done.returncode == 0 and "Report:" not in done.stdout
     assert not run_pytest.results.exists()
     wrong = run_pytest("--models", str(llama_folder), "--report", "bench_load.py")
     assert wrong.returncode == 4
-    assert "--report bench_load.py names no page" in wrong.stdout + wrong.stderr
+    assert "--report bench_load.py is not an HTML file" in wrong.stdout + wrong.stderr
 
 
 def test_after_ctrl_c_there_is_a_page_of_what_was_measured(run_pytest, llama_folder, wait_until):

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 def check_option(path: str | None) -> None:
     """Raise GgufbenchError for a test name after --report, which pytest would take for the page."""
     if path and not path.lower().endswith((".html", ".htm")):
-        raise GgufbenchError(f"--report {path} names no page; give --report=PATH.html, or --report last")
+        raise GgufbenchError(
+            f"--report {path} is not an HTML file; use --report=PATH.html, or put --report last"
+        )
 
 
 def write(reporter: pytest.TerminalReporter, results: Path, run: str) -> None:

@@ -19,7 +19,7 @@ from ggufbench.report.text.names import Name
 from ggufbench.report.text.terminal import stack, table, text
 
 ADVISORY = (
-    "Absolute series are advisory and never fail, because they change with the machine as well as the code. "
+    "Absolute series are advisory and cannot fail: they change with the machine as well as with the code. "
     "`ggufbench ab --anchor` also measures a pinned release, and the history becomes a ratio to it."
 )
 

@@ -186,7 +186,7 @@ def _undecided(answer: HistoryGateResult) -> list[str]:
         )
     if not answer.rows:
         found.append(
-            "No session of this run has an anchor, so that nothing can fail; with --strict this is inconclusive."
+            "No session of this run has an anchor, so nothing can fail; with --strict this is inconclusive."
         )
     return found
 

@@ -53,7 +53,7 @@ class Compared:
             return f"no case of {self.earlier} and {self.later} can be compared; the table gives the reasons"
         return (
             "Ratio of later to earlier: Hodges-Lehmann over the launches of each run, with its exact "
-            "confidence interval, which does not cover the different times of the runs; `ggufbench ab` decides"
+            "confidence interval, which does not cover the different times of runs; `ggufbench ab` decides"
         )
 
 
