@@ -148,7 +148,7 @@ def test_a_terminal_that_cannot_draw_is_one_sentence(refused, kind):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--json", "--output", "path"), "leave one out"),
+        (("--json", "--output", "path"), "use only one of them"),
         (("--json", "--results", "nowhere"), "--results 'nowhere' is not a folder"),
         (("--json", "--models", "nowhere"), "there is no file or folder nowhere"),
     ],
@@ -171,7 +171,7 @@ def test_without_textual_the_remedy_is_told_and_json_works(refused, run):
 
 def test_help_tells_the_keys_and_the_exit_codes(run):
     shown = run("--help").stdout
-    for words in ("MODEL=$(ggufbench pick)", "ctrl+s sorts", "130 without one", "--output", "--json"):
+    for words in ("MODEL=$(ggufbench pick)", "Ctrl-S to sort", "130 without one", "--output", "--json"):
         assert words in shown
 
 

@@ -173,7 +173,7 @@ def test_in_the_background_it_says_so(terminal):
 def test_nothing_to_pick_says_what_to_do(terminal):
     (terminal.folder / "empty").mkdir()
     terminal.run(f"{PICK} --models empty")
-    assert "no GGUF model was found; give a folder with --models" in terminal.wait("ggufbench: ")
+    assert "no GGUF model was found; name a folder with --models" in terminal.wait("ggufbench: ")
     assert terminal.ended() == 2
 
 

@@ -131,7 +131,7 @@ def test_a_crash_in_each_phase_fails_its_own_case_alone(run_pytest, model_folder
 def test_nothing_found_exits_14_and_says_what_to_do(run_pytest, tmp_path):
     done = run_pytest("--models", str(tmp_path))
     assert done.returncode == 14
-    assert "no GGUF model found" in done.stdout and "ggufbench synth" in done.stdout
+    assert "no GGUF model was found" in done.stdout and "ggufbench synth" in done.stdout
 
 
 def test_nothing_measured_exits_14(run_pytest, llama_folder):

@@ -69,7 +69,7 @@ def test_cases_models_and_scenarios_are_chosen(ask):
     assert len(cases_of(ask("--scenario", "cpu", "--json"))) == 2
     nothing = ask("--scenario", "cpu", "--model", "gemma")
     assert nothing.exit_code == 2
-    assert f"{NEW} matches --match cpu, gemma; its cases are" in nothing.output
+    assert f"{NEW} has no case that matches cpu, gemma; it holds" in nothing.output
 
 
 def test_an_earlier_run_is_set_against_it(ask, results):
@@ -167,7 +167,7 @@ def test_after_ctrl_c_there_is_a_page_of_what_was_measured(run_pytest, llama_fol
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2
     (page,) = run_pytest.results.glob("*/report.html")
-    assert f"report: {page}" in output
+    assert f"Report: {page}" in output
     assert "interrupted by Ctrl-C" in page.read_text()
 
 
