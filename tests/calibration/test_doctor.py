@@ -156,7 +156,7 @@ def test_without_llama_cpp_the_reason_is_shown(diagnosis):
         doctor_report(diagnosis(environment=AvailableDevices({}, "", False, [], reason))), 120, False
     )
     assert reason in shown
-    assert re.search(r"Build +not known", shown)
+    assert re.search(r"Build +unknown", shown)
 
 
 def test_names_from_outside_cannot_steer_the_terminal(diagnosis):

@@ -185,7 +185,7 @@ def test_what_does_not_fit_is_skipped_with_the_numbers(ggufbench, llama_folder, 
     assert done.returncode == 0
     numbers = r"needs about 19\d\d GiB of memory, \d+\.\d GiB is available"
     assert re.search(rf"^roomy +llama-tiny-Q8_0 +does not fit: {numbers}", done.stdout, re.MULTILINE)
-    assert "0 of 1 cases would run" in done.stdout
+    assert "0 of 1 case would run" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,9 @@ def pick(
 ) -> None:
     """Choose a model in the terminal, from all models on this machine with their measured results.
 
-    Only the choice is written to standard output. Example: MODEL=$(ggufbench pick)
+    Only the choice is written to standard output.
+
+    Example: MODEL=$(ggufbench pick)
 
     Keys: type to filter, move with up and down, Enter to choose, Ctrl-S to sort, ? for all keys.
 
