@@ -49,7 +49,7 @@ def show(ggufbench, results):
 def test_the_newest_run_is_shown_with_everything_behind_its_table(show):
     done = show()
     assert done.returncode == 0, done.stderr
-    for heading in ("Outcome", "Page cache", "Peak memory", "One token"):
+    for heading in ("Result", "Page cache", "Peak memory", "One token"):
         assert heading in done.stdout
     assert "0 % cold" in done.stdout and "100 % warm" in done.stdout
     assert "KV cache" in done.stdout and "interpreter" in done.stdout

@@ -78,7 +78,7 @@ def show(results, ggufbench):
 def test_show_opens_with_the_findings_and_ends_with_the_migration(show):
     done = show()
     assert done.returncode == 0, done.stderr
-    order = ["Findings", "Outcome", "Page cache", "  Baseline", "Replace transformers?"]
+    order = ["Findings", "Result", "Page cache", "  Baseline", "Replace transformers?"]
     places = [done.stdout.index(heading) for heading in order]
     assert places == sorted(places)
 

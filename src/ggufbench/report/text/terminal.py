@@ -22,7 +22,7 @@ from ggufbench.text import context_tokens, count, duration, escaped, parameters,
 SYNTHETIC_NOTE = "~ synthetic: random weights; speed and size are valid, answers are not."
 
 _WIDE, _MIDDLE = 144, 100
-"""Columns of a terminal that shows all ten figures of a case on one line, and of one that shows six."""
+"""Columns of a terminal that shows all nine columns of a case on one line, and of one that shows seven."""
 
 KIND_STYLE: dict[Kind, str] = {"bad": "red", "warn": "yellow", "good": "green"}
 
@@ -111,8 +111,7 @@ def _wide_results(records: Iterable[Record]) -> Table:
         ">Peak memory",
         ">Prompt",
         ">Decode",
-        "Targets",
-        "Outcome",
+        "Result",
     )
     for record in records:
         shown.add_row(
@@ -124,8 +123,7 @@ def _wide_results(records: Iterable[Record]) -> Table:
             _peak_on_one_line(record),
             _rated(record, "prompt", " "),
             _rated(record, "decode", " "),
-            _targets(record),
-            _ended(record),
+            _result(record),
         )
     return shown
 
