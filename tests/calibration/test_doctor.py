@@ -80,7 +80,15 @@ def diagnosis():
 def test_doctor_text_output(doctor):
     done = doctor()
     assert (done.returncode, done.stderr) == (0, "")
-    for words in ("Machine ", "llama.cpp ", "REPACK", "Page cache ", "12.5 GB/s", "Products (Q4_0)", "CPU"):
+    for words in (
+        "Machine ",
+        "llama.cpp ",
+        "REPACK",
+        "Page cache ",
+        "12.5 GB/s",
+        "Matrix product (Q4_0)",
+        "CPU",
+    ):
         assert words in done.stdout
     assert "Disk read: 1.50 GB/s." in done.stdout
     # An unfit machine is a finding, not a failure.
@@ -137,9 +145,9 @@ def test_page_cache_test_leaves_no_file(tmp_path):
 
 def test_a_fit_machine(diagnosis):
     shown = render(doctor_report(diagnosis()), 120, color=False)
-    assert "Nothing was found that makes this machine unfit for measuring." in shown
+    assert "No problem was found; this machine is fit for measuring." in shown
     assert "Disk read: not measured." in shown
-    assert "source not known" in shown
+    assert "source unknown" in shown
 
 
 def test_without_llama_cpp_the_reason_is_shown(diagnosis):
@@ -148,7 +156,7 @@ def test_without_llama_cpp_the_reason_is_shown(diagnosis):
         doctor_report(diagnosis(environment=AvailableDevices({}, "", False, [], reason))), 120, False
     )
     assert reason in shown
-    assert re.search(r"Build +not known", shown)
+    assert re.search(r"Build +unknown", shown)
 
 
 def test_control_characters_in_names_are_removed(diagnosis):

@@ -101,11 +101,12 @@ def test_only_messages_are_printed_without_a_terminal(env):
     assert (done.stdout, done.stderr) == ("the result\n", "a message\n")
 
 
-def test_no_thread_draws_beside_a_worker_s_clock():
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
+
+def test_no_thread_draws_beside_a_worker_s_clock():
     stream, before = Terminal(), threading.active_count()
     with ProgressLine(stream) as line:
         line.show("a launch")
@@ -114,3 +115,26 @@ def test_no_thread_draws_beside_a_worker_s_clock():
         line.show("a launch")
         assert stream.getvalue() == drawn, "the same sentence is not drawn again"
     assert "a launch" in drawn
+
+
+def test_a_log_gets_a_line_every_half_minute(monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("ggufbench.cli.progress.time.monotonic", lambda: float(next(clock)))
+    stream = io.StringIO()
+    with ProgressLine(stream) as line:
+        for number in range(7):
+            line.show(f"launch {number}")
+    assert stream.getvalue().splitlines() == ["launch 2", "launch 5"]
+
+
+def test_the_remaining_time_of_a_file_is_estimated(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("ggufbench.cli.progress.time.monotonic", lambda: now[0])
+    line = ProgressLine(Terminal())
+    line.show_bytes(0.0, 2**30)
+    assert "left" not in line.sentence, "nothing is known yet"
+    now[0] = 30.0
+    line.show_bytes(0.25, 2**30)
+    assert line.sentence == " 25 % of 1.0 GiB, about 2 min left"
+    line.show_bytes(0.0, 2**20)
+    assert "left" not in line.sentence, "another file has another clock"

@@ -49,7 +49,7 @@ def show(ggufbench, results):
 def test_the_newest_run_is_shown_with_everything_behind_its_table(show):
     done = show()
     assert done.returncode == 0, done.stderr
-    for heading in ("Outcome", "In memory", "Peak memory", "One token"):
+    for heading in ("Result", "Page cache", "Peak memory", "One token"):
         assert heading in done.stdout
     assert "0 % cold" in done.stdout and "100 % warm" in done.stdout
     assert "KV cache" in done.stdout and "interpreter" in done.stdout
@@ -78,7 +78,7 @@ def test_json_has_the_record_the_advice_and_the_memory_by_part(show, record):
     [
         (("nonesuch",), "nonesuch is not a run"),
         (("/nowhere/at/all",), "/nowhere/at/all is not a run"),
-        (("--match", "gemma"), "has no case that matches gemma; it holds llama-tiny-Q8_0-cpu"),
+        (("--match", "gemma"), "matches --match gemma; its cases are llama-tiny-Q8_0-cpu"),
     ],
 )
 def test_what_is_not_there_is_one_sentence_and_exit_2(show, arguments, sentence):

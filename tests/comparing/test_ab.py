@@ -184,7 +184,7 @@ def test_no_model_is_no_pass(ab, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "there is nothing to compare with"),
+        ((), "ab needs a baseline"),
         (("--baseline", "no-such-thing"), "no-such-thing"),
         (("--baseline", ".", "--scenario", "cpuu"), "did you mean cpu"),
         (("--baseline", ".", "--anchor", "."), "is no pinned release"),
@@ -248,7 +248,7 @@ def test_a_full_disk_costs_no_verdict(ab, small_design):
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no regression" in done.stdout
-    assert "measured, but not kept" in done.stderr and str(ab.results) in done.stderr
+    assert "measured, but not stored" in done.stderr and str(ab.results) in done.stderr
 
 
 @pytest.mark.parametrize(("way", "words"), [("crash", "crashed"), ("hang", "hung"), ("fail", "failed")])

@@ -105,7 +105,7 @@ def test_a_search_goes_on_where_ctrl_c_ended_it(
     assert process.returncode == 130
     assert "Interrupted; the same command goes on where it ended" in output
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "(kept)" in done.stdout and "Change 1" in done.stdout
+    assert "(stored)" in done.stdout and "Change 1" in done.stdout
 
 
 @pytest.mark.parametrize(

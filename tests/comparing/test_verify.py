@@ -68,7 +68,7 @@ def test_a_ratio_that_is_off_exits_10(run, tmp_path):
     assert re.search(r"^pp40 +\d+ t/s +0\.00 t/s +\S+ +\S+-\S+ +5 +differs$", done.stdout, re.MULTILINE)
     assert re.search(r"^tg8 .* differs$", done.stdout, re.MULTILINE)
     assert "is another llama.cpp (1234567) than the library" in done.stdout
-    assert re.search(r"own loop takes \d+\.\d\d µs of a token", done.stdout)
+    assert re.search(r"loop of the worker takes \d+\.\d\d µs of each token", done.stdout)
     assert "seed 3." in done.stdout.replace("\n", " ")
     assert done.stdout.splitlines()[-1] == "Differs in 2 of 2 tests at a tolerance of 2 %."
     assert (tmp_path / "runs").read_text() == "6", "a warm pair and five that count"
@@ -80,7 +80,7 @@ def test_too_few_pairs_are_inconclusive_however_far_the_ratio_is_off(run, strict
     done = run("slow", "--pairs", 1, *strict)
     assert done.returncode == code, done.stderr
     assert re.search(r"^pp40 .* - +1 +inconclusive$", done.stdout, re.MULTILINE)
-    assert "tg8: an interval of 90 % needs at least 5 pairs." in done.stdout
+    assert "tg8: a 90 % confidence interval needs at least 5 pairs." in done.stdout
     last = (
         "Inconclusive in 2 of 2 tests at a tolerance of 2 %; "
         "inconclusive is not agreement (exit code 13 with --strict)."

@@ -18,7 +18,7 @@ def test_answer_on_stdout_and_rate_on_stderr(make, ggufbench):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     found = re.fullmatch(
-        r"8 tokens in (\S+) s, (\S+) tokens/s with .*; the first text after (\S+) s\n", done.stderr
+        r"8 tokens in (\S+) s, (\S+) tokens/s including the prompt; first text after (\S+) s\n", done.stderr
     )
     seconds, rate, first = map(float, found.groups())
     assert 0 <= first <= seconds + 0.01
@@ -37,9 +37,9 @@ def test_a_conversation_ends_with_the_input(make):
 
 def test_invalid_request_messages(make, refused, tmp_path):
     (tmp_path / "text.gguf").write_text("no model")
-    assert "cannot be chatted with: " in refused("chat", tmp_path / "text.gguf", "Hello")
-    assert "is no GGUF file" in refused("chat", tmp_path, "Hello")
-    assert "leave it out" in refused("chat", make(), "Hello", "--quant", "Q8_0")
+    assert "cannot be used for chat: " in refused("chat", tmp_path / "text.gguf", "Hello")
+    assert "is not a GGUF file" in refused("chat", tmp_path, "Hello")
+    assert "omit --quant" in refused("chat", make(), "Hello", "--quant", "Q8_0")
     sentence = refused("chat", "owner/none", "Hello", HF_HUB_CACHE=str(tmp_path / "hub"))
     assert "owner/none" in sentence
 

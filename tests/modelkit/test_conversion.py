@@ -134,9 +134,7 @@ def test_converted_gguf_has_tokenizer_and_template(checkpoint, ggufbench, tmp_pa
     assert values["general.architecture"] == "llama" and values["llama.block_count"] == 2
     assert values["tokenizer.ggml.model"] == "llama"
     assert "<|assistant|>" in values["tokenizer.chat_template"]
-    assert re.search(
-        r"of safetensors became .* of BF16 in \d+ s, by the converter of llama-cpp-p", done.stdout
-    )
+    assert re.search(r"of safetensors to .* of BF16 in \d+ s, by the converter of llama-cpp-p", done.stdout)
     assert re.search(r"loads in \S+ m?s on the CPU: 2 layers", done.stdout)
     again = ggufbench("convert", checkpoint, tmp_path / "eight.gguf", "--type", "q8_0", "--json")
     assert json.loads(again.stdout)["type"] == "Q8_0"

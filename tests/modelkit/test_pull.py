@@ -326,7 +326,7 @@ def test_download_with_wrong_hash_is_discarded(hub, pulled, make, tmp_path):
 def test_file_that_does_not_load_is_kept_and_exits_11(hub, pulled, tmp_path):
     hub.files = {"m-Q8_0.gguf": b"no model"}
     done = pulled()
-    assert done.returncode == 11 and "was made and is kept, but it does not load: " in done.stderr
+    assert done.returncode == 11 and "was written, but it does not load: " in done.stderr
     assert len(blobs(tmp_path)) == 1
 
 

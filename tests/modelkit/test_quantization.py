@@ -63,9 +63,9 @@ def test_the_command_writes_a_model_that_loads(make, ggufbench, tmp_path):
     assert left_in(out) == [f"{source.stem}-Q4_K_M.gguf"]
     made = out / f"{source.stem}-Q4_K_M.gguf"
     assert "Q4_K" in types_of(made)
-    assert re.search(r"\d+ tensors in \d+ s, \d.* MiB of F16 became .* MiB of Q4_K_M", done.stdout)
+    assert re.search(r"\d+ tensors in \d+ s, \d.* MiB of F16 to .* MiB of Q4_K_M", done.stdout)
     assert re.search(r"loads in \S+ m?s on the CPU: \d+ layers", done.stdout)
-    assert f"pytest bench --benchmark-only --models {made}" in done.stdout
+    assert f"ggufbench run --models {made}" in done.stdout
     before, after = read_header(source).values, read_header(made).values
     assert {key: value for key, value in after.items() if key not in CHANGED} == {
         key: value for key, value in before.items() if key not in CHANGED
@@ -165,7 +165,7 @@ def test_file_that_does_not_load_is_kept_and_exits_11(float_model, ggufbench, tm
     source = float_model("broken-F16", without=("blk.1.ffn_up.weight",))
     done = ggufbench("quantize", source, tmp_path / "new.gguf", "Q8_0")
     assert done.returncode == 11
-    assert "was made and is kept, but it does not load: " in done.stderr
+    assert "was written, but it does not load: " in done.stderr
     assert "blk.1.ffn_up.weight" in done.stderr
     assert (tmp_path / "new.gguf").exists()
     assert ggufbench("quantize", source, tmp_path / "b.gguf", "Q8_0", "--no-load-test").returncode == 0

@@ -148,8 +148,8 @@ def test_dumb_terminal_message(refused, kind):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--json", "--output", "path"), "leave one out"),
-        (("--json", "--results", "nowhere"), "--results 'nowhere' is no folder"),
+        (("--json", "--output", "path"), "use only one of them"),
+        (("--json", "--results", "nowhere"), "--results 'nowhere' is not a folder"),
         (("--json", "--models", "nowhere"), "the file or folder nowhere does not exist"),
     ],
 )
@@ -171,7 +171,7 @@ def test_missing_textual_message_and_json(refused, run):
 
 def test_help_lists_keys_and_exit_codes(run):
     shown = run("--help").stdout
-    for words in ("MODEL=$(ggufbench pick)", "ctrl+s sorts", "130 without one", "--output", "--json"):
+    for words in ("MODEL=$(ggufbench pick)", "Ctrl-S", "130 without one", "--output", "--json"):
         assert words in shown
 
 

@@ -173,7 +173,7 @@ def test_background_process_message(terminal):
 def test_no_models_message(terminal):
     (terminal.folder / "empty").mkdir()
     terminal.run(f"{PICK} --models empty")
-    assert "no GGUF model was found; give a folder with --models" in terminal.wait("ggufbench: ")
+    assert "no GGUF model was found; name a folder with --models" in terminal.wait("ggufbench: ")
     assert terminal.ended() == 2
 
 

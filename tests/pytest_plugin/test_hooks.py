@@ -131,7 +131,7 @@ def test_a_crash_in_each_phase_fails_its_own_case_alone(run_pytest, model_folder
 def test_nothing_found_exits_14_and_says_what_to_do(run_pytest, tmp_path):
     done = run_pytest("--models", str(tmp_path))
     assert done.returncode == 14
-    assert "no GGUF model found" in done.stdout and "ggufbench synth" in done.stdout
+    assert "no GGUF model was found" in done.stdout and "ggufbench synth" in done.stdout
 
 
 def test_nothing_measured_exits_14(run_pytest, llama_folder):
@@ -147,7 +147,7 @@ def test_nothing_measured_exits_14(run_pytest, llama_folder):
         (("--match", "lama2"), "no model matches 'lama2'; found: llama-tiny-Q8_0"),
         (("--quant", "Q8_1"), "no model has the quantization 'Q8_1'; did you mean Q8_0?"),
         (("--models", "/nowhere/at/all"), "/nowhere/at/all"),
-        (("--launches", "0"), "--launches 0 measures nothing"),
+        (("--launches", "0"), "--launches 0 is not possible"),
         (("--time-budget", "soon"), "'soon' is not a duration"),
     ],
 )
@@ -206,7 +206,7 @@ def test_a_full_disk_costs_no_result_on_the_screen(run_pytest, llama_folder, tmp
     (tmp_path / "results").write_text("a file where the folder should be")
     done = run_pytest("--models", str(llama_folder), "--scenario", "cpu")
     assert done.returncode == 1
-    assert "measured, but not kept" in done.stdout
+    assert "measured, but not stored" in done.stdout
     assert "t/s" in done.stdout, "the table still shows the numbers"
     assert "Traceback" not in done.stdout
 
@@ -237,7 +237,7 @@ def test_of_two_runs_one_measures_at_a_time(run_pytest, llama_folder):
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parents[2],
             )  # fmt: skip
             for line in process.stdout:
-                if "another run is measuring" in line:
+                if "waiting for another run" in line:
                     break
         return process
 

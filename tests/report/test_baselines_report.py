@@ -21,7 +21,7 @@ def shown(records, width=160, everything=None):
 
 def test_ratios_notes_and_verdicts_are_shown(baseline_records):
     text = shown(baseline_records)
-    assert "Findings" in text and "Beside transformers" in text and "Without transformers" in text
+    assert "Findings" in text and "Baseline" in text and "Replace transformers?" in text
     assert "transformers hung in load (no answer for 60 s)" in text
     assert "2 pairs: llama.cpp generated 128 tokens and transformers 16: the first 16 are compared." in text
     line = next(line for line in text.splitlines() if "Q8_0-transformers-bf16" in line and "Q8_0-cpu" in line)
@@ -52,7 +52,7 @@ def test_thousands_of_cases_stay_readable(make_record):
     records = [copy(record, number) for number in range(1000) for record in (base, slow)]
     text = shown(records)
     assert len(text.splitlines()) < 600
-    assert "and 800 more; choose some with --match, or see --json" in text
+    assert "800 more; select some with --match, or use --json" in text
 
 
 def test_nothing_to_say_is_nothing():
@@ -78,7 +78,7 @@ def show(results, ggufbench):
 def test_show_opens_with_the_findings_and_ends_with_the_migration(show):
     done = show()
     assert done.returncode == 0, done.stderr
-    order = ["Findings", "Outcome", "In memory", "Beside transformers", "Without transformers"]
+    order = ["Findings", "Result", "Page cache", "  Baseline", "Replace transformers?"]
     places = [done.stdout.index(heading) for heading in order]
     assert places == sorted(places)
 

@@ -139,7 +139,7 @@ def test_pytest_writes_the_page_of_its_run(run_pytest, llama_folder):
     done = run_pytest("--models", str(llama_folder), "--scenario", "cpu", "--report")
     assert done.returncode == 0, done.stdout
     (page,) = run_pytest.results.glob("*/report.html")
-    assert f"report: {page}\npicture: {page.with_suffix('.png')}" in done.stdout
+    assert f"Report: {page}\nPicture: {page.with_suffix('.png')}" in done.stdout
     assert "llama-tiny-Q8_0-cpu" in page.read_text()
 
 
@@ -148,18 +148,18 @@ def test_page_that_cannot_be_written_keeps_the_exit_code(run_pytest, llama_folde
     out = tmp_path / "file" / "report.html"
     done = run_pytest("--models", str(llama_folder), "--scenario", "cpu", f"--report={out}")
     assert done.returncode == 0
-    assert "report: not written: " in done.stdout and "again: ggufbench report 2" in done.stdout
+    assert "Report: not written: " in done.stdout and "try again with: ggufbench report 2" in done.stdout
     assert "t/s" in done.stdout and "Traceback" not in done.stdout
 
 
 def test_trial_run_writes_no_page(run_pytest, llama_folder):
     trial = ("--models", str(llama_folder), "--scenario", "cpu", "--benchmark-disable", "--report")
     done = run_pytest(*trial, only=False)
-    assert done.returncode == 0 and "report:" not in done.stdout
+    assert done.returncode == 0 and "Report:" not in done.stdout
     assert not run_pytest.results.exists()
     wrong = run_pytest("--models", str(llama_folder), "--report", "bench_load.py")
     assert wrong.returncode == 4
-    assert "--report bench_load.py names no page" in wrong.stdout + wrong.stderr
+    assert "--report bench_load.py is not an HTML file" in wrong.stdout + wrong.stderr
 
 
 def test_ctrl_c_writes_a_page_of_the_measured_cases(run_pytest, llama_folder, wait_until):
@@ -175,7 +175,7 @@ def test_ctrl_c_writes_a_page_of_the_measured_cases(run_pytest, llama_folder, wa
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2
     (page,) = run_pytest.results.glob("*/report.html")
-    assert f"report: {page}" in output
+    assert f"Report: {page}" in output
     assert "interrupted by Ctrl-C" in page.read_text()
 
 

@@ -1,4 +1,4 @@
-"""`python -m ggufbench.cli`."""
+"""Entry point of `python -m ggufbench.cli`."""
 
 from ggufbench.cli.app import main
 

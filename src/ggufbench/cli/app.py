@@ -1,4 +1,4 @@
-"""Command line: each command parses its options, calls the library and prints the result."""
+"""The application of the command line, and the commands that belong to no other module."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from ggufbench.cli.options import (
     RunName,
     ScenarioFolder,
     ScenarioNames,
+    Seed,
+    Strict,
     print_error,
     print_json,
     print_rich,
@@ -40,10 +42,10 @@ if TYPE_CHECKING:
 
 
 class Commands(typer.core.TyperGroup):
-    """All commands; one that raises a GgufbenchError prints its message and exits with its code."""
+    """All commands. A command that raises a GgufbenchError prints its message and exits with its code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was named."""
+        """Run the named command."""
         try:
             return super().invoke(ctx)
         except GgufbenchError as error:
@@ -58,8 +60,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Does this GGUF model load fast, fit and answer quickly on this machine?\n\n"
-    "To measure every model that is found: ggufbench run",
+    help="Benchmark GGUF models on this machine, and find regressions.\n\n"
+    "Measure every model that is found: ggufbench run\n\n"
+    "Exit codes: 0 pass, 2 wrong usage, 10 regression, 11 broken, 12 no comparable baseline, "
+    "13 inconclusive with --strict, 14 nothing measured, 130 interrupted.",
 )
 
 
@@ -70,7 +74,12 @@ def main() -> None:
 
 @app.command()
 def models(places: Places = None, as_json: AsJson = False) -> None:
-    """List every GGUF model on this machine, and the files that are none, with the reason."""
+    """List the GGUF models on this machine, and the files that cannot be used, with the reasons.
+
+    Example: ggufbench models --models ~/Downloads
+
+    Exit codes: 0, also if no model was found; 2 if a folder does not exist.
+    """
     from ggufbench.discovery import discover
     from ggufbench.measuring.preparation import requested_places
 
@@ -82,7 +91,7 @@ def models(places: Places = None, as_json: AsJson = False) -> None:
 
     if not found.models and not found.rejected:
         typer.echo(
-            "No GGUF file was found. Give a folder with --models, or make some with `ggufbench synth`."
+            "No GGUF file was found. Name a folder with --models, or make a model with `ggufbench synth`."
         )
         return
     print_rich(models_table(found))
@@ -98,7 +107,12 @@ def plan(
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
-    """List the cases that would run, with the memory and the time that each needs; run nothing."""
+    """List the cases that a run would measure, with the estimated memory and time of each.
+
+    Example: ggufbench plan --scenario cpu --quant Q4_K_M
+
+    Exit codes: 0; 2 if an option or a scenario is wrong.
+    """
     from ggufbench.launching.launcher import Interpreter
     from ggufbench.measuring.preparation import prepare_run
 
@@ -116,16 +130,27 @@ def plan(
 
 @app.command()
 def synth(
-    out: Annotated[Path, typer.Argument(help="The file to write, or with --demo the folder.")],
-    architecture: Annotated[Architecture, typer.Option("--arch", help="Which shape.")] = "llama",
-    size: Annotated[str, typer.Option(help="Parameters, such as 20M or 1.1B.")] = "110M",
-    quant: Annotated[str, typer.Option(help="F16, Q8_0, Q4_0, MXFP4, Q4_K_M, IQ4_NL, ...")] = "Q8_0",
-    vocabulary: Annotated[int, typer.Option(help="Tokens in the vocabulary.")] = 32000,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same file.")] = 0,
-    overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
-    demo: Annotated[bool, typer.Option("--demo", help="Make the demo models that are missing.")] = False,
+    out: Annotated[Path, typer.Argument(help="File to write, or the folder with --demo.")],
+    architecture: Annotated[
+        Architecture, typer.Option("--arch", help="Architecture of the model.")
+    ] = "llama",
+    size: Annotated[str, typer.Option(help="Number of parameters, such as 20M or 1.1B.")] = "110M",
+    quant: Annotated[
+        str, typer.Option(help="Quantization: F16, Q8_0, Q4_0, MXFP4, Q4_K_M, IQ4_NL, ...")
+    ] = "Q8_0",
+    vocabulary: Annotated[int, typer.Option(help="Size of the vocabulary in tokens.")] = 32000,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed makes the same file.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Make those of the demo models that are missing.")
+    ] = False,
 ) -> None:
-    """Write a GGUF with random weights: real shapes, types and tokenizer, and nothing to say."""
+    """Write a synthetic GGUF: real shapes, types and tokenizer, random weights.
+
+    Its speed and memory are realistic, its answers are not. Example: ggufbench synth tiny.gguf --size 20M
+
+    Exit codes: 0; 2 if the size or the quantization is not possible, or the file exists.
+    """
     from ggufbench.modelkit import SynthSpec, make_demo_models, parse_size, synthesize
 
     with ProgressLine() as line:
@@ -156,32 +181,31 @@ def synth(
 @app.command()
 def verify(
     llama_bench: Annotated[
-        Path, typer.Option("--llama-bench", metavar="PATH", help="The program to compare with.")
+        Path, typer.Option("--llama-bench", metavar="PATH", help="Path of the llama-bench program.")
     ],
     places: Places = None,
     match: ModelMatch = None,
-    scenario: Annotated[str, typer.Option(help="Whose setting both sides get.")] = "cpu",
+    scenario: Annotated[str, typer.Option(help="Scenario with the setting of both programs.")] = "cpu",
     scenarios: ScenarioFolder = None,
-    pairs: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each side, for each model.")] = 10,
-    prompt: Annotated[int, typer.Option(min=1, max=2**20, help="Tokens of the prompt.")] = 512,
-    generate: Annotated[int, typer.Option(min=1, max=2**20, help="Generated tokens.")] = 64,
-    depth: Annotated[int, typer.Option(min=0, max=2**20, help="Tokens in the context before.")] = 0,
-    repetitions: Annotated[int, typer.Option(min=1, max=1000, help="Samples of each kind in a run.")] = 3,
+    pairs: Annotated[int, typer.Option(min=1, max=1000, help="Pairs of runs for each model.")] = 10,
+    prompt: Annotated[int, typer.Option(min=1, max=2**20, help="Number of prompt tokens.")] = 512,
+    generate: Annotated[int, typer.Option(min=1, max=2**20, help="Number of generated tokens.")] = 64,
+    depth: Annotated[int, typer.Option(min=0, max=2**20, help="Tokens already in the context.")] = 0,
+    repetitions: Annotated[int, typer.Option(min=1, max=1000, help="Samples of each test in a run.")] = 3,
     tolerance: Annotated[
-        float, typer.Option(min=0, max=1, help="How far from 1 the ratio's interval may reach.")
+        float,
+        typer.Option(min=0, max=1, help="Largest distance of the confidence interval of the ratio from 1."),
     ] = 0.02,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**63, help="Of the order in each pair; drawn if not given.")
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit 13 where a verdict is inconclusive.")
-    ] = False,
+    seed: Seed = None,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the rates measured here with those of llama-bench, in pairs on the same files.
+    """Check the rates of ggufbench against llama-bench, in pairs of runs on the same files.
 
-    Exits 0 where no test differs, 10 where one differs, 11 where a side broke, 13 with --strict where one
-    stayed inconclusive, 14 where nothing could be measured.
+    Example: ggufbench verify --llama-bench ~/llama.cpp/build/bin/llama-bench --models model.gguf
+
+    Exit codes: 0 if no test differs; 10 if one differs; 11 if a program failed; 13 with --strict if a test is
+    inconclusive; 14 if nothing could be measured.
     """
     from ggufbench.comparing.verify import VerifyRequest, Work
     from ggufbench.comparing.verify import verify as run_verify
@@ -204,12 +228,17 @@ def verify(
 
 @app.command()
 def doctor(
-    refresh: Annotated[bool, typer.Option("--refresh", help="Measure the limits again.")] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Measure the limits of the machine again.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what this machine can do at most, and what makes it unfit for measuring.
+    """Show the limits of this machine, and the problems that make it unfit for measuring.
 
-    Its limits are measured once for each llama.cpp build, in about 20 seconds, and kept.
+    The limits are measured once for each build of llama.cpp, in about 20 seconds, and stored.
+    Example: ggufbench doctor --refresh
+
+    Exit codes: 0, also if there are problems.
     """
     from ggufbench.calibration.doctor import examine
     from ggufbench.launching.launcher import Interpreter
@@ -226,25 +255,28 @@ def doctor(
 @app.command("rpc-server")
 def rpc_server(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 50052,
-    threads: Annotated[
-        int, typer.Option(help="Threads of the served processor; 0 for the usual number.")
-    ] = 0,
+    threads: Annotated[int, typer.Option(help="Number of CPU threads; 0 means the default number.")] = 0,
 ) -> None:
-    """Serve this machine's devices to the `rpc` scenario, on loopback only, until Ctrl-C."""
+    """Serve the devices of this machine to the scenario `rpc`, on 127.0.0.1 only, until Ctrl-C.
+
+    Example: ggufbench rpc-server --port 50052
+
+    Exit codes: 0 after Ctrl-C; 2 if the port is in use or llama-cpp-python is not installed.
+    """
     from ggufbench.launching.rpc_server import serve
     from ggufbench.machine.facts import resolve_threads
     from ggufbench.worker.channel import ProviderError
 
     def ready() -> None:
-        typer.echo(f"Serving on 127.0.0.1:{port}; Ctrl-C ends it.")
+        typer.echo(f"Serving on 127.0.0.1:{port}. Press Ctrl-C to stop.")
 
     try:
         serve(port, threads or resolve_threads("auto"), ready)
     except ModuleNotFoundError:
         raise GgufbenchError(
-            "llama-cpp-python is not installed here; install it with `pip install llama-cpp-python`"
+            "llama-cpp-python is not installed; install it with `pip install llama-cpp-python`"
         ) from None
-    except ProviderError as error:  # the worker has no part in the package's tree of errors
+    except ProviderError as error:  # the sealed worker cannot raise a GgufbenchError
         raise GgufbenchError(str(error)) from None
 
 
@@ -255,9 +287,11 @@ def show(
     match: CaseMatch = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a run again, with everything behind its table: loads, memory by part, limits, advice.
+    """Show a stored run with all details: findings, loads, memory by part, machine limits, advice.
 
-    Findings stand above it; below it llama.cpp beside transformers, and whether that may be removed.
+    A run with a transformers baseline is also compared with it. Example: ggufbench show --match Q4_K_M
+
+    Exit codes: 0; 2 if there is no such run or case.
     """
     from ggufbench.records.runs import read_run
     from ggufbench.report.text.baselines import answers, baselines_table, findings_list, migration_table
@@ -271,7 +305,7 @@ def show(
     if not shown.case_ids:
         ids = ", ".join(found.case_ids[:12])
         raise GgufbenchError(
-            f"{found.folder} has no case that matches {', '.join(match or [])}; it holds {ids}"
+            f"no case in {found.folder} matches --match {', '.join(match or [])}; its cases are {ids}"
         )
     for problem in found.problems:
         print_error(problem)
@@ -294,7 +328,10 @@ def show(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of a record."""
+    """Print the JSON Schema of a record.
+
+    Example: ggufbench schema > record.schema.json
+    """
     from ggufbench.records.schema import json_schema
 
     typer.echo(json_schema(), nl=False)

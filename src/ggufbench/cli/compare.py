@@ -1,4 +1,4 @@
-"""The command over two stored runs: `compare`."""
+"""The command `compare`, for two stored runs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from ggufbench.cli.options import AsJson, CaseMatch, Results, print_error, print
 
 
 def compare(
-    run: Annotated[str, typer.Argument(help="A run's name or folder.")],
-    other: Annotated[str, typer.Argument(metavar="RUN", help="Another one, earlier or later.")],
+    run: Annotated[str, typer.Argument(help="Name or folder of a run.")],
+    other: Annotated[str, typer.Argument(metavar="RUN", help="Another run, earlier or later.")],
     results: Results = Path("results"),
     match: CaseMatch = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="This metric instead of the usual ones (repeatable).")
+        list[str] | None, typer.Option(help="Show this metric instead of the default ones (repeatable).")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how two stored runs differ: each metric's ratio and interval, answers and versions.
+    """Compare two stored runs: the ratio and confidence interval of each metric, answers and versions.
 
-    A table, no gate: stored runs also differ by their hour, and `ggufbench ab` decides. Exits 0, or 12 where
-    nothing can be compared.
+    This is a table and not a gate, because stored runs were measured at different times; `ggufbench ab`
+    decides. Example: ggufbench compare 20260101T120000Z-1a2b results/first
+
+    Exit codes: 0; 2 if there is no such run; 12 if nothing can be compared.
     """
     from ggufbench.analysis.run_diff import SHOWN
     from ggufbench.api.stored import compare as compare_runs

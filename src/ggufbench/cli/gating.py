@@ -1,4 +1,4 @@
-"""The commands that compare: `ab`, `selftest`, `bisect`."""
+"""The commands that measure two arms: `ab`, `selftest`, `bisect`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ggufbench.cli.options import (
     ScenarioFolder,
     ScenarioNames,
     Seed,
+    Strict,
     print_error,
     print_json,
     print_rich,
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     from ggufbench.comparing.side_by_side import SessionStep
 
 ARM_HELP = (
-    "`.` (this environment), a Python or virtual environment, a requirement (installed once, kept), "
+    "`.` (this environment), a Python or virtual environment, a requirement (installed once and kept), "
     "a commit of --repository, or a scenario file."
 )
 
-Repository = Annotated[Path, typer.Option(help="Whose commits and whose provider are meant.")]
+Repository = Annotated[Path, typer.Option(help="Git repository of commits that are named as an arm.")]
 TimeBudget = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Start no pair that would end after this time, such as 10m."),
@@ -45,12 +46,15 @@ TimeBudget = Annotated[
 def ab(
     baseline: Annotated[
         str | None,
-        typer.Option(metavar="ARM", help=f"What it was: {ARM_HELP} The anchor where it is left out."),
+        typer.Option(metavar="ARM", help=f"Old version: {ARM_HELP} Default: the anchor."),
     ] = None,
-    candidate: Annotated[str, typer.Option(metavar="ARM", help="What it is now; like --baseline.")] = ".",
+    candidate: Annotated[str, typer.Option(metavar="ARM", help="New version, in the same form.")] = ".",
     anchor: Annotated[
         str | None,
-        typer.Option(metavar="REQUIREMENT", help="A pinned release to measure beside, for the history."),
+        typer.Option(
+            metavar="REQUIREMENT",
+            help="Pinned release that is also measured, as a reference for the history.",
+        ),
     ] = None,
     places: Places = None,
     match: ModelMatch = None,
@@ -59,13 +63,11 @@ def ab(
     scenarios: ScenarioFolder = None,
     repository: Repository = Path(),
     repetitions: Repetitions = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit 13 where a verdict is inconclusive.")
-    ] = False,
+    strict: Strict = False,
     allow_other_answers: Annotated[
         bool,
         typer.Option(
-            "--allow-other-answers", help="Judge the speed of a candidate whose greedy tokens are others."
+            "--allow-other-answers", help="Judge the speed also if the greedy tokens of the candidate differ."
         ),
     ] = False,
     seed: Seed = None,
@@ -73,11 +75,14 @@ def ab(
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
-    """Say whether a change made models slower or larger: two arms, launched in pairs on this machine.
+    """Decide whether a change made models slower or larger, by 6 to 15 pairs of launches of two arms.
 
-    Fresh processes, order by coin, 6 to 15 pairs until it is clear. Exits 0 where nothing got worse, 10 for a
-    regression, 11 where the candidate broke, gave another answer or cannot run a model, 12 where the baseline
-    cannot, 13 with --strict where it stayed unclear, 14 where nothing could be measured.
+    Each launch is a fresh process, and the order in each pair is random.
+    Example: ggufbench ab --baseline llama-cpp-python==0.3.35 --models model.gguf
+
+    Exit codes: 0 if nothing got worse; 10 for a regression; 11 if the candidate failed, gave another answer
+    or cannot run a model; 12 if the baseline cannot run it; 13 with --strict if a verdict is inconclusive;
+    14 if nothing could be measured.
     """
     from ggufbench.comparing.ab import AbRequest, ask
 
@@ -92,9 +97,7 @@ def ab(
         time_budget=time_budget,
     )
     if baseline is None and anchor is None:
-        raise GgufbenchError(
-            "there is nothing to compare with; give --baseline, such as llama-cpp-python==0.3.35"
-        )
+        raise GgufbenchError("ab needs a baseline; name one, such as --baseline llama-cpp-python==0.3.35")
     with ProgressLine() as line:
         question = AbRequest(
             request,
@@ -112,21 +115,27 @@ def ab(
 
 
 def selftest(
-    sessions: Annotated[int, typer.Option(min=0, max=1000, help="Sessions of A against A.")] = 1,
-    controls: Annotated[int, typer.Option(min=0, max=1000, help="Sessions against the slower worker.")] = 1,
+    sessions: Annotated[
+        int, typer.Option(min=0, max=1000, help="Sessions that compare the same arm with itself.")
+    ] = 1,
+    controls: Annotated[
+        int, typer.Option(min=0, max=1000, help="Sessions with a worker that is 10 % slower.")
+    ] = 1,
     places: Places = None,
     match: ModelMatch = None,
-    scenario: Annotated[str, typer.Option(help="Whose setting and workload are used.")] = "cpu",
+    scenario: Annotated[str, typer.Option(help="Scenario with the setting and the workload.")] = "cpu",
     scenarios: ScenarioFolder = None,
     seed: Seed = None,
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
-    """Test the gate itself on this machine: A against A, and against a worker made 10 % slower on purpose.
+    """Test the gate on this machine: no alarm for equal arms, an alarm for a worker that is 10 % slower.
 
-    Takes the smallest model found. Exits 0 where A against A raised no alarm and the slower one was caught,
-    10 for a false alarm, 11 where the slower one was missed, 14 where the machine let nothing be measured.
-    The sessions are kept, and what all of them together prove is printed.
+    Uses the smallest model that is found. Sessions are stored, and the error rates over all of them printed.
+    Example: ggufbench selftest --sessions 3 --controls 3
+
+    Exit codes: 0 if both tests passed; 10 for a false alarm; 11 if the slower worker was missed; 14 if
+    nothing could be measured.
     """
     from ggufbench.comparing.ab import AbRequest
     from ggufbench.comparing.selftest import selftest as run_selftest
@@ -149,10 +158,10 @@ def selftest(
 
 
 def bisect(
-    good: Annotated[str, typer.Option(metavar="ARM", help="A release or a commit that was fast.")],
-    bad: Annotated[str, typer.Option(metavar="ARM", help="One that is not.")],
+    good: Annotated[str, typer.Option(metavar="ARM", help="Release or commit that was fast.")],
+    bad: Annotated[str, typer.Option(metavar="ARM", help="Later release or commit that is slow.")],
     metric: Annotated[
-        str | None, typer.Option(help="Judge by this metric; the one that got worst if left out.")
+        str | None, typer.Option(help="Metric to judge by (default: the one that got worse most).")
     ] = None,
     places: Places = None,
     match: ModelMatch = None,
@@ -162,18 +171,21 @@ def bisect(
     repetitions: Repetitions = None,
     allow_other_answers: Annotated[
         bool,
-        typer.Option("--allow-other-answers", help="Judge candidates whose greedy tokens are others too."),
+        typer.Option("--allow-other-answers", help="Judge also candidates whose greedy tokens differ."),
     ] = False,
     seed: Seed = None,
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
-    """Find the release or the commit that made a model slower.
+    """Find the release or commit that made a model slower.
 
-    --good llama-cpp-python==0.3.20 --bad llama-cpp-python==0.3.36 searches the releases between (each is
-    installed once, which compiles it); two commits of --repository search its first-parent history, for a
-    scenario with provider = "package.module:callable". Ended early, the same command goes on where it was.
-    Exits 0 where the search came to an end, 13 where it could not tell, 11 where an end is broken.
+    Between two releases each candidate is compiled once; between two commits of --repository the first-parent
+    history is searched, for a scenario with provider = "package.module:callable". The same command resumes an
+    interrupted search.
+    Example: ggufbench bisect --good llama-cpp-python==0.3.20 --bad llama-cpp-python==0.3.36
+
+    Exit codes: 0 if the search is complete; 11 if --good or --bad cannot be measured; 13 if the results are
+    inconclusive.
     """
     from ggufbench.comparing.ab import AbRequest
     from ggufbench.comparing.bisect import Hunt
@@ -195,7 +207,7 @@ def bisect(
             tell=tell,
         )
         found = search(
-            Hunt(question, metric, lambda name, left: tell(f"{name[:40]}, {left} could be the first bad one"))
+            Hunt(question, metric, lambda name, left: tell(f"{name[:40]}: {left} candidates left"))
         )
     if as_json:
         print_json(document(found))
@@ -205,7 +217,7 @@ def bisect(
 
 
 def _finish(answer: AbResult, *, strict: bool, as_json: bool) -> NoReturn:
-    """Print an answer and end with the gate's exit code."""
+    """Print a result and exit with the code of the gate."""
     from ggufbench.report.text.github_summary import write_summary
 
     code = answer.exit_code(strict=strict)
@@ -227,12 +239,12 @@ def _finish(answer: AbResult, *, strict: bool, as_json: bool) -> NoReturn:
     if unwritten is not None:
         print_error(unwritten)
     for problem in answer.problems:
-        print_error(f"measured, but not kept: {problem}")
+        print_error(f"measured, but not stored: {problem}")
     raise typer.Exit(code)
 
 
 def shown_on(line: ProgressLine) -> Callable[[SessionStep], None]:
-    """A function that shows each step of a comparison on this line."""
+    """A function that shows each step of a comparison on the line of progress."""
     from ggufbench.report.text.comparison import step_sentence
 
     return lambda step: line.show(step_sentence(step))

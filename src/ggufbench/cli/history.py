@@ -1,4 +1,4 @@
-"""The commands over stored sessions: `history`, `gate`."""
+"""The commands for stored sessions: `history`, `gate`."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ from ggufbench.cli.progress import ProgressLine
 
 Since = Annotated[
     str | None,
-    typer.Option(metavar="RUN", help="Begin with this run: what was before it is accepted as gone."),
+    typer.Option(metavar="RUN", help="Ignore all runs before this one, for example to accept a new level."),
 ]
-Rebuild = Annotated[bool, typer.Option("--rebuild", help="Make the index anew from the stored documents.")]
+Rebuild = Annotated[bool, typer.Option("--rebuild", help="Rebuild the index from the stored documents.")]
 
 
 def history(
     results: Results = Path("results"),
     match: CaseMatch = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="This metric instead of the gated ones (repeatable).")
+        list[str] | None, typer.Option(help="Show this metric instead of the gated ones (repeatable).")
     ] = None,
     machine: Annotated[
-        str | None, typer.Option(metavar="FINGERPRINT", help="This machine, not that of the newest session.")
+        str | None,
+        typer.Option(metavar="FINGERPRINT", help="Machine to show (default: that of the newest session)."),
     ] = None,
     since: Since = None,
     rebuild: Rebuild = False,
     as_json: AsJson = False,
 ) -> None:
-    """List every series of sessions with its state, and draw it where few are chosen.
+    """List every series of stored sessions with its state, and draw a chart if few series are selected.
 
-    A session that is worse than the median of the 20 before it, by more than the tolerance and by more than
-    chance explains, is suspect; two running are a regression.
+    A session is suspect if it is worse than the median of the 20 sessions before it by more than the
+    tolerance and by more than chance explains. Two suspect sessions in a row are a regression.
+    Example: ggufbench history --match Q4_K_M --metric decode_tokens_per_second
+
+    Exit codes: 0; 2 if there is no such run, metric or machine.
     """
     from ggufbench.history.series import HistoryQuery
     from ggufbench.history.series import history as answer
@@ -59,19 +63,19 @@ def gate(
     results: Results = Path("results"),
     since: Since = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit 13 where history cannot tell: do not let it pass.")
+        bool, typer.Option("--strict", help="Exit with 13 if the history is too short or inconclusive.")
     ] = False,
     rebuild: Rebuild = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a run by the sessions stored before it; measure nothing.
+    """Judge a stored run by the sessions before it. Nothing is measured.
 
-    Series against an anchor decide: one bad session is suspect, and asks for another; two running are a
-    regression. Absolute series are shown, and fail nothing.
+    Only series relative to an anchor decide: one bad session is suspect and should be measured again, two in
+    a row are a regression. Absolute series are shown and never fail. Example: ggufbench gate --strict
 
-    Exits, the first that holds: 11 where a case broke that history measured; 14 where the run measured
-    nothing; 11 where a case is missing; 10 regression; 12 no earlier session compares; 13 with --strict
-    where a series is suspect, has fewer than 10 earlier sessions, or no anchor; 0 otherwise.
+    Exit codes, the first that applies: 11 if a case failed that was measured before; 14 if the run measured
+    nothing; 11 if a case is missing; 10 for a regression; 12 if no earlier session is comparable; 13 with
+    --strict if a series is suspect, has fewer than 10 earlier sessions or no anchor; 0 otherwise.
     """
     from ggufbench.history.gate import HistoryGateRequest
     from ggufbench.history.gate import gate as answer
@@ -88,7 +92,7 @@ def gate(
 
 
 def _reading(line: ProgressLine) -> Callable[[int, int], None]:
-    """Show how many documents are in the index; reading thousands takes a while, and happens once."""
+    """A function that shows how many documents are indexed. Thousands take a while, but only once."""
 
     def show(done: int, total: int) -> None:
         if total >= 1000 and (done % 500 == 0 or done == total):

@@ -1,4 +1,4 @@
-"""The commands that get a GGUF and try it: quantize, convert, pull, chat."""
+"""The commands that make, download and try a GGUF: quantize, convert, pull, chat."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ if TYPE_CHECKING:
     from ggufbench.chat import LlamaCppModelConfig
     from ggufbench.modelkit.load_test import LoadTest
 
-NoLoadTest = Annotated[
-    bool, typer.Option("--no-load-test", help="Do not load the file afterwards to see that it works.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
+NoLoadTest = Annotated[bool, typer.Option("--no-load-test", help="Do not load the file afterwards.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 
 
 def quantize(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A GGUF; of a split model the first part.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="GGUF file; the first part of a split model.")],
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The file to write, or a folder: the name is made.")
+        Path, typer.Argument(metavar="OUT", help="File to write, or a folder for an automatic name.")
     ],
-    kind: Annotated[str, typer.Argument(metavar="TYPE", help="Q4_K_M, Q8_0, IQ4_XS, F16, ... in any case.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="TYPE", help="Quantization: Q4_K_M, Q8_0, IQ4_XS, F16, ..., in upper or lower case."
+        ),
+    ],
     threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Processors to use; all if left out.")
+        int | None, typer.Option(min=1, max=1024, help="Number of threads (default: all processors).")
     ] = None,
     imatrix: Annotated[
-        Path | None, typer.Option(help="An importance matrix (GGUF), which types below Q2_K need.")
+        Path | None, typer.Option(help="Importance matrix (GGUF), which types below Q2_K need.")
     ] = None,
     overwrite: Overwrite = False,
     no_load_test: NoLoadTest = False,
@@ -53,9 +56,9 @@ def quantize(
         made = quantization.quantize(
             source, out, kind, line.show_bytes, threads=threads, imatrix=imatrix, overwrite=overwrite
         )
-    sizes = f"{_size(made.source_bytes)} of {made.source_type} became {_size(made.file_size_bytes)}"
-    told = f"{made.tensors} tensors in {made.seconds:.0f} s, {sizes} of {made.type}"
-    _conclude(made, made.path, [told, *made.notes], test=not no_load_test, as_json=as_json)
+    sizes = f"{_size(made.source_bytes)} of {made.source_type} to {_size(made.file_size_bytes)}"
+    summary = f"{made.tensors} tensors in {made.seconds:.0f} s: {sizes} of {made.type}"
+    _conclude(made, made.path, [summary, *made.notes], test=not no_load_test, as_json=as_json)
 
 
 def convert(
@@ -63,76 +66,90 @@ def convert(
         str,
         typer.Argument(
             metavar="REPO_OR_FOLDER",
-            help="A folder with safetensors, or owner/name in the Hugging Face cache.",
+            help="Folder with safetensors, or owner/name in the Hugging Face cache.",
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Argument(metavar="OUT", help="The file to write, or a folder; this folder if left out."),
+        typer.Argument(metavar="OUT", help="File to write, or a folder (default: this folder)."),
     ] = None,
     kind: Annotated[
-        str, typer.Option("--type", help="bf16, f16, f32, q8_0, or auto: the 16 bits that lose least.")
+        str, typer.Option("--type", help="bf16, f16, f32, q8_0, or auto: the 16-bit type that loses least.")
     ] = "auto",
     overwrite: Overwrite = False,
     no_load_test: NoLoadTest = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a GGUF of a safetensors checkpoint, with the converter of the llama.cpp that is installed.
+    """Convert a safetensors checkpoint to GGUF with the converter of the installed llama.cpp.
 
-    The converter is fetched once, and where its libraries are missing, an environment is made for it once.
-    Nothing of the checkpoint is run. Exits 11 where the file was made and does not load.
+    The converter is downloaded once, and gets its own environment if its libraries are missing. No code of
+    the checkpoint is run. Example: ggufbench convert owner/name model.gguf --type bf16
+
+    Exit codes: 0; 2 if it cannot be converted; 11 if the new file does not load.
     """
     from ggufbench.modelkit.conversion import convert as work
 
     with ProgressLine() as line:
         made = work(source, out, kind, _say, line.show_bytes, overwrite=overwrite)
-    sizes = f"{_size(made.source_bytes)} of safetensors became {_size(made.file_size_bytes)} of {made.type}"
-    told = f"{sizes} in {made.seconds:.0f} s, by the converter of llama-cpp-python {made.converter}"
-    _conclude(made, made.path, [told, *made.notes], test=not no_load_test, as_json=as_json)
+    sizes = f"{_size(made.source_bytes)} of safetensors to {_size(made.file_size_bytes)} of {made.type}"
+    summary = f"{sizes} in {made.seconds:.0f} s, by the converter of llama-cpp-python {made.converter}"
+    _conclude(made, made.path, [summary, *made.notes], test=not no_load_test, as_json=as_json)
 
 
 def pull(
-    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A repository that holds GGUFs.")],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository with GGUF files.")],
     quant: Annotated[
         str | None,
-        typer.Option(help="Which quantization, such as Q5_K_M, or which file; a Q4 before Q5, Q8, others."),
+        typer.Option(help="Quantization, such as Q5_K_M, or file (default: a Q4, else Q5, Q8, others)."),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="A branch, tag or commit.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Instead of the usual Hugging Face cache.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder to use instead of the default Hugging Face cache."),
     ] = None,
     no_load_test: NoLoadTest = False,
     as_json: AsJson = False,
 ) -> None:
-    """Download one GGUF model from the hub into the Hugging Face cache, all its parts, and load it once.
+    """Download a GGUF model with all its parts into the Hugging Face cache, and load it once.
 
-    Interrupted, the same command goes on where it stopped. Exits 11 where the file does not load.
+    The same command resumes an interrupted download. Example: ggufbench pull owner/name --quant Q4_K_M
+
+    Exit codes: 0; 2 if it cannot be downloaded; 11 if the file does not load.
     """
     from ggufbench.modelkit.pull import pull as work
 
     made = work(repository, quant, revision, cache, _say)
 
-    fetched = f"{decimal_size(made.fetched_bytes)} fetched" if made.fetched_bytes else "all of it was there"
-    told = f"{decimal_size(made.file_size_bytes)}, {fetched} in {made.seconds:.0f} s"
-    _conclude(made, made.path, [told], test=not no_load_test, as_json=as_json)
+    fetched = f"{decimal_size(made.fetched_bytes)} downloaded" if made.fetched_bytes else "already downloaded"
+    summary = f"{decimal_size(made.file_size_bytes)}, {fetched} in {made.seconds:.0f} s"
+    _conclude(made, made.path, [summary], test=not no_load_test, as_json=as_json)
 
 
 def chat(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A GGUF file, or owner/name in the Hugging Face cache.")
+        str, typer.Argument(metavar="MODEL", help="GGUF file, or owner/name in the Hugging Face cache.")
     ],
     question: Annotated[
-        str | None, typer.Argument(metavar="QUESTION", help="Left out, lines are read until Ctrl-D.")
+        str | None,
+        typer.Argument(
+            metavar="QUESTION", help="Question (default: read questions, one per line, until Ctrl-D)."
+        ),
     ] = None,
-    quant: Annotated[
-        str | None, typer.Option(help="Which quantization of owner/name, such as Q4_K_M.")
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, max=2**20, help="The longest answer.")] = 512,
+    quant: Annotated[str | None, typer.Option(help="Quantization of owner/name, such as Q4_K_M.")] = None,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, max=2**20, help="Maximum number of tokens in an answer.")
+    ] = 512,
     temperature: Annotated[
-        float, typer.Option(min=0, max=100, help="0 takes the likeliest token each time.")
+        float,
+        typer.Option(min=0, max=100, help="Sampling temperature; 0 always takes the most likely token."),
     ] = 0.8,
 ) -> None:
-    """Ask a model, and see its answer as it comes; tokens and tokens per second go to stderr."""
+    """Ask a model a question and stream its answer. The token rate is printed to standard error.
+
+    Example: ggufbench chat model.gguf "Why is the sky blue?"
+
+    Exit codes: 0; 2 if the model cannot be found, loaded or asked.
+    """
     from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
     from ggufbench.chat import get_chat_model
@@ -151,7 +168,7 @@ def chat(
 
 
 def _config(model: str, quant: str | None, **changes: Any) -> LlamaCppModelConfig:
-    """The config of a file, with a context that it was trained for. Raises GgufbenchError."""
+    """The config of a file, with a context length that it was trained for. Raises GgufbenchError."""
     from ggufbench.chat import find_gguf_in_cache, rows
     from ggufbench.discovery import discover
 
@@ -159,15 +176,17 @@ def _config(model: str, quant: str | None, **changes: Any) -> LlamaCppModelConfi
     if not path.is_file():
         if model.lower().endswith(".gguf") or path.exists():
             raise GgufbenchError(
-                f"{model} is no GGUF file; name one, or owner/name in the Hugging Face cache"
+                f"{model} is not a GGUF file; name one, or owner/name in the Hugging Face cache"
             )
         path = find_gguf_in_cache(model, quantization=quant)
     elif quant is not None:
-        raise GgufbenchError(f"--quant chooses a file of owner/name, and {model} is a file; leave it out")
+        raise GgufbenchError(
+            f"--quant {quant} selects a file of owner/name, but {model} is a file; omit --quant"
+        )
     found = discover([path])
     if not found.models:
-        reason = found.rejected[0].reason if found.rejected else "it holds no model"
-        raise GgufbenchError(f"{model} cannot be chatted with: {reason}")
+        reason = found.rejected[0].reason if found.rejected else "it contains no model"
+        raise GgufbenchError(f"{model} cannot be used for chat: {reason}")
     return rows(found.models)[0].config(**changes)
 
 
@@ -183,10 +202,10 @@ def _lines() -> Iterable[str]:
 
 
 def _answer(speaker: Any, talk: list[Any]) -> str:
-    """Stream the answer to stdout and return it as the model wrote it.
+    """Stream the answer to standard output, and return it unchanged.
 
-    The rate is over the whole time, the question's included: a piece of text may hold several tokens, so that
-    the time between the first piece and the last is that of an unknown number of them.
+    The rate includes the time to read the question. A piece of text may hold several tokens, so the number of
+    tokens between the first piece and the last is not known.
     """
     from time import perf_counter
 
@@ -202,20 +221,20 @@ def _answer(speaker: Any, talk: list[Any]) -> str:
     typer.echo()
     sys.stdout.flush()
     tokens = usage["output_tokens"] if usage else len(said)
-    rate = f"{tokens} tokens in {seconds:.2f} s, {tokens / seconds:.1f} tokens/s with the question's time"
-    typer.echo(f"{rate}; the first text after {first:.2f} s", err=True)
+    rate = f"{tokens} tokens in {seconds:.2f} s, {tokens / seconds:.1f} tokens/s including the prompt"
+    typer.echo(f"{rate}; first text after {first:.2f} s", err=True)
     return "".join(said)
 
 
-def _conclude(made: Any, path: Path, told: list[str], *, test: bool, as_json: bool) -> None:
-    """Print what was made, load it, say what comes next; exit with 11 where it does not load."""
+def _conclude(made: Any, path: Path, lines: list[str], *, test: bool, as_json: bool) -> None:
+    """Print the new file, load it, and print the next steps. Exits with 11 if it does not load."""
     from dataclasses import asdict
 
     from ggufbench.modelkit.load_test import load_test
 
     if not as_json:
         typer.echo(harmless(str(path)))
-        for line in told:
+        for line in lines:
             typer.echo(f"  {harmless(line)}")
     result = load_test(path) if test else None
     if as_json:
@@ -223,7 +242,7 @@ def _conclude(made: Any, path: Path, told: list[str], *, test: bool, as_json: bo
     elif result is None or result.problem is None:
         typer.echo("\n".join(_next_steps(path, result)))
     if result is not None and result.problem is not None:
-        print_error(f"{path} was made and is kept, but it does not load: {result.problem}")
+        print_error(f"{path} was written, but it does not load: {result.problem}")
         raise typer.Exit(ExitCode.BROKEN)
 
 
@@ -238,7 +257,7 @@ def _next_steps(path: Path, result: LoadTest | None) -> list[str]:
         lines.append(f"  loads in {took} on the CPU: {result.layers} layers, {size}")
     quoted = harmless(shlex.quote(str(path)))
     lines.append(f'next: ggufbench chat {quoted} "Hello"')
-    lines.append(f"      pytest bench --benchmark-only --models {quoted}")
+    lines.append(f"      ggufbench run --models {quoted}")
     return lines
 
 
@@ -249,5 +268,5 @@ def _size(count: int) -> str:
 
 
 def _say(sentence: str) -> None:
-    """Print a step that takes minutes, in the log of a CI run as well."""
+    """Print a step that takes minutes, also without a terminal."""
     typer.echo(harmless(sentence), err=True)

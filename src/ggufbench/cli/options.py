@@ -1,4 +1,4 @@
-"""Options, output and requests that several commands share."""
+"""Options, output and requests shared by several commands."""
 
 from __future__ import annotations
 
@@ -17,27 +17,38 @@ Places = Annotated[
     typer.Option(
         "--models",
         metavar="PATH",
-        help="Look in this file or folder instead of the known caches (repeatable; also GGUFBENCH_MODELS).",
+        help="File or folder with models, instead of the known caches (repeatable; also GGUFBENCH_MODELS).",
     ),
 ]
 ModelMatch = Annotated[
-    list[str] | None, typer.Option(help="Only models whose name or repository matches (repeatable).")
+    list[str] | None,
+    typer.Option(help="Only models whose name or repository contains or matches this pattern (repeatable)."),
 ]
 Quant = Annotated[
     list[str] | None, typer.Option(help="Only models of this quantization, such as Q4_K_M (repeatable).")
 ]
-ScenarioNames = Annotated[list[str] | None, typer.Option(help="Only this scenario (repeatable).")]
-ScenarioFolder = Annotated[Path | None, typer.Option(help="Read scenarios from this folder.")]
-Repetitions = Annotated[int | None, typer.Option(min=1, max=1000, help="Timed samples in each launch.")]
-Seed = Annotated[
-    int | None, typer.Option(min=0, max=2**63 - 1, help="Of the order in each pair; drawn if not given.")
+ScenarioNames = Annotated[
+    list[str] | None, typer.Option(help="Only this scenario, such as cpu (repeatable).")
 ]
-RunName = Annotated[str | None, typer.Argument(help="A run's name or folder; the newest if left out.")]
-CaseMatch = Annotated[list[str] | None, typer.Option(help="Only cases with this in their id (repeatable).")]
-Results = Annotated[Path, typer.Option(envvar="GGUFBENCH_RESULTS", help="Where the runs lie.")]
+ScenarioFolder = Annotated[
+    Path | None, typer.Option(help="Folder with scenario files (default: the built-in scenarios).")
+]
+Repetitions = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="Number of timed samples in each launch.")
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, max=2**63 - 1, help="Random seed of the order in each pair (default: random)."),
+]
+RunName = Annotated[str | None, typer.Argument(help="Name or folder of a run (default: the newest).")]
+CaseMatch = Annotated[
+    list[str] | None, typer.Option(help="Only cases whose id contains this text (repeatable).")
+]
+Results = Annotated[Path, typer.Option(envvar="GGUFBENCH_RESULTS", help="Folder with the stored runs.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 13 if a verdict is inconclusive.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-_JOINERS = "\u200c\u200d"  # between letters of some scripts, and in the middle of pictures
+_JOINERS = "\u200c\u200d"  # used within words of some scripts, and within emoji
 
 
 def request_from(
@@ -51,7 +62,7 @@ def request_from(
     results: Path = Path("results"),
     time_budget: str | None = None,
 ) -> Request:
-    """The request that these options describe. Raises GgufbenchError for a time that cannot be read."""
+    """The request that these options describe. Raises GgufbenchError for an invalid time."""
     from ggufbench.measuring.preparation import Request, parse_duration, requested_places
     from ggufbench.planning.plan import Selection
 
@@ -67,20 +78,20 @@ def request_from(
 
 
 def print_rich(content: RenderableType) -> None:
-    """Print a table or text for people, as wide as the terminal."""
+    """Print a table or text in the width of the terminal."""
     from rich.console import Console
 
     Console(highlight=False).print(content)
 
 
 def print_json(value: Any) -> None:
-    """Print JSON for programs."""
+    """Print a value as JSON."""
     import json
 
     from pydantic_core import to_jsonable_python
 
     text = json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False)
-    # Bytes of a path that are not UTF-8 are lone surrogates in the text; JSON can only write them as escapes.
+    # Bytes of a path that are not UTF-8 are lone surrogates here; JSON can hold them only as escapes.
     typer.echo(text.encode("utf-8", errors="backslashreplace").decode())
 
 
@@ -90,7 +101,7 @@ def print_error(message: object) -> None:
 
 
 def harmless(text: str) -> str:
-    """Text for a terminal, with an escape for each character that could control it."""
+    """Text for a terminal, with control characters escaped."""
     from ggufbench.text import escaped
 
     return escaped(text, kept="\n\t" + _JOINERS)

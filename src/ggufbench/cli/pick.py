@@ -1,4 +1,4 @@
-"""The command that lets a person choose a model: `pick`."""
+"""The command `pick`, which lets the user choose a model."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ def pick(
     results: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Where records lie, instead of GGUFBENCH_RESULTS or `results` here."
+            metavar="DIR", help="Folder with the stored runs (default: GGUFBENCH_RESULTS, or ./results)."
         ),
     ] = None,
     match: Annotated[
         str,
-        typer.Option(
-            metavar="TEXT", help="Begin with these words in the filter: all must match (capitals or not)."
-        ),
+        typer.Option(metavar="TEXT", help="Initial filter; every word must match, in any case."),
     ] = "",
-    sort: Annotated[SortBy, typer.Option(help="Sort by this column; the best first.")] = "name",
+    sort: Annotated[SortBy, typer.Option(help="Sort by this column, best first.")] = "name",
     output: Annotated[
         Output | None,
-        typer.Option(help="Print the file's path (as without it), or its LlamaCppModelConfig as JSON."),
+        typer.Option(help="Print the path of the file (default), or its LlamaCppModelConfig as JSON."),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print every model that matches as JSON, and ask nothing.")
+        bool, typer.Option("--json", help="Print every matching model as JSON without asking.")
     ] = False,
 ) -> None:
-    """Choose a model in the terminal, among all on this machine with what was measured of them.
+    """Choose a model in the terminal, from all models on this machine with their measured results.
 
-    Only the choice reaches standard output, so that this works: MODEL=$(ggufbench pick)
+    Only the choice is written to standard output.
 
-    Keys: type to filter, up and down, Enter chooses, ctrl+s sorts, ? shows all keys.
+    Example: MODEL=$(ggufbench pick)
 
-    Exits 0 with a choice, 130 without one (Esc, Ctrl-C, or q in the table), 2 where it cannot be asked for.
+    Keys: type to filter, move with up and down, Enter to choose, Ctrl-S to sort, ? for all keys.
+
+    Exit codes: 0 with a choice; 130 without one (Esc, Ctrl-C, or q in the table); 2 without a terminal.
     """
     from ggufbench.picker.entries import Order, matching, ordered
 
     if as_json and output is not None:
         raise GgufbenchError(
-            "--json prints every model, and --output says how to print the chosen one; leave one out"
+            "--json prints every model and --output prints the chosen one; use only one of them"
         )
     if results is not None and not results.is_dir():
         raise GgufbenchError(
-            f"--results {str(results)!r} is no folder; name the one that holds the runs, or leave it out"
+            f"--results {str(results)!r} is not a folder; name the folder with the runs, or omit the option"
         )
     if as_json:
         entries = ordered(matching(_entries(places or [], results), match), Order(sort))
@@ -85,7 +85,7 @@ def _entries(places: Sequence[str], results: Path | None) -> list[PickerEntry]:
 
 
 def _ask(places: Sequence[str], results: Path | None, match: str, order: Order) -> PickerEntry | None:
-    """The user's choice; None where they left."""
+    """The choice of the user; None if there was none."""
     from ggufbench.picker.terminal import on_the_terminal
 
     try:
@@ -94,23 +94,23 @@ def _ask(places: Sequence[str], results: Path | None, match: str, order: Order) 
         if (error.name or "").partition(".")[0] != "textual":
             raise
         raise GgufbenchError(
-            "the picker needs textual, which is not installed here; "
-            'install it with `pip install "ggufbench[tui]"`, or take --json'
+            "the picker needs textual, which is not installed; "
+            'install it with `pip install "ggufbench[tui]"`, or use --json'
         ) from None
     with on_the_terminal():
-        pass  # before anything is looked for
-    tell("Looking for models")
+        pass  # fail before the search
+    tell("Searching for models")
     entries = _entries(places, results)
     if not entries:
         raise GgufbenchError(
-            "no GGUF model was found; give a folder with --models, or make some with `ggufbench synth`"
+            "no GGUF model was found; name a folder with --models, or make a model with `ggufbench synth`"
         )
     with on_the_terminal():
         return Picker(entries, match, order).run()
 
 
 def _print_path(path: Path) -> None:
-    """The path as it is for a program; on a terminal what could steer it is quoted as shells read it."""
+    """Print the exact path for a program; on a terminal control characters are quoted as in a shell."""
     shown = str(path)
     if sys.stdout.isatty() and not shown.isprintable():
         from ggufbench.report.text.phrases import shell_command

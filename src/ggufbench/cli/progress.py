@@ -1,12 +1,13 @@
-"""Progress on a terminal, for the commands and for pytest.
+"""Progress on a terminal, for the commands and for pytest; plain lines where there is none.
 
 The line of progress is drawn when an event arrives, and at no other time. rich would redraw it from a thread
-of its own; while a worker's clock runs, this process must sleep, or it would disturb what is measured.
+of its own, and a thread that runs while a worker is timed would interfere with the measurement.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Self, TextIO
 
 if TYPE_CHECKING:
@@ -15,21 +16,32 @@ if TYPE_CHECKING:
 
 _BAR_COLUMNS = 30
 
+PLAIN_SECONDS = 30
+"""Time between two lines of progress in a log."""
+
+_LEAST_SECONDS, _LEAST_SHARE = 2, 0.02
+"""Work that must be done before the rest is estimated."""
+
 
 def tell(step: str) -> None:
-    """Name the step that takes time now, on a line that stays, if a terminal shows it."""
+    """Print the step that begins now, on a line that stays; on a terminal only."""
     if sys.stderr.isatty():
         print(f"{step} ...", file=sys.stderr)
 
 
 class ProgressLine:
-    """One line that each event replaces and that is removed at the end; drawn on a terminal only."""
+    """One line that each event replaces and that is removed at the end.
+
+    Without a terminal it prints the current sentence every half minute.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._live: Live | None = None
+        self._next_plain = time.monotonic() + PLAIN_SECONDS
+        self._bytes_since: tuple[int, float] | None = None
         self.sentence = ""
-        """What the line says; empty while there is no line."""
+        """The text of the line; empty while there is no line."""
 
     def __enter__(self) -> Self:
         """Begin without a line."""
@@ -40,8 +52,11 @@ class ProgressLine:
         self.clear()
 
     def show(self, sentence: str, share: float | None = None) -> None:
-        """Replace the line; with the share of the work that is done, from 0 to 1, it begins with a bar."""
-        if sentence == self.sentence or not self._stream.isatty():
+        """Replace the line; it begins with a bar if the completed share of the work, 0 to 1, is given."""
+        if not self._stream.isatty():
+            self._show_plain(sentence)
+            return
+        if sentence == self.sentence:
             return
         self.sentence = sentence
         line = _line(sentence, share)
@@ -51,16 +66,26 @@ class ProgressLine:
             self._live.update(line, refresh=True)
 
     def show_bytes(self, share: float, total: int) -> None:
-        """Show the share of a file that is done."""
+        """Show the completed share of a file, and an estimate of the remaining time."""
         from ggufbench.text import size
 
-        self.show(f"{100 * share:3.0f} % of {size(total)}", share)
+        now = time.monotonic()
+        if self._bytes_since is None or self._bytes_since[0] != total:
+            self._bytes_since = total, now
+        left = _time_left(now - self._bytes_since[1], share)
+        self.show(f"{100 * share:3.0f} % of {size(total)}{left}", share)
 
     def clear(self) -> None:
         """Remove the line."""
         if self._live is not None:
             self._live.stop()
             self._live, self.sentence = None, ""
+
+    def _show_plain(self, sentence: str) -> None:
+        now = time.monotonic()
+        if now >= self._next_plain:
+            self._next_plain = now + PLAIN_SECONDS
+            print(sentence, file=self._stream, flush=True)
 
     def _started(self, line: RenderableType) -> Live:
         from rich.console import Console
@@ -77,6 +102,15 @@ class ProgressLine:
         live.start(refresh=True)
         live.console.show_cursor()  # a process that is killed could not bring it back
         return live
+
+
+def _time_left(elapsed: float, share: float) -> str:
+    """`, about 3 min left`; empty while too little is done for an estimate."""
+    from ggufbench.text import duration
+
+    if elapsed < _LEAST_SECONDS or share < _LEAST_SHARE:
+        return ""
+    return f", about {duration(elapsed * (1 - share) / share)} left"
 
 
 def _line(sentence: str, share: float | None) -> RenderableType:

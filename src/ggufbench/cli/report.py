@@ -1,4 +1,4 @@
-"""The command that writes a page: `report`."""
+"""The command `report`, which writes an HTML page."""
 
 from __future__ import annotations
 
@@ -27,35 +27,38 @@ def report(
         list[str] | None,
         typer.Argument(
             metavar="[RUN]...",
-            help="Names or folders of runs, the newest if left out; of several, each case's newest record.",
+            help="Names or folders of runs (default: the newest); of several, each case's newest record.",
         ),
     ] = None,
     results: Results = Path("results"),
     out: Annotated[
         Path | None,
-        typer.Option(help="The page to write, or a folder for it (default: RESULTS/report.html)."),
+        typer.Option(help="File or folder to write to (default: RESULTS/report.html)."),
     ] = None,
     match: CaseMatch = None,
     scenario: ScenarioNames = None,
     model: ModelMatch = None,
     against: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Compare with this earlier run, in a table.")
+        str | None, typer.Option(metavar="RUN", help="Add a table that compares with this earlier run.")
     ] = None,
     figures: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write each figure here too, as SVG and as PNG.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also write each figure to this folder, as SVG and PNG."),
     ] = None,
     title: Annotated[
-        str | None, typer.Option(help="Of the page, in place of one made of its models.")
+        str | None, typer.Option(help="Title of the page (default: the names of the models).")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there and no report.")
+        bool, typer.Option("--overwrite", help="Replace an existing file that is not a report.")
     ] = False,
-    browse: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run as one HTML file, figures and all, with a picture beside it.
+    """Write a run as one HTML file with figures, and a picture of the overview.
 
-    The page needs no network and asks nobody for anything.
+    The page makes no network requests. Example: ggufbench report --out page.html --open
+
+    Exit codes: 0; 2 if there is no such run or case, or a file cannot be written.
     """
     from ggufbench.records.record_summary import many_objects
     from ggufbench.report.page import write_report
@@ -66,7 +69,7 @@ def report(
         content = choose(choice)
         for problem in content.problems:
             print_error(problem)
-        tell("drawing")
+        tell("Drawing")
         page, picture = write_report(content, out or results / "report.html", title, overwrite=overwrite)
         drawn = _save_figures(content, figures) if figures else []
     if as_json:
@@ -96,7 +99,7 @@ def _save_figures(content: Content, folder: Path) -> list[Path]:
         return list(save_figures(content, folder))
     except OSError as error:
         raise ReportError(
-            f"{folder} cannot be written: {error.strerror or error}; give another folder to --figures"
+            f"--figures {folder} cannot be written: {error.strerror or error}; name another folder"
         ) from None
 
 
@@ -104,4 +107,4 @@ def _open(page: Path) -> None:
     import webbrowser
 
     if not webbrowser.open(page.resolve().as_uri()):
-        print_error(f"no browser was found; open {page} yourself")
+        print_error(f"no browser was found; open {page} manually")

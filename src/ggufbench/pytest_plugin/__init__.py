@@ -1,1 +1,1 @@
-"""pytest plugin: `pytest bench --benchmark-only`, its options, its report and its gate."""
+"""pytest plugin: the options, the fixture `gguf_case`, the results and the gate."""

@@ -1,4 +1,4 @@
-"""The value of the fixture `gguf_case`, and how its samples reach pytest-benchmark."""
+"""The value of the fixture `gguf_case`, and the replay of its samples to pytest-benchmark."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class GgufCase:
-    """What a benchmark holds: one case, measured at most once in a session."""
+    """One case, measured at most once in a session."""
 
     case: Case
     _run: PytestSession = field(repr=False)
 
     @property
     def record(self) -> Record:
-        """The record, measured now if it was not yet; skips the test where the case cannot run."""
+        """The record, measured on the first access. Skips the test if the case cannot run."""
         return self._run.record(self.case)
 
     def replay(self, benchmark: Any, metric: str) -> None:
         """Give pytest-benchmark one round for each sample of the metric.
 
-        Its table only knows seconds: rates become seconds per token (the column OPS then reads tokens per
-        second), and one second stands for one GiB of memory.
+        pytest-benchmark only handles seconds: rates become seconds per token (so that the column OPS shows
+        tokens per second), and one second means one GiB of memory.
         """
         if self._run.gate is not None:
             self._replay_gate(self._run.gate, benchmark, metric)
@@ -49,7 +49,7 @@ class GgufCase:
         _pedantic(benchmark, rounds, lambda: self._check(record, metric))
 
     def _replay_gate(self, gate: Gate, benchmark: Any, metric: str) -> None:
-        """The same for a comparison: the candidate's best sample of each launch, and the gate's verdict."""
+        """Replay the best sample of each launch of the candidate, and apply the verdict of the gate."""
         comparison, cell = gate.cell(self.case.id, metric)
         benchmark.extra_info.update(
             case=self.case.id, run=comparison.run_id, verdict=str(cell.verdict), change=cell.change
@@ -57,7 +57,7 @@ class GgufCase:
         rounds = [_as_seconds(value, metric) for value in cell.candidate_values]
         if not rounds:
             gate.check(comparison, cell)
-            pytest.skip(f"{self.case.id}: {comparison.reason or 'no pair was counted'}")
+            pytest.skip(f"{self.case.id}: {comparison.reason or 'no valid pair was measured'}")
         _pedantic(benchmark, rounds, lambda: gate.check(comparison, cell))
 
     def _check(self, record: Record, metric: str) -> None:
@@ -65,7 +65,7 @@ class GgufCase:
 
         if record.outcome not in (Outcome.MEASURED, Outcome.ENVIRONMENT):
             if record.is_baseline:
-                # That the baseline hangs or crashes is a result about it, not a failure of what is measured.
+                # A crash of the baseline is a result, not a failure of the measured model.
                 pytest.skip(f"baseline: {record.case_id}: {record.outcome}: {record.reason}")
             pytest.fail(f"{record.case_id}: {record.outcome}: {record.reason}", pytrace=False)
         missed = [t for t in record.targets if t.metric == metric and t.status == "missed"]
@@ -74,10 +74,10 @@ class GgufCase:
 
 
 def _pedantic(benchmark: Any, rounds: list[float], check: Callable[[], None]) -> None:
-    """Replay the rounds. A failure inside must not take the other benchmarks' numbers with it.
+    """Replay the rounds. A failure must not lose the numbers of other benchmarks.
 
-    pytest-benchmark registers its statistics first and forgives only `Exception`; pytest's own failures and
-    Ctrl-C are not among them, and would break its report for the whole session.
+    pytest-benchmark registers its statistics first and handles only `Exception`. The failures of pytest and
+    Ctrl-C are not subclasses of it, and would break the report of the whole session.
     """
     left = list(rounds)
 
@@ -94,14 +94,14 @@ def _pedantic(benchmark: Any, rounds: list[float], check: Callable[[], None]) ->
 
 
 def _why_absent(record: Record, metric: str) -> str:
-    """Why a case that was measured has no sample of a metric."""
+    """The reason why a measured case has no sample of a metric."""
     is_cold = metric.startswith("cold_")
     loads = [launch.page_cache for launch in record.launches if launch.page_cache]
     if is_cold and not any(found.asked == "cold" for found in loads):
-        return "its scenario asks for no cold launch"
+        return "its scenario has no cold launches"
     if is_cold and not any(found.state == "cold" for found in loads):
         return "no load was cold: the file stayed in the page cache"
-    return f"no sample of {metric} is free of disturbance"
+    return f"every sample of {metric} had interference"
 
 
 def _as_seconds(value: float, metric: str) -> float:

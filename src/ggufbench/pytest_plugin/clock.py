@@ -1,8 +1,8 @@
-"""The timer of the benchmarks: pytest-benchmark gets the seconds that a worker has measured."""
+"""The timer of the benchmarks, which reports the seconds measured by a worker."""
 
 
 class VirtualClock:
-    """A timer for pytest-benchmark that tells the seconds a worker has measured, not those that pass here."""
+    """A timer for pytest-benchmark that advances by the seconds measured in a worker."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -12,9 +12,9 @@ class VirtualClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let the seconds of one round pass."""
+        """Advance by the seconds of one round."""
         self._now += seconds
 
 
 worker_clock = VirtualClock()
-"""Give it to a test: `@pytest.mark.benchmark(timer=worker_clock)`."""
+"""The timer for a test: `@pytest.mark.benchmark(timer=worker_clock)`."""

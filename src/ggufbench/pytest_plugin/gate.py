@@ -1,4 +1,4 @@
-"""The gate in a pytest session: all selected cases compared once, when a test first asks for one."""
+"""The gate in a pytest session: all selected cases are compared when the first test needs a result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """The comparison with `--gate-baseline`. Tests only read its result, in any order."""
+    """The comparison with the baseline arm. Tests only read its result, in any order."""
 
     def __init__(self, config: pytest.Config, request: Request) -> None:
         self._config = config
@@ -29,7 +29,7 @@ class Gate:
         self._answer: AbResult | None = None
         self._wanted: set[str] = set()
         self.say: Callable[[str], None] = lambda _sentence: None
-        """The session's line of progress."""
+        """Show a sentence on the line of progress."""
 
     def plan(self, tell: Callable[[str], None]) -> None:
         """Prepare the arms and plan. Raises GgufbenchError."""
@@ -38,14 +38,14 @@ class Gate:
         self._planned = plan(replace(self._question(), tell=tell))
 
     def select(self, items: Iterable[pytest.Item]) -> None:
-        """Only the cases of tests that will run are measured."""
+        """Select the cases of these tests; only selected cases are measured."""
         for item in items:
             callspec = getattr(item, "callspec", None)
             if callspec is not None and "gguf_case" in callspec.params:
                 self._wanted.add(callspec.params["gguf_case"])
 
     def cell(self, case_id: str, metric: str) -> tuple[Comparison, Cell]:
-        """What the gate says of a metric; skips the test where it was not asked."""
+        """The verdict on a metric. Skips the test if the metric or the case was not compared."""
         comparison = next((one for one in self._ask().comparisons if one.case_id == case_id), None)
         if comparison is None:
             reason = dict(self._ask().skipped).get(case_id, "it was not compared")
@@ -55,10 +55,10 @@ class Gate:
                 return comparison, cell
         if comparison.lacking is not None or not comparison.cells:
             pytest.fail(f"{case_id}: {comparison.verdict}: {comparison.reason}", pytrace=False)
-        pytest.skip(f"{case_id}: {metric} is not among the gated metrics of its scenario")
+        pytest.skip(f"{case_id}: {metric} is not a gated metric of its scenario")
 
     def check(self, comparison: Comparison, cell: Cell) -> None:
-        """Fail the test where the gate does not let it through."""
+        """Fail the test if its verdict fails the gate."""
         from ggufbench.records.comparison import Verdict
         from ggufbench.report.text.comparison import sentence
 
@@ -70,11 +70,11 @@ class Gate:
 
     @property
     def answer(self) -> AbResult | None:
-        """What was measured; None before a test asked for it."""
+        """The result; None before the comparison."""
         return self._answer
 
     def exit_code(self, status: int) -> int:
-        """The gate's code in place of pytest's, unless the session ended in another way."""
+        """The exit code of the gate, or that of pytest if the session ended in another way."""
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             return status
         if self._answer is None:
@@ -82,7 +82,7 @@ class Gate:
         return self._answer.exit_code(strict=self._strict) or status
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:
-        """Print the table, and write the summary for GitHub where it asks for one."""
+        """Print the comparison, and write the summary for GitHub if requested."""
         if self._answer is None:
             return
         from ggufbench.report.text.comparison import comparison_report
@@ -94,7 +94,7 @@ class Gate:
         reporter.section("ggufbench gate")
         reporter.write(render(report, width, color))
         for problem in self._answer.problems:
-            reporter.write(f"measured, but not kept: {problem}\n")
+            reporter.write(f"measured, but not stored: {problem}\n")
         unwritten = write_summary(self._answer.comparisons, self._answer.skipped)
         if unwritten is not None:
             reporter.write(f"{unwritten}\n")

@@ -1,4 +1,4 @@
-"""Hooks for pytest: the options, one parameter for each case, the exit code and the tables at the end.
+"""Hooks for pytest: the options, one parameter for each case, the exit code and the summary.
 
 A test that takes the fixture `gguf_case` gets a case, which is measured once for all tests that share it.
 """
@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One parameter for each planned case, with an id that stays the same when other files come and go."""
+    """One parameter for each planned case, with an id that does not depend on other files."""
     if "gguf_case" in metafunc.fixturenames:
         chat_models = metafunc.definition.get_closest_marker(_CHAT_MODELS) is not None
         ids = metafunc.config.stash[_RUN].case_ids(chat_models=chat_models)
@@ -45,9 +45,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """End the session where the plan could not be made; while collecting, pytest would show a traceback.
+    """End the session if planning failed; an error during collection would print a traceback.
 
-    A benchmark of chat models, where no case is one, is left out.
+    Benchmarks of chat models are deselected if no case is a chat model.
     """
     run = config.stash[_RUN]
     run.raise_usage_error()
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What was selected is known; the gate measures nothing else."""
+    """Give the selected cases to the gate, which measures no others."""
     gate = session.config.stash[_RUN].gate
     if gate is not None:
         gate.select(session.items)
@@ -65,7 +65,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture
 def gguf_case(request: pytest.FixtureRequest) -> GgufCase:
-    """A case; its launches run when a test first asks for a number."""
+    """A case, measured when a test first needs a number."""
     from ggufbench.pytest_plugin.case import GgufCase
 
     run = request.config.stash[_RUN]
@@ -74,7 +74,7 @@ def gguf_case(request: pytest.FixtureRequest) -> GgufCase:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
-    """A run of benchmarks that measured nothing is not a pass."""
+    """Set the exit code of the gate, or of a run that measured nothing."""
     result = yield
     run = session.config.stash[_RUN]
     if run.gate is not None:
@@ -85,11 +85,11 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    """What will run, and how long it will take."""
+    """The number of cases and the estimated time."""
     return config.stash[_RUN].announcement()
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table of everything that was measured, skipped or found unusable."""
+    """Print the results and the notes; pytest-benchmark's tables follow."""
     config.stash[_RUN].summarize(terminalreporter)

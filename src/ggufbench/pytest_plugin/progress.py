@@ -1,4 +1,4 @@
-"""Progress of a pytest session: which case runs, in which phase, and how long it will take."""
+"""Progress of a pytest session: the current case, its phase, and the remaining time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from ggufbench.cli.progress import ProgressLine
+from ggufbench.cli.progress import PLAIN_SECONDS, ProgressLine
 
 if TYPE_CHECKING:
     import pytest
@@ -17,40 +17,54 @@ if TYPE_CHECKING:
 
 
 class SessionProgress:
-    """The progress of a session: on a terminal one line for all phases, elsewhere a line for each case."""
+    """Progress of a session: one line for all phases on a terminal, otherwise one line for each case."""
 
     def __init__(self, config: pytest.Config, cases: Sequence[Case]) -> None:
         self._config = config
         self._reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
         self._line = ProgressLine(self._reporter._tw._file) if self._reporter is not None else None
-        self._order = [case.id for case in cases if case.skip is None]
-        self._total = sum(case.estimate.seconds for case in cases if case.skip is None)
-        self._started = time.monotonic()
-        self._printed = ""
+        self._seconds = {case.id: case.estimate.seconds for case in cases if case.skip is None}
+        self._order = list(self._seconds)
+        self._case_id, self._case_started = "", time.monotonic()
+        self._next_plain = time.monotonic() + PLAIN_SECONDS
 
     def __call__(self, launch: LaunchSupervisor | None) -> None:
-        """Show where the run is; None removes the line."""
+        """Show the current launch; None removes the line."""
         if launch is None:
             self.say("")
-        elif self._is_terminal:
+            return
+        begins = launch.case.id != self._case_id
+        if begins:
+            self._case_id, self._case_started = launch.case.id, time.monotonic()
+        if self._is_terminal:
             self.say(self._sentence(launch))
-        elif self._reporter is not None and self._printed != launch.case.id:
-            self._printed = launch.case.id
-            with uncaptured(self._config):
-                self._reporter.ensure_newline()
-                self._reporter.write_line(self._sentence(launch))
+        elif begins:
+            self._write(self._sentence(launch))
 
     def say(self, sentence: str) -> None:
-        """Show a sentence on a terminal; an empty one removes the line."""
-        if self._line is None or not self._is_terminal:
+        """Show a sentence; an empty one removes the line. A log gets the current one every half minute."""
+        if self._line is None:
             return
+        if self._is_terminal:
+            self._draw(self._line, sentence)
+        elif sentence and time.monotonic() >= self._next_plain:
+            self._next_plain = time.monotonic() + PLAIN_SECONDS
+            self._write(sentence)
+
+    def _draw(self, line: ProgressLine, sentence: str) -> None:
         with uncaptured(self._config):
             if not sentence:
-                self._line.clear()
+                line.clear()
                 return
-            if not self._line.sentence:
+            if not line.sentence:
                 self._reporter.ensure_newline()
-            self._line.show(sentence)
+            line.show(sentence)
+
+    def _write(self, sentence: str) -> None:
+        if self._reporter is not None:
+            with uncaptured(self._config):
+                self._reporter.ensure_newline()
+                self._reporter.write_line(sentence)
 
     @property
     def _is_terminal(self) -> bool:
@@ -59,14 +73,20 @@ class SessionProgress:
     def _sentence(self, launch: LaunchSupervisor) -> str:
         from ggufbench.text import duration
 
-        case, workload = launch.case, launch.case.scenario.workload
-        number, launches = self._order.index(case.id) + 1, workload.launches + workload.cold_launches
-        elapsed = duration(time.monotonic() - self._started)
-        disturbed = f", {launch.disturbed} samples disturbed" if launch.disturbed else ""
+        workload = launch.case.scenario.workload
+        number, launches = self._order.index(self._case_id) + 1, workload.launches + workload.cold_launches
+        with_interference = f", {launch.disturbed} samples with interference" if launch.disturbed else ""
         return (
-            f"[{number}/{len(self._order)}, {elapsed} of about {duration(self._total)}] "
-            f"{case.id}: {launch.phase}, launch {launch.number} of {max(launches, launch.number)}{disturbed}"
+            f"[{number}/{len(self._order)}, about {duration(self._seconds_left(number))} left] "
+            f"{self._case_id}: {launch.phase}, launch {launch.number} of {max(launches, launch.number)}"
+            f"{with_interference}"
         )
+
+    def _seconds_left(self, number: int) -> float:
+        """The estimates of the later cases, and what remains of the current one's."""
+        elapsed = time.monotonic() - self._case_started
+        later = sum(self._seconds[id_] for id_ in self._order[number:])
+        return later + max(0.0, self._seconds[self._case_id] - elapsed)
 
 
 def uncaptured(config: pytest.Config) -> AbstractContextManager[None]:

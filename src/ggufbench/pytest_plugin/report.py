@@ -1,4 +1,4 @@
-"""`pytest --report`: the page of a run, written when its session has ended."""
+"""The HTML page of a run, written at the end of its session."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 
 def check_option(path: str | None) -> None:
-    """A test's name after --report would be taken for a path, and never be run. Raises GgufbenchError."""
+    """Raise GgufbenchError for a test name after --report, which pytest would take for the page."""
     if path and not path.lower().endswith((".html", ".htm")):
-        raise GgufbenchError(f"--report {path} names no page; give --report=PATH.html, or --report last")
+        raise GgufbenchError(
+            f"--report {path} is not an HTML file; use --report=PATH.html, or put --report last"
+        )
 
 
 def write(reporter: pytest.TerminalReporter, results: Path, run: str) -> None:
-    """Write the page of a stored run; what goes wrong with it is a sentence, and changes nothing else."""
+    """Write the page of a stored run. An error is printed and changes nothing else."""
     from ggufbench.report.page import write_report
     from ggufbench.report.record_selection import Choice, choose
 
@@ -28,8 +30,8 @@ def write(reporter: pytest.TerminalReporter, results: Path, run: str) -> None:
     try:
         page, picture = write_report(choose(Choice(results, [run])), out)
     except KeyboardInterrupt:
-        reporter.write(f"report: not written, because of Ctrl-C; again: ggufbench report {run}\n")
-    except Exception as error:  # the run is what counts, and it is over
-        reporter.write(f"report: not written: {error}; again: ggufbench report {run}\n")
+        reporter.write(f"Report: not written because of Ctrl-C; write it with: ggufbench report {run}\n")
+    except Exception as error:  # the run itself is complete and stored
+        reporter.write(f"Report: not written: {error}; try again with: ggufbench report {run}\n")
     else:
-        reporter.write(f"report: {page}\npicture: {picture}\n")
+        reporter.write(f"Report: {page}\nPicture: {picture}\n")

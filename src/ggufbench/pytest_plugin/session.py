@@ -1,4 +1,4 @@
-"""A pytest session's run: planned when first asked for, measured case by case, shown at the end."""
+"""The run of a pytest session: planned on first use, measured case by case, printed at the end."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ggufbench.errors import GgufbenchError
+from ggufbench.pytest_plugin.benchmark_tables import make_compact
 from ggufbench.pytest_plugin.options import option
 from ggufbench.pytest_plugin.progress import SessionProgress, uncaptured
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ggufbench.analysis.answer_changes import ChangedWork
     from ggufbench.calibration.limits import MachineLimits
+    from ggufbench.discovery.model import Rejected
     from ggufbench.measuring.case import Bench
     from ggufbench.measuring.preparation import Prepared, Request
     from ggufbench.planning.plan import Case
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class PytestSession:
-    """The session's run: prepared when first asked for, records kept as they come."""
+    """The run of a session: prepared on first use; each record is stored at once."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -41,18 +45,18 @@ class PytestSession:
 
     @property
     def gate(self) -> Gate | None:
-        """The comparison with `--gate-baseline`; None where it was not given."""
+        """The comparison with a baseline arm; None if there is no such option."""
         return self._gate
 
     def case_ids(self, *, chat_models: bool = False) -> list[str]:
-        """The ids of all planned cases, or of those of chat models; none where the plan could not be made."""
+        """The ids of the planned cases, or of the chat models among them; empty if planning failed."""
         try:
             return [id_ for id_, case in self.cases.items() if case.scenario.is_chat_model or not chat_models]
         except pytest.UsageError:
             return []
 
     def raise_usage_error(self) -> None:
-        """Raise what was wrong with the options, if the plan could not be made."""
+        """Raise the error of the plan, if it failed."""
         if self._usage_error is not None:
             raise pytest.UsageError(self._usage_error)
 
@@ -80,7 +84,7 @@ class PytestSession:
 
     def _plan(self) -> Prepared:
         if hasattr(self.config, "workerinput"):
-            raise GgufbenchError("one case is measured at a time; leave out -n")
+            raise GgufbenchError("cases cannot be measured in parallel; omit -n")
         if self._prepared is None:
             from ggufbench.launching.launcher import Interpreter
             from ggufbench.measuring.preparation import prepare_run
@@ -89,7 +93,7 @@ class PytestSession:
         return self._prepared
 
     def record(self, case: Case) -> Record:
-        """The case's record; measured, or skipped, on the first call."""
+        """The record of a case, measured or skipped on the first call."""
         from ggufbench.outcomes import Outcome
 
         if case.id not in self._records:
@@ -98,18 +102,18 @@ class PytestSession:
         if record.outcome is Outcome.SKIPPED:
             pytest.skip(f"{case.scenario.name}: {record.reason}")
         if record.outcome is Outcome.ENVIRONMENT and not self._is_trial:
-            pytest.skip(f"environment: {record.reason}")
+            pytest.skip(f"interference: {record.reason}")
         return record
 
     def samples(self, record: Record, metric: str) -> list[float]:
-        """All undisturbed samples of a metric, launch by launch."""
+        """The samples of a metric without interference, launch by launch."""
         from ggufbench.records.samples import metric_samples
 
         size = record.loaded_bytes
         return [value for launch in record.launches for value in metric_samples(launch, size).get(metric, [])]
 
     def measured_nothing(self) -> bool:
-        """True where benchmarks were asked for and not one case was measured."""
+        """True if benchmarks were requested and no case was measured."""
         from ggufbench.outcomes import Outcome
 
         if (
@@ -121,7 +125,7 @@ class PytestSession:
         return not any(record.outcome is Outcome.MEASURED for record in self._records.values())
 
     def announcement(self) -> list[str]:
-        """One line about the plan, and one about where models were looked for if there are none."""
+        """One line about the plan, and one with the fix if no model was found."""
         if self._prepared is None:
             return []
         from ggufbench.text import duration
@@ -138,33 +142,37 @@ class PytestSession:
         ]
         if not found.models:
             lines.append(
-                "ggufbench: no GGUF model found; give a folder with --models, or make some: ggufbench synth"
+                "ggufbench: no GGUF model was found; name a folder with --gguf-models, or make a model with "
+                "`ggufbench synth`"
             )
         return lines
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:
-        """Print the results table."""
+        """Print the results, the notes and where the rest is, and make the tables that follow compact."""
         if self._prepared is None or self.config.getoption("collectonly"):
             return
-        from ggufbench.report.text.record_details import summary_notes
-        from ggufbench.report.text.terminal import render, results_table, stack
-
-        width, color = reporter._tw.fullwidth, bool(reporter._tw.hasmarkup)
         if self._gate is not None:
             self._gate.summarize(reporter)
-            self._write_report(reporter)
-            return
-        records = list(self._records.values())
-        table = results_table(records, self._prepared.discovery.rejected, width)
-        notes = summary_notes(records, self._changed_work())
-        text = render(stack(table, notes), width, color).rstrip("\n")
+        else:
+            self._print_results(reporter, self._prepared.discovery.rejected)
+        self._write_report(reporter)
+        if make_compact(self.config, reporter._tw.fullwidth):
+            reporter.section("pytest-benchmark", sep="-")
+            reporter.write("The same samples as medians; all columns: --benchmark-verbose\n")
+
+    def _print_results(self, reporter: pytest.TerminalReporter, rejected: Sequence[Rejected]) -> None:
+        from ggufbench.report.text.record_details import run_summary
+        from ggufbench.report.text.terminal import render
+
+        width, color = reporter._tw.fullwidth, bool(reporter._tw.hasmarkup)
+        summary = run_summary(list(self._records.values()), rejected, self._changed_work(), width)
+        text = render(summary, width, color).rstrip("\n")
         if text:
             reporter.section("ggufbench")
             reporter.write(text + "\n")
         if self._records and not self._is_trial:
             run = self._run_bench().run_id
-            reporter.write(f"records: {self._results / run}; more of them: ggufbench show {run}\n")
-        self._write_report(reporter)
+            reporter.write(f"Records: {self._results / run}\nDetails: ggufbench show {run}\n")
 
     def _write_report(self, reporter: pytest.TerminalReporter) -> None:
         run = self._stored_run()
@@ -174,7 +182,7 @@ class PytestSession:
             report.write(reporter, self._results, run)
 
     def _stored_run(self) -> str | None:
-        """The name of this session's run, where it has measured or tried to measure something."""
+        """The name of the run; None if nothing was measured or attempted."""
         from ggufbench.outcomes import Outcome
 
         if self._is_trial:
@@ -186,7 +194,7 @@ class PytestSession:
         return self._run_bench().run_id if tried else None
 
     def _changed_work(self) -> list[ChangedWork]:
-        """Cases whose model no longer gives the answer of their last record."""
+        """Cases whose answer differs from that of their last record."""
         from ggufbench.analysis.answer_changes import changed_work
 
         earlier = self._plan().earlier
@@ -209,7 +217,7 @@ class PytestSession:
 
     @property
     def _is_trial(self) -> bool:
-        """`--benchmark-disable`: run everything once to see that it works; keep no numbers."""
+        """True with `--benchmark-disable`: everything runs once, and nothing is stored."""
         return bool(self.config.getoption("benchmark_disable"))
 
     @property
@@ -258,7 +266,7 @@ class PytestSession:
         return self._bench
 
     def _limits(self) -> MachineLimits | None:
-        """What this machine can do at most: known, or measured now. Asked for while the machine is held."""
+        """The stored limits of this machine, or new measurements. Needs the lock of the machine."""
         from ggufbench.calibration.limits import load_limits, measure_limits
         from ggufbench.launching.launcher import Interpreter
 
@@ -268,7 +276,7 @@ class PytestSession:
             environment = prepared.environments[""]
             self._known_limits = load_limits(prepared.machine, environment)
             if self._known_limits is None:
-                self._tell("measuring once what this machine can do at most, which takes about 20 s")
+                self._tell("measuring the limits of this machine once, about 20 s")
                 self._known_limits = measure_limits(prepared.machine, environment, Interpreter())
         return self._known_limits
 
@@ -279,14 +287,14 @@ class PytestSession:
         if reason:
             return self._store(skipped_record(case, self._run_bench(), reason))
         try:
-            with one_at_a_time(lambda: self._tell("another run is measuring; waiting for it")):
+            with one_at_a_time(lambda: self._tell("waiting for another run that is measuring")):
                 bench = replace(self._run_bench(), limits=self._limits())
                 return self._store(measure_case(case, bench))
         except Interrupted as interrupt:
             self._records[case.id] = self._store(interrupt.record)
             raise
         finally:
-            self._run_bench().observer(None)  # clears the line of progress
+            self._run_bench().observer(None)  # removes the line of progress
 
     def _over_budget(self, case: Case) -> str | None:
         budget = self._request().time_budget_seconds
@@ -298,7 +306,7 @@ class PytestSession:
         if case.estimate.seconds <= left:
             return None
         needed, remaining = duration(case.estimate.seconds), duration(max(0.0, left))
-        return f"needs about {needed}, and {remaining} of the time budget is left"
+        return f"needs about {needed}, but only {remaining} of the time budget is left"
 
     def _store(self, record: Record) -> Record:
         from ggufbench.records.store import StoreError, write_record
@@ -308,23 +316,23 @@ class PytestSession:
                 write_record(self._results, record)
             except StoreError as error:
                 self._records[record.case_id] = record
-                pytest.fail(f"measured, but not kept: {error}", pytrace=False)
+                pytest.fail(f"measured, but not stored: {error}", pytrace=False)
         return record
 
 
 def _positive(value: int | None, option: str) -> int | None:
     if value is not None and value < 1:
-        raise GgufbenchError(f"{option} {value} measures nothing; give 1 or more")
+        raise GgufbenchError(f"{option} {value} is not possible; use 1 or more")
     return value
 
 
 def _not_negative(value: int | None, option: str) -> int | None:
     if value is not None and value < 0:
-        raise GgufbenchError(f"{option} {value} is less than none; give 0 or more")
+        raise GgufbenchError(f"{option} {value} is negative; use 0 or more")
     return value
 
 
 def _more_than_zero(value: float, option: str) -> float:
     if not value > 0:
-        raise GgufbenchError(f"{option} {value:g} gives nothing any time; give more than 0")
+        raise GgufbenchError(f"{option} {value:g} is not possible; use more than 0")
     return value

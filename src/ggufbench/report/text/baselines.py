@@ -1,4 +1,4 @@
-"""What `ggufbench show` says beside its tables: findings, llama.cpp beside transformers, migration."""
+"""Findings, the comparison of llama.cpp with transformers, and migration, for `ggufbench show`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ggufbench.analysis.migration import Migration, Reply, migrations
 from ggufbench.analysis.verdicts import Kind
 from ggufbench.records.comparison import Comparison
 from ggufbench.records.schema import Record
+from ggufbench.report.text.names import Name
 from ggufbench.report.text.terminal import KIND_STYLE, table, text
 from ggufbench.stats.ratios import Ratio
 from ggufbench.text import times
@@ -23,17 +24,17 @@ _KIND_WORD: dict[Kind, str] = {"bad": "Bad", "warn": "Note", "good": "Good"}
 _REPLY_STYLE: dict[Reply, str] = {"yes": "green", "no": "red", "not measured": "yellow"}
 
 _FACTORS = ("ready_seconds", "cold_ready_seconds", "prompt_tokens_per_second", "decode_tokens_per_second")
-"""Metrics with a higher factor where llama.cpp is better."""
+"""Metrics whose factor is above 1 if llama.cpp is better."""
 
 _MOST_ROWS = 200
-"""Of a table in the terminal; `--match` shows the others."""
+"""Rows of a table in the terminal; `--match` selects others."""
 
 
 def findings_list(found: Sequence[Finding]) -> RenderableType | None:
-    """The sentences that open a report, one below the other; the word says what the colour does."""
+    """The findings of a run, one on each line, with their kind as a word and a colour."""
     if not found:
         return None
-    shown = table("", "Findings", first_column=4)
+    shown = table("", "Findings")
     for finding in found:
         style = KIND_STYLE[finding.kind]
         shown.add_row(Text(_KIND_WORD[finding.kind], style=style), text(finding.sentence))
@@ -41,28 +42,28 @@ def findings_list(found: Sequence[Finding]) -> RenderableType | None:
 
 
 def baselines_table(pairs: Sequence[Versus]) -> RenderableType | None:
-    """How many times as fast llama.cpp is as each baseline, and which part of its memory it takes."""
+    """Speed and memory of llama.cpp relative to each baseline."""
     if not pairs:
         return None
-    shown = table("llama.cpp", "Beside transformers", ">Load", ">Cold", ">Prompt", ">Decode", ">Memory")
+    shown = table("llama.cpp", "Baseline", ">Load", ">Cold", ">Prompt", ">Decode", ">Memory")
     levels = set()
     for one in pairs[:_MOST_ROWS]:
         cells = [*(_factor(one, metric) for metric in _FACTORS), _share(one.ratios.get("peak_rss_bytes"))]
-        shown.add_row(text(one.record.case_id), text(one.baseline.case_id), *cells)
+        shown.add_row(Name(one.record.case_id), Name(one.baseline.case_id), *cells)
         levels |= {ratio.level for ratio in one.ratios.values() if ratio.level is not None}
     return Group(shown, *_notes(pairs), *_more(len(pairs)), Text(_legend(levels), style="dim"))
 
 
 def migration_table(rows: Sequence[Migration]) -> RenderableType | None:
-    """May transformers be removed: the four answers of each model, then the sentences."""
+    """Whether transformers can be replaced: the answers for each model, then the sentences."""
     if not rows:
         return None
     questions = [answer.question for answer in rows[0].answers]
-    shown = table("Without transformers", "Verdict", *(question.capitalize() for question in questions))
+    shown = table("Replace transformers?", "Verdict", *(question.capitalize() for question in questions))
     for row in rows[:_MOST_ROWS]:
         replies = [row.verdict, *(answer.answer for answer in row.answers)]
         cells = [Text(reply, style=_REPLY_STYLE[reply]) for reply in replies]
-        shown.add_row(text(row.case_id), *cells)
+        shown.add_row(Name(row.case_id), *cells)
     sentences = [text(row.sentence) for row in rows if row.verdict != "not measured"][:_MOST_ROWS]
     return Group(shown, *_more(len(rows)), *sentences, *_open_questions(rows))
 
@@ -76,7 +77,7 @@ class Answers:
     migrations: Sequence[Migration]
 
     def document(self) -> dict[str, Any]:
-        """The same for programs. A record is named by its case and run, and stands elsewhere."""
+        """The answers for JSON. A record is referred to by its case and run."""
         return {
             "findings": self.findings,
             "baselines": [_document(one) for one in self.versus],
@@ -87,7 +88,7 @@ class Answers:
 def answers(
     records: Sequence[Record], comparisons: Sequence[Comparison], everything: Sequence[Record]
 ) -> Answers:
-    """The answers about `records`, whose baselines may lie among `everything` that their run holds."""
+    """The answers about `records`. Their baselines are searched in `everything`, the whole run."""
     shown = {record.case_id for record in records}
     versus = compare_with_baselines(everything)
     chosen = [one for one in versus if one.record.case_id in shown]
@@ -108,7 +109,7 @@ def _document(one: Versus) -> dict[str, Any]:
 
 
 def _factor(one: Versus, metric: str) -> Text:
-    """`12 x (11-13)`: of times the inverse ratio, so that more is faster everywhere."""
+    """`12x (11-13)`. Times are inverted, so that a larger factor is always faster."""
     ratio = one.ratios.get(metric)
     if ratio is None:
         return Text("-")
@@ -129,7 +130,7 @@ def _share(ratio: Ratio | None) -> Text:
 
 
 def _notes(pairs: Sequence[Versus]) -> list[Text]:
-    """Each note once, with the cases it is about."""
+    """Each note once, with its cases."""
     about: dict[str, list[str]] = {}
     for one in pairs:
         for note in one.notes:
@@ -138,7 +139,7 @@ def _notes(pairs: Sequence[Versus]) -> list[Text]:
         f"{cases[0] if len(cases) == 1 else f'{len(cases)} pairs'}: {note}." for note, cases in about.items()
     ]
     left = len(lines) - _MOST_NOTES
-    shown = lines[:_MOST_NOTES] + ([f"and {left} more notes; see --json"] if left > 0 else [])
+    shown = lines[:_MOST_NOTES] + ([f"{left} more notes; --json shows all"] if left > 0 else [])
     return [text(line) for line in shown]
 
 
@@ -147,19 +148,19 @@ _MOST_NOTES = 20
 
 def _more(count: int) -> list[Text]:
     left = count - _MOST_ROWS
-    return [Text(f"and {left} more; choose some with --match, or see --json")] if left > 0 else []
+    return [Text(f"{left} more; select some with --match, or use --json")] if left > 0 else []
 
 
 def _legend(levels: set[float]) -> str:
-    legend = "Times as fast as transformers, and the part of its memory: Hodges-Lehmann over the launches"
+    legend = "Speed as a multiple and memory as a fraction of transformers: Hodges-Lehmann over the launches"
     if levels:
         low, high = f"{100 * min(levels):.0f}", f"{100 * max(levels):.0f}"
-        legend += f", with exact intervals of {low if low == high else f'{low} to {high}'} %"
-    return f"{legend}; launches of one run share their hour."
+        legend += f", with exact confidence intervals of {low if low == high else f'{low} to {high}'} %"
+    return f"{legend}. All launches of a run share the conditions of its time."
 
 
 def _open_questions(rows: Sequence[Migration]) -> list[Text]:
-    """What was not measured, each reason once."""
+    """The questions without a measurement, each reason once."""
     reasons: dict[str, list[str]] = {}
     for row in rows:
         for answer in row.answers:

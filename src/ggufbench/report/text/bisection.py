@@ -1,4 +1,4 @@
-"""A search for the first bad release or commit, for people and for programs."""
+"""The search for the first bad release or commit, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from ggufbench.comparing.bisect import Bisection, BisectStep
 from ggufbench.comparing.versions import commit_subject
 from ggufbench.records.comparison import Cell, Comparison
 from ggufbench.report.text.comparison import sentence
+from ggufbench.report.text.names import Name
 from ggufbench.report.text.terminal import stack, table, text
 
 _STYLE = {"good": "green", "bad": "red", "skipped": "yellow"}
 
 
 def bisection_report(found: Bisection, repository: Path) -> RenderableType:
-    """The steps that it took, then the first bad one with what it changed."""
-    shown = table("Candidate", "Is", ">Change", ">Interval", ">Pairs", ">Launches", "Why")
+    """The steps of the search, then the first bad candidate and the change it made."""
+    shown = table("Candidate", "Result", ">Change", ">Interval", ">Pairs", ">Launches", "Reason")
     for step in found.steps:
         cell = _cell(step.comparison, found.metric)
         shown.add_row(
-            text(_short(step.candidate)),
+            Name(_short(step.candidate)),
             Text(step.side, style=_STYLE[step.side]),
             Text(_percent(cell.change) if cell else "-"),
             Text(f"{_percent(cell.low)} to {_percent(cell.high)}" if cell else "-"),
             Text(str(cell.pairs) if cell else "0"),
-            Text(f"{step.launches}{' (kept)' if step.resumed else ''}"),
+            Text(f"{step.launches}{' (stored)' if step.resumed else ''}"),
             text(step.reason or ""),
         )
     return stack(
@@ -41,7 +42,7 @@ def bisection_report(found: Bisection, repository: Path) -> RenderableType:
 
 
 def document(found: Bisection) -> dict[str, Any]:
-    """The same for programs."""
+    """The search for JSON."""
     cell = _cell(found.confirmation, found.metric)
     return {
         "case_id": found.case_id,
@@ -77,7 +78,7 @@ def _ending(found: Bisection, repository: Path) -> list[str]:
     cell = _cell(found.confirmation, found.metric)
     if found.first_bad is not None and found.confirmation is not None and cell is not None:
         lines.append(f"First bad: {_named(found.first_bad, repository)}")
-        lines.append(f"{sentence(found.confirmation, cell)} (beside the one before it).")
+        lines.append(f"{sentence(found.confirmation, cell)} (compared with the candidate before it).")
     lines += [f"Suspect: {_named(name, repository)}" for name in found.suspects]
     return [*lines, f"{found.sentence[:1].upper()}{found.sentence[1:]}."] if found.sentence else lines
 

@@ -1,4 +1,4 @@
-"""A series drawn with characters: a mark for each session, and where the level changed."""
+"""A chart of a series in characters, with a mark for each session and each change of level."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ LEGEND = f"{_SESSION} session   {_BAD} suspect or regression   {_CHANGE} change 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What is drawn."""
+    """The series to draw."""
 
     values: Sequence[float]
-    """In the order of the sessions; up is more."""
+    """One value for each session, in order."""
     bad: Sequence[bool]
-    """Of each value: whether it is marked."""
+    """True for each value that is marked."""
     changes: Sequence[int]
     """Indexes of the first values at a new level, in order."""
     label: Callable[[float], str]
-    """A value in words."""
+    """The text of a value."""
     ends: tuple[str, str]
-    """What stands below the first and the last value."""
+    """The labels below the first and the last value."""
 
 
 def chart(drawing: Drawing, width: int) -> Text:
-    """The series in a box of `width` columns; where it has more sessions, each column is several of them."""
+    """The series in `width` columns. If it has more sessions, each column stands for several."""
     low, high = min(drawing.values), max(drawing.values)
     labels = [drawing.label(high), drawing.label((low + high) / 2), drawing.label(low)]
     margin = max(map(len, labels))
@@ -68,7 +68,7 @@ class _ChartColumn:
 
 
 def _columns(drawing: Drawing, most: int) -> list[_ChartColumn]:
-    """One for each session, or for several where there are more than columns."""
+    """One chart column for each session, or for several sessions if there are too many."""
     count = len(drawing.values)
     levels = _levels(drawing)
     size = -(-count // most)
@@ -76,7 +76,7 @@ def _columns(drawing: Drawing, most: int) -> list[_ChartColumn]:
     for start in range(0, count, size):
         part = range(start, min(count, start + size))
         bad = [drawing.values[place] for place in part if drawing.bad[place]]
-        # Of several sessions the bad one is shown: it is what one looks for.
+        # A bad session is never hidden by the others of its column.
         value = bad[-1] if bad else statistics.median([drawing.values[place] for place in part])
         changes = any(place in part for place in drawing.changes)
         columns.append(_ChartColumn(value, bool(bad), changes, levels[part[-1]]))
@@ -84,7 +84,7 @@ def _columns(drawing: Drawing, most: int) -> list[_ChartColumn]:
 
 
 def _levels(drawing: Drawing) -> list[float]:
-    """Of each session: the median between the change points around it."""
+    """The level of each session: the median between the change points around it."""
     edges = [0, *drawing.changes, len(drawing.values)]
     levels: list[float] = []
     for start, end in pairwise(edges):

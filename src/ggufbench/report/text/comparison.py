@@ -1,4 +1,4 @@
-"""Comparisons for people: a table for the terminal, the same in Markdown, and one sentence for each cell."""
+"""Comparisons as a table for the terminal, as Markdown, and as one sentence for each cell."""
 
 from __future__ import annotations
 
@@ -21,16 +21,25 @@ if TYPE_CHECKING:
 
 _MANY_CELLS = 8
 
-_HEADINGS = ("Metric", ">Baseline", ">Candidate", ">Change", ">Interval", ">Finds from", ">Pairs", "Verdict")
+_HEADINGS = (
+    "Metric",
+    ">Baseline",
+    ">Candidate",
+    ">Change",
+    ">Interval",
+    ">Min. detectable",
+    ">Pairs",
+    "Verdict",
+)
 
 _NARROW_HEADINGS = (*_HEADINGS[:5], _HEADINGS[-1])
 _WIDE, _TABLE = 100, 80
-"""Columns of a terminal that shows every figure in a column of its own, and of one that shows a table."""
+"""Columns of a terminal that shows all columns, and of one that shows a table."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One cell in words."""
+    """One cell as text."""
 
     metric: str
     baseline: str
@@ -45,9 +54,9 @@ class ComparisonRow:
 def comparison_report(
     comparisons: Sequence[Comparison], skipped: Sequence[tuple[str, str]], width: int = 100
 ) -> RenderableType:
-    """Each case with its cells and what is to be said of them; then how to read the figures.
+    """Each case with its cells and notes, then how to read the figures.
 
-    On a narrow terminal two of the columns become a line below the table, on a very narrow one all of it.
+    On a narrow terminal two columns become a line below the table; on a very narrow one every row is a line.
     """
     parts: list[RenderableType] = [Group(*_case(comparison, width)) for comparison in comparisons]
     parts += [text(line) for line in skipped_lines(skipped)]
@@ -56,12 +65,12 @@ def comparison_report(
     if any(comparison.launches for comparison in comparisons):
         parts.append(Text(legend(comparisons), style="dim"))
     if not comparisons and not skipped:
-        parts.append(Text("No model was found; give a file or a folder with --models."))
+        parts.append(Text("No model was found; name a file or a folder with --models."))
     return stack(*parts)
 
 
 def markdown(comparisons: Sequence[Comparison], skipped: Sequence[tuple[str, str]]) -> str:
-    """The same for the summary of a pull request."""
+    """The comparisons as Markdown, for the summary of a pull request."""
     lines = [
         f"### ggufbench: {_plain(headline(comparisons))}"
         if comparisons
@@ -87,15 +96,15 @@ def markdown(comparisons: Sequence[Comparison], skipped: Sequence[tuple[str, str
 
 
 def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
-    """What no arm can run, a line for each reason."""
+    """The skipped cases, a line for each reason."""
     cases: dict[str, list[str]] = {}
     for case_id, reason in skipped:
         cases.setdefault(reason, []).append(case_id)
-    return [f"Skipped, {reason}: {', '.join(ids)}" for reason, ids in cases.items()]
+    return [f"Skipped ({reason}): {', '.join(ids)}" for reason, ids in cases.items()]
 
 
 def headline(comparisons: Sequence[Comparison]) -> str:
-    """How the session ended, in a few words."""
+    """The verdicts of the session in a few words."""
     counts = [
         (verdict, sum(1 for comparison in comparisons if comparison.verdict is verdict))
         for verdict in VERDICT_KINDS
@@ -111,7 +120,7 @@ def rows(comparison: Comparison) -> list[ComparisonRow]:
 
 
 def sentence(comparison: Comparison, cell: Cell) -> str:
-    """The verdict on one metric, with everything that it rests on."""
+    """The verdict on one metric, with its evidence."""
     if cell.change is None or cell.verdict in (Verdict.BROKEN, Verdict.MISSING):
         return f"{cell.metric}: {cell.verdict}: {cell.reason or comparison.reason or 'nothing was measured'}"
     parts = [
@@ -125,32 +134,30 @@ def sentence(comparison: Comparison, cell: Cell) -> str:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What the figures do not say by themselves."""
+    """Reasons and warnings that the figures do not show."""
     found = [comparison.reason] if comparison.reason else []
     for cell in comparison.cells:
         name = metric_of(cell.metric).short_label
         if cell.against == "baseline" and cell.reason and cell.reason not in found:
             found.append(f"{name}: {cell.reason}")
         if cell.against == "baseline" and cell.pairs_needed and cell.verdict is Verdict.INCONCLUSIVE:
-            found.append(f"{name}: about {cell.pairs_needed} pairs would tell")
+            found.append(f"{name}: about {cell.pairs_needed} pairs would decide")
     if comparison.order_effect_p is not None and comparison.order_effect_p < 0.01:
-        found.append(
-            "the second launch of a pair differs from the first; the coin keeps that out of the verdict"
-        )
+        found.append("the second launch of a pair differs from the first; the random order balances this")
     found += [_anchor_note(cell, comparison) for cell in comparison.cells if cell.against == "anchor"]
     return found
 
 
 def step_sentence(step: SessionStep) -> str:
-    """Where a session is, for a line of progress."""
+    """The current step of a session, for the line of progress."""
     left = f", at most {duration(step.seconds_left)} left" if step.seconds_left is not None else ""
-    disturbed = f", {step.disturbed} disturbed" if step.disturbed else ""
+    disturbed = f", {step.disturbed} with interference" if step.disturbed else ""
     pair = f"pair {step.pairs + 1} of at most {step.most_pairs}"
     return f"{step.case_id}: {pair}, {step.role}{disturbed}{left}"
 
 
 def arms_line(comparison: Comparison) -> str:
-    """Which arms were compared: `0.3.35 (baseline) and . (candidate)`."""
+    """The compared arms: `baseline 0.3.35, candidate .`."""
     return ", ".join(f"{arm.role} {arm.name}{_version(arm.provider.versions)}" for arm in comparison.arms)
 
 
@@ -160,13 +167,14 @@ def legend(comparisons: Sequence[Comparison]) -> str:
     seeds = ", ".join(sorted({str(comparison.seed) for comparison in comparisons}))
     gated = sum(len(rows(comparison)) for comparison in comparisons)
     shown = (
-        "Medians of each launch's best sample. Change is the Hodges-Lehmann estimate over the pairs, above "
-        "zero is worse, with its exact interval of about 90 %; 'finds from' is the smallest change that this "
-        f"run would have found four times of five. {launches} launches, order by coin, seed {seeds}."
+        "Medians of the best sample of each launch. Change: Hodges-Lehmann estimate over the pairs (above "
+        "zero is worse) with its exact confidence interval of about 90 %. Min. detectable: the smallest "
+        "change that this run would have found with a probability of 80 %. "
+        f"{launches} launches in random order, seed {seeds}."
     )
     if gated > _MANY_CELLS:
         shown += (
-            f" {gated} cells were gated together, so that each must show more; gate fewer for more power."
+            f" {gated} cells were tested together, which lowers the power of each test; gate fewer metrics."
         )
     return shown
 
@@ -182,12 +190,12 @@ def _case(comparison: Comparison, width: int) -> list[RenderableType]:
     if width < _WIDE and any(row.pairs != "0" for row in found):
         pairs = ", ".join(dict.fromkeys(row.pairs for row in found))
         powers = ", ".join(f"{row.metric} {row.detectable}" for row in found)
-        lines.append(text(f"{pairs} pairs; finds from: {powers}."))
+        lines.append(text(f"{pairs} pairs; min. detectable: {powers}."))
     return [title, *lines, *(text(f"{note}.") for note in notes(comparison))]
 
 
 def _table(found: Sequence[ComparisonRow], *, wide: bool) -> Table:
-    shown = table(*(_HEADINGS if wide else _NARROW_HEADINGS), first_column=16)
+    shown = table(*(_HEADINGS if wide else _NARROW_HEADINGS))
     for row in found:
         power = (row.detectable, row.pairs) if wide else ()
         figures = (row.metric, row.baseline, row.candidate, row.change, row.interval, *power)
@@ -215,7 +223,7 @@ def _anchor_note(cell: Cell, comparison: Comparison) -> str:
     anchor = next((arm.name for arm in comparison.arms if arm.role == "anchor"), "the anchor")
     metric = metric_of(cell.metric)
     if cell.change is None or cell.low is None:
-        return f"{metric.short_label}: {anchor} has nothing to compare with"
+        return f"{metric.short_label}: no comparison with {anchor}"
     return f"{metric.short_label}: {metric.change(cell.change)} than {anchor} ({_interval_words(cell)})"
 
 
@@ -249,7 +257,7 @@ def _version(versions: dict[str, str]) -> str:
 
 
 def _plain(words: str) -> str:
-    """Text for Markdown: nothing in it becomes markup, a link or a column."""
+    """Text for Markdown, with all markup escaped."""
     shown = escaped(words)
     for letter, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         shown = shown.replace(letter, entity)

@@ -1,4 +1,4 @@
-"""The tables of `ggufbench doctor`: the machine, its limits, and what makes it unfit."""
+"""The tables of `ggufbench doctor`: the machine, its limits, and its problems."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ggufbench.calibration.limits import MachineLimits
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.fitness import Problem
 from ggufbench.machine.parts import BusyProcess, Conditions, Device, Machine
+from ggufbench.report.text.names import Name
 from ggufbench.report.text.terminal import stack, table, text
 from ggufbench.text import size
 
@@ -20,7 +21,7 @@ _ENERGY_FIELDS = (("governor", "{}"), ("energy_preference", "{}"), ("frequency_m
 
 
 def doctor_report(found: Diagnosis) -> RenderableType:
-    """Everything the doctor found; what to mend comes last."""
+    """The facts and limits of the machine, then its problems."""
     return stack(
         _facts(found),
         _devices(found.environment.devices),
@@ -38,7 +39,7 @@ def _facts(found: Diagnosis) -> Table:
     lines = {
         "Machine": _machine(found.machine),
         "llama.cpp": _library(found.environment),
-        "Build": ", ".join(build_flags(found.environment.system_info)) or "not known",
+        "Build": ", ".join(build_flags(found.environment.system_info)) or "unknown",
         "Memory": _memory(found.machine, found.load),
         "Page cache": _page_cache(found.page_cache),
         "Power": _power(found.conditions),
@@ -67,38 +68,36 @@ def _memory(machine: Machine, load: Load) -> str:
 
 def _page_cache(control: PageCacheControl) -> str:
     if control.droppable:
-        return (
-            "files can be dropped from memory and what is there can be read: cold and warm loads are proved"
-        )
+        return "files can be dropped from memory, and cold and warm loads are verified"
     if control.residency_readable:
-        return "files stay in memory here, so no load of one in the cache folder's file system is cold"
-    return "the system does not tell what lies in memory, so no load is called cold or warm"
+        return "files in the cache folder cannot be dropped from memory, so that none of their loads is cold"
+    return "the system does not report which files are in memory, so that loads are neither cold nor warm"
 
 
 def _power(conditions: Conditions) -> str:
-    source = conditions.power_source or "source not known"
-    mode = {None: "not known", True: "on", False: "off"}[conditions.low_power_mode]
+    source = conditions.power_source or "source unknown"
+    mode = {None: "unknown", True: "on", False: "off"}[conditions.low_power_mode]
     heat = ""
     if conditions.speed_limit_percent is not None:
         heat = f", speed limit {conditions.speed_limit_percent} %"
     elif conditions.throttle_events is not None:
-        heat = f", slowed down by heat {conditions.throttle_events} times since the system started"
+        heat = f", {conditions.throttle_events} thermal throttling events since the system started"
     return f"{source}, low power mode {mode}{heat}"
 
 
 def _frequency(conditions: Conditions) -> str:
     values = ((getattr(conditions, name), shown) for name, shown in _ENERGY_FIELDS)
-    told = [shown.format(value) for value, shown in values if value is not None]
-    return ", ".join(told) + ("" if conditions.governor else ", no governor visible" if told else "not known")
+    known = [shown.format(value) for value, shown in values if value is not None]
+    return ", ".join(known) + ("" if conditions.governor else ", no governor visible" if known else "unknown")
 
 
 def _load(conditions: Conditions, load: Load) -> str:
     parts = []
     if conditions.load_average is not None:
-        parts.append(f"average of the last minute {conditions.load_average:.2f}")
+        parts.append(f"one-minute average {conditions.load_average:.2f}")
     if load.steal_share is not None:
-        parts.append(f"taken by the hypervisor {100 * load.steal_share:.1f} %")
-    return ", ".join(parts) or "not known"
+        parts.append(f"{100 * load.steal_share:.1f} % taken by the hypervisor")
+    return ", ".join(parts) or "unknown"
 
 
 def _devices(devices: Sequence[Device]) -> Table | None:
@@ -107,7 +106,7 @@ def _devices(devices: Sequence[Device]) -> Table | None:
     rows = table("Device", "Type", ">Memory", ">Free", "Description")
     for device in devices:
         total, free = size(device.memory_total_bytes or 0), size(device.memory_free_bytes or 0)
-        rows.add_row(text(device.name), text(device.type), Text(total), Text(free), text(device.description))
+        rows.add_row(Name(device.name), text(device.type), Text(total), Text(free), text(device.description))
     return rows
 
 
@@ -115,8 +114,10 @@ def _limits(limits: MachineLimits) -> Table | None:
     counts = sorted({*limits.read_bytes_per_second, *limits.flops_per_second})
     if not counts:
         return None
-    products = f"Products ({limits.flops_quantization})" if limits.flops_quantization else "Products"
-    rows = table("Limit by threads", ">Memory read", f">{products}")
+    products = (
+        f"Matrix product ({limits.flops_quantization})" if limits.flops_quantization else "Matrix product"
+    )
+    rows = table("Threads", ">Memory read", f">{products}")
     for count in counts:
         read, flops = limits.read_bytes_per_second.get(count), limits.flops_per_second.get(count)
         rows.add_row(
@@ -131,7 +132,8 @@ def _limits_note(limits: MachineLimits) -> Text:
     disk = limits.disk_read_bytes_per_second
     lines = [
         f"Disk read: {disk / 1e9:.2f} GB/s." if disk else "Disk read: not measured.",
-        f"Memory read over {size(limits.buffer_bytes)}; last cache {size(limits.last_cache_bytes)}.",
+        f"Memory read from a buffer of {size(limits.buffer_bytes)}; "
+        f"last-level cache {size(limits.last_cache_bytes)}.",
         f"Measured {limits.taken} in {limits.seconds:.0f} s; `ggufbench doctor --refresh` measures again.",
         *limits.problems,
     ]
@@ -141,17 +143,17 @@ def _limits_note(limits: MachineLimits) -> Text:
 def _processes(processes: Sequence[BusyProcess]) -> Table | None:
     if not processes:
         return None
-    rows = table("Other process", ">Number", ">Of a core")
+    rows = table("Other process", ">Process id", ">Of a core")
     for process in processes:
         share = f"{100 * process.core_share:.0f} %"
-        rows.add_row(text(process.name), Text(str(process.pid)), Text(share))
+        rows.add_row(Name(process.name), Text(str(process.pid)), Text(share))
     return rows
 
 
 def _problems(problems: Sequence[Problem]) -> RenderableType:
     if not problems:
-        return Text("Nothing was found that makes this machine unfit for measuring.", style="green")
-    rows = table("Unfit because", "What to do")
+        return Text("No problem was found; this machine is fit for measuring.", style="green")
+    rows = table("Problem", "Fix")
     for found in problems:
         rows.add_row(text(found.problem, style="yellow"), text(found.remedy))
     return rows

@@ -1,4 +1,4 @@
-"""The summary that GitHub shows beside a run of a workflow."""
+"""The summary of a workflow run on GitHub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ggufbench.report.text.comparison import markdown
 
 
 def write_summary(comparisons: Sequence[Comparison], skipped: Sequence[tuple[str, str]]) -> str | None:
-    """Append Markdown to the file that GITHUB_STEP_SUMMARY names, if it does; return what went wrong."""
+    """Append Markdown to the file named by GITHUB_STEP_SUMMARY, if set. Returns an error message, or None."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         return None
@@ -19,5 +19,5 @@ def write_summary(comparisons: Sequence[Comparison], skipped: Sequence[tuple[str
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(markdown(comparisons, skipped))
     except OSError as error:
-        return f"{path} cannot be written: {error.strerror}"
+        return f"GITHUB_STEP_SUMMARY {path} cannot be written: {error.strerror}"
     return None

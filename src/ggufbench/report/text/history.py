@@ -1,4 +1,4 @@
-"""The history for people and for programs: its series, drawn where they are few, and what the gate says."""
+"""The history as text and as JSON: its series with their states, and charts if they are few."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from ggufbench.history.queries import SeenMachine, moment
 from ggufbench.history.series import ANCHORED, History, Level, OtherMachine, SeriesRow
 from ggufbench.metrics import METRICS
 from ggufbench.report.text.chart import LEGEND, Drawing, chart
+from ggufbench.report.text.names import Name
 from ggufbench.report.text.terminal import stack, table, text
 
 ADVISORY = (
-    "Absolute series are advisory: they move with the machine as much as with the code, and fail nothing. "
-    "`ggufbench ab --anchor` measures a pinned release beside, against which history is a ratio."
+    "Absolute series are advisory and cannot fail: they change with the machine as well as with the code. "
+    "`ggufbench ab --anchor` also measures a pinned release, and the history becomes a ratio to it."
 )
 
 _MOST_ROWS = 60
@@ -30,7 +31,7 @@ _LEAST_DRAWN = 3
 
 
 def history_report(found: History, width: int) -> RenderableType:
-    """Every series, the worst first; what was left out, and why."""
+    """Every series, the worst first, then the excluded documents with the reasons."""
     drawn = [row for row in found.rows if found.drawn and len(row.series.sessions) >= _LEAST_DRAWN]
     return stack(
         _machine_line(found.machine),
@@ -45,7 +46,7 @@ def history_report(found: History, width: int) -> RenderableType:
 
 
 def series_table(rows: Sequence[SeriesRow]) -> RenderableType | None:
-    """One line for each series, the worst first; those of one anchor together."""
+    """One line for each series, the worst first, grouped by anchor."""
     if not rows:
         return None
     ordered = sorted(rows, key=lambda row: (_ORDER.index(row.state), -row.newest.created))
@@ -57,23 +58,23 @@ def series_table(rows: Sequence[SeriesRow]) -> RenderableType | None:
 
 
 def _one_table(anchor: str, rows: Sequence[SeriesRow]) -> RenderableType:
-    shown = table("Case", "Metric", ">Seen", ">Last", ">Before", ">Worse", ">State")
+    shown = table("Case", "Metric", ">Sessions", ">Last", ">Before", ">Worse by", ">State")
     for row in rows:
         shown.add_row(
-            text(row.series.case_id),
-            Text(METRICS[row.series.metric].short_label),
+            Name(row.series.case_id),
+            Name(METRICS[row.series.metric].short_label),
             Text(str(row.series.count)),
             Text(amount(row, row.newest.value)),
             Text("-" if row.before is None else amount(row, row.before)),
             Text("-" if row.change is None else percent(row.change)),
             Text(row.state.value, style=_STYLES[row.state]),
         )
-    title = f"Against {anchor}" if anchor else "Absolute"
+    title = f"Relative to {anchor}" if anchor else "Absolute"
     return Group(text(title, style="italic"), shown)
 
 
 def history_document(found: History) -> dict[str, Any]:
-    """The same for programs."""
+    """The history for JSON."""
     return {
         "machine": _machine_document(found.machine),
         "series": [row_document(row, sessions=found.drawn) for row in found.rows],
@@ -84,7 +85,7 @@ def history_document(found: History) -> dict[str, Any]:
 
 
 def row_document(row: SeriesRow, *, sessions: bool) -> dict[str, Any]:
-    """One series; `sessions` adds each of them, and the change points."""
+    """One series for JSON; `sessions` adds its values and change points."""
     newest = row.judged[-1]
     document: dict[str, Any] = {
         "case_id": row.series.case_id,
@@ -114,42 +115,42 @@ def row_document(row: SeriesRow, *, sessions: bool) -> dict[str, Any]:
 
 
 def other_document(other: OtherMachine) -> dict[str, Any]:
-    """A machine that was left out."""
+    """An excluded machine, for JSON."""
     differing = [{"key": key, "here": here, "there": there} for key, here, there in other.differing]
     return {"fingerprint": other.fingerprint, "documents": other.documents, "differing": differing}
 
 
 def other_sentence(other: OtherMachine) -> str:
-    """The same in words."""
+    """An excluded machine in one sentence."""
     keys = [f"{key} {_fact(there)} (here {_fact(here)})" for key, here, there in other.differing]
-    differ = ", ".join(keys) or "its fingerprint alone, which another version of ggufbench made"
+    differ = ", ".join(keys) or "its fingerprint only, which another version of ggufbench computed"
     documents = f"{other.documents} document{'s' if other.documents != 1 else ''}"
     return f"{other.fingerprint}: {documents}, differs in {differ}"
 
 
 def problems_note(count: int, problems: Sequence[str]) -> RenderableType | None:
-    """How many files could not be used, and why the newest of them."""
+    """The number of unusable files, with the reasons of the newest."""
     if not count:
         return None
-    shown = table("Not counted", first_column=11)
+    shown = table("Unusable file")
     for problem in problems[:3]:
         shown.add_row(text(problem))
     if count > 3:
-        shown.add_row(Text(f"and {count - 3} more files (--json names the newest ten)"))
+        shown.add_row(Text(f"{count - 3} more files (--json lists the newest ten)"))
     return shown
 
 
 def creep_sentence(row: SeriesRow) -> str:
-    """A series that became worse in steps too small for any session to show."""
+    """A sentence about a series that got worse in steps too small to detect one by one."""
     return (
         f"{row.series.case_id}, {METRICS[row.series.metric].short_label}: the last 10 sessions are "
         f"{percent(row.crept or 0.0).lstrip('+')} worse than the first 20 of {len(row.series.sessions)}; "
-        "it crept there, or a slow-down was left as it is."
+        "it got worse gradually, or an earlier regression was not fixed."
     )
 
 
 def amount(row: SeriesRow, value: float) -> str:
-    """A value of a series in words: a share of the anchor, or with its unit."""
+    """A value of a series: relative to the anchor, or with its unit."""
     if row.series.kind == ANCHORED:
         return percent(value)
     return METRICS[row.series.metric].amount(value)
@@ -180,11 +181,11 @@ def _left_out(rows: Sequence[SeriesRow]) -> Text | None:
         return None
     counts = Counter(row.state for row in rows)
     said = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
-    return Text(f"{len(rows)} more series ({said}); --match and --metric choose, --json has all.")
+    return Text(f"{len(rows)} more series ({said}); select some with --match and --metric, or use --json.")
 
 
 def _drawn(row: SeriesRow, width: int) -> RenderableType:
-    """A series as a picture, with what happened in it below."""
+    """The chart of a series, with its changes of level below."""
     sessions = row.series.sessions
     bad = [judged.state in (State.SUSPECT, State.REGRESSION) for judged in row.judged]
     drawing = Drawing(
@@ -203,8 +204,8 @@ def _drawn(row: SeriesRow, width: int) -> RenderableType:
 
 def _direction(row: SeriesRow) -> str:
     if row.series.kind == ANCHORED:
-        return f"against {row.series.anchor.split(' (build')[0]}, up is worse"
-    return f"absolute, up is {'worse' if METRICS[row.series.metric].better == 'lower' else 'better'}"
+        return f"relative to {row.series.anchor.split(' (build')[0]}, higher is worse"
+    return f"absolute, higher is {'worse' if METRICS[row.series.metric].better == 'lower' else 'better'}"
 
 
 def _level_sentence(row: SeriesRow, level: Level) -> str:
@@ -212,7 +213,7 @@ def _level_sentence(row: SeriesRow, level: Level) -> str:
     way = "worse" if change > 0 else "better"
     since = f"{percent(abs(change)).lstrip('+')} {way} since {level.run}"
     day = row.series.sessions[level.point.index].day
-    beside = f": {', '.join(level.changes)}" if level.changes else ": no version changed there"
+    beside = f": {', '.join(level.changes)}" if level.changes else ": no version changed"
     return f"{since} ({day}){beside}"
 
 
@@ -229,7 +230,7 @@ def _level_document(level: Level) -> dict[str, Any]:
 def _advisory(rows: Iterable[SeriesRow]) -> Text | None:
     kinds = {row.series.kind for row in rows}
     states = {row.state for row in rows}
-    few = f"A state needs {LEAST} earlier sessions." if State.TOO_FEW in states else ""
+    few = f"A series needs {LEAST} earlier sessions before it is judged." if State.TOO_FEW in states else ""
     said = " ".join(part for part in (few, ADVISORY if kinds - {ANCHORED} else "") if part)
     return Text(said, style="dim") if said else None
 
@@ -242,14 +243,14 @@ def _crept(rows: Iterable[SeriesRow]) -> Text | None:
 
 
 def _others(others: Sequence[OtherMachine]) -> RenderableType | None:
-    """Documents of other machines never count here, and are not scaled to it."""
+    """The excluded machines. Their documents are neither counted nor scaled."""
     if not others:
         return None
-    shown = table("Left out: another machine", first_column=40)
+    shown = table("Excluded: other machine")
     for other in others[:5]:
         shown.add_row(text(other_sentence(other)))
     if len(others) > 5:
-        shown.add_row(Text(f"and {len(others) - 5} more machines (--json names all)"))
+        shown.add_row(Text(f"{len(others) - 5} more machines (--json lists all)"))
     return shown
 
 

@@ -1,4 +1,4 @@
-"""What the history says of a run, for people and for programs."""
+"""The verdict of the history on a run, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ggufbench.report.text.history import (
     row_document,
     series_table,
 )
+from ggufbench.report.text.names import Name
 from ggufbench.report.text.terminal import stack, table, text
 from ggufbench.text import count
 
@@ -44,7 +45,7 @@ _STYLES = {
 
 
 def gate_report(answer: HistoryGateResult, *, strict: bool) -> RenderableType:
-    """The series that decide, those that do not, what was lost, and the verdict with its reasons."""
+    """The deciding series, the advisory ones, the lost cases, and the verdict with its reasons."""
     code = answer.exit_code(strict=strict)
     return stack(
         series_table(answer.rows),
@@ -61,7 +62,7 @@ def gate_report(answer: HistoryGateResult, *, strict: bool) -> RenderableType:
 
 
 def gate_document(answer: HistoryGateResult, *, strict: bool) -> dict[str, Any]:
-    """The same for programs."""
+    """The verdict for JSON."""
     code = answer.exit_code(strict=strict)
     return {
         "run": answer.run,
@@ -90,7 +91,7 @@ def headline(answer: HistoryGateResult, code: ExitCode) -> str:
 
 
 def reasons(answer: HistoryGateResult) -> list[str]:
-    """What decided, and what to do next, a sentence each."""
+    """The reasons of the verdict and what to do next, one sentence each."""
     return [
         *_nothing(answer),
         *(_worse(row) for row in answer.rows if row.state is State.REGRESSION),
@@ -106,24 +107,24 @@ def _nothing(answer: HistoryGateResult) -> list[str]:
     if answer.measured:
         return []
     if answer.created is None and answer.run:
-        return [f"The newest run, {answer.run}, holds not one readable document; measure again."]
+        return [f"The newest run, {answer.run}, has no readable document; measure again."]
     if answer.created is None:
         return [
-            "There is no stored session that history counts: measure with `pytest bench --benchmark-only`, "
-            "or with `ggufbench ab --anchor`; a comparison without an anchor stands for itself."
+            "No stored session can be used: measure with `ggufbench run` or with `ggufbench ab --anchor`; "
+            "a comparison without an anchor is not part of the history."
         ]
-    return ["Not one case of the run was measured."]
+    return ["No case of the run was measured."]
 
 
 def _worse(row: SeriesRow) -> str:
     return (
-        f"{_compared(row)}, and so was the session before; mend it, or accept it as the new level with "
+        f"{_compared(row)}, and so was the session before; fix it, or accept it as the new level with "
         f"--since {row.newest.run}."
     )
 
 
 def _suspect(row: SeriesRow) -> str:
-    return f"{_compared(row)}: one session may be bad by chance; measure again, a second one decides."
+    return f"{_compared(row)}: one bad session may be chance; measure again, a second one decides."
 
 
 def _compared(row: SeriesRow) -> str:
@@ -142,9 +143,9 @@ def _other_host(answer: HistoryGateResult) -> list[str]:
     change = math.expm1(answer.other_host)
     way = "slower" if change > 0 else "faster"
     return [
-        f"The anchor itself is {100 * abs(change):.0f} % {way} than in its history, in every figure: another "
-        "host answers to the same fingerprint, or something slows this one throughout; nothing counts as a "
-        "regression until the anchor is back."
+        f"The anchor itself is {100 * abs(change):.0f} % {way} than in its history, in every metric: another "
+        "host has the same fingerprint, or this one is slowed down; nothing counts as a regression until the "
+        "anchor is at its level again."
     ]
 
 
@@ -153,17 +154,17 @@ def _no_baseline(answer: HistoryGateResult) -> list[str]:
         return []
     if answer.others:
         return [
-            f"There is no earlier session of this machine ({answer.fingerprint}), and others do not compare:",
+            f"There is no earlier session of this machine ({answer.fingerprint}); others are not comparable:",
             *(other_sentence(other) for other in answer.others[:5]),
         ]
     if answer.anchors:
         now = ", ".join(sorted({row.series.anchor for row in answer.rows}))
         return [
-            f"The anchor is {now}, and earlier sessions had {', '.join(answer.anchors)}: a new series begins."
+            f"The anchor is {now}, but earlier sessions had {', '.join(answer.anchors)}: a new series begins."
         ]
     return [
         "No earlier session on this machine measured the same models with the same settings; "
-        f"after {LEAST} more of them, history can tell."
+        f"the history can decide after {LEAST} more."
     ]
 
 
@@ -176,14 +177,16 @@ def _undecided(answer: HistoryGateResult) -> list[str]:
         least = min(row.judged[-1].before for row in few)
         found.append(
             f"{count(len(few), 'series has', 'series have')} fewer than {LEAST} earlier sessions (the "
-            f"shortest {least}) and cannot be judged yet; --strict says inconclusive."
+            f"shortest {least}) and cannot be judged yet; with --strict this is inconclusive."
         )
     if answer.undecided:
         cases = ", ".join(answer.undecided[:5])
-        found.append(f"Nothing of {cases} counts: disturbed, too few pairs, or unreadable; measure again.")
+        found.append(
+            f"No result of {cases} counts (interference, too few pairs, or unreadable); measure again."
+        )
     if not answer.rows:
         found.append(
-            "No session of this run has an anchor, so nothing here could fail; --strict says inconclusive."
+            "No session of this run has an anchor, so nothing can fail; with --strict this is inconclusive."
         )
     return found
 
@@ -191,8 +194,8 @@ def _undecided(answer: HistoryGateResult) -> list[str]:
 def _lost(answer: HistoryGateResult) -> RenderableType | None:
     if not answer.lost:
         return None
-    shown = table("Measured before", "Now", "Why")
+    shown = table("Measured before", "Now", "Reason")
     for case in answer.lost:
         now = Text("broken" if case.broken else "missing", style="red")
-        shown.add_row(text(case.case_id), now, text(case.reason))
+        shown.add_row(Name(case.case_id), now, text(case.reason))
     return shown

@@ -1,4 +1,4 @@
-"""Words and figures of the page: what comes from files is made harmless, numbers readable."""
+"""Text of the page: escaped text from files, ratios, and commands to copy."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 NOTHING = "\u2013"
-"""A dash, where there is no value."""
+"""The dash for a missing value."""
 TIMES = "\u00d7"
 
 
 def harmless(value: object) -> object:
-    """Text with everything that is not printable as its escape: controls, overrides of direction, surrogates.
+    """Text with control characters, direction overrides and surrogates escaped.
 
-    Other values pass; so do texts that were made into markup before, which have been through here.
+    Other values are returned unchanged, and so is markup, which was escaped when it was made.
     """
-    if type(value) is str:  # first, because a page of ten thousand cases asks half a million times
+    if type(value) is str:  # first, because a page of ten thousand cases calls this half a million times
         return escaped(value)
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
@@ -30,11 +30,11 @@ def harmless(value: object) -> object:
 
 
 def prose(sentence: str) -> Markup:
-    """A sentence as markup: what stands between backticks is code, and nothing in it is markup."""
+    """A sentence as HTML, in which text between backticks is code."""
     from markupsafe import Markup, escape
 
     parts = str(harmless(sentence)).split("`")
-    if len(parts) % 2 == 0:  # a backtick without a second one is only a letter
+    if len(parts) % 2 == 0:  # an unpaired backtick is an ordinary character
         return escape("`".join(parts))
     code = Markup("<code>{}</code>")
     tagged = (code.format(part) if n % 2 else escape(part) for n, part in enumerate(parts))
@@ -42,17 +42,17 @@ def prose(sentence: str) -> Markup:
 
 
 def times(ratio: float) -> str:
-    """A ratio: 12 or 0.33, with the sign of times."""
+    """A ratio with three digits or more and a multiplication sign."""
     return f"{ratio:.0f}{TIMES}" if 100 <= ratio < 1e6 else f"{ratio:#.3g}{TIMES}"
 
 
 def shell_command(words: Sequence[str]) -> str:
-    """A line for a shell that gives a program exactly these words."""
+    """A shell command with exactly these arguments."""
     return " ".join(_quoted(word) for word in words)
 
 
 def repeat_command(record: Record) -> str:
-    """The line that measures a case again."""
+    """The command that measures a case again."""
     model = record.model
     options = {"--models": model.path, "--scenario": record.scenario, "--quant": model.quantization}
     words = [word for name, value in options.items() for word in _option(name, value)]
@@ -60,22 +60,22 @@ def repeat_command(record: Record) -> str:
 
 
 def show_command(run: str, case_id: str) -> str:
-    """The line that shows all of a record."""
+    """The command that shows all of a record."""
     return shell_command(["ggufbench", "show", run, *_option("--match", case_id)])
 
 
 def _option(name: str, value: str) -> list[str]:
-    """A value that begins with a dash would be taken for an option."""
+    """An option with its value; a value that begins with a dash needs an equals sign."""
     return [f"{name}={value}"] if value.startswith("-") else [name, value]
 
 
 def _quoted(word: str) -> str:
     if not word.isprintable():
-        # What bash and zsh read as the same bytes, and what a page can show.
+        # The form that bash and zsh read as the same bytes, and that a page can show.
         escaped = "".join(_escaped(letter) for letter in word)
         return f"$'{escaped}'"
     if word.startswith("~/"):
-        return "~/" + shlex.quote(word[2:])  # in quotes, the shell would not know it as home
+        return "~/" + shlex.quote(word[2:])  # the shell does not expand a quoted ~
     return shlex.quote(word)
 
 

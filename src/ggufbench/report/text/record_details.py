@@ -1,4 +1,4 @@
-"""What stands behind the table: memory by part, limits, disturbance, changed work and advice."""
+"""Details of records: loads, memory by part, limits, interference, changed answers and advice."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from rich.text import Text
 from ggufbench.analysis.advice import advise, breakdown_of
 from ggufbench.analysis.answer_changes import ChangedWork
 from ggufbench.checks.memory import Breakdown
+from ggufbench.discovery.model import Rejected
 from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import Launch, Record, Sample
-from ggufbench.report.text.terminal import stack, table, text
+from ggufbench.report.text.names import Name
+from ggufbench.report.text.terminal import results_table, stack, table, text
 from ggufbench.text import seconds_text, size
 
 _PART_NAMES = {
@@ -28,13 +30,17 @@ _PART_NAMES = {
 }
 
 
-def summary_notes(records: Sequence[Record], changes: Sequence[ChangedWork]) -> RenderableType:
-    """What must not be overlooked after a run: disturbance, changed work, advice."""
-    return stack(_environment(records), _changes(changes), _advice(records))
+def run_summary(
+    records: Sequence[Record], rejected: Sequence[Rejected], changes: Sequence[ChangedWork], width: int
+) -> RenderableType:
+    """The end of a run: its results, then interference, changed answers and advice."""
+    return stack(
+        results_table(records, rejected, width), _environment(records), _changes(changes), _advice(records)
+    )
 
 
 def details(records: Sequence[Record]) -> RenderableType:
-    """Everything that a record tells beside the results table."""
+    """Everything of a record that the results table does not show."""
     return stack(
         _loads(records), _memory(records), _limits(records), _tokens(records), _layers(records),
         _environment(records), _advice(records),
@@ -42,7 +48,7 @@ def details(records: Sequence[Record]) -> RenderableType:
 
 
 def documents(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The same for other programs: each record with its advice and its memory by part."""
+    """Each record with its advice and its memory by part, for JSON."""
     return [
         {"record": record, "advice": advise(record), "memory": _memory_document(breakdown_of(record))}
         for record in records
@@ -61,13 +67,13 @@ def _memory_document(found: Breakdown | None) -> dict[str, Any] | None:
 
 
 def _loads(records: Iterable[Record]) -> RenderableType | None:
-    """Each launch's load, with what the page cache held of the file."""
-    shown = table("Loads", "In memory", ">Load", ">Token", ">Sum", "Notes")
+    """The load of each launch, with the share of the file in the page cache."""
+    shown = table("Loads", "Page cache", ">Load", ">First token", ">Total", "Notes")
     for record in records:
         for launch in record.launches:
             row = _load_row(launch)
             if row:
-                shown.add_row(text(record.case_id), *row)
+                shown.add_row(Name(record.case_id), *row)
     return shown if shown.rows else None
 
 
@@ -96,13 +102,13 @@ def _faults(load: Sample) -> list[str]:
 
 
 def _memory(records: Iterable[Record]) -> RenderableType | None:
-    """Expected against measured, part by part."""
-    shown = table("Peak memory", ">Measured", ">Expected", ">Off by", "Expected of")
+    """Measured and expected peak memory, with the parts of the latter."""
+    shown = table("Peak memory", ">Measured", ">Expected", ">Difference", "Expected parts")
     for record in records:
         found = breakdown_of(record)
         if found is not None:
             shown.add_row(
-                text(record.case_id),
+                Name(record.case_id),
                 Text(size(found.measured_bytes)),
                 Text(size(found.expected_bytes)),
                 Text(f"{100 * found.difference_bytes / found.measured_bytes:+.1f} %"),
@@ -117,20 +123,20 @@ def _parts(found: Breakdown) -> str:
 
 
 def _limits(records: Iterable[Record]) -> RenderableType | None:
-    shown = table("Limits", ">Of bound", "What it means")
+    shown = table("Machine limits", ">Share", "Explanation")
     for record in records:
         for limit in record.limits:
-            shown.add_row(text(record.case_id), Text(f"{100 * limit.fraction:.0f} %"), text(limit.sentence))
+            shown.add_row(Name(record.case_id), Text(f"{100 * limit.fraction:.0f} %"), text(limit.sentence))
     return shown if shown.rows else None
 
 
 def _tokens(records: Iterable[Record]) -> RenderableType | None:
-    """How long one token takes, whether later ones take longer, and what the measuring costs."""
-    shown = table("One token", ">Median", ">95 %", ">99 %", ">Slope", ">Our loop")
+    """The time of one token, its growth with the context, and the overhead of measuring."""
+    shown = table("One token", ">Median", ">95 %", ">99 %", ">Growth", ">Overhead")
     for record in records:
         if "token_p50_seconds" in record.summary:
             shown.add_row(
-                text(record.case_id),
+                Name(record.case_id),
                 *(_metric(record, f"token_p{percent}_seconds") for percent in (50, 95, 99)),
                 _metric(record, "token_slope_seconds", "/token"),
                 Text(_overhead(record)),
@@ -139,13 +145,13 @@ def _tokens(records: Iterable[Record]) -> RenderableType | None:
 
 
 def _layers(records: Iterable[Record]) -> RenderableType | None:
-    """What a chat model adds to llama.cpp's own work, and whether it adds more to later tokens."""
-    shown = table("Chat model", ">First text", ">Adds to a token", ">Of its time", ">Slope")
+    """The overhead of a chat model over llama.cpp for one token, and its growth with the context."""
+    shown = table("Chat model", ">First text", ">Added per token", ">Share", ">Growth")
     for record in records:
         added, whole = (record.summary.get(f"token_{name}_seconds") for name in ("overhead", "p50"))
         if added is not None and whole is not None:
             shown.add_row(
-                text(record.case_id),
+                Name(record.case_id),
                 _metric(record, "time_to_first_token_seconds"),
                 _metric(record, "token_overhead_seconds"),
                 Text(f"{100 * added.median / whole.median:.1f} %"),
@@ -168,22 +174,22 @@ def _metric(record: Record, name: str, unit: str = "") -> Text:
 
 
 def _environment(records: Iterable[Record]) -> RenderableType | None:
-    """Cases that were disturbed; those of whose samples most were have that as their outcome."""
-    shown = table("Disturbed", "By what, and what to do")
+    """Cases with interference. If most samples had it, it is the outcome of the case."""
+    shown = table("Interference", "Cause and fix")
     for record in records:
         if record.environment is not None:
             style = "yellow" if record.outcome is Outcome.ENVIRONMENT else ""
-            shown.add_row(text(record.case_id), text(record.environment.sentence, style=style))
+            shown.add_row(Name(record.case_id), text(record.environment.sentence, style=style))
     return shown if shown.rows else None
 
 
 def _changes(changes: Sequence[ChangedWork]) -> RenderableType | None:
-    shown = table("Answers changed", "Since run", "Digest", "Speed, with other work done")
+    shown = table("Answer changed", "Since run", "Digest", "Speed ratio, of different work")
     for change in changes:
         speeds = [f"{METRICS[name].short_label} x{ratio:.2f}" for name, ratio in change.ratios.items()]
         shown.add_row(
-            text(change.case_id),
-            text(change.earlier_run_id),
+            Name(change.case_id),
+            Name(change.earlier_run_id),
             text(f"{change.earlier_digest} -> {change.digest}"),
             Text(", ".join(speeds)),
         )
@@ -191,12 +197,12 @@ def _changes(changes: Sequence[ChangedWork]) -> RenderableType | None:
 
 
 def _advice(records: Iterable[Record]) -> RenderableType | None:
-    """One line for each sentence, however many cases it holds for."""
+    """Each sentence once, with its case or the number of its cases."""
     by_sentence: dict[str, list[str]] = {}
     for record in records:
         for sentence in advise(record):
             by_sentence.setdefault(sentence, []).append(record.case_id)
-    shown = table("Advice for", "What could be done")
+    shown = table("Case", "Advice")
     for sentence, cases in by_sentence.items():
-        shown.add_row(text(cases[0] if len(cases) == 1 else f"{len(cases)} cases"), text(sentence))
+        shown.add_row(Name(cases[0] if len(cases) == 1 else f"{len(cases)} cases"), text(sentence))
     return shown if shown.rows else None

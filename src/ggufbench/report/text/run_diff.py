@@ -14,50 +14,51 @@ from ggufbench.analysis.baselines import advantage
 from ggufbench.analysis.run_diff import Between, CaseChange, Change
 from ggufbench.exit_codes import ExitCode
 from ggufbench.metrics import METRICS
+from ggufbench.report.text.names import Name
 from ggufbench.report.text.terminal import stack, table, text
 from ggufbench.text import listed
 
 _WIDE, _TABLE = 110, 72
-"""Columns of a terminal that shows the case beside each metric, and of one that shows a table at all."""
+"""Columns of a terminal that shows the case in a column, and of one that shows a table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Two runs by name, the earlier one first, and what was found."""
+    """Two runs by name, the earlier one first, and their differences."""
 
     earlier: str
     later: str
     earlier_created: str
     later_created: str
     machines: tuple[str, str]
-    """In words, of the newest record of each."""
+    """The description of the machine of each run, from its newest record."""
     found: Between
 
     @property
     def exit_code(self) -> ExitCode:
-        """12 where there is no ratio, else 0: a table is no gate."""
+        """12 if nothing is comparable, otherwise 0; a table is not a gate."""
         return ExitCode.PASS if self.found.is_comparable else ExitCode.NO_BASELINE
 
     @property
     def sentence(self) -> str:
-        """What the table says, or why there is none."""
+        """How to read the table, or why it is empty."""
         if self.found.on_other_machine:
             return (
                 f"{self.earlier} was measured on {self.machines[0]} and {self.later} on {self.machines[1]}: "
-                "two machines have no ratio; measure both runs on one"
+                "results of two machines are not comparable; measure both runs on one machine"
             )
         if not self.found.cases:
-            return f"{self.earlier} and {self.later} have no case in common, so there is nothing to compare"
+            return f"{self.earlier} and {self.later} have no case in common, so nothing can be compared"
         if not self.found.is_comparable:
-            return f"no case of {self.earlier} and {self.later} can be compared; why stands beside each"
+            return f"no case of {self.earlier} and {self.later} can be compared; the table gives the reasons"
         return (
-            "Later over earlier: Hodges-Lehmann over the launches of each run, with its exact interval. "
-            "Stored runs also differ by their hour, which no interval here covers: `ggufbench ab` decides"
+            "Ratio of later to earlier: Hodges-Lehmann over the launches of each run, with its exact "
+            "confidence interval, which does not cover the different times of runs; `ggufbench ab` decides"
         )
 
 
 def compare_report(compared: Compared, width: int) -> RenderableType:
-    """The runs, the ratios, what is not the same, the cases in one run only, and how to read it."""
+    """The runs, the ratios, other differences, the cases in one run only, and how to read the table."""
     found = compared.found
     heads = [
         f"earlier: {compared.earlier} ({compared.earlier_created})",
@@ -73,7 +74,7 @@ def compare_report(compared: Compared, width: int) -> RenderableType:
 
 
 def compare_document(compared: Compared) -> dict[str, Any]:
-    """The same for programs."""
+    """The comparison for JSON."""
     return {
         "earlier": {"run": compared.earlier, "created": compared.earlier_created},
         "later": {"run": compared.later, "created": compared.later_created},
@@ -93,7 +94,7 @@ def _tables(cases: Sequence[CaseChange], width: int) -> RenderableType | None:
         shown = table("Case", *headings)
         for case in cases:
             for number, change in enumerate(case.changes):
-                shown.add_row(text(case.case_id if number == 0 else ""), *_cells(case, change))
+                shown.add_row(Name(case.case_id if number == 0 else ""), *_cells(case, change))
         return shown
     parts: list[RenderableType] = []
     for case in cases:
@@ -103,7 +104,7 @@ def _tables(cases: Sequence[CaseChange], width: int) -> RenderableType | None:
 
 
 def _narrow(case: CaseChange) -> Table:
-    shown = table("Metric", ">Earlier", ">Later", ">Ratio", ">Interval", first_column=11)
+    shown = table("Metric", ">Earlier", ">Later", ">Ratio", ">Interval")
     for change in case.changes:
         shown.add_row(*_cells(case, change)[:5])
     return shown
@@ -130,7 +131,7 @@ def _cells(case: CaseChange, change: Change) -> list[Text]:
 
 
 def _style(change: Change) -> str:
-    """Red and green only where the whole interval is on one side."""
+    """Red or green only if the whole interval is on one side of 1."""
     factor = advantage(change.ratio, change.metric)
     if factor.low is None or factor.high is None:
         return ""
@@ -141,9 +142,9 @@ def _problems(cases: Sequence[CaseChange]) -> RenderableType | None:
     broken = [case for case in cases if case.problem and not case.other_machine]
     if not broken:
         return None
-    shown = table("Not compared", "Why")
+    shown = table("Not compared", "Reason")
     for case in broken:
-        shown.add_row(text(case.case_id), text(case.problem or ""))
+        shown.add_row(Name(case.case_id), text(case.problem or ""))
     return shown
 
 
@@ -153,7 +154,7 @@ def _lines(found: Between) -> RenderableType | None:
 
 
 def differences(found: Between) -> list[str]:
-    """What else differs, each sentence once, and the cases that one run alone holds."""
+    """Other differences, each sentence once, and the cases that only one run has."""
     about: dict[str, list[str]] = {}
     for case in found.cases:
         if case.other_machine:

@@ -1,4 +1,4 @@
-"""What a selftest found, and what all of them together prove."""
+"""The result of a selftest, and the error rates over all stored selftests."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from rich.text import Text
 from ggufbench.comparing.selftest import NULL, Selftest, SessionTally
 from ggufbench.report.text.terminal import stack, table, text
 
-_NAMES = {"a/a selftest": "A against A", "positive control": "10 % more work"}
+_NAMES = {"a/a selftest": "equal arms", "positive control": "10 % slower worker"}
 
 
 def selftest_report(found: Selftest) -> RenderableType:
-    """This run's sessions, the tally, and its meaning in a sentence."""
+    """The sessions of this run, then the error rates over all of them."""
     if found.case_id is None:
-        return Text("No model can run; give a file or a folder with --models, or make one: ggufbench synth.")
-    shown = table("Session", "Verdict", ">Pairs", ">Launches", ">Change", "Why", first_column=14)
+        return Text(
+            "No model can run; name a file or folder with --models, or make a model with `ggufbench synth`."
+        )
+    shown = table("Session", "Verdict", ">Pairs", ">Launches", ">Change", "Reason")
     for answer in found.answers:
         for comparison in answer.comparisons:
             pairs = max((cell.pairs for cell in comparison.cells), default=0)
@@ -36,23 +38,23 @@ def selftest_report(found: Selftest) -> RenderableType:
 
 
 def sentence(tally: SessionTally) -> str:
-    """What the sessions of one kind prove."""
+    """The error rate over the sessions of one kind."""
     if not tally.sessions:
-        return f"{_NAMES[tally.kind]}: no session was decided yet on this machine with this case."
-    cost = f"{tally.mean_launches:.1f} launches a session"
+        return f"{_NAMES[tally.kind]}: no session of this case on this machine has a verdict yet."
+    cost = f"{tally.mean_launches:.1f} launches per session"
     if tally.kind == NULL:
         return (
-            f"{_NAMES[tally.kind]}: {tally.regressions} alarms in {tally.sessions} sessions, {cost}: "
-            f"the true rate of false alarms is below {100 * tally.bound:.1f} % (95 %)."
+            f"{_NAMES[tally.kind]}: {tally.regressions} false alarms in {tally.sessions} sessions, {cost}: "
+            f"the type I error rate is below {100 * tally.bound:.1f} % (95 % confidence)."
         )
     return (
-        f"{_NAMES[tally.kind]}: found in {tally.regressions} of {tally.sessions} sessions, {cost}: "
-        f"the true rate of finding it is above {100 * tally.bound:.1f} % (95 %)."
+        f"{_NAMES[tally.kind]}: detected in {tally.regressions} of {tally.sessions} sessions, {cost}: "
+        f"the detection rate is above {100 * tally.bound:.1f} % (95 % confidence)."
     )
 
 
 def document(found: Selftest) -> dict[str, Any]:
-    """The same for programs."""
+    """The selftest for JSON."""
     return {
         "case_id": found.case_id,
         "exit_code": found.exit_code,

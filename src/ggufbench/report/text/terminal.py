@@ -1,4 +1,4 @@
-"""Tables for the terminal. Text from files is shown as text, never as markup."""
+"""Tables for the terminal. Text from files is never interpreted as markup."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
 from ggufbench.records.schema import Record
-from ggufbench.text import context_tokens, duration, escaped, parameters, size
+from ggufbench.report.text.names import Name, NameTable
+from ggufbench.text import context_tokens, count, duration, escaped, parameters, size
 
-SYNTHETIC_NOTE = "~ synthetic: random weights; speed and size mean something, answers do not"
+SYNTHETIC_NOTE = "~ synthetic: random weights; speed and size are valid, answers are not."
 
-_WIDE = 144
-"""Columns of a terminal that shows every figure in a column of its own."""
-
-_FIRST_COLUMN = 22
+_WIDE, _MIDDLE = 144, 100
+"""Columns of a terminal that shows all nine columns of a case on one line, and of one that shows seven."""
 
 KIND_STYLE: dict[Kind, str] = {"bad": "red", "warn": "yellow", "good": "green"}
 
@@ -31,7 +30,7 @@ _OUTCOME_STYLE = {Outcome.MEASURED: "green", Outcome.SKIPPED: "yellow", Outcome.
 
 
 def models_table(found: Discovery) -> RenderableType:
-    """Every model with its facts, then what is not benchmarked and why."""
+    """Every model with its facts, then the files that cannot be benchmarked and the reasons."""
     shown = table("Model", ">Size", ">Params", ">Context", "Arch", "Source")
     for model in found.models:
         shown.add_row(
@@ -40,7 +39,7 @@ def models_table(found: Discovery) -> RenderableType:
             Text(parameters(model.parameters)),
             Text(context_tokens(model.trained_context)),
             text(_architecture(model)),
-            text(model.repository or model.source),
+            Name(model.repository or model.source),
         )
     return stack(
         shown if found.models else None,
@@ -50,8 +49,8 @@ def models_table(found: Discovery) -> RenderableType:
 
 
 def plan_table(cases: Sequence[Case]) -> RenderableType:
-    """Every case that would run with what it needs, then what is skipped and why."""
-    shown = table("Case", ">Size", ">Memory", ">On device", ">About", "From")
+    """Every case that would run with its needs, then the skipped cases and the reasons."""
+    shown = table("Case", ">Size", ">Memory", ">Device", ">Time", "Estimate")
     run = [case for case in cases if case.skip is None]
     for case in run:
         estimate = case.estimate
@@ -61,10 +60,10 @@ def plan_table(cases: Sequence[Case]) -> RenderableType:
             Text(size(estimate.host_bytes)),
             Text(size(estimate.device_bytes) if estimate.device_bytes else "-"),
             Text(duration(estimate.seconds)),
-            Text("its last record" if estimate.from_record else "the header"),
+            Text("last record" if estimate.from_record else "header"),
         )
     total = sum(case.estimate.seconds for case in run)
-    line = f"{len(run)} of {len(cases)} cases would run, in about {duration(total)}."
+    line = f"{len(run)} of {count(len(cases), 'case')} would run, in about {duration(total)}."
     return stack(
         shown if run else None,
         _synthetic_note(case.model.synthetic for case in run),
@@ -76,18 +75,30 @@ def plan_table(cases: Sequence[Case]) -> RenderableType:
 def results_table(
     records: Sequence[Record], rejected: Sequence[Rejected] = (), width: int = _WIDE
 ) -> RenderableType:
-    """What was measured, then what was skipped or is not benchmarked, and why.
+    """The measured cases, then the skipped ones and the files that cannot be benchmarked, with reasons.
 
-    On a narrow terminal the ten columns become six, of two lines each.
+    On a narrow terminal some figures are left out or written on a second line.
     """
     shown = [record for record in records if record.outcome is not Outcome.SKIPPED]
     skipped = [record for record in records if record.outcome is Outcome.SKIPPED]
     return stack(
-        (_wide_results(shown) if width >= _WIDE else _narrow_results(shown)) if shown else None,
+        _results(shown, width) if shown else None,
         _synthetic_note(record.model.synthetic for record in shown),
         _skipped((r.scenario, label(r), r.reason or "") for r in skipped),
         _rejected(rejected),
     )
+
+
+def _results(records: Sequence[Record], width: int) -> RenderableType:
+    if width >= _WIDE:
+        return _wide_results(records)
+    if width >= _MIDDLE:
+        left_out = f"Left out: file size, cold load and machine limits, which need {_WIDE} columns."
+        return Group(_middle_results(records), Text(left_out, style="dim"))
+    return Group(_narrow_results(records), Text(_NARROW_NOTE, style="dim"))
+
+
+_NARROW_NOTE = "On the second line: cold load, peak / file size, rate / limit of the machine."
 
 
 def _wide_results(records: Iterable[Record]) -> Table:
@@ -96,45 +107,55 @@ def _wide_results(records: Iterable[Record]) -> Table:
         ">Size",
         "Scenario",
         ">Load",
-        ">Cold",
+        ">Cold load",
         ">Peak memory",
         ">Prompt",
         ">Decode",
-        "Targets",
-        "Outcome",
+        "Result",
     )
     for record in records:
-        peak, ratio = _peak(record)
         shown.add_row(
             _name(label(record), record.model.synthetic),
             Text(size(record.model.file_size_bytes)),
-            text(record.scenario),
+            Name(record.scenario),
             _value(record, "ready_seconds"),
             _value(record, "cold_ready_seconds"),
-            Text(f"{peak} ({ratio})" if ratio else peak),
+            _peak_on_one_line(record),
             _rated(record, "prompt", " "),
             _rated(record, "decode", " "),
-            _targets(record),
-            _ended(record),
+            _result(record),
+        )
+    return shown
+
+
+def _middle_results(records: Iterable[Record]) -> Table:
+    shown = table("Model", "Scenario", ">Load", ">Peak memory", ">Prompt", ">Decode", "Result")
+    for record in records:
+        shown.add_row(
+            _name(label(record), record.model.synthetic),
+            Name(record.scenario),
+            _value(record, "ready_seconds"),
+            _peak_on_one_line(record),
+            _value(record, "prompt_tokens_per_second"),
+            _value(record, "decode_tokens_per_second"),
+            _result(record),
         )
     return shown
 
 
 def _narrow_results(records: Iterable[Record]) -> Table:
     shown = table(
-        "Model\nsize, scenario", ">Load\ncold", ">Peak\nof file", ">Prompt", ">Decode", "Targets\noutcome"
+        "Model\nscenario", ">Load\ncold", ">Peak\nof file", ">Prompt\nof limit", ">Decode\nof limit", "Result"
     )
     for record in records:
         peak, ratio = _peak(record)
         shown.add_row(
-            _name(label(record), record.model.synthetic)
-            + Text("\n")
-            + text(f"{size(record.model.file_size_bytes)}, {record.scenario}", style="dim"),
+            _name(label(record), record.model.synthetic, record.scenario),
             _value(record, "ready_seconds") + Text("\n") + _value(record, "cold_ready_seconds"),
             Text(f"{peak}\n{ratio}"),
             _rated(record, "prompt", "\n"),
             _rated(record, "decode", "\n"),
-            _targets(record) + Text("\n") + _ended(record),
+            _result(record),
         )
     return shown
 
@@ -152,27 +173,23 @@ def width_of() -> int:
     return Console().width
 
 
-def table(*columns: str, first_column: int = _FIRST_COLUMN) -> Table:
-    """A table; a `>` before a heading puts the column to the right.
-
-    The first column is never narrower than `first_column` characters.
-    """
-    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for number, heading in enumerate(columns):
+def table(*columns: str) -> NameTable:
+    """A table. A `>` before a heading aligns the column to the right, and its figures never wrap."""
+    shown = NameTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in columns:
         right = heading.startswith(">")
         shown.add_column(
             heading.lstrip(">"),
             justify="right" if right else "left",
             overflow="fold",
             no_wrap=right,
-            # The first column is what a line is about; the others give way to it, and none vanishes.
-            min_width=first_column if number == 0 else max(map(len, heading.lstrip(">").split("\n"))),
+            min_width=max(map(len, heading.lstrip(">").split("\n"))),
         )
     return shown
 
 
 def stack(*parts: RenderableType | None) -> Group:
-    """The parts that there are, an empty line between them."""
+    """The parts that are not None, with an empty line between them."""
     present = [part for part in parts if part is not None]
     spaced: list[RenderableType] = []
     for part in present:
@@ -181,12 +198,12 @@ def stack(*parts: RenderableType | None) -> Group:
 
 
 def text(words: str, style: str = "") -> Text:
-    """Text from a file or a library: what could steer the terminal is shown as its escape."""
+    """Text from a file or a library, with control characters escaped."""
     return Text(escaped(words), style=style)
 
 
-def _name(name: str, synthetic: bool) -> Text:
-    return text(f"{name} ~" if synthetic else name)
+def _name(name: str, synthetic: bool, below: str = "") -> Name:
+    return Name(name, "~" if synthetic else "", below)
 
 
 def _synthetic_note(flags: Iterable[bool]) -> Text | None:
@@ -196,23 +213,23 @@ def _synthetic_note(flags: Iterable[bool]) -> Text | None:
 def _rejected(rejected: Sequence[Rejected]) -> RenderableType | None:
     if not rejected:
         return None
-    shown = table("Not benchmarked", ">Size", "Why")
+    shown = table("Not benchmarked", ">Size", "Reason")
     for file in rejected:
-        shown.add_row(text(portable_path(file.path)), Text(size(file.file_size_bytes)), text(file.reason))
+        shown.add_row(Name(portable_path(file.path)), Text(size(file.file_size_bytes)), text(file.reason))
     return shown
 
 
 def _skipped(skipped: Iterable[tuple[str, str, str]]) -> RenderableType | None:
-    """One line for each scenario and reason, however many models it meets."""
+    """One line for each scenario and reason, with the number of models."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for scenario, model, reason in skipped:
         reasons.setdefault((scenario, reason), []).append(model)
     if not reasons:
         return None
-    shown = table("Skipped", "Models", "Why")
+    shown = table("Skipped", "Models", "Reason")
     for (scenario, reason), labels in reasons.items():
         models = labels[0] if len(labels) == 1 else str(len(labels))
-        shown.add_row(text(scenario), text(models), text(reason))
+        shown.add_row(Name(scenario), Name(models), text(reason))
     return shown
 
 
@@ -227,8 +244,13 @@ def _peak(record: Record) -> tuple[str, str]:
     return (size(peak.median), f"{ratio.median:.2f}x") if peak and ratio else ("-", "")
 
 
+def _peak_on_one_line(record: Record) -> Text:
+    peak, ratio = _peak(record)
+    return Text(f"{peak} ({ratio})" if ratio else peak)
+
+
 def _targets(record: Record) -> Text:
-    """`met`, or the targets that were missed by name."""
+    """`met`, or the names of the missed targets."""
     held = [target for target in record.targets if target.status != "not applicable"]
     missed = [target.name for target in held if target.status == "missed"]
     if missed:
@@ -247,13 +269,21 @@ def _ended(record: Record) -> Text:
     return text(ended(record), style=_OUTCOME_STYLE.get(record.outcome, "red"))
 
 
+def _result(record: Record) -> Text:
+    """The outcome, or for a measured case its targets, if any apply."""
+    targets = _targets(record)
+    if record.outcome is not Outcome.MEASURED or targets.plain == "-":
+        return _ended(record)
+    return Text("targets ", style=targets.style) + targets
+
+
 def _value(record: Record, metric: str) -> Text:
     summary = record.summary.get(metric)
     return Text(METRICS[metric].amount(summary.median) if summary else "-")
 
 
 def _rated(record: Record, name: str, between: str) -> Text:
-    """A rate, and which part it is of what this machine can deliver."""
+    """A rate, with its share of this machine's limit."""
     shown = _value(record, f"{name}_tokens_per_second")
     limit = next((found for found in record.limits if found.name == name), None)
     return shown if limit is None else shown + Text(f"{between}({100 * limit.fraction:.0f} %)")

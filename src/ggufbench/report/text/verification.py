@@ -1,4 +1,4 @@
-"""Result of `ggufbench verify`: both programs' rates, their ratio, and what may explain a difference."""
+"""The result of `ggufbench verify`: the rates of both programs, their ratio, and notes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _STYLE = {"agrees": "green", "differs": "red", "inconclusive": "yellow"}
 
 
 def verification_report(found: Verification) -> RenderableType:
-    """Each case with its notes, what was skipped and why, how to read the figures, and the result."""
+    """Each case with its notes, the skipped cases, how to read the figures, and the result."""
     parts: list[RenderableType] = [_case(case) for case in found.cases]
     parts += [text(f"{case_id} was skipped: {reason}") for case_id, reason in found.skipped]
     if found.tests:
         parts += [Text(_legend(found), style="dim"), Text(result_sentence(found), style="bold")]
     elif not parts:
-        parts.append(Text("No model was found; give a file or a folder with --models."))
+        parts.append(Text("No model was found; name a file or a folder with --models."))
     return stack(*parts)
 
 
@@ -44,7 +44,7 @@ def document(found: Verification, exit_code: ExitCode) -> dict[str, Any]:
 
 
 def result_sentence(found: Verification) -> str:
-    """How many tests agree, differ or stayed inconclusive, and what follows."""
+    """The number of tests that agree, differ or are inconclusive."""
     tests = found.tests
     counts = {verdict: sum(test.equivalence.verdict == verdict for test in tests) for verdict in _STYLE}
     listed = ", ".join(f"{verdict} in {count}" for verdict, count in counts.items() if count)
@@ -74,9 +74,7 @@ def _case(found: VerifiedCase) -> RenderableType:
 
 
 def _table(tests: Sequence[VerifiedTest]) -> Table:
-    shown = table(
-        "Test", ">ggufbench", ">llama-bench", ">Ratio", ">Interval", ">Pairs", "Verdict", first_column=5
-    )
+    shown = table("Test", ">ggufbench", ">llama-bench", ">Ratio", ">Interval", ">Pairs", "Verdict")
     for test in tests:
         result = test.equivalence
         enough = len(test.ours) >= LEAST_PAIRS
@@ -97,7 +95,9 @@ def _notes(found: VerifiedCase) -> list[str]:
     notes = [] if found.mostly_disturbed else [_needed(test) for test in inconclusive]
     seconds, share = found.loop_overhead_seconds, found.loop_overhead_share
     if seconds is not None and share is not None:
-        notes.append(f"The worker's own loop takes {1e6 * seconds:.2f} µs of a token, {100 * share:.2g} %.")
+        notes.append(
+            f"The loop of the worker takes {1e6 * seconds:.2f} µs of each token, {100 * share:.2g} %."
+        )
     if len(found.providers) == 2:
         ours, theirs = found.providers["candidate"].versions, found.providers["baseline"].versions
         notes.append(
@@ -113,9 +113,9 @@ def _notes(found: VerifiedCase) -> list[str]:
 def _needed(test: VerifiedTest) -> str:
     pairs = test.equivalence.pairs_needed
     if pairs is None:
-        return f"{test.test}: 1000 pairs would not decide at this spread."
+        return f"{test.test}: even 1000 pairs would not decide at this spread."
     if len(test.ours) < LEAST_PAIRS:
-        return f"{test.test}: an interval of 90 % needs at least {pairs} pairs."
+        return f"{test.test}: a 90 % confidence interval needs at least {pairs} pairs."
     return f"{test.test}: about {pairs} pairs would decide at this spread."
 
 
@@ -123,8 +123,8 @@ def _legend(found: Verification) -> str:
     low, high = 1 - found.tolerance, 1 + found.tolerance
     return (
         "Tokens per second, medians of the best sample of each launch. The ratio is the Hodges-Lehmann "
-        "estimate over the pairs, with its exact interval of at least 90 % (signed-rank). A test agrees if "
-        f"the interval lies from {low:g} to {high:g}, and differs if it lies outside. Order by coin, "
+        "estimate over the pairs, with its exact confidence interval of at least 90 % (signed-rank). A test "
+        f"agrees if the interval is within {low:g} to {high:g}, and differs if it is outside. Random order, "
         f"seed {found.seed}."
     )
 
