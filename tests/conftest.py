@@ -377,9 +377,7 @@ def app_scenarios(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def provider_repository(tmp_path):
-    """A function that makes a git repository with a provider, with one commit for each given amount of extra
-    work.
-    """
+    """A function that makes a git repository with a provider, one commit for each amount of extra work."""
 
     def make(*extra_work: float) -> Path:
         folder = tmp_path / "repository"

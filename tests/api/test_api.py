@@ -95,7 +95,7 @@ def test_the_runs_of_two_machines_have_no_ratio():
 def test_what_cannot_be_compared_is_an_error(two_builds):
     for arguments, reason in (
         ((two_builds, two_builds / "after"), "holds 2 runs"),
-        ((two_builds / "after", two_builds / "after"), "is both runs"),
+        ((two_builds / "after", two_builds / "after"), "both arguments name the run"),
         ((two_builds / "after", two_builds / "before", ["decode_tokens_per_secnd"]), "did you mean"),
         ((two_builds / "after", two_builds / "before", ["ready_seconds"], ["gemma"]), "matches gemma"),
     ):

@@ -53,7 +53,7 @@ def test_the_newest_run_is_shown_with_everything_behind_its_table(show):
         assert heading in done.stdout
     assert "0 % cold" in done.stdout and "100 % warm" in done.stdout
     assert "KV cache" in done.stdout and "interpreter" in done.stdout
-    assert "second\\x1b[31m-cpu" in done.stdout, "what steers a terminal is shown as its escape"
+    assert "second\\x1b[31m-cpu" in done.stdout, "control characters are shown as escapes"
     assert "\x1b" not in done.stdout
 
 

@@ -63,9 +63,7 @@ def make_host():
 
 @pytest.fixture
 def twins(model_folder, tmp_path):
-    """A function that makes two folders, each with a model of the same name (or with another case of
-    letters).
-    """
+    """A function that makes two folders, each with a model of the same name, or with other letter case."""
 
     def make(first="twin-Q8_0.gguf", second="twin-Q8_0.gguf"):
         whole = bytearray((model_folder / "llama-tiny-Q8_0.gguf").read_bytes())

@@ -100,7 +100,7 @@ def test_cases_and_metrics_are_chosen(compare, make_record):
         ((EARLIER, "nonesuch"), "nonesuch is not a run"),
         ((EARLIER, EARLIER), "both arguments name the run"),
         ((EARLIER, LATER, "--metric", "decode_tokens_per_secnd"), "did you mean decode_tokens_per_second?"),
-        ((EARLIER, LATER, "--match", "gemma"), "no case in either run matches --match gemma"),
+        ((EARLIER, LATER, "--match", "gemma"), "no case in either run matches gemma"),
     ],
 )
 def test_what_cannot_be_asked_is_one_sentence_and_exit_2(compare, make_record, arguments, sentence):

@@ -156,7 +156,7 @@ def test_title_names_the_gpu_if_it_was_used(make_record):
 
 
 def test_notes_that_several_rows_share_are_said_once(html):
-    sentence = "the first 16 count"
+    sentence = "the first 16 are compared"
     assert 0 < html.count(sentence) <= 2, "once for each number of generated tokens"
     assert 'href="#ratio-note1"' in html
 

@@ -33,9 +33,7 @@ def test_the_call_is_forwarded_and_the_device_synchronized(library, clock):
 
 
 def answer(library, decodes_before_each_text, own_milliseconds=1):
-    """A stream with the given number of 2 ms decodes per text, and the layer's own time; returns the times of
-    the texts.
-    """
+    """Times of the texts of a stream with the given decodes of 2 ms for each, and the layer's own time."""
     stamps = []
     for decodes in decodes_before_each_text:
         for _ in range(decodes):

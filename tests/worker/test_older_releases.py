@@ -1,5 +1,4 @@
-"""Older releases of llama-cpp-python: settings are translated if they have another name, refused if
-unsupported.
+"""Older releases of llama-cpp-python: renamed settings are translated, unsupported ones are refused.
 
 Compiling each release takes minutes; here the installed one is given the interface of an older release.
 """

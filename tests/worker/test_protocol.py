@@ -29,7 +29,7 @@ LIBRARY = protocol.LibraryFacts(
 )
 EVENTS = [
     protocol.Phase("import"),
-    protocol.Imported(0.25, ["one line", "\udcff is no text"], LIBRARY),
+    protocol.Imported(0.25, ["one line", "\udcff, which is not text"], LIBRARY),
     protocol.Probed(LIBRARY, "no CUDA-capable device", {"langchain": "langchain-core"}),
     protocol.Loaded(
         model_seconds=1.5,

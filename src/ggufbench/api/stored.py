@@ -76,16 +76,16 @@ def compare(
             raise GgufbenchError(f"{name!r} is not a metric{remedy}")
     first, second = _one_run(before), _one_run(after)
     if first.folder.resolve() == second.folder.resolve():
-        raise GgufbenchError(f"{first.folder} is both runs; name two")
+        raise GgufbenchError(f"both arguments name the run {first.folder}; name two runs")
     for run in (first, second):
         if not run.records:
             raise GgufbenchError(
-                f"{run.folder} holds no record to compare; `ggufbench show` prints what it holds"
+                f"{run.folder} has no record to compare; `ggufbench show` prints what it has"
             )
     chosen = [run.only(list(match)).records if match else run.records for run in (first, second)]
     if not any(chosen):
         ids = ", ".join(dict.fromkeys(id_ for run in (first, second) for id_ in run.case_ids[:6]))
-        raise GgufbenchError(f"neither run has a case that matches {', '.join(match)}; they hold {ids}")
+        raise GgufbenchError(f"no case in either run matches {', '.join(match)}; the cases are {ids}")
     return Compared(
         earlier=first.name,
         later=second.name,

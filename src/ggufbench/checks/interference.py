@@ -15,7 +15,7 @@ from ggufbench.records.parts import Disturbance, Kind
 from ggufbench.thresholds import Tolerance
 
 _ONE_TURN_SECONDS = 0.005
-"""One time slice of the scheduler; a shorter wait is no evidence against a sample of a few milliseconds."""
+"""One time slice of the scheduler; a shorter wait does not count against a sample of a few milliseconds."""
 _TICKS_OF_DOUBT = 0.02
 """Seconds of uncertainty per core: /proc/stat counts ticks of 10 ms and may be off by one at either end."""
 _MOST_IDLE = 0.10

@@ -35,7 +35,9 @@ def export(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a stored run in the format of another program: ggufbench export RUN --to csv --out run.csv
+    """Write a stored run in the format of another program.
+
+    Example: ggufbench export RUN --to csv --out run.csv
 
     csv and parquet hold one row for each sample (columns: docs/api.md). llama-bench-sql is for sqlite3 and
     llama.cpp's scripts/compare-llama-bench.py; its avg_ts is our median over launches. One file for
@@ -62,7 +64,9 @@ def import_results(
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
-    """Keep results of llama-bench beside those of ggufbench: llama-bench -o jsonl > a.jsonl
+    """Store results of llama-bench, to show them beside those of ggufbench.
+
+    Example: llama-bench -m model.gguf -o jsonl > a.jsonl; ggufbench import a.jsonl
 
     They are stored as a run of their own, which `ggufbench show` prints with a caveat. They are not records:
     no gate, comparison, report or history reads them.
@@ -81,7 +85,9 @@ def import_results(
 
 
 def card(run: RunName = None, results: Results = Path("results"), match: CaseMatch = None) -> None:
-    """Print a run in about ten lines of plain text, to paste into an issue: ggufbench card --match qwen3
+    """Print a run in about ten lines of plain text, to paste into an issue.
+
+    Example: ggufbench card --match qwen3
 
     It names the processor, memory, system, build, model and the measured values, and no host, user, path or
     process. A run with several cases has one line for each.

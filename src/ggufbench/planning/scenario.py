@@ -192,7 +192,7 @@ class Scenario(Table):
 
 
 def scenario_folder(given: Path | None = None) -> Path:
-    """Where scenarios are read from: the folder given, `scenarios/` here, or those that ggufbench ships."""
+    """The folder of scenarios: the one given, `scenarios/` here, or the one that ggufbench ships."""
     if given is not None:
         if not given.is_dir():
             raise ScenarioError(f"{given} is not a folder; give one that holds scenario files (*.toml)")

@@ -26,7 +26,7 @@ CAVEAT = (
 )
 
 Value = str | bool | int | float
-"""What a field of llama-bench holds."""
+"""Type of a field of llama-bench."""
 
 
 class ImportedResult(Part):

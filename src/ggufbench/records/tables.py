@@ -90,7 +90,9 @@ class Table:
 
     def to_polars(self) -> polars.DataFrame:
         """The table as a polars data frame. Raises GgufbenchError where polars is missing."""
-        polars = _require("polars")
+        _require("polars")
+        import polars
+
         types = {str: polars.String, int: polars.Int64, float: polars.Float64}
         schema = {name: types[kind] for name, kind in self.columns.items()}
         return polars.DataFrame(self.values, schema=schema, orient="row")

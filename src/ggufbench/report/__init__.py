@@ -1,1 +1,1 @@
-"""What people look at."""
+"""Presentation of records: text for the terminal, figures, and the page."""

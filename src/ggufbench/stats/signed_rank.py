@@ -31,8 +31,8 @@ def p_above(differences: Sequence[float], shift: float = 0.0) -> float:
     """One-sided p-value of "the differences lie around `shift` or below"; a small value means above.
 
     Ties share their mean rank, and the distribution is that of all 2^n signs of these ranks, so that p is
-    exact with ties too. A difference of exactly `shift` counts as below it, which is conservative. 1 if there
-    are no differences.
+    exact with ties too. A difference of exactly `shift` counts as below it, which is conservative. 1 without
+    any difference.
     """
     moved = [value - shift for value in _finite(differences)]
     ranks = _double_ranks([abs(value) for value in moved])

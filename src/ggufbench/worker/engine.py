@@ -261,9 +261,7 @@ class Engine:
         return bool(self._api.llama_state_seq_set_data(self._context, state, len(state), 0))
 
     def _check(self, codes: list[int], positions: int) -> None:
-        """Raise ProviderError unless every call succeeded and the context holds the expected number of
-        tokens.
-        """
+        """Raise ProviderError if a call failed or the context holds another number of tokens."""
         failed = next((code for code in codes if code), 0)
         if failed:
             why = self._library.log.errors() or _DECODE_ERRORS.get(failed, "the library failed")

@@ -18,7 +18,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel, Field
 from pydantic.v1 import BaseModel as BaseModelV1
 from pydantic.v1 import Field as FieldV1
-from typing_extensions import Annotated, TypedDict  # noqa: UP035 (pydantic asks for this TypedDict)
+from typing_extensions import Annotated, TypedDict  # noqa: UP035 (pydantic needs this TypedDict)
 
 from ggufbench.chat.completion import _prompt, form_of
 from ggufbench.chat.model import ChatLlamaCpp

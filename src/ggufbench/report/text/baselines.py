@@ -70,7 +70,7 @@ def migration_table(rows: Sequence[Migration]) -> RenderableType | None:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the records of a run say about llama.cpp and transformers."""
+    """Conclusions from a run's records about llama.cpp and transformers."""
 
     findings: Sequence[Finding]
     versus: Sequence[Versus]
