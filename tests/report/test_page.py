@@ -111,12 +111,12 @@ def test_results_table_has_a_row_for_each_measured_case(content, html):
     assert "hung in load" in table and "crashed (SIGSEGV) in decode" in table
 
 
-def test_bars_are_decoration_relative_to_the_best_of_the_column(make_record):
-    fast, slow = make_record(name="fast"), make_record(name="slow", speed=0.5, memory=2)
-    table = results_table([fast, slow], {})
-    first, second = ([cell.percent for cell in model.rows[0].cells] for model in table.models)
-    assert first == [100, 100, 100, 100]
-    assert second == [50, 50, 50, 50]
+def test_bars_are_decoration_and_proportional_within_a_model(make_record):
+    fast, slow = make_record(name="one"), make_record(name="one", scenario="slow", speed=0.5, memory=2)
+    (model,) = results_table([fast, slow], {}).models
+    first, second = ([cell.percent for cell in row.cells] for row in model.rows)
+    assert first == [50, 50, 100, 100], "load and memory are half of the largest"
+    assert second == [100, 100, 50, 50]
     html = render(Content(records=[fast, slow]))
     assert all('aria-hidden="true"' in bar for bar in re.findall(r"<svg class=\"bar.*?>", html))
 

@@ -12,7 +12,7 @@ from ggufbench.report.content import Content
 from ggufbench.report.figures.captions import compared, failure, gain
 from ggufbench.report.figures.cases import CaseFacts
 from ggufbench.report.figures.versus import featured, median_of
-from ggufbench.report.page.results import RESULT_COLUMNS, BarCell, bar_cell, best_of, shortened
+from ggufbench.report.page.results import RESULT_COLUMNS, BarCell, bar_cell, largest_of, shortened
 from ggufbench.report.text.phrases import TIMES
 from ggufbench.text import times
 
@@ -60,19 +60,19 @@ def picture_of(content: Content) -> Picture | None:
 
 def _panel(pairs: Sequence[Versus], metric: str) -> PicturePanel:
     record = pairs[0].record
-    best = best_of(metric, [median_of(one, metric) for one in (record, *(pair.baseline for pair in pairs))])
+    largest = largest_of([median_of(one, metric) for one in (record, *(pair.baseline for pair in pairs))])
     bars = [
-        _bar(pair.baseline, metric, best, pair.baseline.scenario, _factor(pair, metric)) for pair in pairs
+        _bar(pair.baseline, metric, largest, pair.baseline.scenario, _factor(pair, metric)) for pair in pairs
     ]
     return PicturePanel(
-        METRICS[metric].label, [_bar(record, metric, best, f"llama.cpp {record.scenario}", ""), *bars]
+        METRICS[metric].label, [_bar(record, metric, largest, f"llama.cpp {record.scenario}", ""), *bars]
     )
 
 
-def _bar(record: Record, metric: str, best: float | None, name: str, factor: str) -> PictureBar:
+def _bar(record: Record, metric: str, largest: float | None, name: str, factor: str) -> PictureBar:
     value = median_of(record, metric)
     outcome = "" if value is not None else failure(record) or "not measured"
-    return PictureBar(name, record.is_baseline, bar_cell(metric, value, best), outcome, factor)
+    return PictureBar(name, record.is_baseline, bar_cell(metric, value, largest), outcome, factor)
 
 
 def _factor(pair: Versus, metric: str) -> str:

@@ -36,7 +36,7 @@ class BarCell:
 
     text: str
     percent: float = 0.0
-    """Length of the bar: the value relative to the best one, which has 100."""
+    """Length of the bar: the value relative to the largest one, which has 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,11 @@ def results_table(records: Sequence[Record], numbers: Mapping[int, int]) -> Resu
         return None
     shown = sorted(current, key=_model_of)[:_MOST_ROWS]
     values = {id(record): _values(record) for record in shown}
-    best = {metric: best_of(metric, [one[metric] for one in values.values()]) for metric in RESULT_COLUMNS}
     several = len({record.machine.fingerprint for record in records}) > 1
 
-    def row(record: Record) -> ResultRow:
+    def row(record: Record, largest: Mapping[str, float | None]) -> ResultRow:
         found = values[id(record)]
-        cells = [bar_cell(metric, value, best[metric]) for metric, value in found.items()]
+        cells = [bar_cell(metric, value, largest[metric]) for metric, value in found.items()]
         is_measured = record.outcome is Outcome.MEASURED
         return ResultRow(
             number=numbers.get(id(record), 0),
@@ -98,29 +97,31 @@ def results_table(records: Sequence[Record], numbers: Mapping[int, int]) -> Resu
             kind=kind_of(record),
         )
 
-    models = [
-        ModelResults(shortened(f"{name}-{quantization}"), [row(record) for record in of_model])
-        for (name, quantization, _), of_model in groupby(shown, key=_model_of)
-    ]
+    models = []
+    for (name, quantization, _), group in groupby(shown, key=_model_of):
+        of_model = list(group)
+        largest = {
+            metric: largest_of([values[id(record)][metric] for record in of_model])
+            for metric in RESULT_COLUMNS
+        }
+        rows = [row(record, largest) for record in of_model]
+        models.append(ModelResults(shortened(f"{name}-{quantization}"), rows))
     return ResultsTable(list(RESULT_COLUMNS.values()), models, list(_notes(records, len(current))))
 
 
-def bar_cell(metric: str, value: float | None, best: float | None) -> BarCell:
-    """A value as text, with the length of its bar: longer is better for every metric."""
+def bar_cell(metric: str, value: float | None, largest: float | None) -> BarCell:
+    """A value as text, with the length of its bar, which is proportional to the value."""
     if value is None:
         return BarCell(NOTHING)
     text = METRICS[metric].amount(value)
-    if best is None or value <= 0 or best <= 0:
+    if largest is None or value <= 0 or largest <= 0:
         return BarCell(text)
-    share = value / best if METRICS[metric].better == "higher" else best / value
-    return BarCell(text, round(100 * min(share, 1.0), 1))
+    return BarCell(text, round(100 * min(value / largest, 1.0), 1))
 
 
-def best_of(metric: str, values: Sequence[float | None]) -> float | None:
-    """Best of the values; None without a value."""
-    known = [value for value in values if value is not None]
-    choose = max if METRICS[metric].better == "higher" else min
-    return choose(known, default=None)
+def largest_of(values: Sequence[float | None]) -> float | None:
+    """Largest of the values; None without a value."""
+    return max((value for value in values if value is not None), default=None)
 
 
 def shortened(name: str) -> str:
@@ -152,7 +153,7 @@ def _notes(records: Sequence[Record], total: int) -> Iterator[str]:
     yield (
         "Medians. Load: from opening the file to the first token, with the file in memory. "
         "Memory: peak of the process and of its devices. "
-        "A bar shows the value relative to the best in its column: longer is better."
+        "A bar shows the value relative to the largest one of the same model."
     )
     if total > _MOST_ROWS:
         yield f"The first {_MOST_ROWS} of {total:,} cases; the table of cases has all."
