@@ -99,7 +99,7 @@ def test_a_file_that_is_no_record_is_named_and_costs_no_other(show, results):
 def test_an_empty_folder_says_how_to_make_a_run(ggufbench, tmp_path):
     done = ggufbench("show", "--results", tmp_path / "none")
     assert done.returncode == 2
-    assert "contains no run; make one with `pytest bench --benchmark-only`" in done.stderr
+    assert "contains no run; make one with `ggufbench run`" in done.stderr
 
 
 @pytest.mark.real

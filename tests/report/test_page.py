@@ -208,7 +208,7 @@ def test_details_contain_values_settings_and_log(parsed, content):
         record.launches[-1].digest,
         record.provider.versions["llama-cpp-python"],
         "load_tensors: loading model tensors",
-        "pytest bench --benchmark-only --models",
+        "ggufbench run --models",
     ):
         assert words in parsed.words, words
 

@@ -71,7 +71,7 @@ def _facts(entry: PickerEntry) -> Iterator[tuple[str, str]]:
     row = entry.row
     yield ("! Measured" if entry.broke else "Measured"), _measured(entry)
     if row.measured is None or entry.broke:
-        command = ["pytest", "bench", "--benchmark-only", "--models", portable_path(row.path)]
+        command = ["ggufbench", "run", "--models", portable_path(row.path)]
         yield "To measure", shell_command(command)
     if entry.larger_than_memory:
         yield "! Memory", "the file is larger than the memory of this machine"

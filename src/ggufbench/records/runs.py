@@ -73,7 +73,7 @@ def read_run(results: Path, name: str | None = None) -> StoredRun:
     runs = run_folders(results)
     if name is None:
         if not runs:
-            raise StoreError(f"{results} contains no run; make one with `pytest bench --benchmark-only`")
+            raise StoreError(f"{results} contains no run; make one with `ggufbench run`")
         folder = runs[-1]
     else:
         folder = results / name if is_safe_name(name) else Path(name)

@@ -56,7 +56,7 @@ def repeat_command(record: Record) -> str:
     model = record.model
     options = {"--models": model.path, "--scenario": record.scenario, "--quant": model.quantization}
     words = [word for name, value in options.items() for word in _option(name, value)]
-    return shell_command(["pytest", "bench", "--benchmark-only", *words])
+    return shell_command(["ggufbench", "run", *words])
 
 
 def show_command(run: str, case_id: str) -> str:
