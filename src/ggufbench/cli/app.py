@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 class Commands(typer.core.TyperGroup):
     """All commands. A command that raises a GgufbenchError prints its message and exits with its code."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of the help: first the command that most people need first."""
+        return sorted(super().list_commands(ctx), key=lambda name: name != "run")
+
     def invoke(self, ctx: Any) -> Any:
         """Run the named command."""
         try:
