@@ -63,7 +63,7 @@ def test_the_command_writes_a_model_that_loads(make, ggufbench, tmp_path):
     assert left_in(out) == [f"{source.stem}-Q4_K_M.gguf"]
     made = out / f"{source.stem}-Q4_K_M.gguf"
     assert "Q4_K" in types_of(made)
-    assert re.search(r"\d+ tensors in \d+ s, \d.* MiB of F16 to .* MiB of Q4_K_M", done.stdout)
+    assert re.search(r"\d+ tensors in \d+ s: \d.* MiB of F16 .* MiB of Q4_K_M", done.stdout)
     assert re.search(r"loads in \S+ m?s on the CPU: \d+ layers", done.stdout)
     assert f"ggufbench run --models {made}" in done.stdout
     before, after = read_header(source).values, read_header(made).values
