@@ -187,7 +187,7 @@ def test_no_model_is_no_pass(ab, tmp_path):
         ((), "ab needs a baseline"),
         (("--baseline", "no-such-thing"), "no-such-thing"),
         (("--baseline", ".", "--scenario", "cpuu"), "did you mean cpu"),
-        (("--baseline", ".", "--anchor", "."), "is no pinned release"),
+        (("--baseline", ".", "--anchor", "."), "is not a pinned release"),
         (("--baseline", ".", "--match", "gemma"), "no model matches"),
         (("--baseline", ".", "--time-budget", "soon"), "is not a duration"),
     ],
@@ -209,7 +209,7 @@ def test_a_scenario_file_compares_with_another_one_of_the_same_work_only(ab, tmp
 
     assert (alone.returncode, unequal.returncode) == (2, 2)
     assert "compares with another scenario file only" in alone.stderr
-    assert "ask for different work" in unequal.stderr
+    assert "define different work" in unequal.stderr
 
 
 def test_another_answer_is_broken_unless_it_was_accepted(

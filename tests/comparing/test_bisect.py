@@ -47,7 +47,7 @@ def check_search(found, again, commits, bad):
     assert found["low"] <= found["change"] <= found["high"] and found["change"] > 0.4
     assert found["launches"] == sum(step["launches"] for step in found["steps"])
     assert f"First bad: {found['first_bad']} Change {bad}" in again
-    assert again.count("(kept)") == len(found["steps"])
+    assert again.count("(stored)") == len(found["steps"])
 
 
 def test_the_first_slow_commit_is_found_and_a_second_search_measures_nothing(
@@ -103,7 +103,7 @@ def test_a_search_goes_on_where_ctrl_c_ended_it(
     done = bisect(repository, *ends)
 
     assert process.returncode == 130
-    assert "Interrupted; the same command goes on where it ended" in output
+    assert "Interrupted; the same command resumes it" in output
     assert done.returncode == 0, done.stdout + done.stderr
     assert "(stored)" in done.stdout and "Change 1" in done.stdout
 
@@ -113,7 +113,7 @@ def test_a_search_goes_on_where_ctrl_c_ended_it(
     [
         (("--good", "main~1", "--bad", "llama-cpp-python==0.3.35"), "is a commit and"),
         (("--good", ".", "--bad", "main"), "give two releases of one package"),
-        (("--good", "main", "--bad", "main~1"), "is no ancestor of"),
+        (("--good", "main", "--bad", "main~1"), "is not an ancestor of"),
         (("--good", "main~1", "--bad", "main", "--metric", "decode"), "decode_tokens_per_second"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What llama-bench is given, what is refused, and how its output is read. The program is a fake here."""
+"""Command line of llama-bench, refused settings, and reading its output. The program is a fake here."""
 
 import json
 import os
@@ -75,8 +75,8 @@ def test_devices_are_named_and_servers_come_before_them(case):
     ("change", "words"),
     [
         ({"n_threads_batch": 2}, "n_threads_batch = 2; make them equal"),
-        ({"type_k": "f32"}, 'cannot take type_k = "f32"; it knows f16, bf16'),
-        ({"type_v": "f32"}, 'cannot take type_v = "f32"'),
+        ({"type_k": "f32"}, 'does not support type_k = "f32"; it knows f16, bf16'),
+        ({"type_v": "f32"}, 'does not support type_v = "f32"'),
     ],
 )
 def test_what_it_cannot_be_given_is_refused(case, change, words):
@@ -101,9 +101,9 @@ def test_its_samples_are_read():
 @pytest.mark.parametrize(
     ("output", "words"),
     [
-        (b"", "printed nothing in place of JSON"),
-        (b"| model |", "printed '| model |' in place of JSON"),
-        (b"[" * 100_000, "in place of JSON"),
+        (b"", "printed nothing instead of JSON"),
+        (b"| model |", "printed '| model |' instead of JSON"),
+        (b"[" * 100_000, "instead of JSON"),
         (b"{}", "not a list of tests"),
         (b"[1]", "not a list of tests"),
         (json.dumps([PROMPT]).encode(), "0 tests with n_prompt = 0, n_gen = 64, n_depth = 0"),
@@ -157,7 +157,7 @@ def test_a_run_returns_the_samples(run_fake):
     [
         ("crashes", "llama-bench crashed (SIGABRT): fake: a last word"),
         ("refuses", "llama-bench ended with exit code 1: error: invalid parameter for argument: -lm"),
-        ("text", "in place of JSON"),
+        ("text", "instead of JSON"),
         ("silent", "printed nothing"),
         ("other-work", "0 tests with n_prompt = 0"),
     ],

@@ -60,7 +60,7 @@ def test_it_decodes_exactly_so_many_more(run, hidden_work, really):
     assert samples(fits, "decode")[-1].tokens == 48
     too_deep = run(hidden_work, prompt_tokens=1, generated_tokens=48, depth=257 - really)
     assert (too_deep.outcome, too_deep.phase) == (Outcome.FAILED, "decode")
-    assert "no room" in too_deep.reason
+    assert "the context is full" in too_deep.reason
 
 
 def test_a_prompt_is_longer_by_the_same_share(run):

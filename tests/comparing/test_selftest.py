@@ -30,7 +30,7 @@ def check_tally(printed: str) -> None:
     null, control = json.loads(printed)["tally"]
     assert (null["kind"], null["sessions"], null["regressions"]) == (NULL, 2, 0)
     assert null["bound"] == pytest.approx(1 - 0.05**0.5)
-    assert "0 alarms in 2 sessions" in null["sentence"]
+    assert "0 false alarms in 2 sessions" in null["sentence"]
     assert (control["kind"], control["sessions"]) == (CONTROL, 0)
 
 

@@ -89,7 +89,7 @@ def test_too_few_pairs_are_inconclusive_however_far_the_ratio_is_off(run, strict
 
 
 def test_agreement_exits_0_and_json_holds_every_sample(run, tmp_path):
-    # The fake's rate is no real one: only the widest tolerance takes it for equal.
+    # The fake's rate is not real: only the widest tolerance counts it as equal.
     done = run("fast", "--json", "--tolerance", 1, "--seed", 3, "--depth", 16, "--pairs", 5)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)

@@ -197,12 +197,12 @@ def test_a_newer_run_that_is_no_session_of_history_does_not_stand_in_the_way(sto
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("gate", "20250101T000000Z-0000"), "holds no run '20250101T000000Z-0000'; its newest runs are"),
-        (("gate", "--since", "yesterday"), "holds no run 'yesterday' from which history could begin"),
-        (("history", "--metric", "decode_tokens"), "is no metric; did you mean decode_tokens_per_second?"),
+        (("gate", "20250101T000000Z-0000"), "has no run '20250101T000000Z-0000'; its newest runs are"),
+        (("gate", "--since", "yesterday"), "has no run 'yesterday' to begin the history with"),
+        (("history", "--metric", "decode_tokens"), "is not a metric; did you mean decode_tokens_per_second?"),
         (("history", "--machine", "ffff"), "has no machine 'ffff'; give one of"),
         (("history", "--match", "three"), "has no measured session of machine"),
-        (("history", "--since", "x' or 1=1 --"), "holds no run"),
+        (("history", "--since", "x' or 1=1 --"), "has no run"),
     ],
 )
 def test_2_for_what_cannot_be_answered(stored, ask_program, arguments, said):

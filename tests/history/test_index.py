@@ -123,7 +123,7 @@ def test_a_copied_run_is_one_session_until_the_other_copy_goes(stored):
 
 
 def hostile(folder, valid: str):
-    """Files that look like records and are none, each with a part of what is said of it."""
+    """Files that look like records but are not, each with a part of its message."""
     record = json.loads(valid)
 
     def altered(**changes):
@@ -284,7 +284,7 @@ def test_an_index_that_another_process_writes_is_waited_for_and_then_done_withou
 
 
 def test_results_that_are_no_folder_are_refused(tmp_path):
-    with pytest.raises(StoreError, match="is no folder; give the one that holds the runs"):
+    with pytest.raises(StoreError, match="is not a folder; give the one that contains the runs"):
         history(HistoryQuery(tmp_path / "none"))
-    with pytest.raises(StoreError, match="holds no record; make one with"):
+    with pytest.raises(StoreError, match="has no record; make one with"):
         history(HistoryQuery(tmp_path))

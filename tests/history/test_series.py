@@ -65,7 +65,7 @@ def test_one_bad_session_is_suspect_and_the_second_running_a_regression():
     assert states([*quiet, 0.2])[-1] is State.SUSPECT
     assert states([*quiet, 0.2, 0.2])[-1] is State.REGRESSION
     assert states([*quiet, 0.2, 0.0, 0.2])[-3:] == [State.SUSPECT, State.OK, State.SUSPECT]
-    assert states([*quiet, -0.2, -0.2])[-1] is State.OK, "faster is no regression"
+    assert states([*quiet, -0.2, -0.2])[-1] is State.OK, "faster is not a regression"
 
 
 def test_held_out_a_regression_stays_one_and_left_in_it_becomes_the_level():
@@ -176,7 +176,7 @@ def test_a_new_anchor_a_new_build_of_it_and_other_settings_begin_new_series(stor
         stored.base = before.model_copy(update=changes)
         stored.comparison(day)
     counts = sorted(row.series.count for row in history(HistoryQuery(stored.results)).rows)
-    assert counts == sorted([3, 1, 1, 1] * 2), "Python's patch version alone is no new anchor"
+    assert counts == sorted([3, 1, 1, 1] * 2), "Python's patch version alone does not make a new anchor"
 
 
 def test_the_tolerance_of_the_scenario_that_was_stored_decides(stored):
@@ -220,7 +220,7 @@ def test_since_forgets_what_was_before(stored):
     assert decode(stored).state is State.REGRESSION
     found = decode(stored, since=stored.run(12))
     assert found.state is State.TOO_FEW and found.series.count == 4
-    with pytest.raises(StoreError, match="holds no run 'nightly'"):
+    with pytest.raises(StoreError, match="has no run 'nightly'"):
         history(HistoryQuery(stored.results, since="nightly"))
 
 

@@ -240,7 +240,7 @@ def _scaled_mark(mark: MemoryMark, memory: float) -> MemoryMark:
 
 
 def _without_llama(launch: Launch) -> Launch:
-    """What llama.cpp alone tells is not in a launch of transformers."""
+    """Fields that only llama.cpp fills are empty in a launch of transformers."""
     nothing = {"effective": None, "log": [], "digest": None, "context_seconds": None, "device_bytes": 0}
     return launch.model_copy(update=nothing)
 

@@ -34,7 +34,7 @@ def test_names_from_files_steer_no_terminal_of_any_width(make_record, width):
     records = [
         make_record(name=evil),
         make_record(name=evil, provider=TRANSFORMERS, scenario="transformers-gguf", outcome="failed",
-                    phase="load", reason=f"{evil} is no model"),
+                    phase="load", reason=f"{evil} is not a model"),
     ]  # fmt: skip
     text = shown(records, width)
     assert "\x1b" not in text and "\u202e" not in text

@@ -1,4 +1,4 @@
-"""What is said of a comparison: in the terminal, in Markdown, in one sentence; and its exit code."""
+"""A comparison in the terminal, in Markdown and in one sentence, and its exit code."""
 
 import pytest
 

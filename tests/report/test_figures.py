@@ -33,7 +33,7 @@ from ggufbench.stats.sequential_test import judge as gate
 
 SVG = "{http://www.w3.org/2000/svg}"
 PLAIN = ["load", "memory", "rate-prompt", "rate-decode", "pareto", "tokens"]
-"""What one measured case has."""
+"""Figures of one measured case."""
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
     "<script>alert(1)</script>",

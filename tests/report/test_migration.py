@@ -12,7 +12,7 @@ APP = {"provider": "answers:get_chat_model", "scenario": "app"}
 
 
 def answers(records):
-    """Of the only row: question to answer and sentence."""
+    """Question to answer and sentence of the only row."""
     (row,) = migrations(records)
     return row, {answer.question: answer for answer in row.answers}
 

@@ -67,7 +67,7 @@ def content(baseline_records, make_record) -> Content:
             ),
         ],
         runs=["<script>alert(2)</script>"],
-        problems=["results/</script>.json is no record"],
+        problems=["results/</script>.json is not a record"],
     )
 
 

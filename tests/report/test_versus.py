@@ -1,4 +1,4 @@
-"""Which records are compared with which baseline, and over which part of their work."""
+"""Pairs of records and baselines, and the part of their work that is compared."""
 
 import dataclasses
 
@@ -51,7 +51,7 @@ def test_ratios_are_llama_cpp_over_transformers(make_record):
 
 
 def test_decode_counts_the_tokens_that_both_generated(make_record):
-    """Later tokens are made slower here: whoever counted all of them would find another ratio."""
+    """Later tokens are made slower here: counting all of them would give another ratio."""
 
     def slower_after_16(sample):
         if sample.phase != "decode":

@@ -1,4 +1,4 @@
-"""Real git repositories and real packages, made for a test; pip is told to look nowhere else."""
+"""Real git repositories and real packages, made for a test; pip searches nowhere else."""
 
 import csv
 import importlib.metadata
@@ -140,7 +140,7 @@ class Repository:
         self.git("init", "--quiet", "--initial-branch=main")
 
     def git(self, *arguments: str, text: str | None = None) -> str:
-        """What git says, without the end of the line."""
+        """Output of git, without the end of the line."""
         done = subprocess.run(
             ["git", "-C", self.path, "-c", "user.name=a", "-c", "user.email=a@example.org", *arguments],
             input=text, capture_output=True, text=True, check=True, timeout=60,

@@ -1,4 +1,4 @@
-"""What the text of an arm means, and what is refused; interpreters that are none."""
+"""Meaning of the text of an arm, refused texts, and programs that are not interpreters."""
 
 import os
 import subprocess
@@ -102,10 +102,10 @@ def test_everything_that_git_calls_a_commit_is_one(here):
 
 
 def test_a_tree_or_a_file_of_git_s_is_no_commit(here):
-    assert "no commit" in refusal("HEAD:provider.py")
-    assert "no commit" in refusal("HEAD^{tree}")
-    assert "no commit" in refusal("^HEAD")
-    assert "no commit" in refusal("0" * 40)
+    assert "nor a commit" in refusal("HEAD:provider.py")
+    assert "nor a commit" in refusal("HEAD^{tree}")
+    assert "nor a commit" in refusal("^HEAD")
+    assert "nor a commit" in refusal("0" * 40)
 
 
 def test_a_path_is_meant_before_a_branch_and_the_refusal_says_how_to_mean_the_branch(here):
@@ -124,12 +124,12 @@ def test_a_path_is_meant_before_a_branch_and_the_refusal_says_how_to_mean_the_br
         ("  ", "give `.`"),
         ("--upload-pack=touch x", "begins with a dash"),
         ("-rrequirements.txt", "begins with a dash"),
-        ("main\nother", "cannot be shown"),
-        ("\x1b[31mmain", "cannot be shown"),
-        ("\udcff", "cannot be shown"),
-        ("a\0b", "cannot be shown"),
+        ("main\nother", "cannot be printed"),
+        ("\x1b[31mmain", "cannot be printed"),
+        ("\udcff", "cannot be printed"),
+        ("a\0b", "cannot be printed"),
         ("x" * 5000, "at most 4096"),
-        ("x" * 4000, "no commit"),
+        ("x" * 4000, "nor a commit"),
         ("~nobody-of-that-name/venv", "look at the path"),
         ("missing.toml", "look at the path"),
         ("venv/bin/python", "look at the path"),
@@ -139,7 +139,7 @@ def test_a_path_is_meant_before_a_branch_and_the_refusal_says_how_to_mean_the_br
         ("provider==1.0; python_version < '3'", "condition after `;`"),
         ("provider @ https://me:secret@example.org/x.whl", "credentials"),
         ("provider @ git+https://token@example.org/x.git", "credentials"),
-        ("provider @ file:///", "names no file"),
+        ("provider @ file:///", "does not name a file"),
         ("provider @ https://[", "no"),
     ],
 )
@@ -157,7 +157,7 @@ def test_without_a_repository_the_refusal_says_so(tmp_path, monkeypatch):
     folder = tmp_path / "plain"
     folder.mkdir()
     said = refusal("main", folder)
-    assert "no commit" in said and "is not in a git repository" in said
+    assert "nor a commit" in said and "is not in a git repository" in said
 
 
 def test_without_git_the_refusal_says_so(here, monkeypatch):
@@ -175,10 +175,10 @@ def test_a_file_that_is_neither_a_python_nor_a_scenario(here):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "it said nothing"),
-        ("print('Welcome to Python 3.11.')", "it said 'Welcome"),
-        ("import os\nwhile True: os.write(1, b'y' * 4096)", "it said 'yyyy"),
-        ("import os; os.write(1, b'\\x1b[31m\\xff')", "it said '\\x1b[31m\\xff'"),
+        ("", "it printed nothing"),
+        ("print('Welcome to Python 3.11.')", "it printed 'Welcome"),
+        ("import os\nwhile True: os.write(1, b'y' * 4096)", "it printed 'yyyy"),
+        ("import os; os.write(1, b'\\x1b[31m\\xff')", "it printed '\\x1b[31m\\xff'"),
         ("import os; os.write(1, b'Python 3.9.')", "is Python 3.9, and a worker needs 3.10"),
         ("import os; os.write(1, b'Python 2.7.')", "is Python 2.7, and a worker needs 3.10"),
     ],
@@ -204,7 +204,7 @@ def test_a_program_that_hangs_ends_at_the_deadline_and_is_ended(program, monkeyp
         "pathlib.Path(__file__ + '.pid').write_text(str(os.getpid()))\n"
         "time.sleep(600)"
     )
-    assert "it said nothing" in refusal(path)
+    assert "it printed nothing" in refusal(path)
     pid = int(path.with_name("program.pid").read_text())
     wait_until(lambda: not _runs(pid), "the program to be ended")
 
@@ -220,7 +220,7 @@ def test_a_program_that_leaves_a_process_with_the_pipe_does_not_hold_us(program,
         "    time.sleep(600)"
     )
     try:
-        assert "it said nothing" in refusal(path)
+        assert "it printed nothing" in refusal(path)
     finally:
         os.kill(int(path.with_name("program.pid").read_text()), 9)
 

@@ -32,7 +32,7 @@ print("python", prepare_arm(parse_arm(sys.argv[1], Path()), Path(), tell).interp
 
 @pytest.fixture
 def told():
-    """What was said while arms were prepared."""
+    """Sentences reported during the preparation of arms."""
     return []
 
 
@@ -64,7 +64,7 @@ def start_builder(cache):
 
 
 def value_in(python: Path, expression: str) -> str:
-    """What an environment's Python prints for it."""
+    """Output of an environment's Python for an expression."""
     command = [python, "-I", "-c", f"import importlib.util; print({expression})"]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 

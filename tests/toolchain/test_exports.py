@@ -23,7 +23,7 @@ pathlib.Path(__file__).with_name("imported.json").write_text(json.dumps(found))
 
 @pytest.fixture
 def told():
-    """What was said while arms were prepared."""
+    """Sentences reported during the preparation of arms."""
     return []
 
 

@@ -162,13 +162,13 @@ def test_commits_are_those_of_the_first_parents(repository):
 
 def test_where_good_is_no_ancestor_of_bad_the_refusal_says_what_to_do(repository, tmp_path):
     first, second = repository.commit("first"), repository.commit("second")
-    with pytest.raises(ArmError, match=r"is no ancestor of .*; give the earlier one as good"):
+    with pytest.raises(ArmError, match=r"is not an ancestor of .*; give the earlier one as good"):
         commits_between(repository.path, second, first)
     with pytest.raises(ArmError, match="are the same commit"):
         commits_between(repository.path, "HEAD", second)
-    with pytest.raises(ArmError, match="gone is no commit of"):
+    with pytest.raises(ArmError, match="gone is not a commit of"):
         commits_between(repository.path, "gone", second)
-    with pytest.raises(ArmError, match="--output=x is no commit of"):
+    with pytest.raises(ArmError, match="--output=x is not a commit of"):
         commits_between(repository.path, first, "--output=x")
     with pytest.raises(ArmError, match="is not in a git repository"):
         commits_between(tmp_path, first, second)
@@ -191,7 +191,7 @@ def test_a_subject_is_one_line_that_a_terminal_can_be_given(repository):
     assert commit_subject(repository.path, commit) == "Faster _[31mdecode_, naïvely"
     repository.git("commit", "--quiet", "--allow-empty", "--allow-empty-message", "--message", "")
     assert commit_subject(repository.path, "HEAD") == ""
-    with pytest.raises(ArmError, match="gone is no commit"):
+    with pytest.raises(ArmError, match="gone is not a commit"):
         commit_subject(repository.path, "gone")
 
 

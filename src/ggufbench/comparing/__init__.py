@@ -1,1 +1,1 @@
-"""Comparing arms side by side: what is asked, measured and concluded; the commands built on it."""
+"""Side-by-side comparisons: requests, blocks of launches, conclusions, and the commands built on them."""

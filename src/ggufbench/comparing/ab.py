@@ -1,4 +1,4 @@
-"""Two environments, commits or settings compared: what the command `ggufbench ab` does, and pytest too."""
+"""Comparison of two environments, commits or settings, for `ggufbench ab` and for pytest."""
 
 from __future__ import annotations
 
@@ -33,37 +33,37 @@ from ggufbench.worker.job import LAYERS, SHIPPED, TRANSFORMERS
 
 _SEEDS = 2**32
 _HOW_OFTEN = {"launches": 1, "cold_launches": 0}
-"""Of the workload: what a comparison decides for itself."""
+"""Fields of the workload that a comparison sets itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class AbRequest:
-    """What shall be compared, and how."""
+    """The arms to compare and how to compare them."""
 
     request: Request
     baseline: str
     candidate: str = "."
     anchor: str | None = None
-    """A pinned release, measured in every session: what history is a ratio to."""
+    """A pinned release that is measured in every session; the history is a ratio to it."""
     repository: Path = Path()
-    """Whose commits and whose provider are meant."""
+    """Repository of the commits and of the user's provider."""
     seed: int | None = None
-    """Of the order; drawn where it is None."""
+    """Random seed of the order; generated if None."""
     gate: GateSpec | None = None
-    """In place of that of each scenario."""
+    """Replaces the value of each scenario."""
     design: Design = field(default_factory=Design)
     purpose: Purpose = "ab"
     allow_other_answers: bool = False
     run_id: str | None = None
-    """Where the documents go; a new run where it is None."""
+    """Folder of the documents; a new run if None."""
     on_step: Callable[[SessionStep], None] = lambda _step: None
     tell: Callable[[str], None] = lambda _sentence: None
-    """Hears about what takes time before anything is measured."""
+    """Called with a sentence before slow steps of the preparation."""
 
 
 @dataclass(frozen=True, slots=True)
 class AbResult:
-    """The comparisons, complete or not."""
+    """The comparisons, complete or interrupted."""
 
     run_id: str
     comparisons: list[Comparison]
@@ -71,16 +71,16 @@ class AbResult:
     """Cases that no arm can run, with the reason."""
     interrupted: bool
     problems: list[str]
-    """What could not be kept."""
+    """Reasons why documents could not be stored."""
 
     def exit_code(self, *, strict: bool) -> ExitCode:
-        """The gate's, or 130 after Ctrl-C."""
+        """Exit code of the gate, or 130 after Ctrl-C."""
         return ExitCode.INTERRUPTED if self.interrupted else exit_code(self.comparisons, strict=strict)
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A question whose arms are there, whose models are found and whose cases are planned."""
+    """A request with prepared arms, discovered models and planned cases."""
 
     arms: dict[Role, PreparedArm]
     entries: list[ComparedCase]
@@ -89,7 +89,7 @@ class Planned:
 
 
 def ask(question: AbRequest, wanted: Callable[[ComparedCase], bool] = lambda _entry: True) -> AbResult:
-    """Plan it, measure the wanted cases and keep what was measured.
+    """Plan, measure the selected cases and store the results.
 
     Raises GgufbenchError before anything is measured.
     """
@@ -118,7 +118,7 @@ def plan(question: AbRequest) -> Planned:
 
 
 def measure(question: AbRequest, planned: Planned) -> AbResult:
-    """Measure what was planned, one session at a time on this machine, and keep it."""
+    """Measure the planned cases, one session at a time on this machine, and store the results."""
     problems: list[str] = []
     results = question.request.results
     session = BenchSession(
@@ -148,7 +148,7 @@ def _specs(question: AbRequest) -> dict[Role, ArmSpec]:
         "anchor": question.anchor,
     }
     if question.anchor == question.baseline:
-        del texts["anchor"]  # which is measured already
+        del texts["anchor"]  # it is measured already
     return {role: parse_arm(text, question.repository) for role, text in texts.items() if text is not None}
 
 
@@ -159,7 +159,7 @@ def _anchored_by(question: AbRequest) -> Role | None:
 
 
 def _check_kinds(specs: Mapping[Role, ArmSpec], question: AbRequest) -> None:
-    """A scenario file says how to measure, another arm with what: the two do not compare."""
+    """Refuse a scenario file against an arm of another kind: one defines settings, the other software."""
     files = [spec.kind == "scenario" for role, spec in specs.items() if role != "anchor"]
     if any(files) and not all(files):
         raise ArmError(
@@ -169,28 +169,28 @@ def _check_kinds(specs: Mapping[Role, ArmSpec], question: AbRequest) -> None:
     anchored_by = _anchored_by(question)
     if anchored_by is not None and specs[anchored_by].kind != "requirement":
         raise ArmError(
-            f"--anchor {question.anchor} is no pinned release; give one, such as llama-cpp-python==0.3.36"
+            f"--anchor {question.anchor} is not a pinned release; give one, such as llama-cpp-python==0.3.36"
         )
 
 
 def _check_providers(specs: Mapping[Role, ArmSpec], scenarios: Sequence[Scenario]) -> None:
-    """A commit changes what its repository provides; what ggufbench brings is not in it."""
+    """Refuse a commit with scenarios that do not measure code of its repository."""
     commits = [spec for spec in specs.values() if spec.kind == "commit"]
     others = [scenario.name for scenario in scenarios if scenario.provider in SHIPPED]
     if commits and others:
         raise ArmError(
-            f"{commits[0].name} is a commit, and scenario {others[0]} measures no code of that repository; "
+            f"{commits[0].name} is a commit, but scenario {others[0]} measures no code of that repository; "
             'name a scenario with provider = "package.module:callable" by --scenario'
         )
 
 
 def _check_workloads(scenarios: Mapping[Role, Sequence[Scenario]]) -> None:
-    """Two settings are compared doing the same work."""
+    """Refuse two scenario files with different workloads."""
     both = zip(scenarios["baseline"], scenarios["candidate"], strict=False)
     for old, new in both:
         if old.workload.model_copy(update=_HOW_OFTEN) != new.workload.model_copy(update=_HOW_OFTEN):
             raise ArmError(
-                f"{old.name} and {new.name} ask for different work; give both files the same [workload]"
+                f"{old.name} and {new.name} define different work; give both files the same [workload]"
             )
 
 
@@ -200,8 +200,8 @@ def _scenarios(spec: ArmSpec, question: AbRequest) -> list[Scenario]:
     else:
         found = read_scenarios(question.request)
         if not question.request.scenarios:
-            # Not what changed, and not in every environment: what llama.cpp is compared with, and what is
-            # built on it. Named, they are compared too.
+            # Baselines and layers do not change with llama.cpp and are not in every environment, so they are
+            # compared only if they are named.
             found = [scenario for scenario in found if scenario.provider not in (TRANSFORMERS, *LAYERS)]
     if question.gate is None:
         return found
@@ -209,7 +209,7 @@ def _scenarios(spec: ArmSpec, question: AbRequest) -> list[Scenario]:
 
 
 def _prepare(spec: ArmSpec, question: AbRequest, scenarios: Sequence[Scenario]) -> PreparedArm:
-    """The arm; where a provider of the user is measured, with the repository to import it from."""
+    """The arm, with the repository to import from if a provider of the user is measured."""
     arm = prepare_arm(spec, question.repository, question.tell)
     own = any(scenario.provider not in SHIPPED for scenario in scenarios)
     if not own or arm.interpreter.import_path:
@@ -221,7 +221,7 @@ def _prepare(spec: ArmSpec, question: AbRequest, scenarios: Sequence[Scenario]) 
 def _entries(
     cases: Mapping[Role, Sequence[Case]], *, by_scenario: bool
 ) -> tuple[list[ComparedCase], list[tuple[str, str]]]:
-    """The cases of all arms that belong together; and those that not one of the two can run."""
+    """The cases that belong together in all arms, and those that neither arm can run."""
     entries, skipped = [], []
     for candidate in cases["candidate"]:
         together: dict[Role, Case] = {
@@ -251,7 +251,7 @@ def _bench(question: AbRequest, machine: Machine) -> Bench:
 
 
 def _keep(write: Callable[[], object], problems: list[str]) -> None:
-    """What cannot be kept does not end the measuring; it is said at the end."""
+    """Store a document. A failure is kept and reported at the end; it does not end the measurement."""
     try:
         write()
     except StoreError as error:

@@ -1,4 +1,4 @@
-"""The arms of a comparison: what the text means that names one, and the Python that its workers run in."""
+"""The arms of a comparison: the meaning of the text that names one, and the Python of its workers."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _PACKAGES = (".whl", ".tar.gz", ".zip")
 
 
 class ArmError(GgufbenchError):
-    """An arm cannot be used; the message is one sentence that names its text and the remedy."""
+    """An arm cannot be used; the message is one sentence with its text and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArmSpec:
-    """What the text of an arm means."""
+    """Meaning of the text of an arm."""
 
     name: str
-    """The text, as the user gave it."""
+    """The text as given by the user."""
     kind: ArmKind
     path: Path | None = None
     """The Python of an interpreter, or the file of a scenario."""
@@ -47,7 +47,7 @@ class ArmSpec:
 
 @dataclass(frozen=True, slots=True)
 class PreparedArm:
-    """An arm whose environment is there."""
+    """An arm with its environment."""
 
     spec: ArmSpec
     interpreter: Interpreter
@@ -58,9 +58,9 @@ class PreparedArm:
 
 
 def parse_arm(text: str, repository: Path) -> ArmSpec:
-    """What a text means: `.`, a path, a requirement with its version, or a commit of the repository.
+    """Resolve a text: `.`, a path, a requirement with its version, or a commit of the repository.
 
-    The first of these that fits, in this order. Only files and git are looked at. Raises ArmError.
+    The first that fits is used, in this order. Only files and git are read. Raises ArmError.
     """
     _refuse_hostile(text)
     if text == ".":
@@ -87,17 +87,17 @@ def prepare_arm(
     tell: Callable[[str], None],
     build_environment: Mapping[str, str] = os.environ,
 ) -> PreparedArm:
-    """The Python of an arm, its environment built where it is missing. Raises ArmError.
+    """The Python of an arm; its environment is built if it is missing. Raises ArmError.
 
-    `tell` hears about what takes time; compiling a release takes minutes, once. `build_environment` holds the
-    variables that a build sees: CMAKE_ARGS, compilers, those of pip.
+    `tell` is called before slow steps; compiling a release takes minutes, once. `build_environment` holds
+    the variables of a build: CMAKE_ARGS, compilers, those of pip.
     """
     with as_arm_errors():
         return PreparedArm(spec, _interpreter(spec, repository, tell, build_environment))
 
 
 def import_path(folder: Path) -> tuple[Path, ...]:
-    """The folders that a checkout's code is imported from: `src`, where it has one, and itself."""
+    """Folders from which a checkout's code is imported: `src`, if it exists, and the checkout itself."""
     source = folder.absolute() / "src"
     return (*([source] if source.is_dir() else []), folder.absolute())
 
@@ -115,7 +115,7 @@ def _interpreter(
         folder = tree / folder_in_checkout(repository)
         if not folder.is_dir():
             below = folder_in_checkout(repository)
-            raise ArmError(f"{spec.name} has no folder {below}; run from a folder that it has")
+            raise ArmError(f"{spec.name} has no folder {below}; run from a folder that it contains")
         return Interpreter(import_path=import_path(folder))
     if spec.kind == "requirement":
         from packaging.requirements import Requirement
@@ -127,13 +127,13 @@ def _interpreter(
 
 
 def _refuse_hostile(text: str) -> None:
-    """What no path, package or commit is called, and what programs would take for an option."""
+    """Refuse texts that no path, package or commit has, and those that programs would read as an option."""
     if not text.strip():
         raise ArmError("an arm without a text; give `.` for this environment")
     if len(text) > _LONGEST_TEXT:
-        raise ArmError(f"{text[:40]}... has {len(text)} letters; an arm has at most {_LONGEST_TEXT}")
-    if not text.isprintable():  # records and terminals get to see it
-        raise ArmError(f"{text!r} has a letter that cannot be shown; rename what it names")
+        raise ArmError(f"{text[:40]}... has {len(text)} characters; an arm has at most {_LONGEST_TEXT}")
+    if not text.isprintable():  # it is printed and stored
+        raise ArmError(f"{text!r} has a character that cannot be printed; rename the file or commit")
     if text.startswith("-"):
         raise ArmError(f"{text} begins with a dash, as an option does; for a file, write ./{text}")
 
@@ -142,13 +142,13 @@ def _existing(text: str) -> Path | None:
     try:
         path = Path(text).expanduser().absolute()
         return path if path.exists() else None
-    except (OSError, RuntimeError):  # unreadable, too long, or the home of nobody
+    except (OSError, RuntimeError):  # unreadable, too long, or the home of an unknown user
         return None
 
 
 def _of_path(text: str, path: Path, repository: Path) -> ArmSpec:
     if path.is_dir():
-        # Not resolved: a virtual environment is the folder that its link to a Python lies in.
+        # Not resolved: a virtual environment is the folder that contains its link to a Python.
         python = next((path / name for name in _PYTHONS if _is_program(path / name)), None)
         if python is not None:
             return ArmSpec(text, "interpreter", python)
@@ -192,24 +192,24 @@ def _refuse_unfit(text: str, requirement: Requirement) -> None:
     from ggufbench.toolchain.environments import local_file
 
     if requirement.marker is not None:
-        raise ArmError(f"{text} has a condition after `;`, which may leave it out; give it without")
+        raise ArmError(f"{text} has a condition after `;`, which may exclude it; remove the condition")
     try:
         address = urlsplit(requirement.url or "")
     except ValueError as error:
         raise ArmError(f"{text} has no valid address: {error}") from None
     if address.password or (address.username and address.scheme.endswith(("http", "https"))):
-        # Without its text, which a log would keep.
+        # Without the address, which a log would keep.
         raise ArmError(
-            f"the address of {requirement.name} holds credentials, which records would keep; "
+            f"the address of {requirement.name} contains credentials, which records would store; "
             "leave them to pip's configuration or to .netrc"
         )
     file = local_file(requirement)
     if file is not None and not file.is_file():
-        raise ArmError(f"{text} names no file; give a wheel or a source archive, or a commit")
+        raise ArmError(f"{text} does not name a file; give a wheel, a source archive or a commit")
 
 
 def _nothing(text: str) -> str:
-    return f"{text} is no file here, no requirement with a version and no commit"
+    return f"{text} is neither a file, a requirement with a version, nor a commit"
 
 
 def _remedy(text: str, repository: Path, requirement: Requirement | None) -> str:
@@ -225,7 +225,7 @@ def _remedy(text: str, repository: Path, requirement: Requirement | None) -> str
 
 @contextmanager
 def as_arm_errors() -> Iterator[None]:
-    """What goes wrong in git or in a build is an ArmError."""
+    """Turn errors of git and of builds into an ArmError."""
     try:
         yield
     except (BuildError, RepositoryError) as error:

@@ -1,6 +1,6 @@
-"""Which release or commit made it slower: a binary search whose every step is a comparison with the good end.
+"""Binary search for the release or commit that made a model slower.
 
-The steps are stored comparisons like any other, and a search that was ended finds them again.
+Every step is a stored comparison with the good end. A search that was interrupted finds its steps again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ggufbench.thresholds import MetricTolerance
 from ggufbench.values import complaint
 
 _MORE_PAIRS = 2
-"""An inconclusive step is measured again with so many times the pairs, once."""
+"""Factor of the number of pairs when an inconclusive step is repeated, once."""
 _ENDS_DIFFER_AT_LEAST = 0.01
 
 Side = Literal["good", "bad", "skipped"]
@@ -39,63 +39,63 @@ class BisectStep:
     candidate: str
     side: Side
     comparison: Comparison | None
-    """None where the candidate could not even be installed."""
+    """The comparison; None if the candidate could not be installed."""
     reason: str | None = None
-    """Why it was skipped."""
+    """Reason why it was skipped."""
     resumed: bool = False
-    """Found among the stored comparisons."""
+    """True if it was found among the stored comparisons."""
 
     @property
     def launches(self) -> int:
-        """What it cost, in this search or the one that it resumes."""
+        """Number of launches, in this search or in the one that it resumes."""
         return self.comparison.launches if self.comparison else 0
 
 
 @dataclass(slots=True)
 class Bisection:
-    """The search, complete or not."""
+    """The search, complete or interrupted."""
 
     candidates: list[str]
-    """From good to bad, both included."""
+    """Versions from good to bad, both included."""
     steps: list[BisectStep] = field(default_factory=list)
     metric: str | None = None
     first_bad: str | None = None
     suspects: list[str] = field(default_factory=list)
-    """Where the search could not tell further: the first bad one is one of these."""
+    """Versions that the search could not distinguish: the first bad one is one of these."""
     confirmation: Comparison | None = None
-    """The first bad one against the one before it."""
+    """Comparison of the first bad version with the one before it."""
     exit_code: ExitCode = ExitCode.PASS
     sentence: str = ""
     case_id: str | None = None
 
     @property
     def launches(self) -> int:
-        """Of all steps."""
+        """Launches of all steps."""
         return sum(step.launches for step in self.steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Hunt:
-    """What a search needs to know."""
+    """Inputs of a search."""
 
     question: AbRequest
-    """Its baseline is the good end, its candidate the bad one."""
+    """The baseline is the good end, the candidate the bad one."""
     metric: str | None = None
-    """Judge by this metric only; the one that regressed most where it is None."""
+    """Judge by this metric only; by the one that regressed most if None."""
     on_step: Callable[[str, int], None] = lambda _candidate, _left: None
-    """Told which candidate is measured next, and how many could still be the first bad one."""
+    """Called with the next candidate and the number of versions that could still be the first bad one."""
 
 
 def bisect(hunt: Hunt) -> Bisection:
-    """Search. Raises GgufbenchError before anything is measured."""
+    """Search for the first bad version. Raises GgufbenchError before anything is measured."""
     good, bad = (parse_arm(text, hunt.question.repository) for text in _ends(hunt.question))
     candidates = _candidates(good, bad, hunt.question)
     found = Bisection(candidates)
     try:
         _search(hunt, found)
-    except KeyboardInterrupt:  # what its step had measured is kept
+    except KeyboardInterrupt:  # the measurements of its step are stored
         found.exit_code = ExitCode.INTERRUPTED
-        found.sentence = "interrupted; the same command goes on where it ended"
+        found.sentence = "interrupted; the same command resumes it"
     return found
 
 
@@ -134,7 +134,7 @@ def _search(hunt: Hunt, found: Bisection) -> None:
 
 
 def _only_metric(name: str) -> GateSpec:
-    """Raises PlanError for what is no metric that can be gated."""
+    """Check the metric of a request. Raises PlanError if it cannot be gated."""
     try:
         return GateSpec(metrics=[name])
     except ValidationError as error:
@@ -142,7 +142,7 @@ def _only_metric(name: str) -> GateSpec:
 
 
 def _difference(ends: BisectStep, found: Bisection) -> Cell | None:
-    """The metric that regressed most between the ends; None, with the sentence said, where none did."""
+    """The metric that regressed most between the ends; None, with a message, if none regressed."""
     comparison = ends.comparison
     if comparison is None:
         found.exit_code, found.sentence = ExitCode.BROKEN, f"the bad end cannot be measured: {ends.reason}"
@@ -170,16 +170,16 @@ def _difference(ends: BisectStep, found: Bisection) -> Cell | None:
 
 
 def _halfway(cell: Cell) -> GateSpec:
-    """Every candidate is as the good end or as the bad one, so the tolerance that tells them lies between.
+    """Tolerance between the good end and the bad one, which separates the candidates.
 
-    Half of the logarithm of the change: both mistakes are then equally far away.
+    Half of the logarithm of the change: both errors are then equally distant.
     """
     relative = max(_ENDS_DIFFER_AT_LEAST, math.sqrt(1 + (cell.change or 0)) - 1)
     return GateSpec(metrics=[cell.metric], tolerance={cell.metric: MetricTolerance(relative=relative)})
 
 
 def _narrow(hunt: Hunt, found: Bisection, last: int, gate: GateSpec) -> tuple[int, int]:
-    """The last good and the first bad candidate, as close as could be judged."""
+    """The last good and the first bad candidate, as close as the verdicts allow."""
     low, high, skipped = 0, last, set[int]()
     while True:
         open_ones = [n for n in range(low + 1, high) if n not in skipped]
@@ -197,7 +197,7 @@ def _narrow(hunt: Hunt, found: Bisection, last: int, gate: GateSpec) -> tuple[in
 
 
 def _confirm(hunt: Hunt, found: Bisection, low: int, high: int, gate: GateSpec) -> None:
-    """Compare the first bad one with the one before it: what it changed, and that it did."""
+    """Compare the first bad version with the one before it, to confirm the change."""
     hunt.on_step(found.candidates[high], 1)
     step = _compare(hunt, found, low, high, gate)
     if step.side == "bad":
@@ -211,7 +211,7 @@ def _confirm(hunt: Hunt, found: Bisection, low: int, high: int, gate: GateSpec) 
 
 
 def _compare(hunt: Hunt, found: Bisection, low: int, high: int, gate: GateSpec | None) -> BisectStep:
-    """One comparison, with more pairs where the usual number did not tell; stored ones are not repeated."""
+    """One comparison, with more pairs if the usual number was inconclusive; stored ones are not repeated."""
     baseline, candidate = found.candidates[low], found.candidates[high]
     question = replace(hunt.question, baseline=baseline, candidate=candidate, gate=gate, purpose="bisect")
     try:
@@ -265,7 +265,7 @@ def _only(answer: AbResult) -> Comparison | None:
 
 
 def _single(planned: Planned) -> Planned:
-    """A search follows one case. Raises PlanError where there are several, or none."""
+    """The one case that a search follows. Raises PlanError if there are several, or none."""
     entries = planned.entries
     if len(entries) == 1:
         return planned
@@ -274,12 +274,12 @@ def _single(planned: Planned) -> Planned:
         raise PlanError(f"there is no case to bisect: {skipped}")
     ids = ", ".join(entry.id for entry in entries[:6])
     raise PlanError(
-        f"{len(entries)} cases match, and bisect follows one; choose by --match or --scenario: {ids}"
+        f"{len(entries)} cases match, but bisect follows one; choose it with --match or --scenario: {ids}"
     )
 
 
 def _stored(question: AbRequest, planned: Planned) -> Comparison | None:
-    """The same step of an earlier search on this machine, if it came to an end."""
+    """The same step of an earlier search on this machine, if that step was completed."""
     entry = planned.entries[0]
     for comparison in reversed(read_all_comparisons(question.request.results)):
         if _is_same(comparison, question, planned, entry) and _is_finished(comparison, question):
@@ -306,7 +306,7 @@ def _is_same(comparison: Comparison, question: AbRequest, planned: Planned, entr
 
 
 def _same_gate(comparison: Comparison, gate: GateSpec) -> bool:
-    """Whether the same metrics were judged by the tolerances that this search has set."""
+    """True if the same metrics were judged by the tolerances of this search."""
     judged = {cell.metric: cell.tolerance for cell in comparison.cells if cell.against == "baseline"}
     return set(judged) == set(gate.metrics) and all(
         math.isclose(judged[metric] or 0.0, asked.relative) for metric, asked in gate.tolerance.items()

@@ -1,4 +1,4 @@
-"""The end of a comparison: from what was measured side by side to the documents, and to the exit code."""
+"""End of a comparison: documents and the exit code from the blocks that were measured."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ def conclude(
 
 
 def exit_code(comparisons: Sequence[Comparison], *, strict: bool) -> ExitCode:
-    """What a program that asked should do: the worst case decides.
+    """Exit code for programs: the worst case decides.
 
-    14 where not one pair counted and nothing broke; 11 before 10, 10 before 12; 13 only where `strict`.
+    14 if no pair counted and nothing broke; 11 takes precedence over 10, 10 over 12; 13 only with
+    `strict`.
     """
     found = {comparison.verdict for comparison in comparisons}
     lacking = {comparison.lacking for comparison in comparisons}
@@ -133,7 +134,7 @@ def _reason(one: Ongoing, verdict: Verdict) -> str | None:
 
 
 def environment_sentence(one: Ongoing) -> str:
-    """How many blocks of a case were disturbed, by what, and what to do about it."""
+    """Number of blocks of a case with interference, its cause and the remedy."""
     problems = [block.disturbed for block in one.blocks if block.disturbed]
     who = [f"{process.name} had {100 * process.core_share:.0f} % of a core" for process in one.processes[:2]]
     named = f" ({', '.join(who)})" if who else ""

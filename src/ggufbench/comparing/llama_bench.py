@@ -1,6 +1,7 @@
-"""llama-bench as an arm of a comparison: run it with a case's settings and read what it measured.
+"""llama-bench as an arm of a comparison: run it with the settings of a case and read its results.
 
-Its defaults are not those of a scenario, so every setting is given; what it cannot be given is refused.
+Its defaults differ from those of a scenario, so every setting is passed. A setting that it does not support
+is refused.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ _KV_TYPES = ("f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl")
 
 
 class LlamaBenchError(GgufbenchError):
-    """llama-bench cannot be used, or broke; the message is one sentence."""
+    """llama-bench cannot be used, or failed; the message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaBenchRun:
-    """What one process of llama-bench said."""
+    """Results of one process of llama-bench."""
 
     build_commit: str
     build_number: int
     samples: list[Sample]
-    """Each repetition of the whole prompt, then each of all generated tokens."""
+    """Seconds of each repetition of the whole prompt, and of all generated tokens."""
 
 
 @dataclass(slots=True)
@@ -80,7 +81,7 @@ class LlamaBenchArm:
 
 
 def check_program(path: Path) -> Path:
-    """The absolute path of a llama-bench that can be started; raises LlamaBenchError."""
+    """Absolute path of a llama-bench that can be started. Raises LlamaBenchError."""
     if not path.is_file():
         remedy = "build one with tools/build_llama_bench.sh"
         raise LlamaBenchError(f"there is no llama-bench at {path}; {remedy}")
@@ -92,13 +93,13 @@ def check_program(path: Path) -> Path:
 def bench_arguments(case: Case, environment: AvailableDevices) -> list[str]:
     """The command line, without the program, that makes llama-bench measure this case.
 
-    `environment` is the probed library, which names the devices. Raises LlamaBenchError for a setting that
-    llama-bench cannot be given.
+    `environment` is the probed library, which names the devices. Raises LlamaBenchError for a setting
+    that llama-bench does not support.
     """
     _refuse_what_it_lacks(case)
     setting, workload = case.setting, case.workload
     return [
-        *(["-rpc", setting.rpc_servers] if setting.rpc_servers else []),  # known before devices are named
+        *(["-rpc", setting.rpc_servers] if setting.rpc_servers else []),  # checked before the devices
         *("-m", str(case.model.path)),
         *("-p", str(workload.prompt_tokens)),
         *("-n", str(workload.generated_tokens)),
@@ -119,7 +120,7 @@ def bench_arguments(case: Case, environment: AvailableDevices) -> list[str]:
 
 
 def _placement(setting: Setting, environment: AvailableDevices) -> list[str]:
-    """Which devices it may use. Without any, how to split over them means nothing, and 0 is always valid."""
+    """Devices that it may use. Without any, the split over devices has no meaning, and 0 is always valid."""
     if setting.device == "cpu":
         return ["-dev", "none", "-ngl", "0", "-sm", "layer", "-mg", "0"]
     prefixes = DEVICE_PREFIXES[setting.device]
@@ -142,13 +143,13 @@ def _refuse_what_it_lacks(case: Case) -> None:
     for key, value in (("type_k", setting.type_k), ("type_v", setting.type_v)):
         if value not in _KV_TYPES:
             known = ", ".join(_KV_TYPES)
-            raise LlamaBenchError(f'{name}: llama-bench cannot take {key} = "{value}"; it knows {known}')
+            raise LlamaBenchError(f'{name}: llama-bench does not support {key} = "{value}"; it knows {known}')
     if "," in str(case.model.path):
         raise LlamaBenchError(f"llama-bench splits a path at its commas; rename {case.model.path}")
 
 
 def build_problem(library: str, llama_bench: str) -> str | None:
-    """Why the two builds may not be the same llama.cpp, by their commits; None if they are.
+    """Reason why the two builds may not be the same llama.cpp, by their commits; None if they are.
 
     A build from a source distribution calls itself `-dirty` in one of the places and not in the other.
     """
@@ -173,10 +174,10 @@ def run_llama_bench(
     env: Mapping[str, str],
     deadline_seconds: float,
 ) -> LlamaBenchRun:
-    """Run it once, in a process group of its own, and return its samples.
+    """Run it once, in its own process group, and return its samples.
 
-    Raises LlamaBenchError where it cannot be started, ends badly, is silent for `deadline_seconds`, or says
-    anything but what was asked. Whatever happens here, Ctrl-C included, no process of the group is left.
+    Raises LlamaBenchError if it cannot be started, fails, is silent for `deadline_seconds`, or prints
+    anything but the requested results. In every case, Ctrl-C included, no process of the group is left.
     """
     with tempfile.TemporaryFile() as stderr:
         try:
@@ -206,7 +207,7 @@ def run_llama_bench(
 def parse_output(output: bytes, workload: Workload) -> LlamaBenchRun:
     """Read the JSON of llama-bench: a test of the prompt, and one of the generated tokens.
 
-    Raises LlamaBenchError for anything else, and for other work than was asked.
+    Raises LlamaBenchError for anything else, and for results of other work than requested.
     """
     prompt_tokens, generated_tokens = workload.prompt_tokens, workload.generated_tokens
     prompt = _test(rows := _rows(output), workload, prompt_tokens, 0)
@@ -227,7 +228,7 @@ def _rows(output: bytes) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         shown = output[:60].decode("utf-8", errors="replace")
         said = f"{shown!r}" if output.strip() else "nothing"
-        raise LlamaBenchError(f"llama-bench printed {said} in place of JSON") from None
+        raise LlamaBenchError(f"llama-bench printed {said} instead of JSON") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise LlamaBenchError("llama-bench printed JSON that is not a list of tests")
     return rows
@@ -238,9 +239,7 @@ def _test(rows: list[dict[str, Any]], workload: Workload, prompt: int, generated
     found = [row for row in rows if all(row.get(key, 0) == value for key, value in wanted.items())]
     if len(found) != 1:
         asked = ", ".join(f"{key} = {value}" for key, value in wanted.items())
-        raise LlamaBenchError(
-            f"llama-bench reported {len(found)} tests with {asked}, where one was asked for"
-        )
+        raise LlamaBenchError(f"llama-bench reported {len(found)} tests with {asked}, but one was requested")
     return found[0]
 
 
@@ -253,7 +252,7 @@ def _seconds(row: dict[str, Any], workload: Workload) -> list[float]:
 
 
 def _whole(value: Any) -> int:
-    """The value, where it is a whole number of 63 bits; else 0."""
+    """The value if it is a whole number of 63 bits, else 0."""
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else 0
 
 

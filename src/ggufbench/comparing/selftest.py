@@ -1,4 +1,4 @@
-"""Does the gate keep its word on this machine: A against A must not alarm, a slower worker must be found."""
+"""Validation of the gate's error rates on this machine: A/A sessions and a positive control."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ggufbench.stats.binomial import lower_bound, upper_bound
 from ggufbench.worker import positive_control
 
 CONTROL_ENTRY = Path(positive_control.__file__)
-"""What the candidate's worker runs in a session of the positive control."""
+"""Worker file of the candidate in a session of the positive control."""
 
 NULL: Purpose = "a/a selftest"
 CONTROL: Purpose = "positive control"
@@ -27,25 +27,25 @@ class SessionTally:
 
     kind: Literal["a/a selftest", "positive control"]
     sessions: int
-    """Those that were decided by the gate: not ended early, not by a disturbed machine."""
+    """Sessions that the gate decided: not ended early, and not inconclusive because of interference."""
     regressions: int
     launches: int
 
     @property
     def bound(self) -> float:
-        """Of the true rate, at 95 %: false alarms are below it, findings of the control are above it."""
+        """Bound of the true rate (95 % confidence): upper for false alarms, lower for the control."""
         bound = upper_bound if self.kind == NULL else lower_bound
         return bound(self.regressions, self.sessions)
 
     @property
     def mean_launches(self) -> float | None:
-        """What a session cost."""
+        """Launches per session."""
         return self.launches / self.sessions if self.sessions else None
 
 
 @dataclass(frozen=True, slots=True)
 class Selftest:
-    """This run's sessions, and the tally with those before."""
+    """Sessions of this run, and the tally that includes earlier runs."""
 
     answers: list[AbResult]
     tallies: list[SessionTally]
@@ -53,12 +53,12 @@ class Selftest:
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it."""
+        """True if Ctrl-C ended it."""
         return any(answer.interrupted for answer in self.answers)
 
     @property
     def exit_code(self) -> ExitCode:
-        """10 where A against A alarmed, 11 where the control was not found or a launch broke, 14 for none."""
+        """Exit code: 10 false alarm, 11 missed control or broken launch, 14 without a session."""
         found = [comparison for answer in self.answers for comparison in answer.comparisons]
         if self.interrupted:
             return ExitCode.INTERRUPTED
@@ -76,9 +76,9 @@ class Selftest:
 def selftest(
     question: AbRequest, sessions: int, controls: int, on_session: Callable[[int, Purpose], None]
 ) -> Selftest:
-    """Run so many sessions of A against A, and so many of the control, on the smallest model that runs.
+    """Run A/A sessions and positive controls on the smallest model that runs here.
 
-    Raises what `ab.ask` raises.
+    Raises the errors of `ab.ask`.
     """
     planned = _smallest(plan(question))
     answers: list[AbResult] = []
@@ -96,21 +96,21 @@ def selftest(
 
 
 def slow_candidate(planned: Planned, entry: Path = CONTROL_ENTRY) -> Planned:
-    """The same comparison with another worker for the candidate: the positive control's."""
+    """The same comparison with the positive control as the candidate's worker."""
     arm = planned.arms["candidate"]
     slowed = replace(arm, interpreter=replace(arm.interpreter, entry=entry))
     return replace(planned, arms={**planned.arms, "candidate": slowed})
 
 
 def _order(sessions: int, controls: int) -> list[tuple[int, Purpose]]:
-    """Both kinds by turns, as long as there are any of both: a loud hour hits both."""
+    """Both kinds in turn, so that a busy hour affects both."""
     kinds = ((sessions, NULL), (controls, CONTROL))
     numbers = range(1, max(sessions, controls) + 1)
     return [(number, purpose) for number in numbers for count, purpose in kinds if number <= count]
 
 
 def tallies(stored: Sequence[Comparison], fingerprint: str, case_id: str | None) -> list[SessionTally]:
-    """What was found so far, in this machine's decided sessions with that case."""
+    """Results of this machine's decided sessions with that case, including earlier runs."""
     mine = [
         one
         for one in stored
@@ -121,7 +121,7 @@ def tallies(stored: Sequence[Comparison], fingerprint: str, case_id: str | None)
 
 
 def is_decided(comparison: Comparison) -> bool:
-    """Whether the gate had its say: the session was not ended early, and the machine was quiet enough."""
+    """True if the gate decided: the session was not ended early, and the machine was quiet enough."""
     return comparison.reason is None and any(cell.pairs for cell in comparison.cells)
 
 
@@ -131,7 +131,7 @@ def _tally(kind: Literal["a/a selftest", "positive control"], found: Sequence[Co
 
 
 def _smallest(planned: Planned) -> Planned:
-    """One case is enough: the smallest file ends soonest, and is the noisiest."""
+    """The smallest file: its session ends soonest, and one case is enough."""
     runnable = [entry for entry in planned.entries if entry.cases["candidate"].skip is None]
     chosen = sorted(runnable, key=lambda entry: entry.cases["candidate"].model.file_size_bytes)[:1]
     return replace(planned, entries=chosen)

@@ -1,7 +1,7 @@
-"""Measure arms side by side: blocks of one launch each, in an order drawn by coin, until the gate can tell.
+"""Blocks of one launch of each arm, in random order, until the gate reaches a verdict.
 
-The gate looks at the planned numbers of pairs only, so that ending early costs no certainty. Disturbed blocks
-are measured again, whichever arm the disturbance hit.
+The gate looks only after the planned numbers of pairs, so that stopping early does not raise its error rates.
+A block with interference is repeated, whichever arm was affected.
 """
 
 from __future__ import annotations
@@ -38,34 +38,34 @@ class ComparedArm(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ComparedCase:
-    """One case as it was planned in each arm; an arm that cannot run it says why in its case."""
+    """One case as planned in each arm; an arm that cannot run it has the reason in its case."""
 
     id: str
     cases: Mapping[Role, Case]
 
     @property
     def metrics(self) -> list[str]:
-        """Those that decide, by the candidate's scenario."""
+        """Metrics that decide, by the candidate's scenario."""
         return self.cases["candidate"].scenario.gate.metrics
 
     def tolerance(self, metric: str, found: Pairs) -> float:
-        """The relative change from which a regression of this metric matters."""
+        """The smallest relative change of this metric that counts as a regression."""
         asked = self.cases["candidate"].scenario.gate.tolerance_of(metric)
         return found.tolerance(asked.relative, asked.absolute)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionStep:
-    """Where a session is: what a line of progress needs."""
+    """State of a session, for a line of progress."""
 
     case_id: str
     role: Role
     pairs: int
-    """That count, so far."""
+    """Number of launches so far."""
     most_pairs: int
     disturbed: int
     seconds_left: float | None
-    """At most, of all cases; None before the first block has ended."""
+    """Upper bound of the remaining seconds, of all cases; None before the first block has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,13 @@ class BenchSession:
     arms: Mapping[Role, ComparedArm]
     bench: Bench
     seed: int
-    """Of the coin."""
+    """Random seed of the order."""
     design: Design = field(default_factory=Design)
     purpose: Purpose = "ab"
     allow_other_answers: bool = False
     time_budget_seconds: float | None = None
     anchored_by: Role | None = None
-    """The arm that history is a ratio to: `anchor`, or `baseline` where that is the same release."""
+    """The arm to which the history is a ratio: `anchor`, or `baseline` if that is the same release."""
     keep: Callable[[Block], None] = lambda _block: None
     """Called with each block when its launches have ended."""
     on_step: Callable[[SessionStep], None] = lambda _step: None
@@ -89,19 +89,19 @@ class BenchSession:
 
 @dataclass(slots=True)
 class Ongoing:
-    """One case while it is compared, and after."""
+    """One case during and after its comparison."""
 
     entry: ComparedCase
     blocks: list[Block] = field(default_factory=list)
     providers: dict[Role, ProviderFacts] = field(default_factory=dict)
     processes: list[BusyProcess] = field(default_factory=list)
-    """The busiest other ones when a sample was first disturbed."""
+    """Busiest other processes at the first interference."""
     override: tuple[Verdict, str] | None = None
-    """What takes the place of the gate's verdicts."""
+    """Verdict that replaces those of the gate."""
     lacking: Role | None = None
-    """The arm that has nothing to compare."""
+    """The arm without a result to compare."""
     note: str | None = None
-    """Why it ended before the gate could tell."""
+    """Reason why it ended before the gate reached a verdict."""
     done: bool = False
     wall_seconds: float = 0.0
 
@@ -112,16 +112,16 @@ class Ongoing:
 
     @property
     def disturbed(self) -> int:
-        """The number of those that do not, the warming one aside."""
+        """Number of blocks that do not count, without the warm-up block."""
         return sum(1 for block in self.blocks if block.number and block.disturbed is not None)
 
     @property
     def mostly_disturbed(self) -> bool:
-        """Whether what was measured says more of the machine than of the arms."""
+        """True if interference dominates what was measured."""
         return self.disturbed > len(self.counted)
 
     def pairs(self, metric: str, reference: Role = "baseline") -> Pairs:
-        """Of the blocks that count."""
+        """Launches of the blocks that count."""
         size = self.entry.cases["candidate"].model.file_size_bytes
         return pairs(self.counted, metric, reference, size)
 
@@ -129,7 +129,7 @@ class Ongoing:
 def measure_side_by_side(
     entries: Sequence[ComparedCase], session: BenchSession
 ) -> tuple[list[Ongoing], bool]:
-    """Compare every case, their blocks taking turns; and say whether Ctrl-C ended it."""
+    """Compare every case, their blocks in turn; return True if Ctrl-C ended it."""
     ongoing = [_begin(entry) for entry in entries]
     clock = _Clock(session, time.monotonic())
     try:
@@ -153,7 +153,7 @@ def measure_side_by_side(
 def judgements(
     ongoing: Sequence[Ongoing], design: Design, reference: Role = "baseline"
 ) -> dict[Key, Judgement]:
-    """The gate over all cells of all cases: the more there are, the less a chance finding counts in each."""
+    """The gate over all cells of all cases: with more cells, a chance finding counts less in each."""
     family: dict[Key, Series] = {}
     for one in ongoing:
         if one.lacking is not None or reference not in one.entry.cases:
@@ -165,7 +165,7 @@ def judgements(
 
 
 def _begin(entry: ComparedCase) -> Ongoing:
-    """A case that an arm cannot run is decided before anything is measured."""
+    """Decide a case that an arm cannot run before anything is measured."""
     one = Ongoing(entry)
     for role in ("baseline", "candidate"):
         skip = entry.cases[role].skip
@@ -177,7 +177,7 @@ def _begin(entry: ComparedCase) -> Ongoing:
 
 def _measure_block(one: Ongoing, session: BenchSession, seconds_left: float | None) -> None:
     number = len(one.blocks)
-    coin = random.Random(f"{session.seed} {one.entry.id} {number}")  # noqa: S311 (to be drawn again, no secret)
+    coin = random.Random(f"{session.seed} {one.entry.id} {number}")  # noqa: S311 (reproducible, not a secret)
     order = [role for role in session.arms if _takes_part(one, role)]
     coin.shuffle(order)
     launches: dict[Role, Launch] = {}
@@ -201,15 +201,15 @@ def _measure_block(one: Ongoing, session: BenchSession, seconds_left: float | No
 
 
 def _takes_part(one: Ongoing, role: Role) -> bool:
-    """An anchor that failed once is left out: the gate does without it."""
+    """Leave out an anchor that failed once: the gate works without it."""
     launches = [block.launches[role] for block in one.blocks if role in block.launches]
     failed = any(launch.outcome is not Outcome.MEASURED for launch in launches)
     return one.entry.cases[role].skip is None and not failed
 
 
 def _measure_arm(one: Ongoing, role: Role, session: BenchSession, coin: random.Random) -> Launch:
-    # Where the stack begins depends on the length of the environment, and speed a little on that: it is drawn
-    # anew for each launch, so that the arms' different paths do not pass for a difference.
+    # The length of the environment moves the stack, which changes the speed a little. It is drawn at random,
+    # for each launch, so that the arms' different paths do not appear as a difference.
     padding = {"GGUFBENCH_PADDING": "x" * coin.randrange(_PADDING_BYTES)}
     measured = session.arms[role].measure(one.entry.cases[role], session.bench, padding)
     one.providers.setdefault(role, measured.provider)
@@ -224,7 +224,7 @@ def _problem(entry: ComparedCase, launches: Mapping[Role, Launch]) -> str | None
 
 
 def _refuse_broken(one: Ongoing, launches: Mapping[Role, Launch], session: BenchSession) -> None:
-    """A launch that failed ends its case; another answer or place only takes the verdict's place."""
+    """End a case after a failed launch; another answer or placement only replaces the verdict."""
     for role in ("baseline", "candidate"):
         launch = launches.get(role)
         if launch is not None and launch.outcome is not Outcome.MEASURED:
@@ -239,7 +239,7 @@ def _refuse_broken(one: Ongoing, launches: Mapping[Role, Launch], session: Bench
 
 
 def _other_work(one: Ongoing, session: BenchSession) -> str | None:
-    """Why the candidate did not do the baseline's work, in all blocks so far; None where it did."""
+    """Reason why the candidate did other work than the baseline in all blocks so far; None if it did not."""
     changed = None if session.allow_other_answers else changed_answer(answers(one.blocks))
     if changed is None and _same_device(one.entry):
         both = ((block.launches["baseline"], block.launches["candidate"]) for block in one.blocks)
@@ -258,7 +258,7 @@ def _same_device(entry: ComparedCase) -> bool:
 
 
 def _look(one: Ongoing, ongoing: Sequence[Ongoing], session: BenchSession) -> None:
-    """End a case that the gate can tell, that has all its pairs, or that is disturbed too often."""
+    """End a case that has a verdict, has all its pairs, or had interference too often."""
     if one.done:
         return
     if one.disturbed > MOST_DISTURBED_BLOCKS:
@@ -283,18 +283,18 @@ def _end(one: Ongoing, note: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """What a session has taken and will take."""
+    """Seconds that a session has taken and will take."""
 
     session: BenchSession
     started: float
 
     def is_over(self, one: Ongoing) -> bool:
-        """Whether another block of this case would end after the time budget."""
+        """True if another block of this case would end after the time budget."""
         budget = self.session.time_budget_seconds
         return budget is not None and time.monotonic() - self.started + _block_seconds(one) > budget
 
     def seconds_left(self, ongoing: Sequence[Ongoing]) -> float | None:
-        """At most; None before a block has ended."""
+        """Upper bound of the remaining seconds; None before a block has ended."""
         if not any(one.blocks for one in ongoing):
             return None
         most = self.session.design.looks[-1]

@@ -1,7 +1,7 @@
-"""Verification of the engine provider against llama-bench: what the command `ggufbench verify` does.
+"""Verification of the engine provider against llama-bench, for `ggufbench verify`.
 
-Both are arms of a comparison side by side, llama-bench as the baseline, with a fixed number of pairs and the
-same work. An equivalence test on the ratio of their rates decides whether they measure the same.
+Both are arms of a side-by-side comparison, llama-bench as the baseline, with a fixed number of pairs and the
+same work. An equivalence test on the ratio of their rates decides whether they agree.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ PROMPT, DECODE = "prompt_tokens_per_second", "decode_tokens_per_second"
 
 _SEEDS = 2**32
 _LEAST_CONTEXT = 64
-"""Room for a launch's warm-ups and its digest; llama.cpp makes it 256 anyway."""
+"""Context for a launch's warm-ups and its digest; llama.cpp makes it at least 256."""
 _ANY_DISTURBANCE = Tolerance(most_waiting=1, most_other_work=1, most_stolen=1, most_disk_reads=2**31 - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What both programs do in each launch."""
+    """Work of both programs in each launch."""
 
     prompt_tokens: int = 512
     generated_tokens: int = 64
@@ -61,7 +61,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class VerifyRequest:
-    """What is verified, and how."""
+    """Request of a verification."""
 
     request: Request
     llama_bench: Path
@@ -73,7 +73,7 @@ class VerifyRequest:
     """Random seed of the arm order; generated if None."""
     on_step: Callable[[SessionStep], None] = lambda _step: None
     tell: Callable[[str], None] = lambda _sentence: None
-    """Called with what takes time before anything is measured."""
+    """Called before slow steps of the preparation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +105,14 @@ class VerifiedCase:
     loop_overhead_seconds: float | None
     """Time of the worker's own loop for each token: median of the launches."""
     loop_overhead_share: float | None
-    """The same as a share of the time of a token."""
+    """The same, relative to the time of a token."""
     warnings: list[str]
     mostly_disturbed: bool
-    """Whether more blocks were disturbed than counted, which makes every test inconclusive."""
+    """True if more blocks had interference than counted, which makes every test inconclusive."""
     broken: bool
-    """Whether a launch failed."""
+    """True if a launch failed."""
     reason: str | None
-    """Why it ended early; None if all pairs were measured."""
+    """Reason why it ended early; None if all pairs were measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Verification:
         return [test for case in self.cases for test in case.tests]
 
     def exit_code(self, *, strict: bool) -> ExitCode:
-        """How the command ends: a broken launch comes before a difference, that before an open verdict."""
+        """Exit code: a broken launch takes precedence over a difference, a difference over an open test."""
         verdicts = {test.equivalence.verdict for test in self.tests}
         if self.interrupted:
             return ExitCode.INTERRUPTED
@@ -185,11 +185,11 @@ def verify(question: VerifyRequest) -> Verification:
 
 
 def with_work(scenario: Scenario, work: Work) -> Scenario:
-    """The scenario with this work in place of its own, one launch, and a context that just holds it.
+    """The scenario with this work in place of its own, one launch, and a context that just fits it.
 
-    llama-bench makes its context as large as a test needs, so both read a cache of the same size. Nothing
-    says whether its samples were disturbed, so ours are not judged either: to leave out or repeat disturbed
-    samples of one program only would make that program look faster.
+    llama-bench makes its context as large as a test needs, so both read a cache of the same size.
+    Interference with llama-bench's samples is unknown, so ours is not judged either: to leave out or
+    repeat samples of one program only would make that program look faster.
     """
     needed = work.depth + max(work.prompt_tokens, work.generated_tokens, _LEAST_CONTEXT)
     asked = {**asdict(work), "launches": 1, "cold_launches": 0}
@@ -228,7 +228,7 @@ def _test(one: Ongoing, metric: str, name: str, tolerance: float) -> VerifiedTes
     pairs = one.pairs(metric)
     if not pairs.log_ratios:
         return None
-    # The ratio is ours / theirs; log ratios of pairs are above zero where ours is slower.
+    # The ratio is ours / theirs; log ratios of pairs are positive if ours is slower.
     found = equivalence([-value for value in pairs.log_ratios], tolerance)
     return VerifiedTest(
         test=name,

@@ -1,4 +1,4 @@
-"""What lies between a good version and a bad one: releases of a package, or commits of a repository."""
+"""Versions between a good and a bad one: releases of a package, or commits of a repository."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from packaging.version import Version
 
 _INDEX_SECONDS = 300.0
-"""With pip's own tries: five, where the index does not answer."""
+"""Timeout with pip's own five attempts when the index does not answer."""
 _USAGE = 2
 """Pip's exit code for an option that it does not know."""
 _LONGEST_SUBJECT = 200
@@ -28,15 +28,15 @@ _LONGEST_SUBJECT = 200
 def releases_between(good: ArmSpec, bad: ArmSpec) -> list[str]:
     """The releases of a package from `good` to `bad`, both included, as requirements.
 
-    Which there are says the index that pip is configured for. Pre-releases and yanked releases are left out,
-    unless they are an end. Where `good` is the newer one, the list goes down. Raises ArmError.
+    The index that pip is configured for lists them. Pre-releases and yanked releases are left out, except
+    as an end. If `good` is newer, the list is descending. Raises ArmError.
     """
     first, last = _release(good), _release(bad)
     if _package(first) != _package(last):
         raise ArmError(f"{good.name} and {bad.name} are not the same package; give two releases of one")
     ends = {_version(first): good.name, _version(last): bad.name}
     if len(ends) == 1:
-        raise ArmError(f"{good.name} and {bad.name} are the same release; nothing lies between them")
+        raise ArmError(f"{good.name} and {bad.name} are the same release; give two different ones")
     low, high = sorted(ends)
     names = {version: f"{_package(first)}=={version}" for version in _known(first) if low < version < high}
     return [name for _, name in sorted({**names, **ends}.items(), reverse=_version(first) == high)]
@@ -45,17 +45,17 @@ def releases_between(good: ArmSpec, bad: ArmSpec) -> list[str]:
 def commits_between(repository: Path, good: str, bad: str) -> list[str]:
     """The full hashes from `good` to `bad` along the first parents of `bad`, both included.
 
-    Raises ArmError where `good` is not an ancestor of `bad`.
+    Raises ArmError if `good` is not an ancestor of `bad`.
     """
     with as_arm_errors():
         ends = [_commit(repository, name) for name in (good, bad)]
         if ends[0] == ends[1]:
-            raise ArmError(f"{good} and {bad} are the same commit; nothing lies between them")
+            raise ArmError(f"{good} and {bad} are the same commit; give two different ones")
         return first_parents(repository, *ends)
 
 
 def commit_subject(repository: Path, commit: str) -> str:
-    """The first line of a commit's message, made safe for a terminal. Raises ArmError."""
+    """First line of a commit's message, without control characters. Raises ArmError."""
     with as_arm_errors():
         message = commit_message(repository, _commit(repository, commit))
     line = next(iter(message.strip().splitlines()), "")
@@ -65,7 +65,7 @@ def commit_subject(repository: Path, commit: str) -> str:
 def _commit(repository: Path, name: str) -> str:
     commit = resolve_commit(repository, name)
     if commit is None:
-        raise RepositoryError(f"{name} is no commit of {repository}; `git log` lists them")
+        raise RepositoryError(f"{name} is not a commit of {repository}; `git log` lists them")
     return commit
 
 
@@ -99,14 +99,14 @@ def _package(release: Requirement) -> str:
 
 
 def _known(release: Requirement) -> list[Version]:
-    """The releases that pip would install here: it leaves out what is yanked or needs another Python."""
+    """Releases that pip would install here, without yanked ones and those for another Python."""
     from packaging.utils import canonicalize_name
 
-    package = canonicalize_name(release.name)  # pip finds no file of a folder under another spelling
+    package = canonicalize_name(release.name)  # pip does not find a file of a folder under another spelling
     done = _ask_pip(package, "--json")
     if done.returncode == 0:
         return _versions(_from_json(done.stdout))
-    if done.returncode == _USAGE:  # a pip before 25.1
+    if done.returncode == _USAGE:  # pip before 25.1
         done = _ask_pip(package)
         if done.returncode == 0:
             return _versions(_from_text(done.stdout))
@@ -137,7 +137,7 @@ def _ask_pip(package: str, *options: str) -> subprocess.CompletedProcess[str]:
         )
     except subprocess.TimeoutExpired:
         raise ArmError(
-            f"pip did not list the releases of {package} within {_INDEX_SECONDS:.0f} s; look at the network"
+            f"pip did not list the releases of {package} within {_INDEX_SECONDS:.0f} s; check the network"
         ) from None
     except OSError as error:
         raise ArmError(f"pip cannot be started by {sys.executable}: {error.strerror}") from None
@@ -153,7 +153,7 @@ def _from_json(output: str) -> Iterable[Any]:
 
 
 def _from_text(output: str) -> Iterable[Any]:
-    """From the line `Available versions: 1.1, 1.0`."""
+    """Parse the line `Available versions: 1.1, 1.0`."""
     lines = (line.partition("Available versions:") for line in output.splitlines())
     return next((found.split(",") for _, mark, found in lines if mark), [])
 
@@ -167,13 +167,13 @@ def _versions(texts: Iterable[Any]) -> list[Version]:
             version = Version(str(text))
         except InvalidVersion:
             continue
-        if not version.is_prerelease:  # PIP_PRE may have brought some
+        if not version.is_prerelease:  # PIP_PRE may have added some
             versions.append(version)
     return versions
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
-    """Pip's last word. A connection that fails is only a warning to it: then the package is not found."""
+    """Last message of pip. A failed connection is only a warning to pip: the package is then not found."""
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     broken = [line for line in lines if line.startswith("WARNING: Retrying") and "connection broken" in line]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]

@@ -1,4 +1,4 @@
-"""`ggufbench gate`: a run that was measured, judged by the sessions stored before it."""
+"""`ggufbench gate`: judge a stored run by the sessions before it."""
 
 from __future__ import annotations
 
@@ -31,39 +31,39 @@ if TYPE_CHECKING:
     import duckdb
 
 _EXPECTING_RUNS = 5
-"""Earlier runs whose cases are looked for in this one."""
+"""Number of earlier runs whose cases are expected in this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryGateRequest:
-    """Which run shall be judged."""
+    """The run to judge."""
 
     results: Path
     run: str | None = None
-    """By name or folder; None for the newest."""
+    """Name or folder; the newest run if None."""
     since: str | None = None
-    """A run, with which history begins: what was before it is accepted as gone."""
+    """First run of the history: older runs are ignored."""
     rebuild: bool = False
     progress: Callable[[int, int], None] = lambda _done, _total: None
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A case that history measured and the run did not."""
+    """A case that the history has and the run lacks."""
 
     case_id: str
     broken: bool
-    """Whether it crashed, hung or failed; else it is missing."""
+    """True if it crashed, hung or failed; else it is missing."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryGateResult:
-    """What the history says of a run."""
+    """Verdict of the history on a run."""
 
     run: str
     created: int | None
-    """Microseconds since 1970; None where the run holds nothing."""
+    """Microseconds since 1970; None if the run has no documents."""
     fingerprint: str
     rows: list[SeriesRow]
     """The anchored series, which decide."""
@@ -71,26 +71,26 @@ class HistoryGateResult:
     """The absolute series."""
     lost: list[Lost]
     undecided: list[str]
-    """Cases with an anchor whose session gave no figure (disturbed, or too short), and unreadable files."""
+    """Cases with an anchor but without a figure (interference, or too few pairs), and unreadable files."""
     measured: bool
     others: list[OtherMachine]
-    """Other machines, where this one has no earlier session."""
+    """Other machines, if this one has no earlier session."""
     anchors: list[str]
-    """Of earlier sessions, where none has the anchor of this one."""
+    """Anchors of earlier sessions, if none has the anchor of this one."""
     other_host: float | None = None
-    """How much slower the anchor was than ever before, as a logarithm, if it was so in every figure."""
+    """Logarithm of the anchor's largest slowdown, if it was slower in every figure."""
     unreadable: int = 0
     problems: list[str] = field(default_factory=list)
 
     @property
     def compared(self) -> bool:
-        """Whether there is an earlier session to compare with, of the kind that decides here."""
+        """True if there is an earlier session of the deciding kind to compare with."""
         return any(row.judged[-1].before for row in self.rows or self.advisory)
 
     def exit_code(self, *, strict: bool) -> ExitCode:
-        """11 where a case broke, 14 where nothing was measured, 11 where one is missing, then 10, 12, 13, 0.
+        """Exit code: 11 broken, 14 nothing measured, 11 missing, then 10, 12, 13, 0.
 
-        A run whose cases all crashed measured nothing because it is broken, and says so.
+        A run whose cases all crashed measured nothing because it is broken, and the code says so.
         """
         if any(case.broken for case in self.lost):
             return ExitCode.BROKEN
@@ -106,13 +106,13 @@ class HistoryGateResult:
 
     @property
     def decided(self) -> bool:
-        """Whether every case was judged by an anchor and enough sessions, and none waits for a second one."""
+        """True if every case was judged by an anchor and enough sessions, and none awaits another."""
         states = {row.state for row in self.rows}
         return bool(states) and not self.undecided and not states & {State.TOO_FEW, State.SUSPECT}
 
 
 def gate(question: HistoryGateRequest) -> HistoryGateResult:
-    """Judge a run. Raises StoreError, in one sentence, where there is no such run."""
+    """Judge a run. Raises StoreError, in one sentence, if there is no such run."""
     return ask(
         question.results,
         lambda connection: _gate(connection, question),
@@ -158,12 +158,12 @@ def _gate(connection: duckdb.DuckDBPyConnection, question: HistoryGateRequest) -
 
 
 def _find(connection: duckdb.DuckDBPyConnection, question: HistoryGateRequest) -> IndexedRun:
-    """The run; one without documents where the newest folder holds none: no older run passes for it."""
+    """The run; empty if the newest folder has no documents: no older run replaces it."""
     run = queries.find_run(connection, question.run)
     if question.run is not None:
         if run is None:
             known = ", ".join(queries.run_names(connection)[-5:]) or "none"
-            raise StoreError(f"{question.results} holds no run {question.run!r}; its newest runs are {known}")
+            raise StoreError(f"{question.results} has no run {question.run!r}; its newest runs are {known}")
         return run
     barren = [name for name in queries.barren_folders(connection) if RUN_NAME.fullmatch(name)]
     newest = max(barren, default="")
@@ -175,7 +175,7 @@ def _find(connection: duckdb.DuckDBPyConnection, question: HistoryGateRequest) -
 def _rows(
     connection: duckdb.DuckDBPyConnection, run: IndexedRun, kind: str, since: int | None
 ) -> list[SeriesRow]:
-    """The series of that kind in which the run has a session, up to it."""
+    """The series of that kind in which the run has a session, up to that session."""
     documents = [one for one in run.documents if one.kind == kind]
     if not documents:
         return []
@@ -193,13 +193,13 @@ def _rows(
 
 
 def _up_to(series: StoredSeries, run: str) -> StoredSeries | None:
-    """The series with the run's session as its last; None where it has none."""
+    """The series that ends with the run's session; None if it has none."""
     places = [place for place, session in enumerate(series.sessions) if session.run == run]
     return replace(series, sessions=series.sessions[: places[-1] + 1]) if places else None
 
 
 def _anchors(rows: Iterable[SeriesRow]) -> dict[str, list[float]]:
-    """The anchor's own times and rates, session by session, as logarithms."""
+    """Times and rates of the anchor itself, session by session, as logarithms."""
     import math
 
     found = {}
@@ -215,7 +215,7 @@ def _anchors(rows: Iterable[SeriesRow]) -> dict[str, list[float]]:
 
 
 def _held_back(row: SeriesRow) -> SeriesRow:
-    """A regression takes two sessions on the machine that history knows."""
+    """True if a regression is confirmed: two sessions in a row on the known machine."""
     newest = row.judged[-1]
     if newest.state is not State.REGRESSION:
         return row
@@ -223,7 +223,7 @@ def _held_back(row: SeriesRow) -> SeriesRow:
 
 
 def _lost(connection: duckdb.DuckDBPyConnection, run: IndexedRun, unread: set[str]) -> list[Lost]:
-    """Cases that broke though an earlier run measured them, and those that this run lacks."""
+    """Cases that broke though an earlier run measured them, and cases that this run lacks."""
     measured = queries.measured_before(connection, run)
     lost = [
         Lost(one.case_id, one.outcome not in ("missing", "skipped"), one.reason or f"ended as {one.outcome}")
@@ -242,7 +242,7 @@ def _lost(connection: duckdb.DuckDBPyConnection, run: IndexedRun, unread: set[st
 
 
 def _expected(runs: Sequence[Sequence[Document]]) -> list[Document]:
-    """The cases of at least two of these runs, or of the only one: what was tried once is not missed."""
+    """Cases of at least two of these runs, or of the only one: a case tried once is not expected."""
     newest: dict[int, Document] = {}
     counts: Counter[int] = Counter()
     for documents in runs:
@@ -260,7 +260,7 @@ def _known(document: Document, measured: set[tuple[str, int | str]]) -> bool:
 def _earlier_anchors(
     connection: duckdb.DuckDBPyConnection, run: IndexedRun, rows: Sequence[SeriesRow]
 ) -> list[str]:
-    """The anchors of earlier sessions of these cases, where this run has another one in all of them."""
+    """Anchors of earlier sessions of these cases, if this run has another one in all of them."""
     if not rows or any(row.judged[-1].before for row in rows):
         return []
     works = [one.work for one in run.documents if one.kind == ANCHORED]

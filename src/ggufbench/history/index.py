@@ -1,13 +1,12 @@
-"""An index over the stored documents, so that questions about all of them are answered in a moment.
+"""An index over the stored documents, which answers queries about all of them quickly.
 
-It is a DuckDB file beside the runs, `results/.index.duckdb`, and holds nothing that the documents do not: it
-may be deleted at any time, and one that is missing, damaged, foreign or of another version is made again.
-Nothing that writes documents knows of it. Where it cannot lie beside the runs it lies in the user's cache
-folder, or in memory.
+It is a DuckDB file beside the runs, `results/.index.duckdb`, with data from the documents only: it may be
+deleted at any time, and a missing, damaged, foreign or outdated one is made again. Code that writes documents
+does not use it. If it cannot be written beside the runs, it is kept in the user's cache folder or in memory.
 
-Two rules keep a file that somebody else made from doing harm. The database may not touch other files or the
-network, and a file counts as an index only where its tables are the ones defined here, and nothing else is
-defined in it: a view could read, and a macro could pass for a function.
+Two rules keep a file of unknown origin from doing harm. The database may not access other files or the
+network, and a file is accepted as an index only if its tables are exactly the ones defined here, with no
+other definitions: a view could read files, and a macro could replace a function.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ INDEX_NAME = ".index.duckdb"
 
 _VERSION = 2
 _WAIT_SECONDS = 20.0
-"""How long to wait for another process that has the index open to write."""
+"""Timeout for another process that has the index open for writing."""
 
 _SAFE = {
     "enable_external_access": "false",
@@ -55,19 +54,19 @@ def ask(
     rebuild: bool = False,
     progress: Progress = lambda _done, _total: None,
 ) -> _T:
-    """Answer a question from an index that is up to date with the documents under `results`.
+    """Answer a query from an index that is up to date with the documents under `results`.
 
-    `progress` hears how many of the new files have been read, of how many. Raises StoreError where there is
+    `progress` is called with the number of new files read and their total. Raises StoreError if there is
     no such folder.
     """
     import duckdb
 
     if not results.is_dir():
-        raise StoreError(f"{results} is no folder; give the one that holds the runs with --results")
+        raise StoreError(f"{results} is not a folder; give the one that contains the runs with --results")
     for path in _places(results):
         if rebuild:
             _remove(path)
-        # The second attempt is for a file that looked sound, and was found damaged when it was read.
+        # The second attempt is for a file that was found to be damaged only when it was read.
         for _attempt in range(2):
             try:
                 with _up_to_date(path, results, progress) as connection:
@@ -83,15 +82,15 @@ def ask(
 
 
 class _UnusableError(Exception):
-    """No index can be had at this place."""
+    """No index is possible at this place."""
 
 
 class _ForeignError(Exception):
-    """What lies there is no index of this version."""
+    """The file there is not an index of this version."""
 
 
 def _places(results: Path) -> Iterator[Path]:
-    """Beside the documents; and, where that is not to be written, in the user's cache folder."""
+    """Places of the index: beside the documents, or in the user's cache folder if that is read-only."""
     from ggufbench.paths import cache_folder
 
     yield results / INDEX_NAME
@@ -104,10 +103,10 @@ def _places(results: Path) -> Iterator[Path]:
 
 @contextmanager
 def _up_to_date(path: Path, results: Path, progress: Progress) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The index at that place; opened to write only where something is to be written.
+    """The index at that place, opened for writing only if there is something to write.
 
-    Any number of processes may read it at once, and one that writes is alone.
-    Raises _UnusableError, _ForeignError and duckdb.Error.
+    Any number of processes may read it at once; a writer is alone. Raises _UnusableError, _ForeignError
+    and duckdb.Error.
     """
     if _is_there(path):
         with _opened(path, read_only=True) as connection:
@@ -125,7 +124,7 @@ def _up_to_date(path: Path, results: Path, progress: Progress) -> Iterator[duckd
 
 @contextmanager
 def _opened(path: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Wait for another process that writes it, for a while. Raises _UnusableError and duckdb.Error."""
+    """Wait for another process that writes it. Raises _UnusableError and duckdb.Error."""
     import duckdb
 
     deadline = time.monotonic() + _WAIT_SECONDS
@@ -144,15 +143,15 @@ def _opened(path: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnectio
 
 
 def _is_in_use(error: Exception) -> bool:
-    """Another process has it open, or another thread in another way; DuckDB says so in words only.
+    """True if another process or thread has it open; DuckDB reports that only as text.
 
-    Should the words change, the file is taken for a damaged one and made anew beside the one in use.
+    If the text changes, the file counts as damaged, and a new one is made beside the one in use.
     """
     return "lock on file" in str(error) or "different configuration" in str(error)
 
 
 def _is_there(path: Path) -> bool:
-    """Whether a file lies there. Raises _UnusableError for a pipe, which DuckDB might wait for."""
+    """True if there is a file. Raises _UnusableError for a pipe, which DuckDB might wait for."""
     found = False
     for one in (path, _log_of(path)):
         try:
@@ -174,7 +173,7 @@ def _remove(path: Path) -> None:
 
 
 def _log_of(path: Path) -> Path:
-    """Where DuckDB keeps what is written and not yet merged."""
+    """Path where DuckDB keeps changes that are not yet merged."""
     return path.with_name(f"{path.name}.wal")
 
 
@@ -186,7 +185,7 @@ def _create(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _check(connection: duckdb.DuckDBPyConnection) -> None:
-    """Raises _ForeignError for a database that is not exactly what is written here."""
+    """Check a database. Raises _ForeignError unless it has exactly the definitions of this module."""
     import duckdb
 
     with duckdb.connect(config=dict(_SAFE)) as reference:
@@ -199,7 +198,7 @@ def _check(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _definitions(connection: duckdb.DuckDBPyConnection) -> set[tuple[str, ...]]:
-    """Everything that is defined in a database."""
+    """All definitions in a database."""
     return set(
         connection.execute(
             "select 'table', table_name, sql from duckdb_tables() union all "
@@ -210,6 +209,6 @@ def _definitions(connection: duckdb.DuckDBPyConnection) -> set[tuple[str, ...]]:
 
 
 def _stamp() -> str:
-    """Hash of everything that the content of the index depends on."""
+    """Hash of everything that determines the content of the index."""
     names = [field.name for kind in (Setting, Workload) for field in fields(kind)]
     return hashlib.sha256(repr((_VERSION, names, list(METRICS))).encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""Whether the newest session of a series is worse than those before it.
+"""Test whether the newest session of a series is worse than those before it.
 
-A series is one number for each session, a natural logarithm in which worse is more: of the ratio to the
-anchor, or of the metric itself. One session can be bad by chance, two running hardly: the first makes the
-series suspect, the second a regression.
+A series has one number for each session, a natural logarithm in which larger is worse: of the ratio to the
+anchor, or of the metric itself. One session can be an outlier by chance, two in a row hardly: the first makes
+the series suspect, the second is a regression.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 WINDOW = 20
-"""Sessions that the newest one is compared with."""
+"""Number of sessions that the newest one is compared with."""
 
 LEAST = 10
-"""Sessions without which nothing is said: of fewer, the spread is not known."""
+"""Minimum number of sessions for a judgement; the spread of fewer is unknown."""
 
 OTHER_HOST_SHARE = 0.10
-"""How far the anchor itself must be off its own history, in every metric, to be on another host."""
+"""Smallest shift of the anchor, in every metric, that indicates another host."""
 
 _LEAST_CELLS = 2
 
@@ -30,44 +30,44 @@ _MOST_DEVIATIONS = 3.5 * 1.4826 * math.sqrt(1 + 1.57 / WINDOW)
 
 
 class State(StrEnum):
-    """What history says of a session."""
+    """State of a session."""
 
     OK = "ok"
     SUSPECT = "suspect"
     """Worse than chance and tolerance explain; a second session decides."""
     REGRESSION = "regression"
-    """Two sessions running."""
+    """Worse in two sessions in a row."""
     TOO_FEW = "too few"
     """Fewer than ten sessions before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedValue:
-    """One session beside those before it."""
+    """One session compared with those before it."""
 
     state: State
     before: int
-    """Sessions that it was compared with."""
+    """Number of sessions that it was compared with."""
     center: float | None
-    """Their median, as a logarithm; None where there is none."""
+    """Their median, as a logarithm; None without sessions."""
     excess: float | None
-    """How much worse it is than that, as a logarithm."""
+    """Excess over that median, as a logarithm."""
     limit: float | None
-    """What the excess must pass: the tolerance, or the spread where that is larger."""
+    """Threshold of the excess: the tolerance, or the spread if that is larger."""
 
 
 def judge(values: Sequence[float], tolerance: float, *, hold_out: bool) -> list[JudgedValue]:
     """Judge every session of a series, oldest first, each by the (at most 20) sessions before it.
 
-    Session t is out of line where x_t - median > ln(1 + `tolerance`) and
-    x_t - median > 3.5 * 1.4826 * MAD * sqrt(1 + 1.57/20), with median and MAD (the median absolute deviation)
-    of the last 20 sessions before it, and at least 10 of them. `tolerance` is relative: 0.05 for 5 %.
+    Session t is out of line if x_t - median > ln(1 + `tolerance`) and x_t - median > 3.5 * 1.4826 * MAD *
+    sqrt(1 + 1.57/20), with median and MAD (the median absolute deviation) of the last 20 sessions before
+    it, and at least 10 of them. `tolerance` is relative: 0.05 for 5 %.
 
-    With `hold_out`, sessions that are out of line are no part of later medians. Left in, a slow-down of 8 %
-    becomes the new normal after six sessions, with nobody's consent; held out, it is reported until somebody
-    mends or accepts it. Simulated (sd 1 %, 4 % outliers, 1500 series), one of 5 % is then confirmed within
-    ten sessions in 62 % of series instead of 49 %, and no false one is, either way. Series whose level moves
-    by itself need theirs left in.
+    With `hold_out`, sessions out of line do not enter later medians. Without it, a slowdown of 8 %
+    becomes the new normal after six sessions, unnoticed; with it, the slowdown is reported until it is
+    fixed or accepted. In a simulation (sd 1 %, 4 % outliers, 1500 series), a slowdown of 5 % is then
+    confirmed within ten sessions in 62 % of series instead of 49 %, without false confirmations in either
+    case. Series whose level drifts need `hold_out` off.
     """
     kept: list[float] = []
     judged: list[JudgedValue] = []
@@ -99,10 +99,11 @@ def _is_out(found: JudgedValue) -> bool:
 
 
 def creep(values: Sequence[float], tolerance: float) -> float | None:
-    """How much worse the last 10 sessions are than the first 20, where that is more than the tolerance.
+    """Slowdown of the last 10 sessions against the first 20, if it exceeds the tolerance.
 
-    As a logarithm, by medians; None where it is not, and of fewer than 40 sessions. `judge` does not see what
-    creeps: its window follows, and a steady slope widens the spread by more than it moves the newest session.
+    A logarithm, by medians; None otherwise, and with fewer than 40 sessions. `judge` does not detect
+    drift: its window follows, and a steady slope widens the spread by more than it moves the newest
+    session.
     """
     if len(values) < 2 * WINDOW:
         return None
@@ -111,14 +112,14 @@ def creep(values: Sequence[float], tolerance: float) -> float | None:
 
 
 def other_host(anchor: Mapping[str, Sequence[float]]) -> float | None:
-    """How much slower the anchor itself is than in its history, if it is so everywhere; else None.
+    """Slowdown of the anchor itself against its history, if it occurs in every figure; else None.
 
-    `anchor` has a series for each time or rate that the session measured, as logarithms (worse is more), the
-    session itself last. The anchor never changes: where all its figures are more than 10 % off the median of
-    up to 20 sessions before, and all to the same side, another host answers to the same fingerprint, or
-    something slows this one throughout. Returned is the median shift, as a logarithm.
+    `anchor` has a series for each time or rate that the session measured, as logarithms (larger is
+    worse), the session itself last. The anchor never changes: if all its figures are more than 10 % off
+    the median of up to 20 sessions before, all in the same direction, then another host has the same
+    fingerprint, or the whole host is slower. The result is the median shift, as a logarithm.
 
-    Two series with ten sessions before are the least that can tell: one alone may be off for its own reasons.
+    At least two series with ten sessions each are needed: a single one may be off for its own reasons.
     """
     shifts = [
         values[-1] - statistics.median(values[-1 - WINDOW : -1])

@@ -1,4 +1,4 @@
-"""What history asks of the index. Sessions come oldest first, and a copied run counts once."""
+"""Queries of the index. Sessions are ordered oldest first, and a copied run counts once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StoredSession:
 
     @property
     def day(self) -> str:
-        """The day for people."""
+        """The date as text."""
         return moment(self.created)[:10]
 
 
@@ -48,14 +48,14 @@ class StoredSeries:
     anchor: str
     metric: str
     count: int
-    """Sessions in all."""
+    """Total number of sessions."""
     sessions: list[StoredSession]
-    """The newest of them, oldest first."""
+    """The newest sessions, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One case of one run, as far as its end is concerned."""
+    """The outcome of one case in one run."""
 
     subject: int
     work: int
@@ -69,7 +69,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class IndexedRun:
-    """One run and the machine it was made on."""
+    """One run and its machine."""
 
     name: str
     fingerprint: str
@@ -79,25 +79,25 @@ class IndexedRun:
 
 @dataclass(frozen=True, slots=True)
 class SeenMachine:
-    """A machine that documents are from."""
+    """A machine with stored documents."""
 
     fingerprint: str
     facts: dict[str, Any]
     documents: int
     newest: int
-    """When the last of them was made."""
+    """Time of the newest document."""
     runs: int
     kinds: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which series, and how much of them."""
+    """Selection of series, and how many sessions of each."""
 
     fingerprint: str
     kind: str
     newest: int
-    """Sessions of each."""
+    """Maximum number of sessions of each series."""
     since: int | None = None
     """Only sessions from this moment on."""
     until: int | None = None
@@ -121,7 +121,7 @@ class Wanted:
 
 
 def find_run(connection: duckdb.DuckDBPyConnection, name: str | None = None) -> IndexedRun | None:
-    """The run of that name or folder, the newest for None; None where there is no such run."""
+    """The run with that name or folder, the newest for None; None if there is no such run."""
     where = (
         ""
         if name is None
@@ -142,7 +142,7 @@ def find_run(connection: duckdb.DuckDBPyConnection, name: str | None = None) -> 
 def runs_before(
     connection: duckdb.DuckDBPyConnection, run: IndexedRun, kind: str, most: int
 ) -> list[list[Document]]:
-    """What the last earlier runs of that kind on the same machine hold, the newest first."""
+    """Cases of the last earlier runs of that kind on the same machine, the newest first."""
     rows = connection.execute(
         "select f.run from files f join subjects s on f.subject = s.id "
         "where s.fingerprint = ? and s.kind = ? and f.run <> ? group by f.run having max(f.created) < ? "
@@ -164,7 +164,7 @@ def measured_before(connection: duckdb.DuckDBPyConnection, run: IndexedRun) -> s
 
 
 def machines(connection: duckdb.DuckDBPyConnection) -> list[SeenMachine]:
-    """Every machine that documents are from, the one of the newest document first."""
+    """Every machine with stored documents, the one of the newest document first."""
     rows = connection.execute(
         "select s.fingerprint, any_value(m.facts), count(*), max(f.created), count(distinct f.run), "
         "list(distinct s.kind) from files f join subjects s on f.subject = s.id "
@@ -178,7 +178,7 @@ def machines(connection: duckdb.DuckDBPyConnection) -> list[SeenMachine]:
 
 
 def series(connection: duckdb.DuckDBPyConnection, wanted: Wanted) -> list[StoredSeries]:
-    """The series that are wanted, by case and metric."""
+    """The selected series, by case and metric."""
     conditions, values = wanted.conditions()
     rows = connection.execute(
         "with tails as (select p.subject, p.metric, count(*) as count, "  # noqa: S608
@@ -194,7 +194,7 @@ def series(connection: duckdb.DuckDBPyConnection, wanted: Wanted) -> list[Stored
 
 
 def versions_of(connection: duckdb.DuckDBPyConnection, subject: int) -> dict[str, dict[str, str]]:
-    """Run to the versions that it measured."""
+    """Measured versions of each run."""
     rows = connection.execute(
         "select run, versions from files where subject = ? and counted", [subject]
     ).fetchall()
@@ -210,7 +210,7 @@ def run_names(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def unreadable_in(connection: duckdb.DuckDBPyConnection, run: IndexedRun) -> list[tuple[str, str]]:
-    """Kind and name of the files in a run's folder that are no documents."""
+    """Kind and name of the files in a run's folder that could not be read as documents."""
     rows = connection.execute(
         "select o.place, f.name from files f join folders o on f.folder = o.id "
         "where f.problem is not null and split_part(o.place, '/', 1) = ? order by f.name",
@@ -220,7 +220,7 @@ def unreadable_in(connection: duckdb.DuckDBPyConnection, run: IndexedRun) -> lis
 
 
 def barren_folders(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """The folders of runs that hold not one readable document."""
+    """Folders of runs without a readable document."""
     rows = connection.execute(
         "select split_part(o.place, '/', 1) as run_folder "
         "from folders o left join files f on f.folder = o.id "
@@ -230,7 +230,7 @@ def barren_folders(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def anchors_before(connection: duckdb.DuckDBPyConnection, works: Sequence[int], run: IndexedRun) -> list[str]:
-    """The anchors with which earlier runs measured the same."""
+    """Anchors of earlier runs of the same cases."""
     rows = connection.execute(
         "select distinct s.anchor from files f join subjects s on f.subject = s.id where s.kind = 'anchored' "
         "and s.work in (select unnest(?::ubigint[])) and f.run <> ? and f.created < ? order by 1",
@@ -240,7 +240,7 @@ def anchors_before(connection: duckdb.DuckDBPyConnection, works: Sequence[int], 
 
 
 def problems(connection: duckdb.DuckDBPyConnection, results: Path, most: int) -> tuple[int, list[str]]:
-    """How many files are no documents, and a sentence for each of the newest."""
+    """Number of files that could not be read as documents, and a sentence for each of the newest."""
     rows = connection.execute(
         "select count(*) over (), o.place, f.name, f.problem from files f join folders o on f.folder = o.id "
         "where f.problem is not null order by f.modified desc, f.id limit ?",
@@ -276,7 +276,7 @@ def _gather(connection: duckdb.DuckDBPyConnection, rows: Sequence[tuple[Any, ...
         sessions = before.sessions if before else []
         sessions.append(session)
         kind, model, scenario, anchor = about[subject]
-        # The newest document says how the case is called.
+        # The newest document has the name of the case.
         found[subject, metric] = StoredSeries(
             subject, kind, case_id, model, scenario, anchor, metric, count, sessions
         )

@@ -1,7 +1,7 @@
-"""What history needs of a stored document, read quickly and without trust.
+"""The part of a stored document that the history needs, read quickly and validated.
 
-A record is mostly launches; the index wants its names and medians. Those are validated as strictly as the
-document would be, and the rest is passed over.
+A record is mostly launches; the index needs its names and medians. Those are validated as strictly as in the
+document, and the rest is skipped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ggufbench.worker.job import TRANSFORMERS, Setting, Workload
 Kind = Literal["absolute", "anchored"]
 
 LEAST_PAIRS = 6
-"""Pairs that a session needs to count: the gate's first look. With fewer, chance alone passes a tolerance."""
+"""Minimum number of pairs of a session: the gate's first look. With fewer, chance can exceed a tolerance."""
 
 _MOST_REASON = 300
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,18 +37,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a series is about, its metric aside."""
+    """Subject of a series, without its metric."""
 
     id: int
-    """Hash of all below that decides speed, and of the anchor."""
+    """Hash of all fields below that affect speed, and of the anchor."""
     work: int
-    """The same without the anchor."""
+    """The same hash without the anchor."""
     kind: Kind
     model: str
     scenario: str
     fingerprint: str
     anchor: str
-    """The pinned release and its build, for people; empty for an absolute series."""
+    """The pinned release and its build, as text; empty for an absolute series."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,10 @@ class Excerpt:
     created: int
     """Microseconds since 1970."""
     outcome: str
-    """An Outcome; of a comparison also `broken` and `missing`, which are said of the candidate."""
+    """An Outcome; of a comparison also `broken` and `missing`, which refer to the candidate."""
     reason: str
     versions: str
-    """JSON: name to version of the code that was measured, with the commit of its repository."""
+    """JSON: name to version of the measured code, with the commit of its repository."""
     machine: Machine
     points: list[StoredPoint]
 
@@ -85,9 +85,8 @@ class Excerpt:
 def read_excerpt(path: Path, kind: Kind) -> Excerpt | None:
     """The excerpt of a record (`absolute`) or of a comparison (`anchored`).
 
-    None for what is no session of history: a record of what llama.cpp is compared with, and a comparison
-    without an anchor or made to test the gate itself.
-    Raises StoreError, in one sentence, for whatever is no such document.
+    None for documents outside the history: a record of a baseline, and a comparison without an anchor or
+    of the gate's selftest. Raises StoreError, in one sentence, for anything else.
     """
     name = "record" if kind == "absolute" else "comparison"
     try:
@@ -182,11 +181,11 @@ class _ComparisonView(_DocumentView):
 
 def _of_record(view: _RecordView) -> Excerpt | None:
     if view.provider.name == TRANSFORMERS:
-        return None  # that it got slower, or hangs, is no regression of what is gated
+        return None  # a slower or hanging baseline is not a regression of what is gated
     points = [
         StoredPoint(name, summary.median)
         for name, summary in view.summary.items()
-        # Series are judged by their logarithms; a metric of another version is none here.
+        # Series are judged by their logarithms; a metric of another version is skipped.
         if name in METRICS and summary.median > 0 and view.outcome is Outcome.MEASURED
     ]
     return _excerpt(
@@ -201,7 +200,7 @@ def _of_record(view: _RecordView) -> Excerpt | None:
 def _of_comparison(view: _ComparisonView) -> Excerpt | None:
     arms = {arm.role: arm for arm in view.arms}
     candidate = arms.get("candidate")
-    # Where the baseline is the anchor itself, there is no third arm.
+    # If the baseline is the anchor itself, there is no third arm.
     anchor = arms.get("anchor") or arms.get("baseline")
     cells = [cell for cell in view.cells if cell.against == "anchor"]
     if view.purpose != "ab" or candidate is None or anchor is None or not ("anchor" in arms or cells):
@@ -262,7 +261,7 @@ def _subject(view: _DocumentView, how: _MeasuredView, kind: Kind, anchor: str = 
 
 
 def _anchor_name(arm: _ArmView) -> str:
-    """The anchor as it was asked for and as it was built: one version number covers different machine code.
+    """The anchor as requested and as built: one version number covers different machine code.
 
     Python's patch version is left out, as the system's is from the fingerprint.
     """
@@ -280,7 +279,7 @@ def _versions(provider: _ProviderView, commit: str | None) -> str:
 
 
 def _hash(value: Any) -> int:
-    """64 bits, as a number that a database compares quickly."""
+    """64 bits as a number, which a database compares quickly."""
     canonical = json.dumps(value, sort_keys=True).encode()
     return int.from_bytes(hashlib.sha256(canonical).digest()[:8], "big")
 
@@ -292,4 +291,4 @@ def _microseconds(created: str) -> int:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return (moment.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
     except (ValueError, OverflowError):
-        raise ValueError(f"created: {created[:80]!r} is no moment in ISO 8601") from None
+        raise ValueError(f"created: {created[:80]!r} is not a time in ISO 8601") from None

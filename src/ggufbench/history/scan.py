@@ -1,8 +1,8 @@
-"""What the index does not know yet: which folders and files are new, gone or others.
+"""Changes since the last update of the index: new, removed and changed folders and files.
 
-A document never changes once it has its name, so a folder whose times of change are those of the last visit
-holds what it held then. The clock of a file system ticks slowly, and a file may appear in the tick in which a
-folder was visited: a folder counts as settled only when its last change lay some seconds before the visit.
+A document never changes once it has its name, so a folder with the modification times of the last visit has
+the same contents. File systems have coarse clocks, and a file may appear in the same tick as the visit: a
+folder counts as settled only if its last change was some seconds before the visit.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ Stamp = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class FolderChange:
-    """A folder that is new, gone or not as it was."""
+    """A folder that is new, removed or changed."""
 
     place: str
-    """Its path below the results, as the index writes it."""
+    """Path relative to the results, as stored in the index."""
     path: Path
     id: int | None
-    """In the index; None for a new one."""
+    """Its number in the index; None for a new one."""
     stamp: Stamp | None
-    """When its entries last changed; None where it is gone."""
+    """Modification time; None if it was removed."""
     settled: bool
     removed: list[int] = field(default_factory=list)
-    """Files in the index that are there no longer, or are others now."""
+    """Files of the index that were removed or changed."""
     added: dict[str, tuple[str, Stamp]] = field(default_factory=dict)
-    """Name in the index to the name on the disk, with size and time of change."""
+    """Name in the index to the name on the disk, with size and modification time."""
 
 
 def find_changes(connection: duckdb.DuckDBPyConnection, results: Path) -> list[FolderChange]:
-    """What the index does not know yet. Raises StoreError where the results cannot be listed."""
+    """All changes. Raises StoreError if the results cannot be listed."""
     rows = connection.execute("select place, id, modified, changed, settled from folders").fetchall()
     known = {
         place: (number, (modified, changed), settled) for place, number, modified, changed, settled in rows
@@ -65,7 +65,7 @@ def find_changes(connection: duckdb.DuckDBPyConnection, results: Path) -> list[F
 
 
 def _folders(results: Path) -> Iterator[tuple[Path, str, Stamp]]:
-    """Every folder that may hold documents: of each run, and of its comparisons."""
+    """Every folder that may contain documents: of each run, and of its comparisons."""
     try:
         runs = [entry for entry in os.scandir(results) if _is_folder(entry)]
     except OSError as error:
@@ -89,7 +89,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _compare(change: FolderChange, stored: dict[str, tuple[int, Stamp]]) -> None:
-    """Note what was added and removed since the files in the index were read."""
+    """Add the files that were added and removed since the files in the index were read."""
     left = dict(stored)
     for name, on_disk, stamp in _listing(change.path):
         number, before = left.pop(name, (None, None))
@@ -101,7 +101,7 @@ def _compare(change: FolderChange, stored: dict[str, tuple[int, Stamp]]) -> None
 
 
 def _listing(folder: Path) -> Iterator[tuple[str, str, Stamp]]:
-    """Files that may be documents. A folder that cannot be listed counts as one that cannot be read."""
+    """Files that may be documents. A folder that cannot be listed counts as unreadable."""
     try:
         entries = [entry for entry in os.scandir(folder) if entry.name.endswith(".json")]
     except OSError:
@@ -111,19 +111,19 @@ def _listing(folder: Path) -> Iterator[tuple[str, str, Stamp]]:
         try:
             status = entry.stat()
             yield _storable(entry.name), entry.name, (status.st_size, status.st_mtime_ns)
-        except OSError:  # a link to nothing
+        except OSError:  # a broken link
             yield _storable(entry.name), entry.name, (-1, 0)
 
 
 def _storable(name: str) -> str:
-    """A name as text that a database takes: bytes that are not UTF-8 become their escapes."""
+    """A name as text for a database: bytes that are not UTF-8 become their escapes."""
     return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
 def _stored_files(
     connection: duckdb.DuckDBPyConnection, folders: Iterable[int | None]
 ) -> dict[int | None, dict[str, tuple[int, Stamp]]]:
-    """Folder to the files that the index has of it."""
+    """Files of each folder in the index."""
     known = [number for number in folders if number is not None]
     query = "select folder, name, id, size, modified from files where folder in (select unnest(?::integer[]))"
     rows = connection.execute(query, [known]).fetchall() if known else []

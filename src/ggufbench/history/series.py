@@ -1,4 +1,4 @@
-"""What the commands `history` and `gate` ask of the stored sessions: every series, judged."""
+"""Series of stored sessions with their judgement, for the commands `history` and `gate`."""
 
 from __future__ import annotations
 
@@ -27,54 +27,54 @@ if TYPE_CHECKING:
 ANCHORED, ABSOLUTE = "anchored", "absolute"
 
 MOST_DRAWN = 4
-"""Series that are drawn; more are listed only."""
+"""Maximum number of series that are drawn; the others are listed only."""
 
 LOOK_BACK = {ANCHORED: 200, ABSOLUTE: WINDOW + 2}
-"""Sessions from which a state is told. An absolute one follows from the last; see `judge`."""
+"""Sessions needed for a state. An absolute state depends on the last sessions; see `judge`."""
 
 _MOST_SESSIONS = 2000
-"""Of a series that is drawn."""
+"""Number of sessions of a drawn series."""
 
 _MOST_PROBLEMS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """What the history shall tell."""
+    """Request of the history."""
 
     results: Path
     match: Sequence[str] = ()
-    """Only cases with one of these in their id."""
+    """Only cases whose id contains one of these."""
     metrics: Sequence[str] = ()
-    """Those that scenarios gate, where none is named."""
+    """Metrics; those that scenarios gate, if empty."""
     machine: str | None = None
-    """A fingerprint or its beginning; None for the machine of the newest document."""
+    """A fingerprint or its beginning; the machine of the newest document if None."""
     since: str | None = None
-    """A run, with which history begins."""
+    """First run of the history: older runs are ignored."""
     rebuild: bool = False
     progress: Callable[[int, int], None] = lambda _done, _total: None
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A change point, with what changed beside the number."""
+    """A change point, with the versions that changed at it."""
 
     point: ChangePoint
     run: str
-    """The first one at the new level."""
+    """The first session at the new level."""
     changes: list[str]
     """Versions and commit, old and new."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesRow:
-    """One series and what is said of its newest session."""
+    """One series with the state of its newest session."""
 
     series: StoredSeries
     judged: list[JudgedValue]
-    """Of each session in the series."""
+    """Judgement of each session in the series."""
     crept: float | None = None
-    """How much worse the last sessions are than the first ones, as a share, where that is too much."""
+    """Relative slowdown of the last sessions against the first ones, if it exceeds the tolerance."""
     levels: list[Level] = field(default_factory=list)
 
     @property
@@ -84,30 +84,30 @@ class SeriesRow:
 
     @property
     def state(self) -> State:
-        """Of the newest session."""
+        """State of the newest session."""
         return self.judged[-1].state
 
     @property
     def change(self) -> float | None:
-        """How much worse the newest session is than those before it, as a share; better below zero."""
+        """Relative change of the newest session against those before it; negative is better."""
         excess = self.judged[-1].excess
         return None if excess is None else math.expm1(excess)
 
     @property
     def before(self) -> float | None:
-        """The median of those before it, in the unit of the series."""
+        """Median of the sessions before it, in the unit of the series."""
         center = self.judged[-1].center
         return None if center is None else _value(self.series, center)
 
 
 @dataclass(frozen=True, slots=True)
 class OtherMachine:
-    """A machine whose documents are left out."""
+    """A machine whose documents are not shown."""
 
     fingerprint: str
     documents: int
     differing: list[tuple[str, Any, Any]]
-    """Key of the fingerprint, its value on the machine shown, and on this one."""
+    """Key of the fingerprint, with its value on the machine shown and on this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +117,15 @@ class History:
     machine: SeenMachine
     rows: list[SeriesRow]
     drawn: bool
-    """Whether the rows hold all their sessions, and change points."""
+    """True if the rows have all their sessions, and change points."""
     others: list[OtherMachine]
     unreadable: int
     problems: list[str]
-    """Sentences about the newest of the files that are no documents."""
+    """Sentences about the newest files that could not be read as documents."""
 
 
 def history(question: HistoryQuery) -> History:
-    """Answer it. Raises StoreError, in one sentence, where nothing stored answers it."""
+    """The history of a request. Raises StoreError, in one sentence, if no stored document matches."""
     _check_metrics(question.metrics)
     return ask(
         question.results,
@@ -139,8 +139,8 @@ def _history(connection: duckdb.DuckDBPyConnection, question: HistoryQuery) -> H
     seen = queries.machines(connection)
     unreadable, problems = queries.problems(connection, question.results, _MOST_PROBLEMS)
     if not seen:
-        first = f": {problems[0]}" if problems else "; make one with `pytest bench --benchmark-only`"
-        raise StoreError(f"{question.results} holds no record{first}")
+        first = f": {problems[0]}" if problems else "; make one with `ggufbench run`"
+        raise StoreError(f"{question.results} has no record{first}")
     machine = _choose_machine(seen, question)
     since = _since(connection, question)
     found = [
@@ -170,7 +170,7 @@ def judged_row(series: StoredSeries) -> SeriesRow:
 
 
 def logarithms(series: StoredSeries) -> list[float]:
-    """Its sessions as judged: worse is more."""
+    """The sessions as judged: larger is worse."""
     if series.kind == ANCHORED:
         return [math.log1p(session.value) for session in series.sessions]
     sign = _sign(series.metric)
@@ -178,7 +178,7 @@ def logarithms(series: StoredSeries) -> list[float]:
 
 
 def other_machines(machine: SeenMachine, seen: Iterable[SeenMachine]) -> list[OtherMachine]:
-    """Those that are not this one, each with the keys in which it differs."""
+    """Other machines, each with the keys in which it differs."""
     return [
         OtherMachine(other.fingerprint, other.documents, _differing(machine.facts, other.facts))
         for other in seen
@@ -187,19 +187,17 @@ def other_machines(machine: SeenMachine, seen: Iterable[SeenMachine]) -> list[Ot
 
 
 def since_moment(connection: duckdb.DuckDBPyConnection, results: Path, name: str) -> int:
-    """When the first document of a run was made. Raises StoreError where there is no such run."""
+    """Time of the first document of a run. Raises StoreError if there is no such run."""
     run = queries.find_run(connection, name)
     if run is None:
-        raise StoreError(
-            f"{results} holds no run {name!r} from which history could begin; name one of its runs"
-        )
+        raise StoreError(f"{results} has no run {name!r} to begin the history with; name one of its runs")
     return min(document.created for document in run.documents)
 
 
 def _drawn(
     connection: duckdb.DuckDBPyConnection, series: StoredSeries, machine: SeenMachine, since: int | None
 ) -> SeriesRow:
-    """The same with all its sessions and with its change points."""
+    """The same row with all its sessions and with its change points."""
     from ggufbench.stats.change_points import change_points
 
     wanted = Wanted(
@@ -212,7 +210,7 @@ def _drawn(
     )
     row = judged_row(queries.series(connection, wanted)[0])
     values = logarithms(row.series)
-    # Half of what a regression must pass: a creeping one is told by its steps.
+    # Half of the threshold of a regression: a slow drift is visible in its steps.
     points = change_points(values, math.log1p(_tolerance(row.series, values)) / 2)
     versions = queries.versions_of(connection, series.subject) if points else {}
     return replace(row, levels=[_level(row.series.sessions, versions, point) for point in points])
@@ -232,7 +230,7 @@ def _level(
 
 
 def _tolerance(series: StoredSeries, values: Sequence[float]) -> float:
-    """The relative change from which both bounds of the metric's tolerance are passed."""
+    """The smallest relative change that exceeds both bounds of the metric's tolerance."""
     newest = series.sessions[-1]
     if newest.tolerance is not None and newest.tolerance > 0:
         return newest.tolerance
@@ -242,7 +240,7 @@ def _tolerance(series: StoredSeries, values: Sequence[float]) -> float:
 
 
 def _value(series: StoredSeries, logarithm: float) -> float:
-    """The reverse of `logarithms`."""
+    """Inverse of `logarithms`."""
     if series.kind == ANCHORED:
         return math.expm1(logarithm)
     return math.exp(_sign(series.metric) * logarithm)
@@ -253,7 +251,7 @@ def _sign(metric: str) -> int:
 
 
 def _metrics_of(kind: str, named: Sequence[str]) -> Sequence[str] | None:
-    """What an anchored session measured is what its scenario gates; a record has everything."""
+    """Metrics of a session: an anchored one has those of its scenario's gate, a record has all."""
     if named:
         return named
     return None if kind == ANCHORED else GateSpec().metrics
@@ -263,7 +261,7 @@ def _check_metrics(names: Iterable[str]) -> None:
     for name in names:
         if name not in METRICS:
             hint = did_you_mean(name, METRICS) or f"; known: {', '.join(METRICS)}"
-            raise StoreError(f"{name!r} is no metric{hint}")
+            raise StoreError(f"{name!r} is not a metric{hint}")
 
 
 def _choose_machine(seen: Sequence[SeenMachine], question: HistoryQuery) -> SeenMachine:

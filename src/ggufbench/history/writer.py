@@ -1,4 +1,4 @@
-"""Filling the index: the files that are new are read, and what history needs of them is written down."""
+"""Updates of the index: new files are read, and the data that the history needs is inserted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ggufbench.history.row import Excerpt
 
 _BATCH = 4000
-"""Files in one transaction: an interrupted visit loses no more than those."""
+"""Files in one transaction: an interruption loses at most these."""
 
 _COLUMNS = {
     "folders": ("id int32", "place text", "modified int64", "changed int64", "settled bool"),
@@ -41,7 +41,7 @@ TABLES = ";".join(
     f"create table {table} ({', '.join(columns)})"
     for table, columns in {"version": ("stamp text",), **_COLUMNS}.items()
 )
-"""The index. Times are microseconds, those of files nanoseconds, since 1970; a missing number is a NaN."""
+"""The tables. Times are microseconds, those of files nanoseconds, since 1970; a missing number is NaN."""
 
 
 def apply(
@@ -49,7 +49,7 @@ def apply(
     changes: Sequence[FolderChange],
     progress: Callable[[int, int], None],
 ) -> None:
-    """Take the changes into the index, in transactions of some thousands of files."""
+    """Apply the changes to the index, in transactions of some thousands of files."""
     total, done = sum(len(change.added) for change in changes), 0
     for batch in _batches(changes):
         connection.begin()
@@ -82,7 +82,7 @@ def _batches(changes: Iterable[FolderChange]) -> Iterator[list[FolderChange]]:
 
 
 def _forget(connection: duckdb.DuckDBPyConnection, batch: Iterable[FolderChange]) -> None:
-    """Rows of files that are gone, and of folders that are gone or written anew."""
+    """Delete the rows of removed files, and of folders that were removed or written again."""
     known = [change.id for change in batch if change.id is not None]
     gone = [change.id for change in batch if change.stamp is None]
     files = [number for change in batch for number in change.removed]
@@ -103,7 +103,7 @@ _THESE = "(select unnest(?::integer[]))"
 
 @dataclass(slots=True)
 class _Rows:
-    """What is to be inserted, table by table."""
+    """Rows to insert, by table."""
 
     next_file: int
     next_folder: int
@@ -112,7 +112,7 @@ class _Rows:
     machines: set[str] = field(default_factory=set)
 
     def add_folder(self, change: FolderChange, stamp: Stamp) -> int:
-        """Its number."""
+        """Number of the folder."""
         number = change.id
         if number is None:
             number, self.next_folder = self.next_folder, self.next_folder + 1
@@ -128,7 +128,7 @@ class _Rows:
         try:
             found = read_excerpt(path, "anchored" if path.parent.name == COMPARISONS else "absolute")
         except StoreError as error:
-            # Without the path, which is another one when the results have been moved.
+            # Without the path, which changes when the results are moved.
             problem = str(error).removeprefix(escaped(str(path)))
             self.tables["files"].append((*place, problem, *_NOTHING))
             return
@@ -180,7 +180,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, rows: _Rows) -> None:
 
 
 def _arrays(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
-    """DuckDB takes columns of numpy a thousand times faster than rows."""
+    """Columns of numpy, which DuckDB reads a thousand times faster than rows."""
     import numpy as np
 
     kinds = {"text": "object"}
@@ -193,7 +193,7 @@ def _arrays(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str
 
 
 def _choose_among_copies(connection: duckdb.DuckDBPyConnection) -> None:
-    """A run that lies there twice, under two names, is one session: its first copy counts."""
+    """Mark copies: a run stored under two names is one session, and its first copy counts."""
     connection.execute(
         "update files set counted = not counted where subject <> 0 and counted <> (id in "
         "(select min(id) from files where subject <> 0 group by subject, run))"

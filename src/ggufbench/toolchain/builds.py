@@ -1,4 +1,4 @@
-"""Build what takes minutes once, and keep it: one builder at a time, and nothing half-built is ever used."""
+"""Builds that take minutes, kept in the cache: one builder at a time, and no incomplete build is used."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _KILLED_AFTER_SECONDS = 1.0
 _LOG_READ_BYTES = 256 << 10
 
 # Runs between us and a program that works for minutes. When we end, however that happens, the pipe on its
-# stdin closes, and it ends the whole group: a build that nobody waits for would go on to take the cores from
-# what is measured next. SIGTERM first, for ninja, whose compilers are in groups of their own.
+# stdin closes, and it ends the whole group: an abandoned build would take the cores from
+# the next measurement. SIGTERM first, for ninja, whose compilers are in groups of their own.
 _GUARD = f"""
 import os, signal, subprocess, sys, threading, time
 
@@ -57,7 +57,7 @@ class BuildPlace:
     """A folder of the cache that holds one built thing."""
 
     folder: Path
-    """Holds the lock, the mark of a complete build, and what a build leaves beside its result."""
+    """Folder with the lock, the mark of a complete build, and the other files of a build."""
     content: str
     """The name of the built thing below it."""
     proof: str = "."
@@ -79,7 +79,7 @@ class BuildPlace:
         return self.folder / "tmp"
 
     def is_complete(self) -> bool:
-        """Whether an earlier build came to its end, and its result is still there."""
+        """True if an earlier build was completed, and its result still exists."""
         return self._mark.is_file() and (self.path / self.proof).exists()
 
     @property
@@ -122,7 +122,7 @@ def build_once(place: BuildPlace, build: Callable[[], str], tell: Tell) -> None:
         ):
             if not place.is_complete():
                 _build(place, build)
-    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+    except (OSError, NotImplementedError) as error:  # OSError: a file system without locks
         reason = getattr(error, "strerror", None) or error
         raise BuildError(
             f"{place.folder} cannot be used: {reason}; free some space there, or set GGUFBENCH_CACHE"
@@ -141,8 +141,9 @@ def _build(place: BuildPlace, build: Callable[[], str]) -> None:
 def run_logged(command: Sequence[str], env: Mapping[str, str], log: Path, deadline_seconds: float) -> int:
     """Run a program to its end, its output in a file, and return its exit code.
 
-    It has a process group of its own, which ends with us: after Ctrl-C, after `deadline_seconds` (then a
-    subprocess.TimeoutExpired is raised), and where we are killed. Raises OSError where it cannot be started.
+    It has its own process group, which ends with this process: after Ctrl-C, after `deadline_seconds`
+    (then subprocess.TimeoutExpired is raised), and if this process is killed. Raises OSError if it cannot
+    be started.
     """
     guarded = sys.platform != "win32"  # which has no groups that a signal reaches
     guard = [sys.executable, "-I", "-c", _GUARD] if guarded else []

@@ -100,7 +100,7 @@ def build_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_exact(requirement: Requirement) -> bool:
-    """Whether what it names is the same tomorrow: one release, one file, one commit."""
+    """True if the requirement is pinned: one release, one file, one commit."""
     if requirement.url is not None:
         return _FIXED_URL.search(requirement.url) is not None
     specifiers = list(requirement.specifier)
@@ -171,7 +171,7 @@ def _installed_version(python: Path, requirement: Requirement, place: BuildPlace
         )
     except (OSError, subprocess.SubprocessError):
         raise BuildError(
-            f"pip ended well, but {requirement} is not in {place.path}; look for target, prefix or user "
+            f"pip succeeded, but {requirement} is not in {place.path}; look for target, prefix or user "
             f"in `pip config list` (all of it is in {place.log})"
         ) from None
     return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""Whether a program is a Python that a worker runs in."""
+"""Check that a program is a Python that can run a worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ggufbench.processes import end_group
 from ggufbench.toolchain.builds import BuildError
 
 _OLDEST_PYTHON = (3, 10)
-"""The worker's: it uses dataclasses with slots, and itertools.pairwise."""
+"""Oldest Python of the worker, which uses dataclasses with slots and itertools.pairwise."""
 _ANSWER_SECONDS = 20.0
 _ANSWER_GRACE_SECONDS = 1.0
 _ANSWER_BYTES = 64
@@ -28,7 +28,7 @@ def check_python(python: Path) -> None:
     if found is None:
         said = repr(answer[:40])[1:] if answer else "nothing"
         raise BuildError(
-            f"{python} is no Python that runs: asked for its version, it said {said}; give an interpreter"
+            f"{python} is not a working Python: asked for its version, it printed {said}; give an interpreter"
         )
     version = (int(found[1]), int(found[2]))
     if version < _OLDEST_PYTHON:
@@ -40,7 +40,7 @@ def check_python(python: Path) -> None:
 
 
 def _answer_of(python: Path) -> bytes:
-    """The first bytes that it prints within the deadline; any program may be behind the name."""
+    """The first bytes that it prints before the timeout; any program may have the name."""
     try:
         process = subprocess.Popen(
             [str(python), "-c", _VERSION],
@@ -54,7 +54,7 @@ def _answer_of(python: Path) -> bytes:
         raise BuildError(f"{python} cannot be started: {error.strerror}; give an interpreter") from None
     said: list[bytes] = []
     stdout = cast("BinaryIO", process.stdout)
-    # In a thread: a process that left its group can hold the pipe open for ever.
+    # In a thread: a process that left its group can keep the pipe open.
     reader = Thread(target=lambda: said.append(stdout.read(_ANSWER_BYTES)), daemon=True)
     reader.start()
     try:

@@ -30,11 +30,11 @@ class RepositoryError(GgufbenchError):
 
 
 def resolve_commit(repository: Path, name: str) -> str | None:
-    """The full hash of the commit that a name, a hash or an expression such as `main~2` means; else None.
+    """Full hash of the commit named by a name, a hash or an expression such as `main~2`; else None.
 
-    Raises RepositoryError where git itself cannot be asked.
+    Raises RepositoryError if git itself fails.
     """
-    if not name or name.startswith("-"):  # an option, to git
+    if not name or name.startswith("-"):  # git would read it as an option
         return None
     done = _git(repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     answer = done.stdout.decode("ascii", errors="replace").strip()
@@ -45,7 +45,7 @@ def resolve_commit(repository: Path, name: str) -> str | None:
 
 
 def nearest_ref(repository: Path, name: str) -> str | None:
-    """The branch or tag whose name is the most like this one; None where none is, or no repository."""
+    """The branch or tag with the most similar name; None without one, or without a repository."""
     try:
         done = _git(repository, "for-each-ref", f"--count={_MOST_REFS}", "--format=%(refname:short)")
     except RepositoryError:
@@ -64,17 +64,17 @@ def top_folder(repository: Path) -> Path:
 
 
 def first_parents(repository: Path, good: str, bad: str) -> list[str]:
-    """From one commit to a later one, along the first parents of the later; both are given as full hashes.
+    """Commits from one to a later one, along the first parents of the later; both are full hashes.
 
-    Where `good` came in by a merge, the commits of the line that do not hold it are left out. Raises
-    RepositoryError where `good` is no ancestor of `bad`.
+    If `good` was merged in, the commits of the line that do not contain it are left out. Raises
+    RepositoryError if `good` is not an ancestor of `bad`.
     """
     if _git(repository, "merge-base", "--is-ancestor", good, bad).returncode != 0:
         shallow = _line(repository, "rev-parse", "--is-shallow-repository") == "true"
         remedy = (
             "fetch its history with `git fetch --unshallow`" if shallow else "give the earlier one as good"
         )
-        raise RepositoryError(f"{good[:12]} is no ancestor of {bad[:12]} in {repository}; {remedy}")
+        raise RepositoryError(f"{good[:12]} is not an ancestor of {bad[:12]} in {repository}; {remedy}")
     line = _lines(repository, "rev-list", "--first-parent", "--reverse", f"{good}..{bad}")
     after_good = set(_lines(repository, "rev-list", "--ancestry-path", f"{good}..{bad}"))
     return [good, *(commit for commit in line if commit in after_good)]
@@ -105,7 +105,7 @@ def read_blobs(repository: Path, blobs: Sequence[str]) -> Iterator[bytes]:
             header = output.readline().split()
             if len(header) != 3 or header[1] != b"blob":
                 raise RepositoryError(
-                    f"{repository} lacks the object {blob[:12]}; a partial clone gets what it lacks by "
+                    f"{repository} lacks the object {blob[:12]}; complete a partial clone with "
                     "`git fetch --refetch --no-filter`"
                 )
             content = output.read(int(header[2]))
@@ -115,7 +115,7 @@ def read_blobs(repository: Path, blobs: Sequence[str]) -> Iterator[bytes]:
 
 
 def folder_in_checkout(repository: Path) -> PurePosixPath:
-    """Where a folder lies below the top of its checkout. Raises RepositoryError."""
+    """Path of a folder relative to the top of its checkout. Raises RepositoryError."""
     _require_repository(repository)
     return PurePosixPath(_line(repository, "rev-parse", "--show-prefix"))
 
@@ -125,7 +125,7 @@ def _require_repository(repository: Path) -> None:
 
 
 def _refusal(repository: Path, stderr: bytes) -> str:
-    """Git's own words, which name the remedy where another user owns the repository."""
+    """Error message of git, which names the remedy if another user owns the repository."""
     lines = [line.strip() for line in stderr.decode("utf-8", errors="replace").splitlines() if line.strip()]
     said = next((line for line in lines if line.startswith("fatal: ")), "fatal: it does not say why")
     words = printable(said.removeprefix("fatal: "))
@@ -143,7 +143,7 @@ def _lines(repository: Path, *arguments: str) -> list[str]:
 
 
 def _answer(repository: Path, *arguments: str) -> bytes:
-    """What git prints. Raises RepositoryError if it fails."""
+    """Output of git. Raises RepositoryError if it fails."""
     done = _git(repository, *arguments)
     if done.returncode != 0:
         raise RepositoryError(_refusal(repository, done.stderr))
@@ -173,5 +173,5 @@ def _git(
         raise RepositoryError("git is not installed; install it to compare commits") from None
     except subprocess.TimeoutExpired:
         raise RepositoryError(f"git did not answer within {seconds:.0f} s in {repository}") from None
-    except (OSError, ValueError) as error:  # a name that no program can be given
-        raise RepositoryError(f"git cannot be asked about {repository}: {error}") from None
+    except (OSError, ValueError) as error:  # a name that cannot be passed to a program
+        raise RepositoryError(f"git cannot read {repository}: {error}") from None
