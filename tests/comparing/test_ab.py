@@ -84,9 +84,7 @@ def tolerant_scenarios(gate_scenarios, tmp_path) -> Path:
     return folder
 
 
-def test_the_same_environment_twice_is_no_regression_and_every_block_is_kept(
-    ab, tmp_path, ggufbench, tolerant_scenarios
-):
+def test_same_environment_twice_passes_and_stores_every_block(ab, tmp_path, ggufbench, tolerant_scenarios):
     summary = tmp_path / "summary.md"
     options = ("--baseline", ".", "--seed", 5)
 
@@ -134,7 +132,7 @@ def test_a_smaller_context_is_an_improvement(ab, small_design, tmp_path, setting
     assert {c.metric: c.verdict for c in only_comparison(ab).cells}["peak_rss_bytes"] == "improvement"
 
 
-def test_a_candidate_that_cannot_run_what_the_baseline_measured_is_no_pass(ab, tmp_path, setting_file):
+def test_candidate_that_cannot_run_a_case_fails(ab, tmp_path, setting_file):
     old, new = setting_file(tmp_path / "old.toml"), setting_file(tmp_path / "new.toml", device='"vulkan"')
 
     done = ab("--baseline", old, "--candidate", new, scenarios=None)
@@ -161,7 +159,7 @@ def test_a_python_without_the_library_has_nothing_to_compare(ab, tmp_path):
     assert "has no llama-cpp-python" in done.stdout
 
 
-def test_a_time_budget_leaves_it_inconclusive_which_strict_does_not_let_pass(ab, monkeypatch):
+def test_time_budget_is_inconclusive_and_fails_with_strict(ab, monkeypatch):
     endless = Design(looks=(1000,), regression_weights=(1.0,), pass_weights=(1.0,))
     monkeypatch.setattr("ggufbench.comparing.ab.AbRequest", partial(AbRequest, design=endless))
 
@@ -192,14 +190,14 @@ def test_no_model_is_no_pass(ab, tmp_path):
         (("--baseline", ".", "--time-budget", "soon"), "is not a duration"),
     ],
 )
-def test_what_cannot_be_compared_is_one_sentence_and_exit_2(ab, arguments, sentence):
+def test_invalid_comparison_is_one_sentence_and_exit_2(ab, arguments, sentence):
     done = ab(*arguments)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_a_scenario_file_compares_with_another_one_of_the_same_work_only(ab, tmp_path, setting_file):
+def test_scenario_files_need_the_same_workload(ab, tmp_path, setting_file):
     old = setting_file(tmp_path / "old.toml")
     other = tmp_path / "other.toml"
     other.write_text(old.read_text().replace("generated_tokens = 16", "generated_tokens = 17"))
@@ -287,7 +285,7 @@ def broken_worker(llama_folder, gate_scenarios, tmp_path, monkeypatch, one_probe
     return compare
 
 
-def test_an_anchor_is_measured_in_each_block_and_history_finds_it(
+def test_anchor_is_measured_in_each_block_and_found_by_history(
     llama_folder, gate_scenarios, small_design, tmp_path, ggufbench
 ):
     """The anchor here is this environment, under a release's name: what counts is the third arm."""
@@ -328,7 +326,7 @@ def test_a_baseline_that_is_the_anchor_is_measured_once(llama_folder, gate_scena
 
 
 @pytest.mark.parametrize(("provider", "more"), [("transformers", 'dtype = "float32"\n'), ("langchain", "")])
-def test_what_is_compared_or_built_upon_is_gated_only_where_it_is_named(
+def test_baselines_and_layers_are_gated_only_by_name(
     provider, more, llama_folder, gate_scenarios, tmp_path, one_probe
 ):
     """Beside llama.cpp's scenarios lie a baseline and a chat model, as in the ones that ggufbench ships."""

@@ -50,7 +50,7 @@ def check_search(found, again, commits, bad):
     assert again.count("(stored)") == len(found["steps"])
 
 
-def test_the_first_slow_commit_is_found_and_a_second_search_measures_nothing(
+def test_first_slow_commit_is_found_and_second_search_measures_nothing(
     bisect, small_design, provider_repository
 ):
     repository = provider_repository(0, 0, SLOW)
@@ -117,7 +117,7 @@ def test_a_search_goes_on_where_ctrl_c_ended_it(
         (("--good", "main~1", "--bad", "main", "--metric", "decode"), "decode_tokens_per_second"),
     ],
 )
-def test_what_cannot_be_searched_is_one_sentence_and_exit_2(bisect, provider_repository, ends, sentence):
+def test_invalid_search_is_one_sentence_and_exit_2(bisect, provider_repository, ends, sentence):
     done = bisect(provider_repository(0, 0), *ends)
 
     assert (done.returncode, done.stdout) == (2, ""), done.stderr

@@ -44,7 +44,7 @@ def test_sessions_of_a_against_a_add_up_over_runs(selftest, ggufbench):
 
 @pytest.mark.nightly
 @pytest.mark.timeout(300)
-def test_a_process_of_its_own_tests_the_gate_by_the_usual_design(selftest):
+def test_selftest_command_uses_the_default_design(selftest):
     for _ in range(2):
         command = [sys.executable, "-m", "ggufbench.cli", *selftest, "--sessions", "1", "--controls", "0"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)

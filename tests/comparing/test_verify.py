@@ -76,7 +76,7 @@ def test_a_ratio_that_is_off_exits_10(run, tmp_path):
 
 
 @pytest.mark.parametrize(("strict", "code"), [((), 0), (("--strict",), 13)])
-def test_too_few_pairs_are_inconclusive_however_far_the_ratio_is_off(run, strict, code):
+def test_too_few_pairs_are_always_inconclusive(run, strict, code):
     done = run("slow", "--pairs", 1, *strict)
     assert done.returncode == code, done.stderr
     assert re.search(r"^pp40 .* - +1 +inconclusive$", done.stdout, re.MULTILINE)
@@ -155,7 +155,7 @@ def test_what_cannot_be_asked_is_one_sentence(run, arguments, words):
     assert words in done.stderr and done.stderr.startswith("ggufbench: ")
 
 
-def test_a_case_that_cannot_run_is_named_and_nothing_was_measured(run):
+def test_case_that_cannot_run_is_named(run):
     done = run("fast", "--scenario", "metal")
     assert done.returncode == 14
     assert "llama-tiny-Q8_0-metal was skipped: no metal device" in done.stdout
@@ -175,7 +175,7 @@ def test_ctrl_c_ends_both_and_says_so(command, environment, tmp_path, wait_until
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_samples_of_one_side_alone_are_never_left_out_as_disturbed(scenario_folder):
+def test_interference_never_removes_samples_of_one_side(scenario_folder):
     (found,) = load_scenarios(scenario_folder, ["cpu"])
     strict = found.model_copy(update={"tolerance": type(found.tolerance)()})
     busy = {"wall_seconds": 1.0, "cpu_seconds": 0.1, "waiting_seconds": 0.9, "major_faults": 5000.0,

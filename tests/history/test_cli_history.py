@@ -26,7 +26,7 @@ def test_0_where_nothing_became_worse(stored, ask_program):
     assert "Relative to llama-cpp-python==0.3.36 (build" in done.output
 
 
-def test_a_suspect_asks_for_a_second_session_and_fails_only_where_strict(stored, ask_program):
+def test_suspect_session_fails_only_with_strict(stored, ask_program):
     nights(stored, 12)
     nights(stored, 1, 0.08, first=12)
     done = ask_program("gate")
@@ -36,7 +36,7 @@ def test_a_suspect_asks_for_a_second_session_and_fails_only_where_strict(stored,
     assert ask_program("gate", "--strict").exit_code == 13
 
 
-def test_10_for_the_second_session_running_until_it_is_accepted(stored, ask_program):
+def test_exit_10_for_second_bad_session_until_accepted(stored, ask_program):
     nights(stored, 12)
     nights(stored, 3, 0.08, first=12)
     assert ask_program("gate", stored.run(12)).exit_code == 0
@@ -57,7 +57,7 @@ def test_absolute_series_fail_nothing_and_say_so(stored, ask_program):
     assert ask_program("gate", "--strict").exit_code == 13
 
 
-def test_a_baseline_that_hangs_or_got_slower_breaks_nothing(stored, ask_program):
+def test_hanging_or_slower_baseline_does_not_fail_the_gate(stored, ask_program):
     """Transformers is what llama.cpp is compared with; the gate is not about it."""
     transformers = stored.base.provider.model_copy(update={"name": "transformers"})
     for day in range(14):
@@ -116,7 +116,7 @@ def test_11_where_a_case_is_missing_that_history_measured(stored, ask_program, h
     assert "two-Q8_0-cpu" in done.output and "missing" in done.output
 
 
-def test_12_where_only_another_machine_has_sessions_and_the_keys_that_differ_are_named(stored, ask_program):
+def test_exit_12_lists_differing_keys_of_other_machines(stored, ask_program):
     for day in range(3):
         stored.comparison(day)
     other = stored.machine(cpu="Apple M4", usable_cores=10, devices=["Metal: M4"])
@@ -137,7 +137,7 @@ def test_12_where_only_another_machine_has_sessions_and_the_keys_that_differ_are
     assert keys == ["cpu", "usable_cores", "devices"]
 
 
-def test_12_for_a_new_anchor_and_for_the_very_first_session(stored, ask_program):
+def test_exit_12_for_a_new_anchor_and_for_the_first_session(stored, ask_program):
     stored.comparison(0)
     done = ask_program("gate")
     assert done.exit_code == 12 and "No earlier session on this machine measured the same" in done.output
@@ -169,7 +169,7 @@ def test_13_where_the_session_gave_no_figure(stored, ask_program):
 
 
 @pytest.mark.parametrize("left", ["a broken file", "blocks only", "all skipped", "no run at all"])
-def test_14_where_the_newest_run_measured_nothing_and_no_older_one_passes_for_it(stored, ask_program, left):
+def test_exit_14_when_newest_run_is_empty(stored, ask_program, left):
     folder = stored.results / stored.run(20)
     if left != "no run at all":
         nights(stored, 12)
@@ -187,7 +187,7 @@ def test_14_where_the_newest_run_measured_nothing_and_no_older_one_passes_for_it
         assert stored.run(20) in done.output
 
 
-def test_a_newer_run_that_is_no_session_of_history_does_not_stand_in_the_way(stored, ask_program):
+def test_newer_run_outside_the_history_is_skipped(stored, ask_program):
     nights(stored, 12)
     stored.comparison(20, purpose="a/a selftest")
     done = ask_program("gate")
@@ -213,7 +213,7 @@ def test_2_for_what_cannot_be_answered(stored, ask_program, arguments, said):
     assert done.output.count("\n") == 1
 
 
-def test_history_lists_the_worst_first_and_says_what_it_left_out(stored, ask_program):
+def test_history_lists_worst_first_and_counts_the_rest(stored, ask_program):
     for case, worse in (("fine", 0.0), ("bad", 0.1), ("odd", 0.1)):
         nights(stored, 12, case=case)
         nights(stored, 1, 0.0 if case == "odd" else worse, first=12, case=case)
@@ -252,7 +252,7 @@ def test_a_few_series_are_drawn_with_what_happened_in_them(stored, ask_program):
     assert series["worse_by"] == pytest.approx(0.08, abs=0.01)
 
 
-def test_many_series_are_listed_up_to_a_number_and_all_are_in_the_json(stored, ask_program):
+def test_table_limits_series_and_json_has_all(stored, ask_program):
     for case in range(20):
         stored.record(0, f"case{case}")
     done = ask_program("history")
@@ -265,7 +265,7 @@ def test_many_series_are_listed_up_to_a_number_and_all_are_in_the_json(stored, a
     assert "case7-Q8_0-cpu" in chosen.output and "case8" not in chosen.output
 
 
-def test_a_series_longer_than_the_terminal_is_wide_is_drawn_within_it(stored, ask_program, monkeypatch):
+def test_long_series_fits_the_terminal(stored, ask_program, monkeypatch):
     for day in range(150):
         stored.record(day, slower=1.3 if day == 70 else 1.0)
     monkeypatch.setenv("COLUMNS", "60")

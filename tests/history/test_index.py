@@ -58,7 +58,7 @@ def test_only_new_files_are_read(stored):
     assert content(stored.results) == (fresh(stored.results), 0)
 
 
-def test_whatever_happens_to_the_files_the_index_says_what_a_new_one_would(stored):
+def test_updated_index_equals_a_new_one(stored):
     choose = random.Random(7)
     for step in range(10):
         runs = sorted(path for path in stored.results.iterdir() if path.is_dir())
@@ -87,7 +87,7 @@ def test_whatever_happens_to_the_files_the_index_says_what_a_new_one_would(store
         shutil.rmtree(stored.results.parent / "copy")
 
 
-def test_a_file_of_the_same_tick_as_the_last_visit_is_found(stored):
+def test_file_in_the_same_clock_tick_is_found(stored):
     stored.record(0)
     assert content(stored.results)[1] == 1
     stored.record(0, "two")
@@ -171,7 +171,7 @@ def hostile(folder, valid: str):
     }  # fmt: skip
 
 
-def test_files_that_are_no_records_are_named_and_spoil_nothing(stored):
+def test_unreadable_files_are_named_and_ignored(stored):
     path = stored.record(0)
     said = hostile(path.parent, path.read_text())
     (stored.results / "loop").symlink_to(stored.results)
@@ -236,7 +236,7 @@ def test_a_database_that_defines_anything_else_is_no_index(stored, trick):
     assert content(stored.results) == (rows, 0)
 
 
-def test_where_no_index_can_lie_beside_the_runs_it_lies_in_the_cache(stored, cache_folder):
+def test_index_falls_back_to_the_cache_folder(stored, cache_folder):
     stored.record(0)
     (stored.results / INDEX_NAME).mkdir()
     rows, read = content(stored.results)
@@ -246,7 +246,7 @@ def test_where_no_index_can_lie_beside_the_runs_it_lies_in_the_cache(stored, cac
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link"])
-def test_where_no_index_can_lie_at_all_the_answer_is_the_same(stored, monkeypatch, kind):
+def test_history_works_without_an_index_file(stored, monkeypatch, kind):
     stored.record(0)
     rows, _ = content(stored.results)
     (stored.results / INDEX_NAME).unlink()
@@ -264,7 +264,7 @@ HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush
 
 @pytest.mark.parametrize("long", [False, True])
 @pytest.mark.real
-def test_an_index_that_another_process_writes_is_waited_for_and_then_done_without(stored, monkeypatch, long):
+def test_index_locked_by_another_process_is_bypassed_after_a_timeout(stored, monkeypatch, long):
     stored.record(0)
     rows, _ = content(stored.results)
     stored.record(1)
@@ -283,7 +283,7 @@ def test_an_index_that_another_process_writes_is_waited_for_and_then_done_withou
     assert content(stored.results)[0] == fresh(stored.results)
 
 
-def test_results_that_are_no_folder_are_refused(tmp_path):
+def test_results_must_be_a_folder(tmp_path):
     with pytest.raises(StoreError, match="is not a folder; give the one that contains the runs"):
         history(HistoryQuery(tmp_path / "none"))
     with pytest.raises(StoreError, match="has no record; make one with"):

@@ -31,7 +31,7 @@ numbers = st.lists(st.floats(-0.2, 0.2), min_size=1, max_size=45)
 
 
 @given(numbers, st.floats(0.001, 0.3))
-def test_the_newest_session_is_out_of_line_exactly_where_the_formula_says(values, tolerance):
+def test_outlier_rule_matches_the_formula(values, tolerance):
     *before, newest = values
     last = np.array(before[-20:])
     expected = False
@@ -60,7 +60,7 @@ def test_nine_sessions_are_too_few_and_ten_are_enough():
     assert states([0.0] * 10 + [1.0])[-1] is State.SUSPECT
 
 
-def test_one_bad_session_is_suspect_and_the_second_running_a_regression():
+def test_second_bad_session_in_a_row_is_a_regression():
     quiet = noise(1, 20)
     assert states([*quiet, 0.2])[-1] is State.SUSPECT
     assert states([*quiet, 0.2, 0.2])[-1] is State.REGRESSION
@@ -68,13 +68,13 @@ def test_one_bad_session_is_suspect_and_the_second_running_a_regression():
     assert states([*quiet, -0.2, -0.2])[-1] is State.OK, "faster is not a regression"
 
 
-def test_held_out_a_regression_stays_one_and_left_in_it_becomes_the_level():
+def test_hold_out_keeps_a_regression_visible():
     values = noise(2, 30) + [value + math.log(1.08) for value in noise(3, 30)]
     assert set(states(values)[-20:]) == {State.REGRESSION}
     assert set(states(values, hold_out=False)[-10:]) == {State.OK}
 
 
-def test_a_slow_down_that_creeps_is_told_by_the_first_and_the_last_sessions():
+def test_drift_is_detected_from_first_and_last_sessions():
     values = [value + 0.004 * step for step, value in enumerate(noise(4, 60, 0.004))]
     assert not set(states(values)) & set(OUT), "the window follows it"
     assert creep(values, 0.05) == pytest.approx(0.004 * 45, abs=0.01)
@@ -84,7 +84,7 @@ def test_a_slow_down_that_creeps_is_told_by_the_first_and_the_last_sessions():
     assert creep(values[::-1], 0.05) is None
 
 
-def test_false_alarms_are_as_rare_and_slow_downs_found_as_soon_as_documented():
+def test_error_rates_of_the_history_are_as_documented():
     """Sessions of a spread of 1 %, one in 25 of 5 %: ten clean ones, and three after 10 % were lost."""
     random = np.random.default_rng(20)
     count, alarms, found = 300, 0, 0
@@ -97,7 +97,7 @@ def test_false_alarms_are_as_rare_and_slow_downs_found_as_soon_as_documented():
     assert found >= 0.95 * count
 
 
-def test_another_host_is_told_by_the_anchor_in_every_figure():
+def test_anchor_shift_in_every_figure_indicates_another_host():
     quiet = {name: noise(seed, 20) for seed, name in enumerate("abc")}
     moved = {name: [*values, 0.15] for name, values in quiet.items()}
     assert other_host({name: [*values, 0.01] for name, values in quiet.items()}) is None
@@ -128,7 +128,7 @@ def decode(stored, kind=ANCHORED, **options):
     return rows_of(stored, **options)[kind, "decode_tokens_per_second"]
 
 
-def test_an_anchored_series_is_judged_by_its_ratio_and_an_absolute_one_by_its_figures(stored):
+def test_anchored_series_use_ratios_and_absolute_ones_values(stored):
     for day in range(13):
         stored.record(day, slower=1.2 if day >= 11 else 1.0)
     nights(stored, 11)
@@ -155,7 +155,7 @@ def test_an_anchored_series_is_judged_by_its_ratio_and_an_absolute_one_by_its_fi
         ({"anchor": "llama-cpp-python==0.3.40"}, "is a ratio to something else"),
     ],
 )
-def test_a_session_that_says_nothing_of_the_series_is_not_in_it(stored, other, why):
+def test_session_without_the_metric_is_not_in_the_series(stored, other, why):
     nights(stored, 12)
     count = decode(stored).series.count
     stored.comparison(20, change=other.pop("change", 0.5), **other)
@@ -163,7 +163,7 @@ def test_a_session_that_says_nothing_of_the_series_is_not_in_it(stored, other, w
     assert {row.series.count for row in series} == {count}, why
 
 
-def test_a_new_anchor_a_new_build_of_it_and_other_settings_begin_new_series(stored):
+def test_anchor_build_and_settings_begin_new_series(stored):
     nights(stored, 2)
     stored.comparison(5, anchor="llama-cpp-python==0.3.40")
     provider = stored.base.provider

@@ -103,7 +103,7 @@ def test_cases_and_metrics_are_chosen(compare, make_record):
         ((EARLIER, LATER, "--match", "gemma"), "no case in either run matches gemma"),
     ],
 )
-def test_what_cannot_be_asked_is_one_sentence_and_exit_2(compare, make_record, arguments, sentence):
+def test_invalid_request_is_one_sentence_and_exit_2(compare, make_record, arguments, sentence):
     store(compare.results, make_record(**EARLY), make_record(**LATE))
     done = compare(*arguments)
     assert done.returncode == 2

@@ -56,7 +56,7 @@ def test_a_scenario_file_is_itself_in_this_environment(here):
 
 
 @pytest.mark.real
-def test_an_interpreter_is_the_path_that_was_given_and_not_what_it_links_to(tmp_path):
+def test_interpreter_path_is_not_resolved(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True, timeout=60)
     python = tmp_path / "venv" / "bin" / "python"
     assert python.is_symlink()
@@ -101,14 +101,14 @@ def test_everything_that_git_calls_a_commit_is_one(here):
         assert parse_arm(text, here.path) == ArmSpec(text, "commit", commit=commit)
 
 
-def test_a_tree_or_a_file_of_git_s_is_no_commit(here):
+def test_git_trees_and_files_are_not_commits(here):
     assert "nor a commit" in refusal("HEAD:provider.py")
     assert "nor a commit" in refusal("HEAD^{tree}")
     assert "nor a commit" in refusal("^HEAD")
     assert "nor a commit" in refusal("0" * 40)
 
 
-def test_a_path_is_meant_before_a_branch_and_the_refusal_says_how_to_mean_the_branch(here):
+def test_path_takes_precedence_over_branch(here):
     here.git("branch", "fast")
     assert parse_arm("fast", here.path).kind == "commit"
     (here.path / "fast").mkdir()
@@ -143,7 +143,7 @@ def test_a_path_is_meant_before_a_branch_and_the_refusal_says_how_to_mean_the_br
         ("provider @ https://[", "no"),
     ],
 )
-def test_what_is_no_arm_is_one_sentence(text, words, here):
+def test_invalid_arm_messages(text, words, here):
     said = refusal(text)
     assert words in said
     assert said.isprintable()
@@ -183,7 +183,7 @@ def test_a_file_that_is_neither_a_python_nor_a_scenario(here):
         ("import os; os.write(1, b'Python 2.7.')", "is Python 2.7, and a worker needs 3.10"),
     ],
 )
-def test_a_program_that_is_no_python_of_today(program, text, words):
+def test_unusable_interpreter_messages(program, text, words):
     said = refusal(program(text))
     assert words in said
     assert said.isprintable()
@@ -197,7 +197,7 @@ def test_a_file_that_the_system_cannot_start(tmp_path):
     assert "cannot be started: Exec format error" in refusal(path)
 
 
-def test_a_program_that_hangs_ends_at_the_deadline_and_is_ended(program, monkeypatch, wait_until):
+def test_hanging_program_is_terminated_at_the_timeout(program, monkeypatch, wait_until):
     monkeypatch.setattr(interpreters, "_ANSWER_SECONDS", 2.0)
     path = program(
         "import os, pathlib, time\n"
@@ -209,7 +209,7 @@ def test_a_program_that_hangs_ends_at_the_deadline_and_is_ended(program, monkeyp
     wait_until(lambda: not _runs(pid), "the program to be ended")
 
 
-def test_a_program_that_leaves_a_process_with_the_pipe_does_not_hold_us(program, monkeypatch):
+def test_inherited_pipe_does_not_block(program, monkeypatch):
     monkeypatch.setattr(interpreters, "_ANSWER_SECONDS", 1.0)
     monkeypatch.setattr(interpreters, "_ANSWER_GRACE_SECONDS", 0.1)
     path = program(

@@ -92,7 +92,7 @@ def test_a_release_of_the_library_answers_a_real_worker(prepare, told, wheel_of_
 
 
 @pytest.mark.real
-def test_a_build_that_fails_is_one_sentence_and_the_next_one_starts_anew(prepare, cache, told, make_sdist):
+def test_failed_build_is_one_sentence_and_is_repeated(prepare, cache, told, make_sdist):
     make_sdist("broken", "1.0", 'raise RuntimeError("no compiler: \\x1b[31m of C++")')
     with pytest.raises(ArmError) as refused:
         prepare("broken==1.0")
@@ -114,7 +114,7 @@ def test_a_build_that_fails_is_one_sentence_and_the_next_one_starts_anew(prepare
 
 
 @pytest.mark.real
-def test_a_killed_build_leaves_no_process_and_two_that_follow_make_it_once(
+def test_killed_build_leaves_no_process_and_is_repeated_once(
     start_builder, cache, make_sdist, wait_until, tmp_path
 ):
     pid_file, go = tmp_path / "pid", tmp_path / "go"
@@ -158,7 +158,7 @@ def test_ctrl_c_leaves_nothing_half(start_builder, cache, make_sdist, wait_until
     assert sorted(path.name for path in place.folder.iterdir()) == ["build.log", "lock"]
 
 
-def test_another_requirement_build_python_or_index_is_another_environment(cache, monkeypatch):
+def test_requirement_build_python_and_index_identify_an_environment(cache, monkeypatch):
     def folder(text: str, **env: str) -> Path:
         return environment_place(Requirement(text), cache, env).folder
 
@@ -210,7 +210,7 @@ def test_which_requirement_is_the_same_tomorrow(text, exact):
     assert is_exact(Requirement(text)) is exact
 
 
-def test_an_environment_of_whatever_is_newest_says_that_it_is_not_anew(prepare, told, cache, make_wheel):
+def test_unpinned_environment_is_reported_as_reused(prepare, told, cache, make_wheel):
     place = place_of("madeup>=1", cache)
     build_once(place, lambda: _fake_environment(place), told.append)
     assert prepare("madeup>=1") == place.path / "bin" / "python"
@@ -274,7 +274,7 @@ def test_what_fails_is_removed_and_not_taken_for_complete(tmp_path):
     assert [path.name for path in place.folder.iterdir()] == ["lock"]
 
 
-def test_what_a_killed_build_left_is_removed_before_the_next(tmp_path):
+def test_remains_of_a_killed_build_are_removed(tmp_path):
     place = BuildPlace(tmp_path / "place", "content")
     for left in (place.path, place.scratch):
         left.mkdir(parents=True)
@@ -306,7 +306,7 @@ def test_of_many_builders_at_once_one_builds(tmp_path):
 
 
 @pytest.mark.real
-def test_a_program_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path, wait_until):
+def test_timeout_terminates_the_process_group(tmp_path, wait_until):
     pids = tmp_path / "pids"
     text = (
         "import os, subprocess, sys, time\n"
@@ -327,7 +327,7 @@ def test_a_program_that_takes_too_long_is_ended_with_all_that_it_started(tmp_pat
 @pytest.mark.parametrize(
     ("text", "code"), [("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)]
 )
-def test_how_a_program_ended_is_its_exit_code_and_what_it_said_is_in_the_log(tmp_path, text, code):
+def test_exit_code_is_returned_and_output_is_logged(tmp_path, text, code):
     command = [
         sys.executable,
         "-c",

@@ -48,9 +48,7 @@ def imported(tmp_path):
 
 
 @pytest.mark.real
-def test_each_commit_is_imported_as_it_was_and_the_checkout_is_not_touched(
-    repository, prepare, imported, told
-):
+def test_commits_are_imported_and_the_checkout_is_unchanged(repository, prepare, imported, told):
     first = repository.commit("first", provider="VERSION = 1")
     repository.commit("second", provider="VERSION = 2")
     (repository.path / "provider.py").write_text("VERSION = 'not committed'")
@@ -64,7 +62,7 @@ def test_each_commit_is_imported_as_it_was_and_the_checkout_is_not_touched(
 
 
 @pytest.mark.real
-def test_a_src_folder_goes_first_and_the_repository_s_own_folder_stays(repository, prepare, imported):
+def test_src_folder_precedes_the_repository_folder(repository, prepare, imported):
     repository.commit("first", provider="VERSION = 'top'", src__provider="VERSION = 'src'")
     arm = prepare("main")
     assert imported(arm)["version"] == "src"

@@ -40,7 +40,7 @@ def index(tmp_path, monkeypatch):
 
 
 @pytest.mark.real
-def test_releases_go_from_good_to_bad_by_version_and_not_by_letters(make_wheel):
+def test_releases_are_sorted_by_version(make_wheel):
     for version in ("0.9", "0.10", "0.10.1", "0.11", "1.0", "0.8"):
         make_wheel("madeup", version)
     upwards = between("madeup==0.9", "madeup==0.11")
@@ -50,7 +50,7 @@ def test_releases_go_from_good_to_bad_by_version_and_not_by_letters(make_wheel):
 
 
 @pytest.mark.real
-def test_the_ends_are_as_they_were_given_also_where_nobody_lists_them(make_wheel):
+def test_ends_are_kept_even_if_not_listed(make_wheel):
     for version in ("1.0", "1.1", "1.2rc1", "1.2", "1.3"):
         make_wheel("madeup", version)
     assert numbers(between("madeup==1.0", "madeup==1.2rc1")) == ["1.0", "1.1", "1.2rc1"]
@@ -63,7 +63,7 @@ def test_the_ends_are_as_they_were_given_also_where_nobody_lists_them(make_wheel
 
 
 @pytest.mark.real
-def test_pre_releases_are_left_out_also_where_pip_is_told_to_take_them(make_wheel, monkeypatch):
+def test_pre_releases_are_left_out_despite_pip_settings(make_wheel, monkeypatch):
     for version in ("1.0", "1.1a1", "1.1.dev3", "1.1", "1.1.post1", "1.2"):
         make_wheel("madeup", version)
     monkeypatch.setenv("PIP_PRE", "1")
@@ -71,7 +71,7 @@ def test_pre_releases_are_left_out_also_where_pip_is_told_to_take_them(make_whee
 
 
 @pytest.mark.real
-def test_what_is_yanked_or_needs_another_python_is_left_out(index):
+def test_yanked_and_incompatible_releases_are_left_out(index):
     index(
         "madeup",
         v1_0="",
@@ -160,7 +160,7 @@ def test_commits_are_those_of_the_first_parents(repository):
     assert commits_between(repository.path, side, bad) == [side, merge, bad]
 
 
-def test_where_good_is_no_ancestor_of_bad_the_refusal_says_what_to_do(repository, tmp_path):
+def test_good_must_be_an_ancestor_of_bad(repository, tmp_path):
     first, second = repository.commit("first"), repository.commit("second")
     with pytest.raises(ArmError, match=r"is not an ancestor of .*; give the earlier one as good"):
         commits_between(repository.path, second, first)
@@ -174,7 +174,7 @@ def test_where_good_is_no_ancestor_of_bad_the_refusal_says_what_to_do(repository
         commits_between(tmp_path, first, second)
 
 
-def test_in_a_shallow_clone_the_refusal_says_how_to_get_the_history(repository, tmp_path):
+def test_shallow_clone_message_names_the_remedy(repository, tmp_path):
     for message in ("first", "second", "third"):
         repository.commit(message)
     clone = tmp_path / "clone"
@@ -186,7 +186,7 @@ def test_in_a_shallow_clone_the_refusal_says_how_to_get_the_history(repository, 
         commits_between(clone, "old", "HEAD")
 
 
-def test_a_subject_is_one_line_that_a_terminal_can_be_given(repository):
+def test_subject_is_one_line_without_control_characters(repository):
     commit = repository.commit("Faster \x1b[31mdecode\x07, naïvely\n\nAnd more.")
     assert commit_subject(repository.path, commit) == "Faster _[31mdecode_, naïvely"
     repository.git("commit", "--quiet", "--allow-empty", "--allow-empty-message", "--message", "")
@@ -195,7 +195,7 @@ def test_a_subject_is_one_line_that_a_terminal_can_be_given(repository):
         commit_subject(repository.path, "gone")
 
 
-def test_a_signature_is_not_checked_by_the_program_that_the_repository_names(repository, tmp_path):
+def test_configured_signature_program_is_not_started(repository, tmp_path):
     commit = repository.commit("signed")
     trap = tmp_path / "trap.sh"
     trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/sprung\n")
