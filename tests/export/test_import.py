@@ -81,8 +81,9 @@ def test_no_gate_comparison_report_or_history_takes_them(imported):
         ggufbench.compare(imported / name, first)
 
 
-def test_a_run_of_ggufbench_stays_the_newest(imported):
-    folder = imported / "20200101T000000Z-0000"
+@pytest.mark.parametrize("name", ["20200101T000000Z-0000", "first"])
+def test_a_run_of_ggufbench_stays_the_newest(imported, name):
+    folder = imported / name
     folder.mkdir()
     source = RESULTS / "first" / "llama-1.1b-Q8_0-cpu.json"
     (folder / source.name).write_bytes(source.read_bytes())

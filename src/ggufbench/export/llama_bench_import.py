@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ggufbench.errors import GgufbenchError
 from ggufbench.records.imported import ImportedResult, Imports
-from ggufbench.records.store import new_run_id, read_regular
+from ggufbench.records.store import IMPORT_PREFIX, new_run_id, read_regular
 from ggufbench.values import first_complaint
 
 _NEEDED = ("build_commit", "model_type", "n_prompt", "n_gen", "test_time", "avg_ts", "stddev_ts")
@@ -33,7 +33,7 @@ def read_llama_bench(path: Path) -> Imports:
     if not lines:
         raise GgufbenchError(f"{path} holds no test; make one with `llama-bench -o jsonl`")
     results = [_result(path, number, _fields(path, number, line), created) for number, line in lines]
-    return Imports(run_id=f"import-{new_run_id()}", source_file=_storable(path.name), results=results)
+    return Imports(run_id=f"{IMPORT_PREFIX}{new_run_id()}", source_file=_storable(path.name), results=results)
 
 
 def _fields(path: Path, number: int, line: str) -> dict[str, Any]:

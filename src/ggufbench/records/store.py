@@ -26,6 +26,8 @@ _Document = TypeVar("_Document", bound=BaseModel)
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,149}")
 RUN_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]+")
 """Names from `new_run_id`."""
+IMPORT_PREFIX = "import-"
+"""Begins the name of a run with results of another program."""
 
 MOST_BYTES = 64 * 2**20
 """Maximum size of a document; real ones have 0.2 MB, and 5 MB with ten thousand tokens in each sample."""
@@ -136,9 +138,15 @@ def read_records(folder: Path, newest: int | None = None) -> Iterator[Record | S
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """The folders of runs, the newest last: names from `new_run_id` sort by time, after all other names."""
-    folders = [path for path in folder.glob("*") if path.is_dir()]
-    return sorted(folders, key=lambda path: (RUN_NAME.fullmatch(path.name) is not None, path.name))
+    """The folders of runs, the newest last: names from `new_run_id` sort by time, after all other names.
+
+    Imported results come first, so that they are never taken for the newest run.
+    """
+
+    def order(path: Path) -> tuple[bool, bool, str]:
+        return not path.name.startswith(IMPORT_PREFIX), RUN_NAME.fullmatch(path.name) is not None, path.name
+
+    return sorted((path for path in folder.glob("*") if path.is_dir()), key=order)
 
 
 def read_folder(run: Path) -> Iterator[Record | StoreError]:
