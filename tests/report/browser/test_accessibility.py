@@ -1,4 +1,4 @@
-"""Accessibility: axe-core finds nothing serious in both themes, on narrow and wide screens."""
+"""Accessibility: axe-core finds nothing in both themes, on narrow and wide screens."""
 
 import itertools
 import os
@@ -48,13 +48,13 @@ def axe() -> str:
         pytest.param("dark", 390, marks=pytest.mark.nightly),
     ],
 )
-def test_axe_finds_nothing_serious(reader, page, axe, theme, width):
+def test_axe_finds_nothing(reader, page, axe, theme, width):
     reader.open(page, "#c1", theme=theme, width=width)
     reader.wait(lambda: reader.find("#c1").get_attribute("open"), "a record to open")
     reader.driver.set_script_timeout(60)
     reader.run(axe)
     found = reader.driver.execute_async_script(SCRIPT)
-    assert [violation for violation in found if violation["impact"] in ("serious", "critical")] == []
+    assert found == []
 
 
 def test_axe_finds_planted_errors(reader, page, axe):
