@@ -173,7 +173,7 @@ def test_nothing_is_written_through_a_link(repository, prepare, tmp_path):
     links = repository.git("mktree", text=f"120000 blob {link}\tescaped\n")
     for below in (inner, links):
         commit = repository.tree(f"120000 blob {link}\ta", f"040000 tree {below}\ta")
-        with pytest.raises(ArmError, match="two things that are a on this disk"):
+        with pytest.raises(ArmError, match="two paths that are both a on this disk"):
             prepare(commit)
     assert list(outside.iterdir()) == []
 

@@ -106,7 +106,7 @@ class HistoryGateResult:
 
     @property
     def decided(self) -> bool:
-        """True if every case was judged by an anchor and enough sessions, and none awaits another."""
+        """True if every case was judged by an anchor and enough sessions, and no series is suspect."""
         states = {row.state for row in self.rows}
         return bool(states) and not self.undecided and not states & {State.TOO_FEW, State.SUSPECT}
 
@@ -193,7 +193,7 @@ def _rows(
 
 
 def _up_to(series: StoredSeries, run: str) -> StoredSeries | None:
-    """The series that ends with the run's session; None if it has none."""
+    """The series that ends with the run's session; None if it has no session of the run."""
     places = [place for place, session in enumerate(series.sessions) if session.run == run]
     return replace(series, sessions=series.sessions[: places[-1] + 1]) if places else None
 

@@ -106,7 +106,7 @@ class Wanted:
     subjects: Sequence[int] | None = None
 
     def conditions(self) -> tuple[list[str], dict[str, Any]]:
-        """For a query over points `p` and subjects `s`, with the values that it names."""
+        """SQL conditions on points `p` and subjects `s`, and the values of their parameters."""
         possible = {
             "fingerprint": "s.fingerprint = $fingerprint",
             "kind": "s.kind = $kind",

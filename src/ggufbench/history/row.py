@@ -181,7 +181,7 @@ class _ComparisonView(_DocumentView):
 
 def _of_record(view: _RecordView) -> Excerpt | None:
     if view.provider.name == TRANSFORMERS:
-        return None  # a slower or hanging baseline is not a regression of what is gated
+        return None  # a slower or hanging baseline is not a regression of the gated code
     points = [
         StoredPoint(name, summary.median)
         for name, summary in view.summary.items()

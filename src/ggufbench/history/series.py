@@ -284,7 +284,7 @@ def _nothing_found(question: HistoryQuery, machine: SeenMachine) -> str:
     about = f" that matches {', '.join(asked)}" if asked else ""
     return (
         f"{question.results} has no measured session of machine {machine.fingerprint}{about}; "
-        "ask for less, or for another --machine"
+        "select less with --match and --metric, or give another --machine"
     )
 
 

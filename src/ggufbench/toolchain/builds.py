@@ -24,9 +24,10 @@ _END_SECONDS = 5.0
 _KILLED_AFTER_SECONDS = 1.0
 _LOG_READ_BYTES = 256 << 10
 
-# Runs between us and a program that works for minutes. When we end, however that happens, the pipe on its
-# stdin closes, and it ends the whole group: an abandoned build would take the cores from
-# the next measurement. SIGTERM first, for ninja, whose compilers are in groups of their own.
+# The guard runs between this process and a program that works for minutes. When this process ends, for
+# whatever reason, the pipe on the guard's stdin closes, and the guard terminates the whole group: an
+# abandoned build would take the cores from the next measurement. SIGTERM is sent first, for ninja, whose
+# compilers have their own groups.
 _GUARD = f"""
 import os, signal, subprocess, sys, threading, time
 
@@ -88,7 +89,7 @@ class BuildPlace:
         return self.folder / "complete"
 
     def begin(self) -> None:
-        """Remove what an earlier build left; the mark first, so that nothing half-removed is trusted."""
+        """Remove the remains of an earlier build; the mark first, so that no half-removed build counts."""
         self._mark.unlink(missing_ok=True)
         for left in (self.path, self.scratch):
             _remove(left)
@@ -110,8 +111,8 @@ class BuildPlace:
 def build_once(place: BuildPlace, build: Callable[[], str], tell: Tell) -> None:
     """Build the place, unless it is complete. A second builder waits for the first and uses its result.
 
-    `build` returns facts to be kept beside the result. After an error or Ctrl-C, what it made is removed;
-    what a killed build left is removed by the next. Raises BuildError.
+    `build` returns facts to be kept beside the result. Its files are removed after an error or Ctrl-C, and
+    those of a killed build by the next build. Raises BuildError.
     """
     if place.is_complete():
         return
@@ -176,7 +177,7 @@ def run_step(
         if code == 0:
             return
         reason = _telling_line(place.log) or f"exit code {code}"
-    raise BuildError(f"{failure}: {reason} (all of it is in {place.log})")
+    raise BuildError(f"{failure}: {reason} (the output is in {place.log})")
 
 
 def log_tail(log: Path) -> str:

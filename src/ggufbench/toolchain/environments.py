@@ -43,7 +43,7 @@ _PIP_VARIABLES = (
 _NO_BUILD = ("CMAKE_BUILD_PARALLEL_LEVEL", "CMAKE_COLOR_DIAGNOSTICS")
 """Variables that affect a build but not its result."""
 
-# They would lead Python or pip to another environment than the new one.
+# They would make Python or pip use another environment than the new one.
 _LEADS_ELSEWHERE = (
     "PIP_DRY_RUN", "PIP_PREFIX", "PIP_PYTHON", "PIP_ROOT", "PIP_TARGET", "PIP_USER", "PYTHONHOME",
     "PYTHONPATH", "PYTHONSTARTUP", "PYTHONUSERBASE", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__",
@@ -80,7 +80,7 @@ def environment_place(requirement: Requirement, cache: Path, env: Mapping[str, s
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", str(requirement)).strip("-.")[:60]
-    # The proof is its Python, a link: to one that may be removed from the machine.
+    # Its Python is a link, and the target may be removed from the machine.
     return BuildPlace(cache / "environments" / f"{readable}-{digest}", "venv", proof=PYTHON)
 
 
@@ -95,7 +95,7 @@ def cmake_arguments(env: Mapping[str, str]) -> str:
 
 
 def build_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a process of Python or pip: the caller's, without those that lead it elsewhere."""
+    """The caller's variables for Python or pip, without those that select another environment."""
     return {key: value for key, value in env.items() if key not in _LEADS_ELSEWHERE}
 
 
@@ -149,7 +149,7 @@ def make_environment(
 
 
 def _pip_here_serves_others() -> bool:
-    """Whether the pip of this environment can fill another one; if so, environments are made without pip."""
+    """True if the pip of this environment can install into another one; then those are made without pip."""
     from packaging.version import InvalidVersion, Version
 
     try:
@@ -159,7 +159,7 @@ def _pip_here_serves_others() -> bool:
 
 
 def _installed_version(python: Path, requirement: Requirement, place: BuildPlace) -> str:
-    """Ask the new environment: pip's configuration may have led the package to another folder."""
+    """Version in the new environment. Raises BuildError if pip installed the package elsewhere."""
     try:
         done = subprocess.run(
             [python, "-I", "-c", _INSTALLED_VERSION, requirement.name],
@@ -172,13 +172,13 @@ def _installed_version(python: Path, requirement: Requirement, place: BuildPlace
     except (OSError, subprocess.SubprocessError):
         raise BuildError(
             f"pip succeeded, but {requirement} is not in {place.path}; look for target, prefix or user "
-            f"in `pip config list` (all of it is in {place.log})"
+            f"in `pip config list` (the output is in {place.log})"
         ) from None
     return done.stdout.strip()
 
 
 def _deciding_variables(env: Mapping[str, str]) -> dict[str, str]:
-    """The variables that change what is built, or which file pip chooses; CMAKE_ARGS is told apart."""
+    """The variables that change what is built, or which file pip chooses, without CMAKE_ARGS."""
     return {
         key: value
         for key, value in env.items()
@@ -195,7 +195,7 @@ def _canonical(requirement: Requirement) -> list[Any]:
 
 
 def _content(requirement: Requirement) -> str | None:
-    """The hash of a file on this machine, whose name stays when it is built again. Raises BuildError."""
+    """Hash of a local file, whose name stays the same if it is built again. Raises BuildError."""
     path = local_file(requirement)
     if path is None:
         return None

@@ -24,9 +24,9 @@ class _File:
 def exported(repository: Path, commit: str, cache: Path, tell: Tell) -> Path:
     """A folder with the files of a commit, written if there is none yet.
 
-    Neither `git worktree`, which changes the user's repository, nor `git archive`, which runs filters and
-    leaves out what `export-ignore` names. The files are what the commit holds: one of LFS stays a pointer, a
-    submodule an empty folder. Raises RepositoryError and BuildError.
+    `git worktree` would change the user's repository, and `git archive` would run filters and leave out the
+    files of `export-ignore`. The files are those stored in the commit: an LFS file stays a pointer, and a
+    submodule becomes an empty folder. Raises RepositoryError and BuildError.
     """
     top = top_folder(repository)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", top.name).lstrip(".-")[:40] or "repository"
@@ -44,7 +44,7 @@ def exported(repository: Path, commit: str, cache: Path, tell: Tell) -> Path:
 
 def _export(repository: Path, commit: str, folder: Path) -> None:
     files = [_file_of(entry, commit) for entry in list_files(repository, commit)]
-    # Folders first and links last: nothing is ever written through a link, whatever the tree holds.
+    # Folders first and links last: nothing is ever written through a link, whatever the tree contains.
     folders = {file.path if file.mode == _SUBMODULE else file.path.parent for file in files}
     for below in folders:
         (folder / below).mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def _export(repository: Path, commit: str, folder: Path) -> None:
             _write(file, folder / file.path, content)
         except FileExistsError:
             raise RepositoryError(
-                f"commit {commit[:12]} has two things that are {file.path!s} on this disk; rename one"
+                f"commit {commit[:12]} has two paths that are both {file.path!s} on this disk; rename one"
             ) from None
 
 
@@ -77,6 +77,6 @@ def _file_of(entry: bytes, commit: str) -> _File:
     forbidden = any(part in ("", ".", "..") or part.lower() == ".git" for part in parts)
     if forbidden or (os.name == "nt" and re.search(r"[\\:]", text)):
         raise RepositoryError(
-            f"commit {commit[:12]} holds the path {text!r}, which git itself would not write"
+            f"commit {commit[:12]} contains the path {text!r}, which git itself would not write"
         )
     return _File(mode, blob, PurePosixPath(text))

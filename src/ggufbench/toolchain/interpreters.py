@@ -22,25 +22,25 @@ _ANSWER = re.compile(rb"Python (\d{1,3})\.(\d{1,3})\.")
 
 
 def check_python(python: Path) -> None:
-    """Ask it for its version, in the environment that a worker gets. Raises BuildError."""
+    """Check the version of a Python, in the environment of a worker. Raises BuildError."""
     answer = _answer_of(python)
     found = _ANSWER.fullmatch(answer)
     if found is None:
         said = repr(answer[:40])[1:] if answer else "nothing"
         raise BuildError(
-            f"{python} is not a working Python: asked for its version, it printed {said}; give an interpreter"
+            f"{python} is not a working Python: it printed {said} as its version; give an interpreter"
         )
     version = (int(found[1]), int(found[2]))
     if version < _OLDEST_PYTHON:
         needed = ".".join(map(str, _OLDEST_PYTHON))
         raise BuildError(
             f"{python} is Python {version[0]}.{version[1]}, and a worker needs {needed}; "
-            "make an environment of a newer one"
+            "give a newer interpreter"
         )
 
 
 def _answer_of(python: Path) -> bytes:
-    """The first bytes that it prints before the timeout; any program may have the name."""
+    """The first bytes that it prints before the timeout; it may be any program of that name."""
     try:
         process = subprocess.Popen(
             [str(python), "-c", _VERSION],

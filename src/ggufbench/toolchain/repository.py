@@ -20,13 +20,13 @@ from ggufbench.text import nearest, printable
 _SECONDS = 60.0
 _EXPORT_SECONDS = 600.0
 _KEPT_OF_GIT = ("GIT_CONFIG_", "GIT_CEILING_")
-"""How to read any repository; others of git's variables name one, as they do in a hook."""
+"""Variables that apply to any repository; others may name another repository, as they do in a hook."""
 _MOST_REFS = 1000
 _HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
 class RepositoryError(GgufbenchError):
-    """The repository cannot answer; the message is one sentence with the remedy."""
+    """The repository cannot be read; the message is one sentence with the remedy."""
 
 
 def resolve_commit(repository: Path, name: str) -> str | None:
@@ -59,7 +59,7 @@ def top_folder(repository: Path) -> Path:
     found = _line(repository, "rev-parse", "--show-toplevel") or _line(repository, "rev-parse", "--git-dir")
     if not found:
         _require_repository(repository)
-        raise RepositoryError(f"git does not say where the repository of {repository} begins")
+        raise RepositoryError(f"git did not print the top folder of the repository of {repository}")
     return Path(repository, found).resolve()
 
 
@@ -127,7 +127,7 @@ def _require_repository(repository: Path) -> None:
 def _refusal(repository: Path, stderr: bytes) -> str:
     """Error message of git, which names the remedy if another user owns the repository."""
     lines = [line.strip() for line in stderr.decode("utf-8", errors="replace").splitlines() if line.strip()]
-    said = next((line for line in lines if line.startswith("fatal: ")), "fatal: it does not say why")
+    said = next((line for line in lines if line.startswith("fatal: ")), "fatal: git gave no reason")
     words = printable(said.removeprefix("fatal: "))
     if words.startswith("not a git repository"):
         return f"{repository} is not in a git repository"
@@ -157,7 +157,7 @@ def _git(
     output: IO[bytes] | int = subprocess.PIPE,
     seconds: float = _SECONDS,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run git so that it fetches nothing, and ignores the variables that lead to another repository."""
+    """Run git so that it fetches nothing, and ignores the variables that name another repository."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith(_KEPT_OF_GIT)}
     try:
         return subprocess.run(
