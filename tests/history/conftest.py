@@ -1,4 +1,4 @@
-"""Stored sessions to ask about: a real record with other names, days and figures, written as runs do."""
+"""Stored sessions to query: variants of a real record, written as by a run."""
 
 import dataclasses
 import hashlib
@@ -93,7 +93,7 @@ class Stored:
         return {"run_id": self.run(day), "case_id": f"{case}-Q8_0-cpu", "created": created, "model": model}
 
     def machine(self, **facts):
-        """Another one."""
+        """Another machine."""
         return self.base.machine.model_copy(update={"fingerprint": "00112233445566aa", **facts})
 
 
@@ -122,7 +122,7 @@ def stored(tmp_path, real_record) -> Stored:
 
 @pytest.fixture
 def ask_program(stored, monkeypatch):
-    """A function: the commands with arguments, on the stored sessions."""
+    """A function that runs the commands with arguments on the stored sessions."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def ask(*arguments: str):

@@ -1,4 +1,4 @@
-"""The commands as they are called: what they print, and how they end."""
+"""Output and exit codes of the commands `gate` and `history`."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def nights(stored, count, change=0.0, first=0, **more):
         stored.comparison(day, change=change + 0.002 * (-1) ** day, **more)
 
 
-def test_0_where_nothing_became_worse(stored, ask_program):
+def test_exit_0_if_nothing_became_worse(stored, ask_program):
     nights(stored, 12)
     done = ask_program("gate", "--strict")
     assert done.exit_code == 0
@@ -47,7 +47,7 @@ def test_exit_10_for_second_bad_session_until_accepted(stored, ask_program):
     assert ask_program("gate", "--since", stored.run(12)).exit_code == 0
 
 
-def test_absolute_series_fail_nothing_and_say_so(stored, ask_program):
+def test_absolute_series_are_reported_as_advisory(stored, ask_program):
     for day in range(14):
         stored.record(day, slower=2.0 if day > 11 else 1.0)
     done = ask_program("gate")
@@ -58,7 +58,7 @@ def test_absolute_series_fail_nothing_and_say_so(stored, ask_program):
 
 
 def test_hanging_or_slower_baseline_does_not_fail_the_gate(stored, ask_program):
-    """Transformers is what llama.cpp is compared with; the gate is not about it."""
+    """Transformers is a baseline, which is not gated."""
     transformers = stored.base.provider.model_copy(update={"name": "transformers"})
     for day in range(14):
         stored.record(day)
@@ -70,7 +70,7 @@ def test_hanging_or_slower_baseline_does_not_fail_the_gate(stored, ask_program):
 
 
 @pytest.mark.parametrize("outcome", [Outcome.CRASHED, Outcome.HUNG, Outcome.FAILED, Outcome.OUT_OF_MEMORY])
-def test_11_where_a_case_broke_that_history_measured(stored, ask_program, outcome):
+def test_exit_11_if_a_measured_case_breaks(stored, ask_program, outcome):
     for day in range(3):
         stored.record(day)
         stored.record(day, "two")
@@ -83,7 +83,7 @@ def test_11_where_a_case_broke_that_history_measured(stored, ask_program, outcom
     assert "never" not in done.output
 
 
-def test_11_comes_before_10_and_before_14(stored, ask_program):
+def test_exit_11_takes_precedence_over_10_and_14(stored, ask_program):
     nights(stored, 12)
     nights(stored, 12, case="two")
     nights(stored, 2, 0.08, first=12)
@@ -97,7 +97,7 @@ def test_11_comes_before_10_and_before_14(stored, ask_program):
 
 
 @pytest.mark.parametrize("how", ["absent", "skipped", "unreadable", "the candidate cannot run it"])
-def test_11_where_a_case_is_missing_that_history_measured(stored, ask_program, how):
+def test_exit_11_if_a_measured_case_is_missing(stored, ask_program, how):
     for day in range(3):
         stored.comparison(day)
         stored.comparison(day, "two")
@@ -149,7 +149,7 @@ def test_exit_12_for_a_new_anchor_and_for_the_first_session(stored, ask_program)
     )
 
 
-def test_13_needs_ten_earlier_sessions_where_strict(stored, ask_program):
+def test_strict_needs_ten_earlier_sessions(stored, ask_program):
     nights(stored, 10)
     assert ask_program("gate").exit_code == 0
     done = ask_program("gate", "--strict")
@@ -158,7 +158,7 @@ def test_13_needs_ten_earlier_sessions_where_strict(stored, ask_program):
     assert ask_program("gate", "--strict").exit_code == 0
 
 
-def test_13_where_the_session_gave_no_figure(stored, ask_program):
+def test_strict_exits_13_for_a_case_without_a_result(stored, ask_program):
     nights(stored, 12)
     nights(stored, 12, case="two")
     stored.comparison(12)
@@ -205,7 +205,7 @@ def test_newer_run_outside_the_history_is_skipped(stored, ask_program):
         (("history", "--since", "x' or 1=1 --"), "has no run"),
     ],
 )
-def test_2_for_what_cannot_be_answered(stored, ask_program, arguments, said):
+def test_exit_2_for_an_invalid_request(stored, ask_program, arguments, said):
     stored.record(0)
     done = ask_program(*arguments)
     assert done.exit_code == 2
@@ -213,7 +213,7 @@ def test_2_for_what_cannot_be_answered(stored, ask_program, arguments, said):
     assert done.output.count("\n") == 1
 
 
-def test_history_lists_worst_first_and_counts_the_rest(stored, ask_program):
+def test_history_lists_the_worst_first_and_other_machines(stored, ask_program):
     for case, worse in (("fine", 0.0), ("bad", 0.1), ("odd", 0.1)):
         nights(stored, 12, case=case)
         nights(stored, 1, 0.0 if case == "odd" else worse, first=12, case=case)
@@ -232,7 +232,7 @@ def test_history_lists_worst_first_and_counts_the_rest(stored, ask_program):
     assert "elsewhere" in other.output and "bad-Q8" not in other.output
 
 
-def test_a_few_series_are_drawn_with_what_happened_in_them(stored, ask_program):
+def test_drawn_series_marks_suspects_and_change_points(stored, ask_program):
     nights(stored, 30)
     stored.comparison(30, change=0.15)
     nights(stored, 14, first=31)
@@ -272,12 +272,12 @@ def test_long_series_fits_the_terminal(stored, ask_program, monkeypatch):
     done = ask_program("history", "--metric", "decode_tokens_per_second")
     picture = [line for line in done.output.splitlines() if "─" in line or "•" in line or "▲" in line]
     assert picture and all(len(line) <= 60 for line in picture)
-    assert sum(line.count("▲") for line in picture) - 1 == 1, "the legend's, and the bad session's"
+    assert sum(line.count("▲") for line in picture) - 1 == 1, "one in the legend, one for the bad session"
 
 
 @pytest.mark.parametrize(("command", "code"), [("gate", 10), ("history", 0)])
 @pytest.mark.real
-def test_as_a_process_of_its_own(stored, command, code):
+def test_commands_run_as_a_process(stored, command, code):
     nights(stored, 12)
     nights(stored, 2, 0.08, first=12)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The index: up to date after whatever happened to the files, and never more than a convenience."""
+"""The index is up to date after any change of the files, and is never required."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def content(results, **options):
 
 
 def fresh(results):
-    """The same from an index that is made for it."""
+    """The content of a new index."""
     rows, _ = content(results, rebuild=True)
     return rows
 
@@ -54,7 +54,7 @@ def test_only_new_files_are_read(stored):
     assert content(stored.results) == (rows, 0)
     stored.record(2, "three")
     stored.record(3)
-    assert content(stored.results)[1] == 2, "a run that grows is read where it grew"
+    assert content(stored.results)[1] == 2, "only the new files of a run are read"
     assert content(stored.results) == (fresh(stored.results), 0)
 
 
@@ -100,7 +100,7 @@ def test_file_in_the_same_clock_tick_is_found(stored):
     assert content(stored.results)[1] == 1
 
 
-def test_a_settled_folder_is_not_listed_again(stored):
+def test_settled_folder_is_not_listed_again(stored):
     stored.record(0)
     content(stored.results)
     folder = (stored.results / stored.run(0)).stat()
@@ -109,11 +109,11 @@ def test_a_settled_folder_is_not_listed_again(stored):
         connection.execute("delete from points")
         connection.execute("delete from files")
     assert (stored.results / stored.run(0)).stat().st_mtime_ns == folder.st_mtime_ns
-    assert content(stored.results) == ([], 0), "it trusts what it knows of a folder that did not change"
+    assert content(stored.results) == ([], 0), "an unchanged folder is not read"
     assert len(fresh(stored.results)) > 1
 
 
-def test_a_copied_run_is_one_session_until_the_other_copy_goes(stored):
+def test_copied_run_counts_once_and_outlives_its_original(stored):
     for day in range(2):
         stored.record(day)
     shutil.copytree(stored.results / stored.run(0), stored.results / "kept")
@@ -184,7 +184,7 @@ def test_unreadable_files_are_named_and_ignored(stored):
     for name, part in said.items():
         assert part in problems[f"{name}.json"], name
         assert problems[f"{name}.json"].isprintable()
-    assert content(stored.results) == (rows, 0), "they are looked at once"
+    assert content(stored.results) == (rows, 0), "they are read once"
     found = history(HistoryQuery(stored.results))
     assert found.unreadable == len(said) + 1
     assert sessions(stored.results) == 1
@@ -192,7 +192,7 @@ def test_unreadable_files_are_named_and_ignored(stored):
 
 
 @pytest.mark.parametrize("how", ["deleted", "text", "empty", "cut", "damaged", "log", "other version"])
-def test_an_index_that_is_not_sound_is_made_again(stored, how):
+def test_damaged_or_foreign_index_is_rebuilt(stored, how):
     for day in range(4):
         stored.record(day)
     rows, _ = content(stored.results)
@@ -215,7 +215,7 @@ def test_an_index_that_is_not_sound_is_made_again(stored, how):
         }
         path.write_bytes(spoiled[how])
     assert content(stored.results)[0] == rows
-    assert content(stored.results) == (rows, 0), "and serves again"
+    assert content(stored.results) == (rows, 0), "the new index is used"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_an_index_that_is_not_sound_is_made_again(stored, how):
         "create view more as select 1",
     ],
 )
-def test_a_database_that_defines_anything_else_is_no_index(stored, trick):
+def test_index_with_other_definitions_is_rebuilt(stored, trick):
     stored.record(0)
     rows, _ = content(stored.results)
     with duckdb.connect(stored.results / INDEX_NAME) as connection:
@@ -264,7 +264,7 @@ HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush
 
 @pytest.mark.parametrize("long", [False, True])
 @pytest.mark.real
-def test_index_locked_by_another_process_is_bypassed_after_a_timeout(stored, monkeypatch, long):
+def test_locked_index_is_bypassed_after_a_timeout(stored, monkeypatch, long):
     stored.record(0)
     rows, _ = content(stored.results)
     stored.record(1)
@@ -273,9 +273,9 @@ def test_index_locked_by_another_process_is_bypassed_after_a_timeout(stored, mon
         assert other.stdout.readline() == b"held\n"
         if long:
             monkeypatch.setattr(index, "_WAIT_SECONDS", 0.2)
-            assert content(stored.results)[1] == 2, "made elsewhere, from all files"
+            assert content(stored.results)[1] == 2, "a new index elsewhere, from all files"
         else:
-            other.stdin.close()  # it ends in a moment
+            other.stdin.close()  # the other process ends soon
             assert content(stored.results)[1] == 1
         assert len(content(stored.results)[0]) > len(rows)
         if long:

@@ -1,4 +1,4 @@
-"""The rules of history, against their formulas and in simulation; and which sessions count."""
+"""Rules of the history, checked against formulas and simulations, and selection of sessions."""
 
 import math
 
@@ -24,7 +24,7 @@ def noise(seed, count=40, spread=0.01):
     return list(np.random.default_rng(seed).normal(0, spread, count))
 
 
-# The rule.
+# Rules.
 
 
 numbers = st.lists(st.floats(-0.2, 0.2), min_size=1, max_size=45)
@@ -49,8 +49,8 @@ def test_outlier_rule_matches_the_formula(values, tolerance):
 
 @settings(max_examples=50)
 @given(numbers, st.sampled_from([-0.5, 0.25, 1.0]), st.booleans())
-def test_a_level_common_to_all_sessions_changes_nothing(values, level, hold_out):
-    rounded = [round(value * 1024) / 1024 for value in values]  # so that adding is exact
+def test_states_do_not_depend_on_a_common_level(values, level, hold_out):
+    rounded = [round(value * 1024) / 1024 for value in values]  # makes the addition exact
     shifted = [value + level for value in rounded]
     assert states(rounded, hold_out=hold_out) == states(shifted, hold_out=hold_out)
 
@@ -85,7 +85,7 @@ def test_drift_is_detected_from_first_and_last_sessions():
 
 
 def test_error_rates_of_the_history_are_as_documented():
-    """Sessions of a spread of 1 %, one in 25 of 5 %: ten clean ones, and three after 10 % were lost."""
+    """Spread of 1 %, one session in 25 of 5 %; no change for ten sessions, or 10 % slower for three."""
     random = np.random.default_rng(20)
     count, alarms, found = 300, 0, 0
     for _ in range(count):
@@ -103,13 +103,13 @@ def test_anchor_shift_in_every_figure_indicates_another_host():
     assert other_host({name: [*values, 0.01] for name, values in quiet.items()}) is None
     assert other_host(moved) == pytest.approx(0.15, abs=0.01)
     assert other_host({name: [*values, -0.15] for name, values in quiet.items()}) < -0.1
-    assert other_host({**moved, "a": [*quiet["a"], 0.05]}) is None, "one figure is where it was"
-    assert other_host({**moved, "a": [*quiet["a"], -0.15]}) is None, "they do not move together"
-    assert other_host({"a": moved["a"]}) is None, "one figure alone does not tell"
+    assert other_host({**moved, "a": [*quiet["a"], 0.05]}) is None, "one figure is nearly unchanged"
+    assert other_host({**moved, "a": [*quiet["a"], -0.15]}) is None, "the directions differ"
+    assert other_host({"a": moved["a"]}) is None, "one figure is not enough"
     assert other_host({name: values[-8:] for name, values in moved.items()}) is None, "too few sessions"
 
 
-# Which sessions count.
+# Selection of sessions.
 
 
 def nights(stored, count, change=0.0, first=0, **more):
@@ -137,7 +137,7 @@ def test_anchored_series_use_ratios_and_absolute_ones_values(stored):
     assert decode(stored).change == pytest.approx(0.08, abs=0.01)
     slower = decode(stored, ABSOLUTE)
     assert slower.state is State.REGRESSION
-    assert slower.change == pytest.approx(0.2, abs=0.001), "of a rate, less is worse"
+    assert slower.change == pytest.approx(0.2, abs=0.001), "a lower rate is worse"
     assert rows_of(stored)[ABSOLUTE, "peak_rss_bytes"].state is State.OK
 
 
@@ -145,7 +145,7 @@ def test_anchored_series_use_ratios_and_absolute_ones_values(stored):
     ("other", "why"),
     [
         ({"purpose": "positive control"}, "was made slower on purpose"),
-        ({"purpose": "a/a selftest"}, "compares a thing with itself"),
+        ({"purpose": "a/a selftest"}, "compares an arm with itself"),
         ({"purpose": "bisect"}, "measured an old commit"),
         ({"verdict": Verdict.BROKEN}, "did other work"),
         ({"cell": {"pairs": 5}}, "is too short to tell"),
@@ -179,15 +179,15 @@ def test_anchor_build_and_settings_begin_new_series(stored):
     assert counts == sorted([3, 1, 1, 1] * 2), "Python's patch version alone does not make a new anchor"
 
 
-def test_the_tolerance_of_the_scenario_that_was_stored_decides(stored):
+def test_stored_tolerance_of_the_scenario_is_used(stored):
     nights(stored, 12)
     nights(stored, 1, 0.08, first=12, cell={"tolerance": 0.2})
     assert decode(stored).state is State.OK
     nights(stored, 1, 0.08, first=13, cell={"tolerance": None})
-    assert decode(stored).state in OUT, "that of the metric, where none was stored"
+    assert decode(stored).state in OUT, "default tolerance of the metric"
 
 
-def test_a_load_of_milliseconds_may_vary_by_more_than_its_share(stored):
+def test_short_load_has_an_absolute_tolerance(stored):
     figures = stored.base.summary["ready_seconds"]
     stored.base = stored.base.model_copy(
         update={"summary": {"ready_seconds": type(figures)(**{**_fields(figures), "median": 0.05})}}
@@ -201,7 +201,7 @@ def _fields(figures):
     return {name: getattr(figures, name) for name in figures.__slots__}
 
 
-def test_change_points_name_the_run_and_what_changed_there(stored):
+def test_change_points_name_the_run_and_the_changed_versions(stored):
     before = stored.base.provider
     after = before.model_copy(update={"versions": {**before.versions, "llama-cpp-python": "0.3.99"}})
     random = np.random.default_rng(0)
@@ -214,7 +214,7 @@ def test_change_points_name_the_run_and_what_changed_there(stored):
     assert math.expm1(level.point.shift) == pytest.approx(0.1, abs=0.02)
 
 
-def test_since_forgets_what_was_before(stored):
+def test_since_ignores_earlier_sessions(stored):
     nights(stored, 12)
     nights(stored, 4, 0.10, first=12)
     assert decode(stored).state is State.REGRESSION
@@ -224,21 +224,21 @@ def test_since_forgets_what_was_before(stored):
         history(HistoryQuery(stored.results, since="nightly"))
 
 
-# What the gate makes of it.
+# Gate.
 
 
 def judged(stored, run=None, **options):
     return gate(HistoryGateRequest(stored.results, run, **options))
 
 
-def test_a_named_run_is_judged_by_what_was_before_it_only(stored):
+def test_named_run_is_judged_by_earlier_sessions_only(stored):
     nights(stored, 12)
     nights(stored, 5, 0.10, first=12)
     by_run = [judged(stored, stored.run(day)).exit_code(strict=False) for day in (11, 12, 13)]
     assert by_run == [0, 0, 10]
 
 
-def test_on_another_host_a_regression_is_held_back(stored):
+def test_regression_on_another_host_stays_suspect(stored):
     nights(stored, 12)
     nights(stored, 2, 0.10, first=12, anchor_slower=1.3)
     found = judged(stored)
@@ -247,7 +247,7 @@ def test_on_another_host_a_regression_is_held_back(stored):
     assert found.exit_code(strict=False) == 0 and found.exit_code(strict=True) == 13
 
 
-def test_a_case_that_one_odd_run_had_is_not_missed(stored):
+def test_case_of_a_single_run_is_not_expected(stored):
     for day in range(6):
         stored.record(day)
     stored.record(6)
@@ -260,14 +260,14 @@ def test_a_case_that_one_odd_run_had_is_not_missed(stored):
     assert [case.case_id for case in judged(stored).lost] == ["tried once-Q8_0-cpu"]
 
 
-def test_a_renamed_file_is_not_missing(stored):
+def test_renamed_file_is_not_missing(stored):
     for day in range(3):
         stored.record(day)
     stored.record(3, case_id="renamed-Q8_0-cpu")
     assert judged(stored).lost == []
 
 
-def test_a_case_whose_model_or_workload_changed_is_not_missing(stored):
+def test_case_with_a_changed_model_or_workload_is_not_missing(stored):
     for day in range(3):
         stored.record(day)
     stored.record(3, workload=type(stored.base.workload)(prompt_tokens=7))

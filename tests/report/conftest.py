@@ -1,4 +1,4 @@
-"""Records of every kind for the tests of the report: variants of what was really measured."""
+"""Records of every kind for the tests of the report: variants of measured records."""
 
 import dataclasses
 import hashlib
@@ -28,20 +28,20 @@ from ggufbench.worker.job import ENGINE, TRANSFORMERS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PHASES = ("start", "import", "load", "first_decode", "prompt", "decode", "digest")
-"""In the order of a launch."""
+"""Phases in the order of a launch."""
 QUANT_BYTES = {"F16": 2.0, "Q8_0": 1.06, "Q4_K_M": 0.6, "IQ4_NL": 0.56, "Q4_0": 0.56, "MXFP4": 0.53}
-"""Bytes for each parameter, about."""
+"""Approximate bytes for each parameter."""
 
 
 @pytest.fixture(scope="session")
 def first_run() -> StoredRun:
-    """A run that was really made, as it is kept in the repository."""
+    """A measured run, as stored in the repository."""
     return read_run(CHECKOUT / "results", "first")
 
 
 @pytest.fixture(scope="session")
 def make_record(first_run):
-    """A function: a variant of a real record, consistent in itself (see `_make`)."""
+    """A function that makes a consistent variant of a real record (see `_make`)."""
     targets = Targets(**tomllib.loads((CHECKOUT / "scenarios" / "targets.toml").read_text()))
     plain = max(
         (record for record in first_run.records if record.provider.name == ENGINE),
@@ -57,7 +57,7 @@ def make_record(first_run):
 
 @pytest.fixture(scope="session")
 def baseline_records(make_record) -> list[Record]:
-    """Two quantizations of one llama on cpu and what transformers made of them and of the original.
+    """Two quantizations of one llama on cpu, and transformers with their files and with the original.
 
     A second model hung in transformers, and a third crashed there.
     """
@@ -111,11 +111,11 @@ def _make(
     fingerprint: str | None = None,
     file_size: int | None = None,
 ) -> Record:
-    """A record that differs from `base` in what is given, with launches and summary that agree.
+    """A record that differs from `base` in the given values, with consistent launches and summary.
 
     `speed` divides every time and `memory` multiplies every figure of memory; `launches` is the number of
     full launches, each some percent slower than the one before; `generated` cuts or repeats the generated
-    tokens. A case that was not measured keeps the samples before `phase`, of its first launch alone.
+    tokens. A case that was not measured keeps the samples before `phase` of its first launch only.
     """
     model = _model(base.model, name, quantization, original, file_size)
     how = Outcome(outcome)
@@ -204,7 +204,7 @@ def _provider(base: ProviderFacts, name: str, versions: dict[str, str] | None) -
 
 
 def _launches(base: Record, count: int | None) -> list[Launch]:
-    """Those of the base, with as many full ones as are wanted."""
+    """Launches of the base, with `count` full ones."""
     full = [launch for launch in base.launches if not launch.load_only]
     if count is None or not full:
         return list(base.launches)
@@ -240,13 +240,13 @@ def _scaled_mark(mark: MemoryMark, memory: float) -> MemoryMark:
 
 
 def _without_llama(launch: Launch) -> Launch:
-    """Fields that only llama.cpp fills are empty in a launch of transformers."""
+    """The launch without the fields that only llama.cpp sets."""
     nothing = {"effective": None, "log": [], "digest": None, "context_seconds": None, "device_bytes": 0}
     return launch.model_copy(update=nothing)
 
 
 def _cut(launch: Launch, phase: str) -> Launch:
-    """As far as it came before it ended in `phase`."""
+    """The launch with the results before `phase`, in which it ended."""
     before = PHASES[: PHASES.index(phase)]
     return launch.model_copy(
         update={
@@ -260,7 +260,7 @@ def _cut(launch: Launch, phase: str) -> Launch:
 
 
 def _limits(limits: list[LimitResult], summary: dict) -> list[LimitResult]:
-    """The bounds of the base beside what was measured now; none is broken."""
+    """Bounds of the base with the new measured values, none of which violates its bound."""
     found = []
     for limit in limits:
         if limit.metric in summary:

@@ -1,4 +1,4 @@
-"""The answers of a run as the terminal shows them, and as `ggufbench show` prints them."""
+"""Findings, baselines and migration of a run in the terminal and in `ggufbench show`."""
 
 import functools
 import json
@@ -29,7 +29,7 @@ def test_ratios_notes_and_verdicts_are_shown(baseline_records):
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_names_from_files_steer_no_terminal_of_any_width(make_record, width):
+def test_control_characters_are_removed_at_any_width(make_record, width):
     evil = "\x1b[2Jx[bold]\n\u202e<script>"
     records = [
         make_record(name=evil),
@@ -55,7 +55,7 @@ def test_thousands_of_cases_stay_readable(make_record):
     assert "800 more; select some with --match, or use --json" in text
 
 
-def test_nothing_to_say_is_nothing():
+def test_empty_run_has_no_tables():
     found = answers([], [], [])
     assert findings_list(found.findings) is None
     assert baselines_table(found.versus) is None
@@ -71,11 +71,11 @@ def results(baseline_records, tmp_path):
 
 @pytest.fixture
 def show(results, ggufbench):
-    """A function: `ggufbench show` with arguments."""
+    """A function that runs `ggufbench show` with arguments."""
     return functools.partial(ggufbench, "show", "--results", results, COLUMNS="160")
 
 
-def test_show_opens_with_the_findings_and_ends_with_the_migration(show):
+def test_show_begins_with_findings_and_ends_with_migration(show):
     done = show()
     assert done.returncode == 0, done.stderr
     order = ["Findings", "Result", "Page cache", "  Baseline", "Replace transformers?"]
@@ -83,7 +83,7 @@ def test_show_opens_with_the_findings_and_ends_with_the_migration(show):
     assert places == sorted(places)
 
 
-def test_a_chosen_case_keeps_its_baseline_though_that_was_not_chosen(show):
+def test_selected_case_keeps_its_unselected_baseline(show):
     done = show("--match", "llama-1.1b-Q8_0-cpu")
     assert "llama-1.1b-Q8_0-transformers-bf16" in done.stdout
     assert "qwen3" not in done.stdout

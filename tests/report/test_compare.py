@@ -15,7 +15,7 @@ LATE = {"run_id": LATER, "created": "2026-02-02T00:00:00+00:00"}
 
 @pytest.fixture
 def compare(tmp_path, ggufbench):
-    """A function: `ggufbench compare` with arguments; the runs lie in `compare.results`."""
+    """A function that runs `ggufbench compare` with arguments on the runs in `compare.results`."""
 
     def compare(*arguments, columns="160"):
         return ggufbench("compare", "--results", compare.results, *arguments, COLUMNS=columns)
@@ -30,7 +30,7 @@ def store(results, *records):
         write_record(results, record)
 
 
-def test_the_later_run_is_compared_with_the_earlier_one_whatever_the_order(compare, make_record):
+def test_order_of_the_arguments_does_not_matter(compare, make_record):
     store(
         compare.results,
         make_record(launches=4, digest="aaaa", **EARLY),
@@ -49,7 +49,7 @@ def test_the_later_run_is_compared_with_the_earlier_one_whatever_the_order(compa
 
 
 @pytest.mark.parametrize("columns", ["60", "160"])
-def test_the_table_says_ratio_interval_work_and_hour(compare, make_record, columns):
+def test_table_shows_ratios_work_and_unmatched_cases(compare, make_record, columns):
     store(
         compare.results,
         make_record(launches=4, **EARLY),
@@ -66,7 +66,7 @@ def test_the_table_says_ratio_interval_work_and_hour(compare, make_record, colum
     assert "only in the earlier run: gone-" in words and "only in the later run: new-" in words
 
 
-def test_other_machines_are_a_sentence_and_exit_12(compare, make_record):
+def test_exit_12_for_runs_of_different_machines(compare, make_record):
     store(compare.results, make_record(**EARLY), make_record(fingerprint="f" * 16, **LATE))
     done = compare(EARLIER, LATER)
     assert done.returncode == 12
@@ -77,7 +77,7 @@ def test_other_machines_are_a_sentence_and_exit_12(compare, make_record):
 
 
 @pytest.mark.parametrize("later", [{"name": "other"}, {"outcome": "hung", "phase": "load", "reason": "no"}])
-def test_nothing_comparable_is_exit_12_with_the_reason(compare, make_record, later):
+def test_exit_12_with_the_reason_if_nothing_is_comparable(compare, make_record, later):
     store(compare.results, make_record(**EARLY), make_record(**LATE, **later))
     done = compare(EARLIER, LATER)
     assert done.returncode == 12
@@ -85,7 +85,7 @@ def test_nothing_comparable_is_exit_12_with_the_reason(compare, make_record, lat
     assert "nothing can be compared" in words or "the later record hung in load" in words
 
 
-def test_cases_and_metrics_are_chosen(compare, make_record):
+def test_options_select_cases_and_metrics(compare, make_record):
     store(compare.results, *(make_record(name=n, **run) for n in ("one", "two") for run in (EARLY, LATE)))
     chosen = ("--match", "two", "--metric", "token_p50_seconds", "--json")
     document = json.loads(compare(EARLIER, LATER, *chosen).stdout)
@@ -111,7 +111,7 @@ def test_invalid_request_is_one_sentence_and_exit_2(compare, make_record, argume
     assert "Traceback" not in done.stderr
 
 
-def test_a_hostile_file_costs_no_other_and_steers_no_terminal(compare, make_record):
+def test_hostile_file_is_reported_and_escaped(compare, make_record):
     name = "\x1b]0;evil\x07[red]"
     store(compare.results, make_record(name=name, **EARLY), make_record(name=name, **LATE))
     (compare.results / LATER / "broken.json").write_text('{"schema_version": 3')
@@ -122,20 +122,20 @@ def test_a_hostile_file_costs_no_other_and_steers_no_terminal(compare, make_reco
     assert "[red]" in done.stdout
 
 
-def test_another_file_under_the_same_name_has_no_ratio(make_record):
+def test_different_file_of_the_same_name_has_no_ratio(make_record):
     (case,) = between([make_record(**EARLY)], [make_record(file_size=4711, **LATE)]).cases
     assert case.changes == [] and "the file differs" in case.problem
 
 
 @pytest.mark.parametrize("name", ["prompt_tokens", "generated_tokens", "depth"])
-def test_another_workload_has_no_ratio(make_record, name):
+def test_different_workload_has_no_ratio(make_record, name):
     before, after = make_record(**EARLY), make_record(**LATE)
     after = after.model_copy(update={"workload": dataclasses.replace(after.workload, **{name: 7})})
     (case,) = between([before], [after]).cases
     assert case.changes == [] and f"{name} {getattr(before.workload, name)} -> 7" in case.problem
 
 
-def test_another_setting_is_compared_and_noted(make_record):
+def test_different_setting_is_compared_with_a_note(make_record):
     before, after = make_record(**EARLY), make_record(**LATE)
     after = after.model_copy(update={"setting": dataclasses.replace(after.setting, n_threads=7)})
     (case,) = between([before], [after]).cases
@@ -143,14 +143,14 @@ def test_another_setting_is_compared_and_noted(make_record):
     assert f"n_threads {before.setting.n_threads} -> 7" in case.notes
 
 
-def test_answers_that_are_not_known_are_not_called_equal(make_record):
+def test_missing_digests_make_equality_unknown(make_record):
     before, after = make_record(launches=2, **EARLY), make_record(launches=2, **LATE)
     blank = [launch.model_copy(update={"digest": None}) for launch in after.launches]
     (case,) = between([before], [after.model_copy(update={"launches": blank})]).cases
     assert case.same_work == "unknown"
 
 
-def test_a_run_against_itself_is_one_everywhere(first_run):
+def test_run_compared_with_itself_has_ratios_of_one(first_run):
     found = between(first_run.records, first_run.records)
     assert found.is_comparable and not found.on_other_machine
     for case in found.cases:
@@ -160,7 +160,7 @@ def test_a_run_against_itself_is_one_everywhere(first_run):
                 assert change.ratio.low <= 1 <= change.ratio.high
 
 
-def test_nothing_in_common(make_record):
+def test_runs_without_common_cases_are_not_comparable(make_record):
     found = between([make_record(name="a")], [make_record(name="b")])
     assert not found.cases and not found.is_comparable and not found.on_other_machine
     assert len(found.only_earlier) == len(found.only_later) == 1

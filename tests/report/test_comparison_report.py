@@ -56,7 +56,7 @@ def comparison(*cells, name="llama", **changes) -> Comparison:
     return Comparison(**{**values, **changes})
 
 
-def test_the_sentence_names_metric_estimate_interval_and_tolerance():
+def test_sentence_names_metric_estimate_interval_and_tolerance():
     slow = cell(DECODE, SLOWER)
     assert slow.verdict is Verdict.REGRESSION
     said = sentence(comparison(slow), slow)
@@ -66,14 +66,14 @@ def test_the_sentence_names_metric_estimate_interval_and_tolerance():
     assert "faster" in sentence(comparison(slow), cell(DECODE, [-x for x in SLOWER]))
 
 
-def test_what_broke_is_said_in_place_of_figures():
+def test_sentence_of_a_broken_cell_gives_the_reason():
     broken = cell(DECODE, SAME, (Verdict.BROKEN, "the candidate crashed: SIGSEGV"))
     said = sentence(comparison(broken), broken)
     assert said == "decode_tokens_per_second: broken: the candidate crashed: SIGSEGV"
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 144])
-def test_the_table_fits_its_terminal_and_holds_every_verdict(width):
+def test_table_fits_the_terminal_and_shows_every_verdict(width):
     report = comparison_report([comparison(cell(DECODE, SLOWER), cell(MEMORY, SAME))], [], width)
     text = render(report, width, color=False)
     assert max(map(len, text.splitlines())) <= width
@@ -82,7 +82,7 @@ def test_the_table_fits_its_terminal_and_holds_every_verdict(width):
     assert "no regression" in words and "+8.3 to +8.7 %" in words and "10" in words
 
 
-def test_hostile_names_are_text_in_the_terminal_and_in_markdown():
+def test_hostile_names_are_escaped_in_terminal_and_markdown():
     name = "<img src=x>|`rm`\x1b[31m[red]"
     found = comparison(cell(DECODE, SLOWER), name=name)
     text = render(comparison_report([found], [("a\x1b[2J", "b")], 100), 100, color=False)
@@ -99,7 +99,7 @@ def test_markdown_has_a_row_for_each_cell():
     assert len([line for line in lines if line.startswith("| ")]) == 3
 
 
-def test_the_worst_case_decides_the_exit_code():
+def test_worst_case_determines_the_exit_code():
     passed, slow = comparison(cell(MEMORY, SAME)), comparison(cell(DECODE, SLOWER))
     unclear = comparison(cell(DECODE, SAME[:3]))
     broken = comparison(cell(DECODE, SAME, (Verdict.BROKEN, "it crashed")))

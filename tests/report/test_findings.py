@@ -1,4 +1,4 @@
-"""The sentences that open a report."""
+"""Findings: the sentences at the beginning of a report."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def one_with(found, words):
     return match
 
 
-def test_the_worst_comes_first(baseline_records, make_record):
+def test_worst_findings_come_first(baseline_records, make_record):
     crashed = make_record(
         name="broken", outcome="crashed", phase="decode", reason="crashed", signal="SIGABRT"
     )
@@ -29,8 +29,8 @@ def test_the_worst_comes_first(baseline_records, make_record):
     assert found[0].sentence == f"llama.cpp crashed in decode (SIGABRT) in 1 of 5 cases: {crashed.case_id}."
 
 
-def test_a_target_is_counted_and_the_worst_miss_named_with_its_numbers(make_record):
-    """Files of at most a gigabyte are given one second."""
+def test_target_sentence_counts_cases_and_names_the_worst(make_record):
+    """The target for files of at most one gigabyte is one second."""
     base = make_record(file_size=10**8)
     ready = base.summary["ready_seconds"].median
     good = [make_record(base, name=f"good-{n}") for n in range(3)]
@@ -49,7 +49,7 @@ def test_a_target_is_counted_and_the_worst_miss_named_with_its_numbers(make_reco
     assert met.kind == "good"
 
 
-def test_transformers_failures_are_results_and_no_defects(baseline_records):
+def test_failures_of_transformers_are_warnings(baseline_records):
     found = findings(baseline_records)
     hung = one_with(found, "transformers hung in load (no answer for 60 s)")
     crashed = one_with(found, "transformers crashed in load (SIGSEGV)")
@@ -57,7 +57,7 @@ def test_transformers_failures_are_results_and_no_defects(baseline_records):
     assert list(hung.case_ids) == ["qwen3-0.6b-Q8_0-transformers-gguf"]
 
 
-def test_llama_cpp_beside_transformers_is_one_sentence_for_each_metric(make_record):
+def test_each_ratio_to_transformers_is_one_sentence(make_record):
     records = []
     for n, speed in enumerate((0.5, 0.1, 0.05)):
         records += [
@@ -70,7 +70,7 @@ def test_llama_cpp_beside_transformers_is_one_sentence_for_each_metric(make_reco
     assert "llama.cpp takes 0.05 to 0.50 of the memory of transformers over 3 models." in found
 
 
-def test_where_transformers_wins_it_is_said(make_record):
+def test_metric_in_which_transformers_is_faster_is_reported(make_record):
     records = [
         make_record(name="a"), make_record(name="a", speed=0.1, **BASELINE),
         make_record(name="b"), make_record(name="b", speed=4, **BASELINE),
@@ -91,7 +91,7 @@ def test_the_fastest_quantization_is_named(make_record):
     assert "alone" not in found.sentence
 
 
-def test_disturbance_and_unequal_answers_are_warnings(make_record):
+def test_interference_and_unequal_answers_are_warnings(make_record):
     disturbed = make_record(name="a", outcome="environment", reason="a backup had 40 % of a core")
     record = make_record(name="b", launches=2)
     launches = [launch.model_copy(update={"digest": f"{n}"}) for n, launch in enumerate(record.launches)]
@@ -101,7 +101,7 @@ def test_disturbance_and_unequal_answers_are_warnings(make_record):
     assert one_with(found, "gave different answers").kind == "warn"
 
 
-def test_ten_thousand_records_have_as_many_sentences_as_ten(baseline_records):
+def test_number_of_sentences_does_not_grow_with_records(baseline_records):
     def copies(count):
         return [
             record.model_copy(
@@ -119,7 +119,7 @@ def test_ten_thousand_records_have_as_many_sentences_as_ten(baseline_records):
     assert max(len(one.sentence) for one in many) < 400
 
 
-def test_failures_in_words_of_their_own_do_not_each_have_a_sentence(make_record):
+def test_failures_with_different_reasons_share_sentences(make_record):
     failed = [
         make_record(name=f"m{n}", outcome="failed", phase="load", reason=f"tensor {n} is " + "very " * 100)
         for n in range(40)
@@ -130,7 +130,7 @@ def test_failures_in_words_of_their_own_do_not_each_have_a_sentence(make_record)
     assert sum(len(one.case_ids) for one in found) == 40
 
 
-def test_nothing_is_nothing(make_record):
+def test_no_findings_without_measured_cases(make_record):
     assert findings([]) == []
     assert findings([make_record(outcome="skipped", reason="no")]) == []
 
@@ -139,7 +139,7 @@ def test_nothing_is_nothing(make_record):
     (Verdict.REGRESSION, "bad"), (Verdict.BROKEN, "bad"), (Verdict.MISSING, "bad"),
     (Verdict.INCONCLUSIVE, "warn"), (Verdict.IMPROVEMENT, "good"), (Verdict.NO_REGRESSION, "good"),
 ])  # fmt: skip
-def test_comparisons_speak_by_their_verdicts(make_comparison, verdict, kind):
+def test_verdict_of_a_comparison_determines_its_finding(make_comparison, verdict, kind):
     other = make_comparison("other", Verdict.NO_REGRESSION, 0.0)
     found = findings([], [other, make_comparison("this one", verdict, 0.081)])
     said = one_with(found, "this one")
@@ -152,7 +152,7 @@ def test_comparisons_speak_by_their_verdicts(make_comparison, verdict, kind):
 
 @pytest.fixture
 def make_comparison(make_record):
-    """A function: a comparison of one cell with that verdict and change."""
+    """A function that makes a comparison of one cell with that verdict and change."""
     from ggufbench.records.comparison import Cell, Comparison
 
     def make(case_id, verdict, change):

@@ -1,4 +1,4 @@
-"""May transformers be removed: each answer, and what it takes for a yes."""
+"""Answers to whether llama.cpp can replace transformers, and the conditions for a yes."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ APP = {"provider": "answers:get_chat_model", "scenario": "app"}
 
 
 def answers(records):
-    """Question to answer and sentence of the only row."""
+    """The only row, and its answers by question."""
     (row,) = migrations(records)
     return row, {answer.question: answer for answer in row.answers}
 
@@ -22,7 +22,7 @@ def ours(make_record):
     return make_record(launches=4, digest="aaaa")
 
 
-def test_all_four_yes_may_be_removed_with_the_numbers(make_record, ours):
+def test_four_yes_answers_recommend_removal_with_numbers(make_record, ours):
     row, found = answers([ours, make_record(**APP), make_record(speed=0.2, memory=4, **BASELINE)])
     assert [answer.answer for answer in row.answers] == ["yes"] * 4
     assert row.verdict == "yes"
@@ -34,7 +34,7 @@ def test_all_four_yes_may_be_removed_with_the_numbers(make_record, ours):
     assert (row.case_id, row.fingerprint) == (ours.case_id, ours.machine.fingerprint)
 
 
-def test_a_baseline_that_is_faster_in_one_thing_is_a_no(make_record, ours):
+def test_faster_baseline_gives_no(make_record, ours):
     row, found = answers([ours, make_record(speed=1.5, memory=4, **BASELINE)])
     assert found["faster"].answer == "no"
     assert "0.67 times" in found["faster"].sentence
@@ -52,14 +52,14 @@ def test_every_measured_baseline_must_be_beaten(make_record, ours):
     assert "transformers-bf16" in found["smaller"].sentence
 
 
-def test_an_interval_around_one_is_no_yes(make_record, ours):
-    """The estimate says 0.5 % faster, and launches differ by more."""
+def test_interval_that_includes_one_is_not_a_yes(make_record, ours):
+    """The estimate is 0.5 % faster, and the launches differ by more."""
     _, found = answers([ours, make_record(speed=0.995, memory=4, **BASELINE)])
     assert found["faster"].answer == "not measured"
     assert "; more launches needed)" in found["faster"].sentence
 
 
-def test_one_launch_on_each_side_cannot_tell(make_record):
+def test_one_launch_each_is_too_few(make_record):
     _, found = answers(
         [make_record(launches=1), make_record(speed=0.1, memory=4, **(BASELINE | {"launches": 1}))]
     )
@@ -77,7 +77,7 @@ def test_one_launch_on_each_side_cannot_tell(make_record):
         ("failed", "it knows no such model", "failed in load: it knows no such model"),
     ],
 )
-def test_a_baseline_without_a_number_is_beaten_and_named(make_record, ours, outcome, reason, words):
+def test_broken_baseline_counts_as_beaten_and_is_named(make_record, ours, outcome, reason, words):
     signal = "SIGSEGV" if outcome == "crashed" else None
     broken = make_record(outcome=outcome, phase="load", reason=reason, signal=signal, **BASELINE)
     _, found = answers([ours, broken])
@@ -87,7 +87,7 @@ def test_a_baseline_without_a_number_is_beaten_and_named(make_record, ours, outc
     assert words in found["stable"].sentence
 
 
-def test_a_baseline_that_hung_does_not_hide_one_that_was_measured(make_record, ours):
+def test_hung_baseline_does_not_hide_a_measured_one(make_record, ours):
     hung = make_record(outcome="hung", phase="load", reason="no answer in load for 60 s", **BASELINE)
     fast = make_record(speed=2, memory=0.5, **(BASELINE | {"scenario": "transformers-bf16"}))
     _, found = answers([ours, hung, fast])
@@ -95,13 +95,13 @@ def test_a_baseline_that_hung_does_not_hide_one_that_was_measured(make_record, o
 
 
 @pytest.mark.parametrize("phase", ["start", "import"])
-def test_a_library_that_cannot_be_imported_was_not_measured(make_record, ours, phase):
+def test_library_that_cannot_be_imported_is_not_measured(make_record, ours, phase):
     broken = make_record(outcome="failed", phase=phase, reason="No module named torch", **BASELINE)
     _, found = answers([ours, broken])
     assert found["faster"].answer == found["smaller"].answer == "not measured"
 
 
-def test_without_a_baseline_the_sentence_says_how_to_measure_one(make_record, ours):
+def test_without_a_baseline_the_sentence_names_the_command(make_record, ours):
     row, found = answers([ours, make_record(outcome="skipped", reason="not installed", **BASELINE)])
     assert found["faster"].answer == "not measured"
     assert "--scenario transformers-gguf" in found["faster"].sentence
@@ -111,7 +111,7 @@ def test_without_a_baseline_the_sentence_says_how_to_measure_one(make_record, ou
 
 
 @pytest.mark.parametrize("outcome", ["hung", "crashed", "failed", "out of memory"])
-def test_llama_cpp_that_broke_is_not_stable(make_record, outcome):
+def test_broken_llama_cpp_case_is_not_stable(make_record, outcome):
     broken = make_record(outcome=outcome, phase="decode", reason="it broke", launches=4)
     row, found = answers([broken, make_record(**BASELINE)])
     assert found["stable"].answer == "no"
@@ -129,7 +129,7 @@ def test_launches_with_unequal_answers_are_not_stable(ours, make_record):
     assert "4 different answers" in found["stable"].sentence
 
 
-def test_a_chat_model_counts_only_where_it_was_measured_with_this_file(make_record, ours):
+def test_chat_model_counts_only_for_the_same_file(make_record, ours):
     other = make_record(file_size=777, **APP)
     broken = make_record(outcome="failed", phase="load", reason="no such option", **APP)
     for record, answer in ((make_record(**APP), "yes"), (broken, "not measured"), (other, "not measured")):
@@ -139,7 +139,7 @@ def test_a_chat_model_counts_only_where_it_was_measured_with_this_file(make_reco
     assert "no such option" in migrations([ours, broken])[0].answers[3].sentence
 
 
-def test_a_row_for_each_model_and_scenario_and_none_for_transformers(baseline_records, make_record):
+def test_one_row_for_each_llama_cpp_case(baseline_records, make_record):
     rpc = make_record(baseline_records[0], scenario="rpc", device="rpc")
     rows = migrations([*baseline_records, rpc])
     assert [row.case_id for row in rows] == [
@@ -148,8 +148,8 @@ def test_a_row_for_each_model_and_scenario_and_none_for_transformers(baseline_re
     assert {row.scenario for row in rows} == {"cpu", "rpc"}
 
 
-def test_memory_on_a_device_counts(make_record, first_run):
-    """The weights are in the server: the process alone would look smaller than it is."""
+def test_memory_on_a_device_is_included(make_record, first_run):
+    """The weights are in the memory of the server: that of the process alone would be too small."""
     rpc = next(record for record in first_run.records if record.setting.device == "rpc")
     total = rpc.summary["peak_rss_bytes"].median + rpc.summary["device_bytes"].median
     between = 0.5 * (total + rpc.summary["peak_rss_bytes"].median)
@@ -160,7 +160,7 @@ def test_memory_on_a_device_counts(make_record, first_run):
     assert row.answers[2].answer == "no"
 
 
-def test_real_runs_are_answered(first_run):
+def test_stored_run_has_all_answers(first_run):
     rows = migrations(first_run.records)
     assert len(rows) == sum(1 for record in first_run.records if record.provider.name == "engine")
     for row in rows:
@@ -168,7 +168,7 @@ def test_real_runs_are_answered(first_run):
         assert row.sentence.endswith(".")
 
 
-def test_a_rate_that_cannot_be_compared_is_not_measured(make_record, ours):
+def test_rate_that_cannot_be_compared_is_not_measured(make_record, ours):
     baseline = make_record(speed=0.1, memory=4, **BASELINE)
     workload = dataclasses.replace(baseline.workload, prompt_tokens=3)
     _, found = answers([ours, baseline.model_copy(update={"workload": workload})])

@@ -1,4 +1,4 @@
-"""Pairs of records and baselines, and the part of their work that is compared."""
+"""Pairs of records and baselines, and the compared part of their workload."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ def pairs(records):
 
 
 def with_samples(record, change):
-    """The record with each sample changed, and its summary as it was."""
+    """The record with changed samples and an unchanged summary."""
     launches = [
         launch.model_copy(update={"samples": [change(sample) for sample in launch.samples]})
         for launch in record.launches
@@ -30,7 +30,7 @@ def with_samples(record, change):
     return record.model_copy(update={"launches": launches})
 
 
-def test_every_quantization_has_its_gguf_baseline_and_the_one_of_the_original(baseline_records):
+def test_each_quantization_has_gguf_and_original_baselines(baseline_records):
     found = pairs(baseline_records)
     for quantization in ("Q8_0", "Q4_K_M"):
         ours = f"llama-1.1b-{quantization}-cpu"
@@ -51,7 +51,7 @@ def test_ratios_are_llama_cpp_over_transformers(make_record):
 
 
 def test_decode_counts_the_tokens_that_both_generated(make_record):
-    """Later tokens are made slower here: counting all of them would give another ratio."""
+    """Later tokens are slower here: counting all of them would give another ratio."""
 
     def slower_after_16(sample):
         if sample.phase != "decode":
@@ -69,13 +69,13 @@ def test_decode_counts_the_tokens_that_both_generated(make_record):
     )
 
 
-def test_a_longer_baseline_is_cut_as_well(make_record):
+def test_longer_baseline_is_shortened_too(make_record):
     ours, theirs = make_record(generated=16), make_record(generated=64, speed=0.5, **PACKED)
     (one,) = compare_with_baselines([ours, theirs])
     assert one.ratios["decode_tokens_per_second"].value == pytest.approx(2, rel=0.05)
 
 
-def test_chunks_of_several_tokens_are_not_cut(make_record):
+def test_chunks_of_several_tokens_are_not_shortened(make_record):
     ours = with_samples(
         make_record(generated=64),
         lambda sample: sample.model_copy(update={"token_seconds": sample.token_seconds[::2]}),
@@ -92,7 +92,7 @@ def test_chunks_of_several_tokens_are_not_cut(make_record):
         ({"depth": 1024}, "decode_tokens_per_second", "ready_seconds"),
     ],
 )
-def test_other_work_is_left_out_with_a_note(make_record, change, gone, kept):
+def test_metric_of_a_different_workload_is_left_out_with_a_note(make_record, change, gone, kept):
     ours, theirs = make_record(), make_record(**PACKED)
     theirs = theirs.model_copy(update={"workload": dataclasses.replace(theirs.workload, **change)})
     (one,) = compare_with_baselines([ours, theirs])
@@ -102,7 +102,7 @@ def test_other_work_is_left_out_with_a_note(make_record, change, gone, kept):
 
 
 @pytest.mark.parametrize("outcome", ["hung", "crashed", "out of memory", "failed"])
-def test_a_baseline_that_broke_is_there_without_ratios(make_record, outcome):
+def test_broken_baseline_is_listed_without_ratios(make_record, outcome):
     reason = "no answer in decode for 90 s"
     theirs = make_record(outcome=outcome, phase="decode", reason=reason, **PACKED)
     assert "cold_ready_seconds" in theirs.summary, "it loaded before it broke"
@@ -112,13 +112,13 @@ def test_a_baseline_that_broke_is_there_without_ratios(make_record, outcome):
     assert "decode" in one.notes[0]
 
 
-def test_skipped_cases_are_not_there(make_record):
+def test_skipped_cases_are_left_out(make_record):
     skipped = make_record(outcome="skipped", reason="torch is not installed", **PACKED)
     assert compare_with_baselines([make_record(), skipped]) == []
     assert compare_with_baselines([make_record(outcome="skipped", reason="no"), make_record(**PACKED)]) == []
 
 
-def test_another_machine_or_another_file_is_no_baseline(make_record):
+def test_other_machine_or_file_is_not_a_baseline(make_record):
     ours = make_record(**Q8)
     elsewhere = make_record(fingerprint="0" * 16, **Q8, **PACKED)
     other_file = make_record(file_size=12345, **Q8, **PACKED)
@@ -135,7 +135,7 @@ def test_the_newest_record_of_a_case_counts(make_record):
         assert any("measured in two runs" in note for note in one.notes)
 
 
-def test_the_original_is_one_case_whichever_quantization_measured_it(make_record):
+def test_original_is_one_case_for_all_quantizations(make_record):
     home = {"original": "models/llama"}
     with_q8 = make_record(created="2026-01-01T00:00:00+00:00", **Q8, **home, **WHOLE)
     with_q4 = make_record(created="2026-01-02T00:00:00+00:00", **Q4, **home, **WHOLE)
@@ -143,7 +143,7 @@ def test_the_original_is_one_case_whichever_quantization_measured_it(make_record
     assert one.baseline is with_q4
 
 
-def test_what_was_not_the_same_is_noted(make_record):
+def test_differences_are_noted(make_record):
     theirs = make_record(device="cuda", **PACKED)
     threads = theirs.setting.n_threads + 3
     theirs = theirs.model_copy(update={"setting": dataclasses.replace(theirs.setting, n_threads=threads)})
@@ -154,7 +154,7 @@ def test_what_was_not_the_same_is_noted(make_record):
     assert "a backup ran" in notes
 
 
-def test_a_file_of_impossible_numbers_gives_no_ratio_and_no_error(make_record):
+def test_impossible_numbers_give_no_ratio(make_record):
     broken = make_record(**PACKED)
     summary = {
         name: dataclasses.replace(values, per_launch=[0.0, float("inf"), -1.0, float("nan")])
@@ -164,13 +164,13 @@ def test_a_file_of_impossible_numbers_gives_no_ratio_and_no_error(make_record):
     assert one.ratios == {}
 
 
-def test_thousands_of_baselines_of_one_file_do_not_multiply(make_record):
+def test_number_of_pairs_per_case_is_limited(make_record):
     ours = [make_record(scenario=f"cpu-{n}") for n in range(50)]
     theirs = [make_record(**(PACKED | {"scenario": f"transformers-{n}"})) for n in range(50)]
     assert len(compare_with_baselines(ours + theirs)) <= 4 * len(ours)
 
 
-def test_memory_counts_the_devices_that_are_apart(first_run, make_record):
+def test_memory_includes_separate_devices(first_run, make_record):
     rpc = [record for record in first_run.records if record.setting.device == "rpc"]
     for record in rpc:
         device = record.summary["device_bytes"].median

@@ -1,4 +1,4 @@
-"""Real git repositories and real packages, made for a test; pip searches nowhere else."""
+"""Real git repositories and real packages made for a test; pip finds only those."""
 
 import csv
 import importlib.metadata
@@ -45,7 +45,7 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 
 @pytest.fixture(autouse=True)
 def plain_pip(monkeypatch, tmp_path):
-    """pip without this machine's configuration and network; returns the folder that it finds files in."""
+    """pip without this machine's configuration and network; returns the folder where it finds files."""
     for key in [key for key in os.environ if key.startswith("PIP_")]:
         monkeypatch.delenv(key)
     folder = tmp_path / "packages"
@@ -58,14 +58,14 @@ def plain_pip(monkeypatch, tmp_path):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    """A cache folder of the test's own."""
+    """A cache folder for this test only."""
     monkeypatch.setenv("GGUFBENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def make_sdist(plain_pip):
-    """A function: a source archive whose build, without any other package, runs the lines of `body`."""
+    """A function that makes a source archive whose build needs no package and runs the lines of `body`."""
 
     def make(name: str, version: str, body: str = "pass") -> Path:
         indented = "\n".join(f"    {line}" for line in body.splitlines())
@@ -87,7 +87,7 @@ def make_sdist(plain_pip):
 
 @pytest.fixture
 def make_wheel(plain_pip):
-    """A function: a wheel of one module with a VERSION."""
+    """A function that makes a wheel of one module with a VERSION."""
 
     def make(name: str, version: str, folder: Path = plain_pip) -> Path:
         info = f"{name}-{version}.dist-info"
@@ -104,7 +104,7 @@ def make_wheel(plain_pip):
 
 @pytest.fixture
 def wheel_of_installed(plain_pip):
-    """A function: a wheel with the files of a package that is installed here, and that package's version."""
+    """A function that makes a wheel of a package installed here, and returns its version."""
 
     def make(name: str) -> str:
         package = importlib.metadata.distribution(name)
@@ -132,7 +132,7 @@ def wheel_of_installed(plain_pip):
 
 
 class Repository:
-    """A git repository that a test changes by git itself."""
+    """A git repository that a test changes with git commands."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -140,7 +140,7 @@ class Repository:
         self.git("init", "--quiet", "--initial-branch=main")
 
     def git(self, *arguments: str, text: str | None = None) -> str:
-        """Output of git, without the end of the line."""
+        """Output of git without surrounding white space."""
         done = subprocess.run(
             ["git", "-C", self.path, "-c", "user.name=a", "-c", "user.email=a@example.org", *arguments],
             input=text, capture_output=True, text=True, check=True, timeout=60,
@@ -158,18 +158,18 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
     def tree(self, *entries: str) -> str:
-        """A commit of a tree that `git add` would not make; entries are `mode type hash\\tname`."""
+        """Commit a tree that `git add` would not make; entries are `mode type hash\\tname`."""
         tree = self.git("mktree", "--missing", text="\n".join(entries) + "\n")
         return self.git("commit-tree", tree, "-m", "hostile")
 
     def blob(self, content: str) -> str:
-        """The hash of a blob."""
+        """Write a blob and return its hash."""
         return self.git("hash-object", "-w", "--stdin", text=content)
 
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch) -> Repository:
-    """An empty one. Whatever git process runs these tests, none of its variables lead elsewhere."""
+    """An empty repository, without the variables of a git process that may run these tests."""
     for key in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(key, raising=False)
     return Repository(tmp_path / "provider")

@@ -1,4 +1,4 @@
-"""Environments of a requirement: real virtual environments, filled by real pip, built once."""
+"""Environments of a requirement: real virtual environments, installed by pip and built once."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def told():
 
 @pytest.fixture
 def prepare(cache, told):
-    """A function: the Python of a requirement's environment."""
+    """A function that returns the Python of a requirement's environment."""
 
     def make(text: str, env=os.environ) -> Path:
         return prepare_arm(parse_arm(text, Path()), Path(), told.append, env).interpreter.python
@@ -48,7 +48,7 @@ def prepare(cache, told):
 
 @pytest.fixture
 def start_builder(cache):
-    """A function that starts another process of ours, which prepares an arm; none is left at the end."""
+    """A function that starts a process which prepares an arm; all are killed at the end."""
     processes = []
 
     def start(text: str) -> subprocess.Popen:
@@ -74,11 +74,11 @@ def place_of(text: str, cache: Path) -> BuildPlace:
 
 
 @pytest.mark.real
-def test_a_release_of_the_library_answers_a_real_worker(prepare, told, wheel_of_installed, monkeypatch):
+def test_release_of_the_library_runs_a_real_worker(prepare, told, wheel_of_installed, monkeypatch):
     version = wheel_of_installed("llama-cpp-python")
     for needed in ("numpy", "diskcache", "jinja2", "markupsafe", "typing-extensions"):
         wheel_of_installed(needed)
-    monkeypatch.setenv("PIP_NO_COMPILE", "1")  # which takes longer than everything else here
+    monkeypatch.setenv("PIP_NO_COMPILE", "1")  # which takes longer than all other steps
     text = f"llama-cpp-python=={version}"
     python = prepare(text)
     assert len(told) == 1
@@ -87,7 +87,7 @@ def test_a_release_of_the_library_answers_a_real_worker(prepare, told, wheel_of_
     assert found.problem is None
     assert found.versions["llama-cpp-python"] == version
     assert found.lacks("cpu") is None
-    assert len(told) == 1  # nothing was built again
+    assert len(told) == 1  # nothing was rebuilt
     assert python != Path(sys.executable)
 
 
@@ -97,7 +97,7 @@ def test_failed_build_is_one_sentence_and_is_repeated(prepare, cache, told, make
     with pytest.raises(ArmError) as refused:
         prepare("broken==1.0")
     said, place = str(refused.value), place_of("broken==1.0", cache)
-    # Each pip has other words for it.
+    # The message depends on the version of pip.
     assert re.match(r"broken==1\.0 was not installed: [^(]*(fail|not build)[^(]*broken", said, re.IGNORECASE)
     assert f"(the output is in {place.log})" in said and said.isprintable()
     assert "no compiler" in place.log.read_text()
@@ -139,12 +139,12 @@ def test_killed_build_leaves_no_process_and_is_repeated_once(
     answers = [process.communicate(timeout=120)[0].splitlines() for process in (second, third)]
     assert [lines[-1] for lines in answers] == [f"python {place.path / 'bin' / 'python'}"] * 2
     assert answers[0][0].startswith("installing slow==1.0 into")
-    assert len(answers[1]) == 1  # it took what the other one had made
+    assert len(answers[1]) == 1  # it used the result of the other one
     assert not (place.path / "left by the killed one").exists()
 
 
 @pytest.mark.real
-def test_ctrl_c_leaves_nothing_half(start_builder, cache, make_sdist, wait_until):
+def test_ctrl_c_removes_an_incomplete_build(start_builder, cache, make_sdist, wait_until):
     make_sdist("stopped", "1.0")
     builder = start_builder("stopped==1.0")
     place = place_of("stopped==1.0", cache)
@@ -158,7 +158,7 @@ def test_ctrl_c_leaves_nothing_half(start_builder, cache, make_sdist, wait_until
     assert sorted(path.name for path in place.folder.iterdir()) == ["build.log", "lock"]
 
 
-def test_requirement_build_python_and_index_identify_an_environment(cache, monkeypatch):
+def test_environment_depends_on_requirement_build_and_python(cache, monkeypatch):
     def folder(text: str, **env: str) -> Path:
         return environment_place(Requirement(text), cache, env).folder
 
@@ -182,7 +182,7 @@ def test_requirement_build_python_and_index_identify_an_environment(cache, monke
     assert len({plain, *others}) == len(others) + 1
 
 
-def test_a_hostile_text_names_a_folder_of_the_cache(cache):
+def test_hostile_requirement_stays_in_the_cache(cache):
     for text in ("a @ file:///../../etc/passwd", "a @ https://example.org/../..", f"a=={'1.' * 500}0"):
         requirement = Requirement(text)
         if requirement.url is None or "file" not in requirement.url:
@@ -190,7 +190,7 @@ def test_a_hostile_text_names_a_folder_of_the_cache(cache):
             assert folder.parent == cache / "environments" and len(folder.name) < 80
 
 
-def test_a_file_that_is_built_again_is_another_environment(make_wheel, cache):
+def test_rebuilt_file_gets_another_environment(make_wheel, cache):
     requirement = Requirement(f"madeup @ {make_wheel('madeup', '1.0').as_uri()}")
     before = environment_place(requirement, cache, {})
     assert environment_place(requirement, cache, {}) == before
@@ -206,7 +206,7 @@ def test_a_file_that_is_built_again_is_another_environment(make_wheel, cache):
         (f"a @ git+https://example.org/a@{'0' * 40}", True), ("a @ git+https://example.org/a@main", False),
     ],
 )  # fmt: skip
-def test_which_requirement_is_the_same_tomorrow(text, exact):
+def test_pinned_requirements_are_exact(text, exact):
     assert is_exact(Requirement(text)) is exact
 
 
@@ -218,7 +218,7 @@ def test_unpinned_environment_is_reported_as_reused(prepare, told, cache, make_w
 
 
 @pytest.mark.real
-def test_an_environment_whose_python_is_gone_is_made_again(prepare, told, cache):
+def test_environment_without_its_python_is_rebuilt(prepare, told, cache):
     place = place_of("nowhere==1", cache)
     build_once(place, lambda: _fake_environment(place), told.append)
     assert prepare("nowhere==1") and not told
@@ -230,7 +230,7 @@ def test_an_environment_whose_python_is_gone_is_made_again(prepare, told, cache)
 
 
 @pytest.mark.real
-def test_without_a_pip_here_the_environment_brings_its_own(prepare, make_wheel, monkeypatch):
+def test_environment_has_a_pip_if_there_is_none_here(prepare, make_wheel, monkeypatch):
     make_wheel("madeup", "1.0")
     monkeypatch.setattr(environments, "_pip_here_serves_others", lambda: False)
     python = prepare("madeup==1.0")
@@ -239,7 +239,7 @@ def test_without_a_pip_here_the_environment_brings_its_own(prepare, make_wheel, 
 
 
 @pytest.mark.real
-def test_what_pip_puts_elsewhere_is_found_out(prepare, make_wheel, tmp_path, monkeypatch, cache):
+def test_package_installed_elsewhere_by_pip_is_an_error(prepare, make_wheel, tmp_path, monkeypatch, cache):
     make_wheel("madeup", "1.0")
     (tmp_path / "pip.conf").write_text(f"[install]\ntarget = {tmp_path / 'elsewhere'}\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
@@ -249,7 +249,7 @@ def test_what_pip_puts_elsewhere_is_found_out(prepare, make_wheel, tmp_path, mon
     assert not place_of("madeup==1.0", cache).is_complete()
 
 
-def test_an_environment_is_built_with_the_flags_of_the_installer(monkeypatch):
+def test_build_flags_equal_those_of_the_installer(monkeypatch):
     installer = (CHECKOUT / "tools" / "install_llama_cpp.sh").read_text()
     monkeypatch.setattr(environments, "_has_amx", lambda: False)
     assert cmake_arguments({}) == re.search(r'arguments="(\S+) \$', installer)[1]
@@ -261,7 +261,7 @@ def test_an_environment_is_built_with_the_flags_of_the_installer(monkeypatch):
     assert cmake_arguments({"GGUFBENCH_AMX": "1"}) == "-DGGML_RPC=ON"
 
 
-def test_what_fails_is_removed_and_not_taken_for_complete(tmp_path):
+def test_failed_build_is_removed(tmp_path):
     place = BuildPlace(tmp_path / "place", "content")
 
     def fail() -> str:
@@ -284,7 +284,7 @@ def test_remains_of_a_killed_build_are_removed(tmp_path):
     build_once(place, pytest.fail, lambda _sentence: None)
 
 
-def test_of_many_builders_at_once_one_builds(tmp_path):
+def test_only_one_of_several_builders_builds(tmp_path):
     place, built, told = BuildPlace(tmp_path / "place", "content"), [], []
     begun = threading.Event()
 
@@ -320,7 +320,7 @@ def test_timeout_terminates_the_process_group(tmp_path, wait_until):
         run_logged(command, os.environ, tmp_path / "log", 1.5)
     started = [int(line) for line in pids.read_text().split()]
     assert len(started) == 2
-    wait_until(lambda: not any(map(psutil.pid_exists, started)), "both to be ended")
+    wait_until(lambda: not any(map(psutil.pid_exists, started)), "both to end")
 
 
 @pytest.mark.real

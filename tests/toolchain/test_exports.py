@@ -1,4 +1,4 @@
-"""The files of a commit beside the user's checkout, which nothing touches; repositories that are hostile."""
+"""Export of a commit without changing the user's checkout, also from hostile repositories."""
 
 import json
 import os
@@ -29,13 +29,13 @@ def told():
 
 @pytest.fixture
 def prepare(repository, cache, told):
-    """A function: the arm of a text."""
+    """A function that prepares the arm of a text."""
     return lambda text, folder=repository.path: prepare_arm(parse_arm(text, folder), folder, told.append)
 
 
 @pytest.fixture
 def imported(tmp_path):
-    """A function: what a real worker process of an arm imports as `provider`."""
+    """A function that returns facts on the `provider` that a real worker process of an arm imports."""
     entry = tmp_path / "worker.py"
     entry.write_text(WORKER)
 
@@ -57,7 +57,7 @@ def test_commits_are_imported_and_the_checkout_is_unchanged(repository, prepare,
     assert imported(prepare("main"))["version"] == 2
     assert len(told) == 2 and first[:12] in told[0]
     assert imported(prepare(first))["version"] == 1
-    assert len(told) == 2  # it was there
+    assert len(told) == 2  # it was already exported
     assert _state(repository) == before
 
 
@@ -70,7 +70,7 @@ def test_src_folder_precedes_the_repository_folder(repository, prepare, imported
 
 
 @pytest.mark.real
-def test_a_folder_of_the_checkout_is_that_folder_of_the_commit(repository, prepare, imported):
+def test_arm_of_a_subfolder_uses_that_folder_of_the_commit(repository, prepare, imported):
     repository.commit("first", other="VERSION = 0")
     repository.commit("second", tools__provider="VERSION = 3")
     below = repository.path / "tools"
@@ -98,14 +98,14 @@ def test_files_are_exactly_those_of_the_commit(repository, prepare, tmp_path):
     assert os.access(tree / "run.sh", os.X_OK) and (tree / "dangling").is_symlink()
 
 
-def test_a_submodule_is_an_empty_folder_and_nothing_is_fetched(repository, prepare):
+def test_submodule_is_an_empty_folder(repository, prepare):
     commit = repository.tree(f"160000 commit {'1' * 40}\tvendor", f"100644 blob {repository.blob('x')}\ta.py")
     tree = prepare(commit).interpreter.import_path[-1]
     assert sorted(path.name for path in tree.iterdir()) == ["a.py", "vendor"]
     assert list((tree / "vendor").iterdir()) == []
 
 
-def test_no_program_of_a_repository_s_configuration_runs(repository, prepare, tmp_path):
+def test_programs_of_the_git_configuration_are_not_run(repository, prepare, tmp_path):
     trap = tmp_path / "trap.sh"
     trap.write_text(f'#!/bin/sh\necho "$0 $*" >> "{tmp_path}/sprung"\ncat\n')
     trap.chmod(0o755)
@@ -124,11 +124,11 @@ def test_no_program_of_a_repository_s_configuration_runs(repository, prepare, tm
     repository.git("config", "log.showSignature", "true")
     (tmp_path / "sprung").unlink(missing_ok=True)
     tree = prepare(commit).interpreter.import_path[-1]
-    assert (tree / "provider.py").read_text() == "VERSION = 1"  # `export-ignore` hides nothing
+    assert (tree / "provider.py").read_text() == "VERSION = 1"  # despite `export-ignore`
     assert not (tmp_path / "sprung").exists()
 
 
-def test_what_a_partial_clone_lacks_is_not_fetched(repository, tmp_path, cache, told):
+def test_missing_objects_of_a_partial_clone_are_not_fetched(repository, tmp_path, cache, told):
     repository.commit("first", provider="VERSION = 1")
     repository.git("config", "uploadpack.allowFilter", "true")
     clone = tmp_path / "clone"
@@ -157,7 +157,7 @@ def test_what_a_partial_clone_lacks_is_not_fetched(repository, tmp_path, cache, 
 
 
 @pytest.mark.parametrize("name", ["..", ".", ".git", ".GIT"])
-def test_a_tree_with_a_path_that_git_would_not_write_is_refused(repository, prepare, cache, name):
+def test_unsafe_path_in_a_tree_is_an_error(repository, prepare, cache, name):
     inner = repository.git("mktree", text=f"100644 blob {repository.blob('x')}\tescaped\n")
     commit = repository.tree(f"040000 tree {inner}\t{name}")
     with pytest.raises(ArmError, match="git itself would not write"):
@@ -178,7 +178,7 @@ def test_nothing_is_written_through_a_link(repository, prepare, tmp_path):
     assert list(outside.iterdir()) == []
 
 
-def test_a_damaged_repository_is_one_sentence(repository, prepare, cache):
+def test_message_for_a_damaged_repository(repository, prepare, cache):
     blob = repository.blob("x" * 5000)
     commit = repository.tree(f"100644 blob {blob}\ta.py")
     file = repository.path / ".git" / "objects" / blob[:2] / blob[2:]
@@ -193,7 +193,7 @@ def test_a_damaged_repository_is_one_sentence(repository, prepare, cache):
     assert not list(cache.rglob("tree"))
 
 
-def test_variables_of_a_hook_lead_to_no_other_repository(repository, prepare, tmp_path, monkeypatch):
+def test_git_variables_of_a_hook_are_ignored(repository, prepare, tmp_path, monkeypatch):
     repository.commit("first", provider="VERSION = 1")
     other = tmp_path / "other"
     subprocess.run(["git", "init", "--quiet", other], check=True, timeout=60)
@@ -202,7 +202,7 @@ def test_variables_of_a_hook_lead_to_no_other_repository(repository, prepare, tm
     assert (prepare("main").interpreter.import_path[0] / "provider.py").exists()
 
 
-def test_repositories_of_one_name_have_folders_of_their_own(repository, prepare, tmp_path):
+def test_repositories_of_the_same_name_have_separate_folders(repository, prepare, tmp_path):
     repository.commit("first", provider="VERSION = 1")
     copy = tmp_path / "copies" / repository.path.name
     shutil.copytree(repository.path, copy)
@@ -211,7 +211,7 @@ def test_repositories_of_one_name_have_folders_of_their_own(repository, prepare,
     assert all(repository.path.name in str(place) for place in places)
 
 
-def test_a_cache_that_cannot_be_written_is_one_sentence(repository, prepare, cache):
+def test_message_if_the_cache_cannot_be_written(repository, prepare, cache):
     repository.commit("first", provider="VERSION = 1")
     cache.write_text("a file")
     with pytest.raises(ArmError, match=r"cannot be used: Not a directory; .* set GGUFBENCH_CACHE"):
@@ -223,6 +223,6 @@ def _state(repository) -> dict:
         str(path.relative_to(repository.path)): path.read_bytes() if path.is_file() else None
         for path in Path(repository.path).rglob("*")
     }
-    # The index keeps the times of files, which `git status` brings up to date.
+    # The index contains the times of files, which `git status` updates.
     del files[".git/index"]
     return files

@@ -1,4 +1,4 @@
-"""The prose check: what it finds in Python and Markdown, what it leaves alone, and its output."""
+"""The prose check: findings in Python and Markdown, ignored text, and output."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ import check_prose  # noqa: E402
 
 @pytest.fixture
 def findings(tmp_path):
-    """A function: the line and the phrase of each finding in a file with this text."""
+    """A function that returns the line and the phrase of each finding in a text."""
 
     def check(name, text):
         path = tmp_path / name
@@ -24,7 +24,7 @@ def findings(tmp_path):
     return check
 
 
-def test_docstrings_comments_and_strings_of_a_module(findings):
+def test_phrases_in_docstrings_comments_and_strings_are_found(findings):
     source = '''"""Of the module."""
 
 # The lock of a process that is dead: it lets
@@ -50,7 +50,7 @@ class A:
     ]
 
 
-def test_code_and_good_english_of_a_module(findings):
+def test_code_and_good_english_have_no_findings(findings):
     source = '''"""Samples, where there are none an error is raised."""
 
 x = None
@@ -65,12 +65,12 @@ def f():
     assert findings("a.py", source) == []
 
 
-def test_a_question_may_open_a_docstring(findings):
+def test_docstring_may_begin_with_a_question(findings):
     assert findings("a.py", '"""What does a layer cost?"""\n') == []
     assert findings("a.py", '"""What a layer costs."""\n') == [(1, "What")]
 
 
-def test_markdown_outside_of_code(findings):
+def test_markdown_is_checked_outside_of_code(findings):
     page = """# Title
 
 The order is drawn by
@@ -98,7 +98,7 @@ A file which is none.
         ("a.md", "It tells nothing. <!-- prose: allow -->\n"),
     ],
 )
-def test_an_allowed_line(findings, name, text):
+def test_allowed_lines_are_skipped(findings, name, text):
     assert findings(name, text) == []
     assert findings(name, text.replace("prose: allow", "prose")) != []
 
@@ -120,7 +120,7 @@ def test_output_and_exit_code(tmp_path):
     assert (run().returncode, run().stdout) == (0, "")
 
 
-def test_the_files_of_the_checkout():
+def test_checkout_has_no_findings():
     checked = {path.relative_to(check_prose.CHECKOUT).as_posix() for path in check_prose.checked_files()}
     assert {"README.md", "conftest.py", "docs/gating.md", "src/ggufbench/text.py"} <= checked
     assert "tests/tools/test_simulate.py" in checked

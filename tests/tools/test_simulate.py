@@ -60,7 +60,7 @@ def test_drift_stays_within_its_limit_and_comes_close_to_it():
 
 
 def test_drift_is_slow():
-    # Neighbours in time share it, the ends of a session do not.
+    # Drift is similar in adjacent launches, and differs between the ends of a session.
     launches = sessions("N3").mean(axis=2)
     near = (launches[:, 1] - launches[:, 0]).std()
     far = (launches[:, -1] - launches[:, 0]).std()
@@ -68,12 +68,12 @@ def test_drift_is_slow():
 
 
 @pytest.mark.parametrize(("bursts", "share", "cap"), [(USUAL, 8 / 48, 3), (HEAVY, 8 / 32, 10)])
-def test_bursts_have_their_share_of_the_time_and_their_cap(bursts, share, cap):
+def test_bursts_have_the_stated_share_and_cap(bursts, share, cap):
     rng, grid = np.random.default_rng(3), np.arange(0, 2001, 1.0)
     slowed = np.concatenate([np.diff(bursts.excess(grid, grid[-1], rng)) for _ in range(20)])
     assert slowed.min() == 0
     assert 1.5 < slowed.max() <= cap - 1 + 1e-9
-    # A unit is touched where a burst lies in it or begins in it.
+    # A unit is affected if a burst covers it or begins in it.
     assert share < (slowed > 1e-9).mean() < share + 0.04
     whole = slowed[slowed >= bursts.least]
     assert math.isclose(np.median(whole), bursts.least * 2 ** (1 / bursts.shape), rel_tol=0.25)
@@ -188,7 +188,7 @@ def test_missed_rate_is_an_error(tmp_path):
     ("text", "words"),
     [(None, "cannot be read"), ("no marks", "has no marks"), ("<!-- simulation: begin -->", "has no marks")],
 )
-def test_page_without_marks_is_refused_before_the_simulation(tmp_path, text, words):
+def test_page_without_marks_is_an_error_before_the_simulation(tmp_path, text, words):
     page = tmp_path / "page.md"
     if text is not None:
         page.write_text(text)
