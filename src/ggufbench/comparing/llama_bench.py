@@ -41,7 +41,7 @@ class LlamaBenchRun:
     build_commit: str
     build_number: int
     samples: list[Sample]
-    """Seconds of each repetition of the whole prompt, and of all generated tokens."""
+    """Samples: each repetition of the whole prompt, then of all generated tokens."""
 
 
 @dataclass(slots=True)

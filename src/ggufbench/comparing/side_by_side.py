@@ -61,7 +61,7 @@ class SessionStep:
     case_id: str
     role: Role
     pairs: int
-    """Number of launches so far."""
+    """Number of pairs that count so far."""
     most_pairs: int
     disturbed: int
     seconds_left: float | None
@@ -121,7 +121,7 @@ class Ongoing:
         return self.disturbed > len(self.counted)
 
     def pairs(self, metric: str, reference: Role = "baseline") -> Pairs:
-        """Launches of the blocks that count."""
+        """Pairs of the blocks that count."""
         size = self.entry.cases["candidate"].model.file_size_bytes
         return pairs(self.counted, metric, reference, size)
 

@@ -78,7 +78,7 @@ class HistoryGateResult:
     anchors: list[str]
     """Anchors of earlier sessions, if none has the anchor of this one."""
     other_host: float | None = None
-    """Logarithm of the anchor's largest slowdown, if it was slower in every figure."""
+    """Median shift of the anchor, as a logarithm, if all its figures moved far in one direction."""
     unreadable: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -215,7 +215,7 @@ def _anchors(rows: Iterable[SeriesRow]) -> dict[str, list[float]]:
 
 
 def _held_back(row: SeriesRow) -> SeriesRow:
-    """True if a regression is confirmed: two sessions in a row on the known machine."""
+    """Downgrade a regression to suspect: it takes two sessions on the machine that the history knows."""
     newest = row.judged[-1]
     if newest.state is not State.REGRESSION:
         return row

@@ -123,7 +123,7 @@ def build_once(place: BuildPlace, build: Callable[[], str], tell: Tell) -> None:
         ):
             if not place.is_complete():
                 _build(place, build)
-    except (OSError, NotImplementedError) as error:  # OSError: a file system without locks
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
         reason = getattr(error, "strerror", None) or error
         raise BuildError(
             f"{place.folder} cannot be used: {reason}; free some space there, or set GGUFBENCH_CACHE"
