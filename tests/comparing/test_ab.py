@@ -206,8 +206,8 @@ def test_scenario_files_need_the_same_workload(ab, tmp_path, setting_file):
     unequal = ab("--baseline", old, "--candidate", other, scenarios=None)
 
     assert (alone.returncode, unequal.returncode) == (2, 2)
-    assert "compares with another scenario file only" in alone.stderr
-    assert "define different work" in unequal.stderr
+    assert "old.toml is a scenario file and can only be compared with another one" in alone.stderr
+    assert "have different workloads" in unequal.stderr
 
 
 def test_another_answer_is_broken_unless_it_was_accepted(

@@ -111,7 +111,7 @@ def test_a_search_goes_on_where_ctrl_c_ended_it(
 @pytest.mark.parametrize(
     ("ends", "sentence"),
     [
-        (("--good", "main~1", "--bad", "llama-cpp-python==0.3.35"), "is a commit and"),
+        (("--good", "main~1", "--bad", "llama-cpp-python==0.3.35"), "from main~1 (commit) to"),
         (("--good", ".", "--bad", "main"), "give two releases of one package"),
         (("--good", "main", "--bad", "main~1"), "is not an ancestor of"),
         (("--good", "main~1", "--bad", "main", "--metric", "decode"), "decode_tokens_per_second"),

@@ -75,7 +75,7 @@ def test_devices_are_named_and_servers_come_before_them(case):
     ("change", "words"),
     [
         ({"n_threads_batch": 2}, "n_threads_batch = 2; make them equal"),
-        ({"type_k": "f32"}, 'does not support type_k = "f32"; it knows f16, bf16'),
+        ({"type_k": "f32"}, 'does not support type_k = "f32"; use f16, bf16'),
         ({"type_v": "f32"}, 'does not support type_v = "f32"'),
     ],
 )
@@ -109,11 +109,11 @@ def test_its_samples_are_read():
         (json.dumps([PROMPT]).encode(), "0 tests with n_prompt = 0, n_gen = 64, n_depth = 0"),
         (json.dumps([PROMPT, PROMPT, DECODE]).encode(), "2 tests with n_prompt = 512"),
         (json.dumps([PROMPT, {**DECODE, "n_depth": 5}]).encode(), "0 tests with n_prompt = 0"),
-        (json.dumps([PROMPT, {**DECODE, "samples_ns": [1]}]).encode(), "no samples_ns of 2 repetitions"),
-        (json.dumps([PROMPT, {**DECODE, "samples_ns": [1, 0]}]).encode(), "no samples_ns"),
-        (json.dumps([PROMPT, {**DECODE, "samples_ns": [1, "2"]}]).encode(), "no samples_ns"),
-        (json.dumps([PROMPT, {**DECODE, "samples_ns": [1, 1e400]}]).encode(), "no samples_ns"),
-        (json.dumps([PROMPT, {**DECODE, "samples_ns": None}]).encode(), "no samples_ns"),
+        (json.dumps([PROMPT, {**DECODE, "samples_ns": [1]}]).encode(), "no valid samples_ns for 2 samples"),
+        (json.dumps([PROMPT, {**DECODE, "samples_ns": [1, 0]}]).encode(), "no valid samples_ns"),
+        (json.dumps([PROMPT, {**DECODE, "samples_ns": [1, "2"]}]).encode(), "no valid samples_ns"),
+        (json.dumps([PROMPT, {**DECODE, "samples_ns": [1, 1e400]}]).encode(), "no valid samples_ns"),
+        (json.dumps([PROMPT, {**DECODE, "samples_ns": None}]).encode(), "no valid samples_ns"),
     ],
 )
 def test_anything_else_is_one_sentence(output, words):
@@ -185,9 +185,9 @@ def test_one_commit_is_one_build(llama_bench):
 @pytest.mark.parametrize(
     ("library", "llama_bench", "words"),
     [
-        ("0c1e570", "1234567", "another llama.cpp (1234567) than the library (0c1e570)"),
-        ("0c1e570", "unknown", "is not known"),
-        ("", "0c1e570", "the library says 'nothing'"),
+        ("0c1e570", "1234567", "uses another llama.cpp (1234567) than the library (0c1e570)"),
+        ("0c1e570", "unknown", "it is unknown whether"),
+        ("", "0c1e570", "the library reports 'nothing'"),
     ],
 )
 def test_other_builds_are_named(library, llama_bench, words):

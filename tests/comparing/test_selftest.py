@@ -93,7 +93,7 @@ def check_exit_codes(control) -> None:
     null = control.model_copy(update={"purpose": NULL, "verdict": Verdict.NO_REGRESSION})
     alarm = null.model_copy(update={"verdict": Verdict.REGRESSION})
     missed = control.model_copy(update={"verdict": Verdict.NO_REGRESSION})
-    ended = null.model_copy(update={"reason": "9 of 9 blocks were disturbed"})
+    ended = null.model_copy(update={"reason": "9 of 9 blocks had interference"})
     for found, code in (
         ([null, control], 0), ([alarm, control], 10), ([null, missed], 11), ([ended], 14), ([], 14),
     ):  # fmt: skip

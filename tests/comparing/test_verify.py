@@ -67,7 +67,7 @@ def test_a_ratio_that_is_off_exits_10(run, tmp_path):
     assert done.returncode == 10, done.stderr
     assert re.search(r"^pp40 +\d+ t/s +0\.00 t/s +\S+ +\S+-\S+ +5 +differs$", done.stdout, re.MULTILINE)
     assert re.search(r"^tg8 .* differs$", done.stdout, re.MULTILINE)
-    assert "is another llama.cpp (1234567) than the library" in done.stdout
+    assert "uses another llama.cpp (1234567) than the library" in done.stdout
     assert re.search(r"loop of the worker takes \d+\.\d\d µs of each token", done.stdout)
     assert "seed 3." in done.stdout.replace("\n", " ")
     assert done.stdout.splitlines()[-1] == "Differs in 2 of 2 tests at a tolerance of 2 %."

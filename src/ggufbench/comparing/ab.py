@@ -48,9 +48,9 @@ class AbRequest:
     repository: Path = Path()
     """Repository of the commits and of the user's provider."""
     seed: int | None = None
-    """Random seed of the order; generated if None."""
+    """Random seed of the arm order; generated if None."""
     gate: GateSpec | None = None
-    """Replaces the value of each scenario."""
+    """Gate that replaces the gate of each scenario."""
     design: Design = field(default_factory=Design)
     purpose: Purpose = "ab"
     allow_other_answers: bool = False
@@ -68,7 +68,7 @@ class AbResult:
     run_id: str
     comparisons: list[Comparison]
     skipped: list[tuple[str, str]]
-    """Cases that no arm can run, with the reason."""
+    """Cases that neither baseline nor candidate can run, with the reason."""
     interrupted: bool
     problems: list[str]
     """Reasons why documents could not be stored."""
@@ -148,7 +148,7 @@ def _specs(question: AbRequest) -> dict[Role, ArmSpec]:
         "anchor": question.anchor,
     }
     if question.anchor == question.baseline:
-        del texts["anchor"]  # it is measured already
+        del texts["anchor"]  # it is already measured
     return {role: parse_arm(text, question.repository) for role, text in texts.items() if text is not None}
 
 
@@ -159,12 +159,12 @@ def _anchored_by(question: AbRequest) -> Role | None:
 
 
 def _check_kinds(specs: Mapping[Role, ArmSpec], question: AbRequest) -> None:
-    """Refuse a scenario file against an arm of another kind: one defines settings, the other software."""
-    files = [spec.kind == "scenario" for role, spec in specs.items() if role != "anchor"]
-    if any(files) and not all(files):
+    """Refuse one scenario file: it defines settings, and an arm of another kind defines software."""
+    files = [spec.name for role, spec in specs.items() if role != "anchor" and spec.kind == "scenario"]
+    if len(files) == 1:
         raise ArmError(
-            "a scenario file compares with another scenario file only; "
-            "give two of them as --baseline and --candidate"
+            f"{files[0]} is a scenario file and can only be compared with another one; "
+            "give two as --baseline and --candidate"
         )
     anchored_by = _anchored_by(question)
     if anchored_by is not None and specs[anchored_by].kind != "requirement":
@@ -179,8 +179,8 @@ def _check_providers(specs: Mapping[Role, ArmSpec], scenarios: Sequence[Scenario
     others = [scenario.name for scenario in scenarios if scenario.provider in SHIPPED]
     if commits and others:
         raise ArmError(
-            f"{commits[0].name} is a commit, but scenario {others[0]} measures no code of that repository; "
-            'name a scenario with provider = "package.module:callable" by --scenario'
+            f"{commits[0].name} is a commit, but scenario {others[0]} measures code outside that repository; "
+            'choose a scenario with provider = "package.module:callable" by --scenario'
         )
 
 
@@ -190,7 +190,7 @@ def _check_workloads(scenarios: Mapping[Role, Sequence[Scenario]]) -> None:
     for old, new in both:
         if old.workload.model_copy(update=_HOW_OFTEN) != new.workload.model_copy(update=_HOW_OFTEN):
             raise ArmError(
-                f"{old.name} and {new.name} define different work; give both files the same [workload]"
+                f"{old.name} and {new.name} have different workloads; give both files the same [workload]"
             )
 
 
@@ -209,7 +209,7 @@ def _scenarios(spec: ArmSpec, question: AbRequest) -> list[Scenario]:
 
 
 def _prepare(spec: ArmSpec, question: AbRequest, scenarios: Sequence[Scenario]) -> PreparedArm:
-    """The arm, with the repository to import from if a provider of the user is measured."""
+    """Prepare an arm. A provider of the user is imported from the repository."""
     arm = prepare_arm(spec, question.repository, question.tell)
     own = any(scenario.provider not in SHIPPED for scenario in scenarios)
     if not own or arm.interpreter.import_path:
@@ -221,7 +221,7 @@ def _prepare(spec: ArmSpec, question: AbRequest, scenarios: Sequence[Scenario]) 
 def _entries(
     cases: Mapping[Role, Sequence[Case]], *, by_scenario: bool
 ) -> tuple[list[ComparedCase], list[tuple[str, str]]]:
-    """The cases that belong together in all arms, and those that neither arm can run."""
+    """Matching cases of all arms, and the cases that neither baseline nor candidate can run."""
     entries, skipped = [], []
     for candidate in cases["candidate"]:
         together: dict[Role, Case] = {
@@ -251,7 +251,7 @@ def _bench(question: AbRequest, machine: Machine) -> Bench:
 
 
 def _keep(write: Callable[[], object], problems: list[str]) -> None:
-    """Store a document. A failure is kept and reported at the end; it does not end the measurement."""
+    """Store a document. A failure does not stop the measurement and is reported at its end."""
     try:
         write()
     except StoreError as error:

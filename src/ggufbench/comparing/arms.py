@@ -1,4 +1,4 @@
-"""The arms of a comparison: the meaning of the text that names one, and the Python of its workers."""
+"""Arms of a comparison: the meaning of the text of an arm, and the Python of its workers."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class ArmSpec:
     """The text as given by the user."""
     kind: ArmKind
     path: Path | None = None
-    """The Python of an interpreter, or the file of a scenario."""
+    """Path of the interpreter or of the scenario file."""
     commit: str | None = None
-    """The full hash of a commit."""
+    """Full hash of the commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedArm:
-    """An arm with its environment."""
+    """An arm with the Python of its workers."""
 
     spec: ArmSpec
     interpreter: Interpreter
@@ -60,7 +60,7 @@ class PreparedArm:
 def parse_arm(text: str, repository: Path) -> ArmSpec:
     """Resolve a text: `.`, a path, a requirement with its version, or a commit of the repository.
 
-    The first that fits is used, in this order. Only files and git are read. Raises ArmError.
+    The first kind that matches is used, in this order. Only files and git are read. Raises ArmError.
     """
     _refuse_hostile(text)
     if text == ".":
@@ -87,10 +87,10 @@ def prepare_arm(
     tell: Callable[[str], None],
     build_environment: Mapping[str, str] = os.environ,
 ) -> PreparedArm:
-    """The Python of an arm; its environment is built if it is missing. Raises ArmError.
+    """Prepare the Python of an arm; a missing environment is built. Raises ArmError.
 
-    `tell` is called before slow steps; compiling a release takes minutes, once. `build_environment` holds
-    the variables of a build: CMAKE_ARGS, compilers, those of pip.
+    `tell` is called before slow steps; compiling a release takes minutes, once. `build_environment` has
+    the environment variables of a build, such as CMAKE_ARGS, the compilers and those of pip.
     """
     with as_arm_errors():
         return PreparedArm(spec, _interpreter(spec, repository, tell, build_environment))
@@ -115,7 +115,7 @@ def _interpreter(
         folder = tree / folder_in_checkout(repository)
         if not folder.is_dir():
             below = folder_in_checkout(repository)
-            raise ArmError(f"{spec.name} has no folder {below}; run from a folder that it contains")
+            raise ArmError(f"{spec.name} has no folder {below}; run ggufbench from a folder of that commit")
         return Interpreter(import_path=import_path(folder))
     if spec.kind == "requirement":
         from packaging.requirements import Requirement
@@ -127,15 +127,15 @@ def _interpreter(
 
 
 def _refuse_hostile(text: str) -> None:
-    """Refuse texts that no path, package or commit has, and those that programs would read as an option."""
+    """Refuse texts that cannot name a path, package or commit, or that a program would read as an option."""
     if not text.strip():
-        raise ArmError("an arm without a text; give `.` for this environment")
+        raise ArmError("the text of an arm is empty; give `.` for this environment")
     if len(text) > _LONGEST_TEXT:
-        raise ArmError(f"{text[:40]}... has {len(text)} characters; an arm has at most {_LONGEST_TEXT}")
+        raise ArmError(f"{text[:40]}... has {len(text)} characters; an arm can have at most {_LONGEST_TEXT}")
     if not text.isprintable():  # it is printed and stored
-        raise ArmError(f"{text!r} has a character that cannot be printed; rename the file or commit")
+        raise ArmError(f"{text!r} has a character that cannot be printed; rename the file, branch or tag")
     if text.startswith("-"):
-        raise ArmError(f"{text} begins with a dash, as an option does; for a file, write ./{text}")
+        raise ArmError(f"{text} begins with a dash, like an option; for a file, write ./{text}")
 
 
 def _existing(text: str) -> Path | None:
@@ -148,7 +148,7 @@ def _existing(text: str) -> Path | None:
 
 def _of_path(text: str, path: Path, repository: Path) -> ArmSpec:
     if path.is_dir():
-        # Not resolved: a virtual environment is the folder that contains its link to a Python.
+        # Links are not resolved: a virtual environment is the folder that contains the link to its Python.
         python = next((path / name for name in _PYTHONS if _is_program(path / name)), None)
         if python is not None:
             return ArmSpec(text, "interpreter", python)
@@ -157,7 +157,7 @@ def _of_path(text: str, path: Path, repository: Path) -> ArmSpec:
     elif _is_program(path):
         return ArmSpec(text, "interpreter", path)
     elif path.name.endswith(_PACKAGES):
-        raise ArmError(f"{text} is a package's file; to install it, write `NAME @ {path.as_uri()}`")
+        raise ArmError(f"{text} is a package file; to install it, write `NAME @ {path.as_uri()}`")
     what = "a folder, but no virtual environment" if path.is_dir() else "neither a Python nor a scenario file"
     branch = f"refs/heads/{text}"
     also = f", or {branch} for the branch" if _is_commit(branch, repository) else ""
@@ -196,12 +196,12 @@ def _refuse_unfit(text: str, requirement: Requirement) -> None:
     try:
         address = urlsplit(requirement.url or "")
     except ValueError as error:
-        raise ArmError(f"{text} has no valid address: {error}") from None
+        raise ArmError(f"{text} has an invalid URL ({error}); correct the URL") from None
     if address.password or (address.username and address.scheme.endswith(("http", "https"))):
-        # Without the address, which a log would keep.
+        # The address is not shown, because a log would keep it.
         raise ArmError(
             f"the address of {requirement.name} contains credentials, which records would store; "
-            "leave them to pip's configuration or to .netrc"
+            "put them into pip's configuration or .netrc"
         )
     file = local_file(requirement)
     if file is not None and not file.is_file():
@@ -217,15 +217,15 @@ def _remedy(text: str, repository: Path, requirement: Requirement | None) -> str
     if near is not None:
         return f"did you mean {near}?"
     if text.endswith(".toml") or os.sep in text:
-        return "look at the path"
+        return "check the path"
     if requirement is not None:
-        return f"for a package, name its version: {text}==VERSION"
+        return f"for a package, add its version: {text}==VERSION"
     return "give `.`, a path, NAME==VERSION or a commit"
 
 
 @contextmanager
 def as_arm_errors() -> Iterator[None]:
-    """Turn errors of git and of builds into an ArmError."""
+    """Convert errors of git and of builds to ArmError."""
     try:
         yield
     except (BuildError, RepositoryError) as error:

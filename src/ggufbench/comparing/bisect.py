@@ -1,6 +1,6 @@
 """Binary search for the release or commit that made a model slower.
 
-Every step is a stored comparison with the good end. A search that was interrupted finds its steps again.
+Every step is a stored comparison with the good end. An interrupted search is resumed from its stored steps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ggufbench.thresholds import MetricTolerance
 from ggufbench.values import complaint
 
 _MORE_PAIRS = 2
-"""Factor of the number of pairs when an inconclusive step is repeated, once."""
+"""Factor of the number of pairs in the one repetition of an inconclusive step."""
 _ENDS_DIFFER_AT_LEAST = 0.01
 
 Side = Literal["good", "bad", "skipped"]
@@ -81,7 +81,7 @@ class Hunt:
     question: AbRequest
     """The baseline is the good end, the candidate the bad one."""
     metric: str | None = None
-    """Judge by this metric only; by the one that regressed most if None."""
+    """The only metric to judge; the one that regressed most if None."""
     on_step: Callable[[str, int], None] = lambda _candidate, _left: None
     """Called with the next candidate and the number of versions that could still be the first bad one."""
 
@@ -93,7 +93,7 @@ def bisect(hunt: Hunt) -> Bisection:
     found = Bisection(candidates)
     try:
         _search(hunt, found)
-    except KeyboardInterrupt:  # the measurements of its step are stored
+    except KeyboardInterrupt:  # the measured blocks are stored
         found.exit_code = ExitCode.INTERRUPTED
         found.sentence = "interrupted; the same command resumes it"
     return found
@@ -106,8 +106,8 @@ def _ends(question: AbRequest) -> tuple[str, str]:
 def _candidates(good: ArmSpec, bad: ArmSpec, question: AbRequest) -> list[str]:
     if good.kind != bad.kind or good.kind not in ("requirement", "commit"):
         raise ArmError(
-            f"{good.name} is a {good.kind} and {bad.name} a {bad.kind}; give two releases of one package, "
-            "such as llama-cpp-python==0.3.20, or two commits of --repository"
+            f"bisect cannot search from {good.name} ({good.kind}) to {bad.name} ({bad.kind}); give two "
+            "releases of one package, such as llama-cpp-python==0.3.20, or two commits of --repository"
         )
     if good.kind == "requirement":
         return releases_between(good, bad)
@@ -128,13 +128,13 @@ def _search(hunt: Hunt, found: Bisection) -> None:
     if high - low > 1:
         found.suspects = found.candidates[low + 1 : high + 1]
         found.exit_code = ExitCode.INCONCLUSIVE
-        found.sentence = "the first bad one is one of these; the others could not be judged"
+        found.sentence = "the first bad version is one of these; those before the last could not be judged"
         return
     _confirm(hunt, found, low, high, gate)
 
 
 def _only_metric(name: str) -> GateSpec:
-    """Check the metric of a request. Raises PlanError if it cannot be gated."""
+    """Gate of one metric. Raises PlanError if that metric cannot be gated."""
     try:
         return GateSpec(metrics=[name])
     except ValidationError as error:
@@ -170,16 +170,16 @@ def _difference(ends: BisectStep, found: Bisection) -> Cell | None:
 
 
 def _halfway(cell: Cell) -> GateSpec:
-    """Tolerance between the good end and the bad one, which separates the candidates.
+    """Gate with the tolerance that separates the candidates, halfway between the good and the bad end.
 
-    Half of the logarithm of the change: both errors are then equally distant.
+    It is half of the change on a logarithmic scale, so both ends are equally distant.
     """
     relative = max(_ENDS_DIFFER_AT_LEAST, math.sqrt(1 + (cell.change or 0)) - 1)
     return GateSpec(metrics=[cell.metric], tolerance={cell.metric: MetricTolerance(relative=relative)})
 
 
 def _narrow(hunt: Hunt, found: Bisection, last: int, gate: GateSpec) -> tuple[int, int]:
-    """The last good and the first bad candidate, as close as the verdicts allow."""
+    """Narrow the search to the last good and the first bad candidate, as far as the verdicts allow."""
     low, high, skipped = 0, last, set[int]()
     while True:
         open_ones = [n for n in range(low + 1, high) if n not in skipped]
@@ -205,13 +205,13 @@ def _confirm(hunt: Hunt, found: Bisection, low: int, high: int, gate: GateSpec) 
         return
     found.suspects, found.exit_code = [found.candidates[high]], ExitCode.INCONCLUSIVE
     found.sentence = (
-        f"the search ended at {found.candidates[high]}, but beside the one before it the verdict is "
-        f"{step.comparison.verdict if step.comparison else step.reason}: the change may have several causes"
+        f"the search ended at {found.candidates[high]}, but compared with the one before it the verdict is "
+        f"{step.comparison.verdict if step.comparison else step.reason}; the change may have several causes"
     )
 
 
 def _compare(hunt: Hunt, found: Bisection, low: int, high: int, gate: GateSpec | None) -> BisectStep:
-    """One comparison, with more pairs if the usual number was inconclusive; stored ones are not repeated."""
+    """Compare two candidates, again with more pairs if inconclusive. Stored comparisons are reused."""
     baseline, candidate = found.candidates[low], found.candidates[high]
     question = replace(hunt.question, baseline=baseline, candidate=candidate, gate=gate, purpose="bisect")
     try:
@@ -265,7 +265,7 @@ def _only(answer: AbResult) -> Comparison | None:
 
 
 def _single(planned: Planned) -> Planned:
-    """The one case that a search follows. Raises PlanError if there are several, or none."""
+    """Require exactly one planned case. Raises PlanError otherwise."""
     entries = planned.entries
     if len(entries) == 1:
         return planned
@@ -274,12 +274,12 @@ def _single(planned: Planned) -> Planned:
         raise PlanError(f"there is no case to bisect: {skipped}")
     ids = ", ".join(entry.id for entry in entries[:6])
     raise PlanError(
-        f"{len(entries)} cases match, but bisect follows one; choose it with --match or --scenario: {ids}"
+        f"{len(entries)} cases match, but bisect needs one; choose it with --match or --scenario: {ids}"
     )
 
 
 def _stored(question: AbRequest, planned: Planned) -> Comparison | None:
-    """The same step of an earlier search on this machine, if that step was completed."""
+    """Stored comparison of the same step on this machine; None if it was not completed."""
     entry = planned.entries[0]
     for comparison in reversed(read_all_comparisons(question.request.results)):
         if _is_same(comparison, question, planned, entry) and _is_finished(comparison, question):
@@ -306,7 +306,7 @@ def _is_same(comparison: Comparison, question: AbRequest, planned: Planned, entr
 
 
 def _same_gate(comparison: Comparison, gate: GateSpec) -> bool:
-    """True if the same metrics were judged by the tolerances of this search."""
+    """True if the same metrics were judged with the tolerances of this search."""
     judged = {cell.metric: cell.tolerance for cell in comparison.cells if cell.against == "baseline"}
     return set(judged) == set(gate.metrics) and all(
         math.isclose(judged[metric] or 0.0, asked.relative) for metric, asked in gate.tolerance.items()
@@ -316,5 +316,5 @@ def _same_gate(comparison: Comparison, gate: GateSpec) -> bool:
 def _is_finished(comparison: Comparison, question: AbRequest) -> bool:
     if comparison.reason is not None:
         return False
-    told = comparison.verdict is not Verdict.INCONCLUSIVE
-    return told or _pairs(comparison) >= question.design.looks[-1]
+    conclusive = comparison.verdict is not Verdict.INCONCLUSIVE
+    return conclusive or _pairs(comparison) >= question.design.looks[-1]

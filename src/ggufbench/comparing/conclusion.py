@@ -1,4 +1,4 @@
-"""End of a comparison: documents and the exit code from the blocks that were measured."""
+"""Conclusion of a comparison: its documents and its exit code, from the measured blocks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ggufbench.stats.sequential_test import Judgement, order_effect
 def conclude(
     ongoing: Sequence[Ongoing], session: BenchSession, arms: Mapping[Role, PreparedArm]
 ) -> list[Comparison]:
-    """One document for each case."""
+    """Documents of a comparison, one for each case."""
     anchor = session.anchored_by or "anchor"
     gated, anchored = judgements(ongoing, session.design), judgements(ongoing, session.design, anchor)
     return [
@@ -35,7 +35,7 @@ def conclude(
 
 
 def exit_code(comparisons: Sequence[Comparison], *, strict: bool) -> ExitCode:
-    """Exit code for programs: the worst case decides.
+    """Exit code of the gate: the worst case decides.
 
     14 if no pair counted and nothing broke; 11 takes precedence over 10, 10 over 12; 13 only with
     `strict`.
@@ -134,13 +134,13 @@ def _reason(one: Ongoing, verdict: Verdict) -> str | None:
 
 
 def environment_sentence(one: Ongoing) -> str:
-    """Number of blocks of a case with interference, its cause and the remedy."""
+    """Sentence on the blocks with interference: their number, the cause and the remedy."""
     problems = [block.disturbed for block in one.blocks if block.disturbed]
-    who = [f"{process.name} had {100 * process.core_share:.0f} % of a core" for process in one.processes[:2]]
+    who = [f"{process.name} used {100 * process.core_share:.0f} % of a core" for process in one.processes[:2]]
     named = f" ({', '.join(who)})" if who else ""
     counted = len(one.counted) + one.disturbed
     return (
-        f"{one.disturbed} of {counted} blocks were disturbed: {problems[-1]}{named}; "
+        f"{one.disturbed} of {counted} blocks had interference: {problems[-1]}{named}; "
         "end other work and measure again"
     )
 

@@ -1,7 +1,7 @@
 """llama-bench as an arm of a comparison: run it with the settings of a case and read its results.
 
 Its defaults differ from those of a scenario, so every setting is passed. A setting that it does not support
-is refused.
+is an error.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ class LlamaBenchRun:
 
 @dataclass(slots=True)
 class LlamaBenchArm:
-    """A comparison's arm: each launch is one process of llama-bench."""
+    """Arm of a comparison; each launch is one process of llama-bench."""
 
     program: Path
     arguments: Mapping[str, Sequence[str]]
     """Command line of each case, by the case's id."""
-    _answered: bool = field(default=False, init=False)
+    _has_result: bool = field(default=False, init=False)
 
     def measure(self, case: Case, bench: Bench, variables: Mapping[str, str]) -> MeasuredLaunch:
-        """Measure one launch. Raises LlamaBenchError if the program fails before it has ever answered."""
+        """Measure one launch. Raises LlamaBenchError if the program fails before its first result."""
         timeouts, started = CaseTimeouts(case, bench.deadline_scale), time.monotonic()
         facts = ProviderFacts(name="llama-bench", environment=compute_variables(os.environ))
         try:
@@ -66,13 +66,13 @@ class LlamaBenchArm:
                 sum(timeouts(phase) for phase in ("load", "prompt", "decode")),
             )
         except LlamaBenchError as error:
-            if not self._answered:
+            if not self._has_result:
                 raise
             failed = Launch(
                 outcome=Outcome.FAILED, reason=str(error), wall_seconds=time.monotonic() - started
             )
             return MeasuredLaunch(failed, facts, [])
-        self._answered = True
+        self._has_result = True
         launch = Launch(
             outcome=Outcome.MEASURED, wall_seconds=time.monotonic() - started, samples=run.samples
         )
@@ -81,7 +81,7 @@ class LlamaBenchArm:
 
 
 def check_program(path: Path) -> Path:
-    """Absolute path of a llama-bench that can be started. Raises LlamaBenchError."""
+    """Check that llama-bench is executable; return its absolute path. Raises LlamaBenchError."""
     if not path.is_file():
         remedy = "build one with tools/build_llama_bench.sh"
         raise LlamaBenchError(f"there is no llama-bench at {path}; {remedy}")
@@ -91,15 +91,15 @@ def check_program(path: Path) -> Path:
 
 
 def bench_arguments(case: Case, environment: AvailableDevices) -> list[str]:
-    """The command line, without the program, that makes llama-bench measure this case.
+    """Arguments with which llama-bench measures this case.
 
-    `environment` is the probed library, which names the devices. Raises LlamaBenchError for a setting
+    `environment` has the names of the devices, from the probed library. Raises LlamaBenchError for a setting
     that llama-bench does not support.
     """
     _refuse_what_it_lacks(case)
     setting, workload = case.setting, case.workload
     return [
-        *(["-rpc", setting.rpc_servers] if setting.rpc_servers else []),  # checked before the devices
+        *(["-rpc", setting.rpc_servers] if setting.rpc_servers else []),  # must precede the devices
         *("-m", str(case.model.path)),
         *("-p", str(workload.prompt_tokens)),
         *("-n", str(workload.generated_tokens)),
@@ -120,7 +120,7 @@ def bench_arguments(case: Case, environment: AvailableDevices) -> list[str]:
 
 
 def _placement(setting: Setting, environment: AvailableDevices) -> list[str]:
-    """Devices that it may use. Without any, the split over devices has no meaning, and 0 is always valid."""
+    """Arguments for the devices. On the CPU, the split over devices has no effect, and 0 is always valid."""
     if setting.device == "cpu":
         return ["-dev", "none", "-ngl", "0", "-sm", "layer", "-mg", "0"]
     prefixes = DEVICE_PREFIXES[setting.device]
@@ -137,33 +137,33 @@ def _refuse_what_it_lacks(case: Case) -> None:
     setting, name = case.setting, case.scenario.name
     if setting.n_threads != setting.n_threads_batch:
         raise LlamaBenchError(
-            f"{name}: llama-bench has one number for n_threads = {setting.n_threads} "
+            f"{name}: llama-bench has one number of threads, but n_threads = {setting.n_threads} "
             f"and n_threads_batch = {setting.n_threads_batch}; make them equal"
         )
     for key, value in (("type_k", setting.type_k), ("type_v", setting.type_v)):
         if value not in _KV_TYPES:
-            known = ", ".join(_KV_TYPES)
-            raise LlamaBenchError(f'{name}: llama-bench does not support {key} = "{value}"; it knows {known}')
+            known = ", ".join(_KV_TYPES[:-1]) + f" or {_KV_TYPES[-1]}"
+            raise LlamaBenchError(f'{name}: llama-bench does not support {key} = "{value}"; use {known}')
     if "," in str(case.model.path):
         raise LlamaBenchError(f"llama-bench splits a path at its commas; rename {case.model.path}")
 
 
 def build_problem(library: str, llama_bench: str) -> str | None:
-    """Reason why the two builds may not be the same llama.cpp, by their commits; None if they are.
+    """Reason why the commits of the two builds may differ; None if they are the same.
 
-    A build from a source distribution calls itself `-dirty` in one of the places and not in the other.
+    If llama.cpp is built from a source distribution, only one of the two commits ends in `-dirty`.
     """
     ours, theirs = library.removesuffix("-dirty"), llama_bench.removesuffix("-dirty")
     if "" in (ours, theirs) or "unknown" in (ours, theirs):
         return (
-            "whether both are one build of llama.cpp is not known: "
-            f"the library says {library or 'nothing'!r}, llama-bench says {llama_bench or 'nothing'!r}"
+            "it is unknown whether both use the same build of llama.cpp: "
+            f"the library reports {library or 'nothing'!r}, llama-bench reports {llama_bench or 'nothing'!r}"
         )
     if ours.startswith(theirs) or theirs.startswith(ours):
         return None
     return (
-        f"llama-bench is another llama.cpp ({llama_bench}) than the library ({library}), "
-        "so a difference may be the builds'; build one with tools/build_llama_bench.sh"
+        f"llama-bench uses another llama.cpp ({llama_bench}) than the library ({library}), so the builds may "
+        "cause a difference; build llama-bench with tools/build_llama_bench.sh"
     )
 
 
@@ -174,10 +174,10 @@ def run_llama_bench(
     env: Mapping[str, str],
     deadline_seconds: float,
 ) -> LlamaBenchRun:
-    """Run it once, in its own process group, and return its samples.
+    """Run llama-bench once, in its own process group, and return its samples.
 
-    Raises LlamaBenchError if it cannot be started, fails, is silent for `deadline_seconds`, or prints
-    anything but the requested results. In every case, Ctrl-C included, no process of the group is left.
+    Raises LlamaBenchError if it cannot be started, fails, does not end within `deadline_seconds`, or does
+    not print the requested results. The process group is always terminated, also after Ctrl-C.
     """
     with tempfile.TemporaryFile() as stderr:
         try:
@@ -205,9 +205,9 @@ def run_llama_bench(
 
 
 def parse_output(output: bytes, workload: Workload) -> LlamaBenchRun:
-    """Read the JSON of llama-bench: a test of the prompt, and one of the generated tokens.
+    """Parse the JSON of llama-bench: one test of the prompt and one of the generated tokens.
 
-    Raises LlamaBenchError for anything else, and for results of other work than requested.
+    Raises LlamaBenchError for other output, and for results of other work than requested.
     """
     prompt_tokens, generated_tokens = workload.prompt_tokens, workload.generated_tokens
     prompt = _test(rows := _rows(output), workload, prompt_tokens, 0)
@@ -239,7 +239,7 @@ def _test(rows: list[dict[str, Any]], workload: Workload, prompt: int, generated
     found = [row for row in rows if all(row.get(key, 0) == value for key, value in wanted.items())]
     if len(found) != 1:
         asked = ", ".join(f"{key} = {value}" for key, value in wanted.items())
-        raise LlamaBenchError(f"llama-bench reported {len(found)} tests with {asked}, but one was requested")
+        raise LlamaBenchError(f"llama-bench reported {len(found)} tests with {asked} instead of one")
     return found[0]
 
 
@@ -247,12 +247,12 @@ def _seconds(row: dict[str, Any], workload: Workload) -> list[float]:
     samples = row.get("samples_ns")
     usable = isinstance(samples, list) and len(samples) == workload.repetitions
     if not usable or not all(_whole(sample) > 0 for sample in samples or []):
-        raise LlamaBenchError(f"llama-bench reported no samples_ns of {workload.repetitions} repetitions")
+        raise LlamaBenchError(f"llama-bench reported no valid samples_ns for {workload.repetitions} samples")
     return [_whole(sample) / 1e9 for sample in samples or []]
 
 
 def _whole(value: Any) -> int:
-    """The value if it is a whole number of 63 bits, else 0."""
+    """The value if it is an integer of at most 63 bits, else 0."""
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else 0
 
 

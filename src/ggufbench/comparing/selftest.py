@@ -23,23 +23,23 @@ CONTROL: Purpose = "positive control"
 
 @dataclass(frozen=True, slots=True)
 class SessionTally:
-    """All sessions of one kind on this machine."""
+    """Tally of all sessions of one kind on this machine."""
 
     kind: Literal["a/a selftest", "positive control"]
     sessions: int
-    """Sessions that the gate decided: not ended early, and not inconclusive because of interference."""
+    """Sessions with a decision: not ended early, and not inconclusive because of interference."""
     regressions: int
     launches: int
 
     @property
     def bound(self) -> float:
-        """Bound of the true rate (95 % confidence): upper for false alarms, lower for the control."""
+        """Bound of the true rate (95 % confidence): upper for false alarms, lower for controls."""
         bound = upper_bound if self.kind == NULL else lower_bound
         return bound(self.regressions, self.sessions)
 
     @property
     def mean_launches(self) -> float | None:
-        """Launches per session."""
+        """Mean number of launches per session; None without a session."""
         return self.launches / self.sessions if self.sessions else None
 
 
@@ -58,7 +58,7 @@ class Selftest:
 
     @property
     def exit_code(self) -> ExitCode:
-        """Exit code: 10 false alarm, 11 missed control or broken launch, 14 without a session."""
+        """Exit code: 10 false alarm, 11 missed control or broken launch, 14 no decided session."""
         found = [comparison for answer in self.answers for comparison in answer.comparisons]
         if self.interrupted:
             return ExitCode.INTERRUPTED
@@ -103,14 +103,14 @@ def slow_candidate(planned: Planned, entry: Path = CONTROL_ENTRY) -> Planned:
 
 
 def _order(sessions: int, controls: int) -> list[tuple[int, Purpose]]:
-    """Both kinds in turn, so that a busy hour affects both."""
+    """Alternate both kinds, so that a busy hour affects both."""
     kinds = ((sessions, NULL), (controls, CONTROL))
     numbers = range(1, max(sessions, controls) + 1)
     return [(number, purpose) for number in numbers for count, purpose in kinds if number <= count]
 
 
 def tallies(stored: Sequence[Comparison], fingerprint: str, case_id: str | None) -> list[SessionTally]:
-    """Results of this machine's decided sessions with that case, including earlier runs."""
+    """Tallies of the decided sessions with this case on this machine, including earlier runs."""
     mine = [
         one
         for one in stored
@@ -121,7 +121,7 @@ def tallies(stored: Sequence[Comparison], fingerprint: str, case_id: str | None)
 
 
 def is_decided(comparison: Comparison) -> bool:
-    """True if the gate decided: the session was not ended early, and the machine was quiet enough."""
+    """True if the session was not ended early and interference did not prevent a decision."""
     return comparison.reason is None and any(cell.pairs for cell in comparison.cells)
 
 
@@ -131,7 +131,7 @@ def _tally(kind: Literal["a/a selftest", "positive control"], found: Sequence[Co
 
 
 def _smallest(planned: Planned) -> Planned:
-    """The smallest file: its session ends soonest, and one case is enough."""
+    """Keep only the case of the smallest file: its sessions are the shortest, and one case is enough."""
     runnable = [entry for entry in planned.entries if entry.cases["candidate"].skip is None]
     chosen = sorted(runnable, key=lambda entry: entry.cases["candidate"].model.file_size_bytes)[:1]
     return replace(planned, entries=chosen)

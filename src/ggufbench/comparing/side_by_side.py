@@ -1,6 +1,7 @@
 """Blocks of one launch of each arm, in random order, until the gate reaches a verdict.
 
-The gate looks only after the planned numbers of pairs, so that stopping early does not raise its error rates.
+Interim looks are made only after the planned numbers of pairs, so that stopping early does not raise the
+error rates of the gate.
 A block with interference is repeated, whichever arm was affected.
 """
 
@@ -30,7 +31,7 @@ Key = tuple[str, str]
 
 
 class ComparedArm(Protocol):
-    """One side of a comparison: anything that measures one launch of a case."""
+    """One arm of a comparison: an object that measures one launch of a case."""
 
     def measure(self, case: Case, bench: Bench, variables: Mapping[str, str]) -> MeasuredLaunch:
         """Measure one launch in a fresh process, with `variables` added to its environment."""
@@ -45,7 +46,7 @@ class ComparedCase:
 
     @property
     def metrics(self) -> list[str]:
-        """Metrics that decide, by the candidate's scenario."""
+        """Gated metrics, from the candidate's scenario."""
         return self.cases["candidate"].scenario.gate.metrics
 
     def tolerance(self, metric: str, found: Pairs) -> float:
@@ -56,7 +57,7 @@ class ComparedCase:
 
 @dataclass(frozen=True, slots=True)
 class SessionStep:
-    """State of a session, for a line of progress."""
+    """State of a session, for the progress line."""
 
     case_id: str
     role: Role
@@ -65,23 +66,23 @@ class SessionStep:
     most_pairs: int
     disturbed: int
     seconds_left: float | None
-    """Upper bound of the remaining seconds, of all cases; None before the first block has ended."""
+    """Upper bound of the remaining seconds of all cases; None before the first block has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchSession:
-    """Everything that is the same for all cases of a comparison."""
+    """Settings that all cases of a comparison share."""
 
     arms: Mapping[Role, ComparedArm]
     bench: Bench
     seed: int
-    """Random seed of the order."""
+    """Random seed of the arm order."""
     design: Design = field(default_factory=Design)
     purpose: Purpose = "ab"
     allow_other_answers: bool = False
     time_budget_seconds: float | None = None
     anchored_by: Role | None = None
-    """The arm to which the history is a ratio: `anchor`, or `baseline` if that is the same release."""
+    """Arm of the anchor: `anchor`, or `baseline` if that is the same release; None without an anchor."""
     keep: Callable[[Block], None] = lambda _block: None
     """Called with each block when its launches have ended."""
     on_step: Callable[[SessionStep], None] = lambda _step: None
@@ -89,7 +90,7 @@ class BenchSession:
 
 @dataclass(slots=True)
 class Ongoing:
-    """One case during and after its comparison."""
+    """State of one case during and after its comparison."""
 
     entry: ComparedCase
     blocks: list[Block] = field(default_factory=list)
@@ -97,7 +98,7 @@ class Ongoing:
     processes: list[BusyProcess] = field(default_factory=list)
     """Busiest other processes at the first interference."""
     override: tuple[Verdict, str] | None = None
-    """Verdict that replaces those of the gate."""
+    """Verdict that replaces those of the gate, with its reason."""
     lacking: Role | None = None
     """The arm without a result to compare."""
     note: str | None = None
@@ -107,17 +108,17 @@ class Ongoing:
 
     @property
     def counted(self) -> list[Block]:
-        """The blocks that count."""
+        """Blocks without interference, except the warm-up block."""
         return [block for block in self.blocks if block.number and block.disturbed is None]
 
     @property
     def disturbed(self) -> int:
-        """Number of blocks that do not count, without the warm-up block."""
+        """Number of blocks with interference, without the warm-up block."""
         return sum(1 for block in self.blocks if block.number and block.disturbed is not None)
 
     @property
     def mostly_disturbed(self) -> bool:
-        """True if interference dominates what was measured."""
+        """True if more blocks had interference than count."""
         return self.disturbed > len(self.counted)
 
     def pairs(self, metric: str, reference: Role = "baseline") -> Pairs:
@@ -129,7 +130,7 @@ class Ongoing:
 def measure_side_by_side(
     entries: Sequence[ComparedCase], session: BenchSession
 ) -> tuple[list[Ongoing], bool]:
-    """Compare every case, their blocks in turn; return True if Ctrl-C ended it."""
+    """Compare all cases, one block of each in turn. The second result is True after Ctrl-C."""
     ongoing = [_begin(entry) for entry in entries]
     clock = _Clock(session, time.monotonic())
     try:
@@ -153,7 +154,7 @@ def measure_side_by_side(
 def judgements(
     ongoing: Sequence[Ongoing], design: Design, reference: Role = "baseline"
 ) -> dict[Key, Judgement]:
-    """The gate over all cells of all cases: with more cells, a chance finding counts less in each."""
+    """Judgements of all cells of all cases, adjusted for the number of cells."""
     family: dict[Key, Series] = {}
     for one in ongoing:
         if one.lacking is not None or reference not in one.entry.cases:
@@ -165,7 +166,7 @@ def judgements(
 
 
 def _begin(entry: ComparedCase) -> Ongoing:
-    """Decide a case that an arm cannot run before anything is measured."""
+    """State of a case before its first block. A case that an arm cannot run gets its verdict here."""
     one = Ongoing(entry)
     for role in ("baseline", "candidate"):
         skip = entry.cases[role].skip
@@ -177,14 +178,14 @@ def _begin(entry: ComparedCase) -> Ongoing:
 
 def _measure_block(one: Ongoing, session: BenchSession, seconds_left: float | None) -> None:
     number = len(one.blocks)
-    coin = random.Random(f"{session.seed} {one.entry.id} {number}")  # noqa: S311 (reproducible, not a secret)
+    rng = random.Random(f"{session.seed} {one.entry.id} {number}")  # noqa: S311 (reproducible, not a secret)
     order = [role for role in session.arms if _takes_part(one, role)]
-    coin.shuffle(order)
+    rng.shuffle(order)
     launches: dict[Role, Launch] = {}
     for role in order:
         most = session.design.looks[-1]
         session.on_step(SessionStep(one.entry.id, role, len(one.counted), most, one.disturbed, seconds_left))
-        launches[role] = _measure_arm(one, role, session, coin)
+        launches[role] = _measure_arm(one, role, session, rng)
     problem = _problem(one.entry, launches)
     bench = session.bench
     block = Block(
@@ -201,16 +202,16 @@ def _measure_block(one: Ongoing, session: BenchSession, seconds_left: float | No
 
 
 def _takes_part(one: Ongoing, role: Role) -> bool:
-    """Leave out an anchor that failed once: the gate works without it."""
+    """True if the arm can run the case and has not failed: the gate works without an anchor."""
     launches = [block.launches[role] for block in one.blocks if role in block.launches]
     failed = any(launch.outcome is not Outcome.MEASURED for launch in launches)
     return one.entry.cases[role].skip is None and not failed
 
 
-def _measure_arm(one: Ongoing, role: Role, session: BenchSession, coin: random.Random) -> Launch:
-    # The length of the environment moves the stack, which changes the speed a little. It is drawn at random,
-    # for each launch, so that the arms' different paths do not appear as a difference.
-    padding = {"GGUFBENCH_PADDING": "x" * coin.randrange(_PADDING_BYTES)}
+def _measure_arm(one: Ongoing, role: Role, session: BenchSession, rng: random.Random) -> Launch:
+    # The size of the environment moves the stack, which changes the speed slightly. It is random for each
+    # launch, so that the different paths of the arms do not appear as a difference.
+    padding = {"GGUFBENCH_PADDING": "x" * rng.randrange(_PADDING_BYTES)}
     measured = session.arms[role].measure(one.entry.cases[role], session.bench, padding)
     one.providers.setdefault(role, measured.provider)
     one.processes = one.processes or measured.processes
@@ -239,7 +240,7 @@ def _refuse_broken(one: Ongoing, launches: Mapping[Role, Launch], session: Bench
 
 
 def _other_work(one: Ongoing, session: BenchSession) -> str | None:
-    """Reason why the candidate did other work than the baseline in all blocks so far; None if it did not."""
+    """Reason why the candidate did other work than the baseline in all blocks so far; None if not."""
     changed = None if session.allow_other_answers else changed_answer(answers(one.blocks))
     if changed is None and _same_device(one.entry):
         both = ((block.launches["baseline"], block.launches["candidate"]) for block in one.blocks)
@@ -262,7 +263,7 @@ def _look(one: Ongoing, ongoing: Sequence[Ongoing], session: BenchSession) -> No
     if one.done:
         return
     if one.disturbed > MOST_DISTURBED_BLOCKS:
-        _end(one, f"{one.disturbed} blocks were disturbed")
+        _end(one, f"{one.disturbed} blocks had interference")
     pairs, looks = len(one.counted), session.design.looks
     one.done = one.done or pairs == looks[-1]
     if one.done or pairs not in looks:
@@ -283,7 +284,7 @@ def _end(one: Ongoing, note: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """Seconds that a session has taken and will take."""
+    """Elapsed and remaining time of a session."""
 
     session: BenchSession
     started: float

@@ -40,7 +40,7 @@ PROMPT, DECODE = "prompt_tokens_per_second", "decode_tokens_per_second"
 
 _SEEDS = 2**32
 _LEAST_CONTEXT = 64
-"""Context for a launch's warm-ups and its digest; llama.cpp makes it at least 256."""
+"""Context for the warm-ups and the digest of a launch; llama.cpp uses at least 256."""
 _ANY_DISTURBANCE = Tolerance(most_waiting=1, most_other_work=1, most_stolen=1, most_disk_reads=2**31 - 1)
 
 
@@ -54,14 +54,14 @@ class Work:
     repetitions: int = 3
 
     def names(self) -> dict[str, str]:
-        """Metrics of a launch, with the names that llama-bench has for them."""
+        """Names that llama-bench uses for the metrics of a launch."""
         depth = f" @ d{self.depth}" if self.depth else ""
         return {PROMPT: f"pp{self.prompt_tokens}{depth}", DECODE: f"tg{self.generated_tokens}{depth}"}
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyRequest:
-    """Request of a verification."""
+    """Request for a verification."""
 
     request: Request
     llama_bench: Path
@@ -134,7 +134,7 @@ class Verification:
         return [test for case in self.cases for test in case.tests]
 
     def exit_code(self, *, strict: bool) -> ExitCode:
-        """Exit code: a broken launch takes precedence over a difference, a difference over an open test."""
+        """Exit code: broken launches take precedence over differences, these over inconclusive tests."""
         verdicts = {test.equivalence.verdict for test in self.tests}
         if self.interrupted:
             return ExitCode.INTERRUPTED
@@ -151,7 +151,7 @@ def verify(question: VerifyRequest) -> Verification:
     """Plan the same work for both programs and measure it in pairs.
 
     Raises GgufbenchError for a request that cannot be carried out, and for a llama-bench that cannot be used
-    or fails before its first answer.
+    or fails before its first result.
     """
     program, request = check_program(question.llama_bench), question.request
     scenarios = [with_work(scenario, question.work) for scenario in read_scenarios(request)]
@@ -185,11 +185,11 @@ def verify(question: VerifyRequest) -> Verification:
 
 
 def with_work(scenario: Scenario, work: Work) -> Scenario:
-    """The scenario with this work in place of its own, one launch, and a context that just fits it.
+    """Copy of the scenario with this work, one launch, and a context that just fits the work.
 
     llama-bench makes its context as large as a test needs, so both read a cache of the same size.
-    Interference with llama-bench's samples is unknown, so ours is not judged either: to leave out or
-    repeat samples of one program only would make that program look faster.
+    Interference with the samples of llama-bench is unknown, so the samples of the worker are not judged
+    either: excluding or repeating samples of only one program would make it look faster.
     """
     needed = work.depth + max(work.prompt_tokens, work.generated_tokens, _LEAST_CONTEXT)
     asked = {**asdict(work), "launches": 1, "cold_launches": 0}

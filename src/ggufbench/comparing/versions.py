@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from packaging.version import Version
 
 _INDEX_SECONDS = 300.0
-"""Timeout with pip's own five attempts when the index does not answer."""
+"""Timeout of pip, which tries five times if the index does not answer."""
 _USAGE = 2
-"""Pip's exit code for an option that it does not know."""
+"""Exit code of pip for an unknown option."""
 _LONGEST_SUBJECT = 200
 
 
 def releases_between(good: ArmSpec, bad: ArmSpec) -> list[str]:
     """The releases of a package from `good` to `bad`, both included, as requirements.
 
-    The index that pip is configured for lists them. Pre-releases and yanked releases are left out, except
-    as an end. If `good` is newer, the list is descending. Raises ArmError.
+    They are those of the index that pip is configured for. Pre-releases and yanked releases are left out,
+    except as an end. If `good` is newer, the list is descending. Raises ArmError.
     """
     first, last = _release(good), _release(bad)
     if _package(first) != _package(last):
-        raise ArmError(f"{good.name} and {bad.name} are not the same package; give two releases of one")
+        raise ArmError(f"{good.name} and {bad.name} are different packages; give two releases of one package")
     ends = {_version(first): good.name, _version(last): bad.name}
     if len(ends) == 1:
         raise ArmError(f"{good.name} and {bad.name} are the same release; give two different ones")
@@ -43,7 +43,7 @@ def releases_between(good: ArmSpec, bad: ArmSpec) -> list[str]:
 
 
 def commits_between(repository: Path, good: str, bad: str) -> list[str]:
-    """The full hashes from `good` to `bad` along the first parents of `bad`, both included.
+    """Full hashes from `good` to `bad` along the first parents of `bad`, both included.
 
     Raises ArmError if `good` is not an ancestor of `bad`.
     """
@@ -65,7 +65,7 @@ def commit_subject(repository: Path, commit: str) -> str:
 def _commit(repository: Path, name: str) -> str:
     commit = resolve_commit(repository, name)
     if commit is None:
-        raise RepositoryError(f"{name} is not a commit of {repository}; `git log` lists them")
+        raise RepositoryError(f"{name} is not a commit of {repository}; `git log` lists its commits")
     return commit
 
 
@@ -102,7 +102,7 @@ def _known(release: Requirement) -> list[Version]:
     """Releases that pip would install here, without yanked ones and those for another Python."""
     from packaging.utils import canonicalize_name
 
-    package = canonicalize_name(release.name)  # pip does not find a file of a folder under another spelling
+    package = canonicalize_name(release.name)  # pip does not find files in a folder by another spelling
     done = _ask_pip(package, "--json")
     if done.returncode == 0:
         return _versions(_from_json(done.stdout))
@@ -111,9 +111,9 @@ def _known(release: Requirement) -> list[Version]:
         if done.returncode == 0:
             return _versions(_from_text(done.stdout))
     if "No module named pip" in done.stderr:
-        raise ArmError(f"{sys.executable} has no pip, which lists releases; run it with -m ensurepip")
+        raise ArmError(f"{sys.executable} has no pip, which lists releases; run it with `-m ensurepip`")
     raise ArmError(
-        f"pip cannot list the releases of {release.name}: {_reason(done)}; look at the network and "
+        f"pip cannot list the releases of {release.name}: {_reason(done)}; check the network and "
         "`pip config list`"
     )
 
@@ -140,7 +140,7 @@ def _ask_pip(package: str, *options: str) -> subprocess.CompletedProcess[str]:
             f"pip did not list the releases of {package} within {_INDEX_SECONDS:.0f} s; check the network"
         ) from None
     except OSError as error:
-        raise ArmError(f"pip cannot be started by {sys.executable}: {error.strerror}") from None
+        raise ArmError(f"{sys.executable} cannot start pip: {error.strerror}") from None
 
 
 def _from_json(output: str) -> Iterable[Any]:
@@ -173,11 +173,10 @@ def _versions(texts: Iterable[Any]) -> list[Version]:
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
-    """Last message of pip. A failed connection is only a warning to pip: the package is then not found."""
+    """Last message of pip; a failed connection takes precedence, because pip reports it as a warning only."""
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     broken = [line for line in lines if line.startswith("WARNING: Retrying") and "connection broken" in line]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    telling = (
-        "the index does not answer" if broken else next(reversed(errors or lines), "it does not say why")
-    )
-    return printable(telling)
+    if broken:
+        return "the index does not answer"
+    return printable(next(reversed(errors or lines), "it gives no reason"))
