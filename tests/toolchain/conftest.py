@@ -1,10 +1,8 @@
-"""Real git repositories and real packages made for a test; pip finds only those."""
+"""Real packages made for a test; pip finds only those."""
 
 import csv
 import importlib.metadata
 import io
-import os
-import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -44,16 +42,9 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 
 
 @pytest.fixture(autouse=True)
-def plain_pip(monkeypatch, tmp_path):
-    """pip without this machine's configuration and network; returns the folder where it finds files."""
-    for key in [key for key in os.environ if key.startswith("PIP_")]:
-        monkeypatch.delenv(key)
-    folder = tmp_path / "packages"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    return folder
+def plain_pip(plain_pip) -> Path:
+    """Every test of this folder uses it."""
+    return plain_pip
 
 
 @pytest.fixture
@@ -86,23 +77,6 @@ def make_sdist(plain_pip):
 
 
 @pytest.fixture
-def make_wheel(plain_pip):
-    """A function that makes a wheel of one module with a VERSION."""
-
-    def make(name: str, version: str, folder: Path = plain_pip) -> Path:
-        info = f"{name}-{version}.dist-info"
-        path = folder / f"{name}-{version}-py3-none-any.whl"
-        with zipfile.ZipFile(path, "w") as wheel:
-            wheel.writestr(f"{name}.py", f"VERSION = {version!r}\n")
-            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-            wheel.writestr(f"{info}/RECORD", "")
-        return path
-
-    return make
-
-
-@pytest.fixture
 def wheel_of_installed(plain_pip):
     """A function that makes a wheel of a package installed here, and returns its version."""
 
@@ -129,47 +103,3 @@ def wheel_of_installed(plain_pip):
         return package.version
 
     return make
-
-
-class Repository:
-    """A git repository that a test changes with git commands."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.mkdir(parents=True)
-        self.git("init", "--quiet", "--initial-branch=main")
-
-    def git(self, *arguments: str, text: str | None = None) -> str:
-        """Output of git without surrounding white space."""
-        done = subprocess.run(
-            ["git", "-C", self.path, "-c", "user.name=a", "-c", "user.email=a@example.org", *arguments],
-            input=text, capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
-        return done.stdout.strip()
-
-    def commit(self, message: str, **files: str) -> str:
-        """Write the files (`__` is a slash, and each name gets `.py`), commit everything, return the hash."""
-        for name, text in files.items():
-            path = self.path / (name.replace("__", "/") + ".py")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--allow-empty", "--message", message)
-        return self.git("rev-parse", "HEAD")
-
-    def tree(self, *entries: str) -> str:
-        """Commit a tree that `git add` would not make; entries are `mode type hash\\tname`."""
-        tree = self.git("mktree", "--missing", text="\n".join(entries) + "\n")
-        return self.git("commit-tree", tree, "-m", "hostile")
-
-    def blob(self, content: str) -> str:
-        """Write a blob and return its hash."""
-        return self.git("hash-object", "-w", "--stdin", text=content)
-
-
-@pytest.fixture
-def repository(tmp_path, monkeypatch) -> Repository:
-    """An empty repository, without the variables of a git process that may run these tests."""
-    for key in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-        monkeypatch.delenv(key, raising=False)
-    return Repository(tmp_path / "provider")

@@ -10,6 +10,8 @@ from ggufbench.comparing import versions
 from ggufbench.comparing.arms import ArmError, ArmSpec
 from ggufbench.comparing.versions import commit_subject, commits_between, releases_between
 
+pytestmark = pytest.mark.usefixtures("plain_pip")
+
 
 def between(good: str, bad: str) -> list[str]:
     return releases_between(ArmSpec(good, "requirement"), ArmSpec(bad, "requirement"))
