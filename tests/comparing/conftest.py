@@ -1,4 +1,4 @@
-"""A small sequential design: where only the wiring is asserted, a whole session proves nothing more."""
+"""A small sequential design, for tests that only check how the parts work together."""
 
 import sys
 from functools import partial
@@ -9,7 +9,7 @@ from ggufbench.comparing import ab
 from ggufbench.stats.sequential_test import Design
 
 SMALL = Design(looks=(4,), regression_weights=(1.0,), pass_weights=(1.0,), alpha=0.3, beta=0.3)
-"""One look after four pairs: 1/16 is significant in each of four cells, and passes."""
+"""One look after four pairs: a p-value of 1/16 is enough to fail or to pass, in each of four cells."""
 
 PROGRAM = f"""
 from functools import partial
@@ -23,12 +23,12 @@ main()
 
 @pytest.fixture
 def small_design(monkeypatch) -> Design:
-    """The commands compare by the small design."""
+    """Make the commands use the small design, and return it."""
     monkeypatch.setattr(ab, "AbRequest", partial(ab.AbRequest, design=SMALL))
     return SMALL
 
 
 @pytest.fixture
 def small_command():
-    """The command line as a process of its own that compares by the small design."""
+    """Command of a separate process that uses the small design."""
     return [sys.executable, "-c", PROGRAM]

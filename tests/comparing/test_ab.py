@@ -1,6 +1,6 @@
-"""`ggufbench ab`: real models, real workers, each exit code of the gate.
+"""`ggufbench ab` with real models and real workers: each exit code of the gate.
 
-A regression, a pass and Ctrl-C are proved by the command as a process of its own, by the usual design.
+The tests of a regression, a pass and Ctrl-C use the default design; the last two run a separate process.
 """
 
 import json
@@ -31,9 +31,9 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture
 def ab(tmp_path, gate_scenarios, llama_folder, ggufbench, one_probe):
-    """A function: `ggufbench ab` on one tiny model in this process; what it printed.
+    """A function that runs `ggufbench ab` on one tiny model in this process and returns its output.
 
-    `ab.program` runs it in a process of its own.
+    `ab.program` starts it in a separate process.
     """
 
     def options(arguments, models, scenarios):
@@ -75,7 +75,7 @@ def blocks_in(results) -> list[Block]:
 
 @pytest.fixture
 def tolerant_scenarios(gate_scenarios, tmp_path) -> Path:
-    """The tiny `cpu` scenario, which only memory can fail: the other tests run beside it."""
+    """The tiny `cpu` scenario, with a strict tolerance only for memory: other tests run at the same time."""
     folder = shutil.copytree(gate_scenarios, tmp_path / "tolerant")
     cpu = folder / "cpu.toml"
     cpu.write_text(
@@ -132,7 +132,7 @@ def test_a_smaller_context_is_an_improvement(ab, small_design, tmp_path, setting
     assert {c.metric: c.verdict for c in only_comparison(ab).cells}["peak_rss_bytes"] == "improvement"
 
 
-def test_candidate_that_cannot_run_a_case_fails(ab, tmp_path, setting_file):
+def test_candidate_that_cannot_run_a_case_exits_11(ab, tmp_path, setting_file):
     old, new = setting_file(tmp_path / "old.toml"), setting_file(tmp_path / "new.toml", device='"vulkan"')
 
     done = ab("--baseline", old, "--candidate", new, scenarios=None)
@@ -141,7 +141,7 @@ def test_candidate_that_cannot_run_a_case_fails(ab, tmp_path, setting_file):
     assert "missing" in done.stdout and "the candidate cannot run it: no vulkan device" in done.stdout
 
 
-def test_without_a_baseline_there_is_no_pass_either(ab, tmp_path, setting_file):
+def test_baseline_that_cannot_run_a_case_exits_12(ab, tmp_path, setting_file):
     old, new = setting_file(tmp_path / "old.toml", device='"vulkan"'), setting_file(tmp_path / "new.toml")
 
     done = ab("--baseline", old, "--candidate", new, scenarios=None)
@@ -150,7 +150,7 @@ def test_without_a_baseline_there_is_no_pass_either(ab, tmp_path, setting_file):
     assert "the baseline cannot run it: no vulkan device" in done.stdout
 
 
-def test_a_python_without_the_library_has_nothing_to_compare(ab, tmp_path):
+def test_baseline_without_the_library_exits_12(ab, tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
 
     done = ab("--baseline", tmp_path / "bare")
@@ -170,7 +170,7 @@ def test_time_budget_is_inconclusive_and_fails_with_strict(ab, monkeypatch):
     assert exit_code([only_comparison(ab)], strict=False) == 0
 
 
-def test_no_model_is_no_pass(ab, tmp_path):
+def test_no_model_exits_14(ab, tmp_path):
     (tmp_path / "empty").mkdir()
 
     done = ab("--baseline", ".", models=tmp_path / "empty")
@@ -190,7 +190,7 @@ def test_no_model_is_no_pass(ab, tmp_path):
         (("--baseline", ".", "--time-budget", "soon"), "is not a duration"),
     ],
 )
-def test_invalid_comparison_is_one_sentence_and_exit_2(ab, arguments, sentence):
+def test_invalid_comparison_exits_2_with_one_line(ab, arguments, sentence):
     done = ab(*arguments)
 
     assert (done.returncode, done.stdout) == (2, "")
@@ -210,10 +210,8 @@ def test_scenario_files_need_the_same_workload(ab, tmp_path, setting_file):
     assert "have different workloads" in unequal.stderr
 
 
-def test_another_answer_is_broken_unless_it_was_accepted(
-    ab, small_design, tmp_path, model_folder, setting_file
-):
-    """The cache of keys in 4 bits changes what a model answers."""
+def test_different_answer_is_broken_unless_allowed(ab, small_design, tmp_path, model_folder, setting_file):
+    """A key cache of 4 bits changes the answer of the model."""
     old, new = setting_file(tmp_path / "old.toml"), setting_file(tmp_path / "new.toml", type_k='"q4_0"')
     models = tmp_path / "qwen"
     models.mkdir()
@@ -239,7 +237,7 @@ def test_ctrl_c_keeps_every_block_and_a_comparison(ab, wait_until):
     assert only_comparison(ab).verdict == "inconclusive" and len(blocks_of(ab)) >= 2
 
 
-def test_a_full_disk_costs_no_verdict(ab, small_design):
+def test_verdict_is_shown_if_results_cannot_be_stored(ab, small_design):
     ab.results.write_text("not a folder")
 
     done = ab("--baseline", ".")
@@ -267,7 +265,7 @@ def test_a_baseline_whose_worker_breaks_is_missing(broken_worker):
 
 @pytest.fixture
 def broken_worker(llama_folder, gate_scenarios, tmp_path, monkeypatch, one_probe):
-    """A function: one arm's worker breaks that way at its first prompt, and the other's does not."""
+    """A function that compares two arms; the worker of one breaks in the given way at its first prompt."""
 
     def compare(role: str, way: str) -> Comparison:
         monkeypatch.setenv("LLAMA_TEST_BREAKS", way)
@@ -288,9 +286,9 @@ def broken_worker(llama_folder, gate_scenarios, tmp_path, monkeypatch, one_probe
 def test_anchor_is_measured_in_each_block_and_found_by_history(
     llama_folder, gate_scenarios, small_design, tmp_path, ggufbench
 ):
-    """The anchor here is this environment, under a release's name: what counts is the third arm."""
+    """The anchor is this environment under the name of a release; the test is about the third arm."""
     request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path / "results")
-    design = replace(small_design, looks=(6,))  # history counts no session of fewer pairs
+    design = replace(small_design, looks=(6,))  # history ignores sessions with fewer pairs
     question = AbRequest(request, ".", anchor="llama-cpp-python==0.0.1", seed=1, design=design)
     planned = plan(replace(question, anchor=None))
     anchor = replace(planned.arms["baseline"], spec=ArmSpec("llama-cpp-python==0.0.1", "requirement"))
@@ -326,10 +324,10 @@ def test_a_baseline_that_is_the_anchor_is_measured_once(llama_folder, gate_scena
 
 
 @pytest.mark.parametrize(("provider", "more"), [("transformers", 'dtype = "float32"\n'), ("langchain", "")])
-def test_baselines_and_layers_are_gated_only_by_name(
+def test_baselines_and_layers_are_compared_only_if_named(
     provider, more, llama_folder, gate_scenarios, tmp_path, one_probe
 ):
-    """Beside llama.cpp's scenarios lie a baseline and a chat model, as in the ones that ggufbench ships."""
+    """A baseline or a chat model is beside the scenarios of llama.cpp, as in the shipped folder."""
     folder = shutil.copytree(gate_scenarios, tmp_path / "scenarios")
     (folder / "other.toml").write_text(f'provider = "{provider}"\n[setting]\ndevice = "cpu"\n{more}')
     request = Request([llama_folder], scenario_folder=folder, results=tmp_path / "results")

@@ -14,7 +14,7 @@ from ggufbench.toolchain import interpreters
 
 @pytest.fixture
 def here(repository, monkeypatch):
-    """The repository's folder, with a commit, as the current one."""
+    """A repository with one commit, whose folder is the current folder."""
     repository.commit("first", provider="VERSION = 1")
     monkeypatch.chdir(repository.path)
     return repository
@@ -22,7 +22,7 @@ def here(repository, monkeypatch):
 
 @pytest.fixture
 def program(tmp_path):
-    """A function: a program of these lines, for this Python or for the shell."""
+    """A function that writes an executable script, for this Python or another interpreter."""
 
     def make(text: str, interpreter: str = sys.executable) -> Path:
         path = tmp_path / "program"
@@ -48,7 +48,7 @@ def test_a_dot_is_this_environment(here):
     assert prepare(".").interpreter == Interpreter()
 
 
-def test_a_scenario_file_is_itself_in_this_environment(here):
+def test_scenario_file_runs_in_this_environment(here):
     (here.path / "fast.toml").write_text("")
     spec = parse_arm("fast.toml", here.path)
     assert (spec.name, spec.kind, spec.path) == ("fast.toml", "scenario", here.path / "fast.toml")
@@ -64,7 +64,7 @@ def test_interpreter_path_is_not_resolved(tmp_path):
         assert prepare(text).interpreter == Interpreter(python=python)
 
 
-def test_an_environment_of_windows_is_one(tmp_path):
+def test_virtual_environment_of_windows_is_an_interpreter(tmp_path):
     python = tmp_path / "venv" / "Scripts" / "python.exe"
     python.parent.mkdir(parents=True)
     python.write_bytes(b"MZ")
@@ -87,7 +87,7 @@ def test_a_package_with_its_version_is_a_requirement(text, here):
     assert parse_arm(text, here.path) == ArmSpec(text, "requirement")
 
 
-def test_everything_that_git_calls_a_commit_is_one(here):
+def test_branches_tags_and_hashes_are_commits(here):
     first = here.git("rev-parse", "HEAD")
     here.git("tag", "--annotate", "v1", "--message", "one")
     second = here.commit("second", provider="VERSION = 2")
@@ -150,7 +150,7 @@ def test_invalid_arm_messages(text, words, here):
     assert "secret" not in said and "token" not in said
 
 
-def test_without_a_repository_the_refusal_says_so(tmp_path, monkeypatch):
+def test_message_without_a_repository(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
@@ -160,12 +160,12 @@ def test_without_a_repository_the_refusal_says_so(tmp_path, monkeypatch):
     assert "nor a commit" in said and "is not in a git repository" in said
 
 
-def test_without_git_the_refusal_says_so(here, monkeypatch):
+def test_message_without_git(here, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert "git is not installed" in refusal("main")
 
 
-def test_a_file_that_is_neither_a_python_nor_a_scenario(here):
+def test_other_files_are_refused(here):
     (here.path / "model.gguf").write_bytes(b"GGUF")
     assert "neither a Python nor a scenario file" in refusal("model.gguf")
     (here.path / "provider-1.0-py3-none-any.whl").write_bytes(b"")
@@ -190,7 +190,7 @@ def test_unusable_interpreter_messages(program, text, words):
 
 
 @pytest.mark.real
-def test_a_file_that_the_system_cannot_start(tmp_path):
+def test_message_if_the_system_cannot_start_the_file(tmp_path):
     path = tmp_path / "python"
     path.write_bytes(b"\x7fELF nonsense")
     path.chmod(0o755)
@@ -206,7 +206,7 @@ def test_hanging_program_is_terminated_at_the_timeout(program, monkeypatch, wait
     )
     assert "it printed nothing" in refusal(path)
     pid = int(path.with_name("program.pid").read_text())
-    wait_until(lambda: not _runs(pid), "the program to be ended")
+    wait_until(lambda: not _runs(pid), "the program to end")
 
 
 def test_inherited_pipe_does_not_block(program, monkeypatch):
@@ -225,7 +225,7 @@ def test_inherited_pipe_does_not_block(program, monkeypatch):
         os.kill(int(path.with_name("program.pid").read_text()), 9)
 
 
-def test_code_is_imported_from_src_and_from_the_folder(tmp_path):
+def test_import_path_is_src_and_the_folder(tmp_path):
     assert import_path(tmp_path) == (tmp_path,)
     (tmp_path / "src").mkdir()
     assert import_path(tmp_path) == (tmp_path / "src", tmp_path)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture
 def bisect(tmp_path, app_scenarios, llama_folder, ggufbench, one_probe):
-    """A function: `ggufbench bisect` on one tiny model, with the options that its callers do not vary."""
+    """A function that runs `ggufbench bisect` on one tiny model with the options that all tests share."""
 
     def options(repository, *arguments):
         return [
@@ -41,7 +41,7 @@ def bisect(tmp_path, app_scenarios, llama_folder, ggufbench, one_probe):
 
 
 def check_search(found, again, commits, bad):
-    """The first search found the commit of that number, and the second took every step from the first."""
+    """Check that the first search found commit `bad` and the second one reused all its steps."""
     assert found["first_bad"] == found["candidates"][bad] and len(found["candidates"]) == commits
     assert found["metric"] == "decode_tokens_per_second"
     assert found["low"] <= found["change"] <= found["high"] and found["change"] > 0.4
@@ -50,9 +50,7 @@ def check_search(found, again, commits, bad):
     assert again.count("(stored)") == len(found["steps"])
 
 
-def test_first_slow_commit_is_found_and_second_search_measures_nothing(
-    bisect, small_design, provider_repository
-):
+def test_first_slow_commit_is_found_and_steps_are_reused(bisect, small_design, provider_repository):
     repository = provider_repository(0, 0, SLOW)
 
     done = bisect(repository, "--good", "main~2", "--bad", "main", "--json")
@@ -66,7 +64,7 @@ def test_first_slow_commit_is_found_and_second_search_measures_nothing(
 
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
-def test_the_same_by_the_usual_design_over_five_commits(bisect, provider_repository):
+def test_first_slow_of_five_commits_with_the_default_design(bisect, provider_repository):
     repository = provider_repository(0, 0, 0, SLOW, SLOW)
     ends = ("--good", "main~4", "--bad", "main")
 
@@ -81,7 +79,7 @@ def test_the_same_by_the_usual_design_over_five_commits(bisect, provider_reposit
     assert len(list(bisect.results.iterdir())) == runs
 
 
-def test_ends_that_do_not_differ_are_no_search(bisect, small_design, provider_repository):
+def test_ends_without_a_regression_are_not_searched(bisect, small_design, provider_repository):
     repository = provider_repository(SLOW, 0, 0)
 
     done = bisect(repository, "--good", "main~2", "--bad", "main")
@@ -90,9 +88,7 @@ def test_ends_that_do_not_differ_are_no_search(bisect, small_design, provider_re
     assert "There is nothing to search: the ends were compared, and the verdict is improvement" in done.stdout
 
 
-def test_a_search_goes_on_where_ctrl_c_ended_it(
-    bisect, small_design, small_command, provider_repository, wait_until
-):
+def test_search_is_resumed_after_ctrl_c(bisect, small_design, small_command, provider_repository, wait_until):
     repository = provider_repository(0, SLOW, SLOW)
     ends = ("--good", "main~2", "--bad", "main")
     with bisect.program(repository, *ends, command=small_command) as process:
@@ -117,7 +113,7 @@ def test_a_search_goes_on_where_ctrl_c_ended_it(
         (("--good", "main~1", "--bad", "main", "--metric", "decode"), "decode_tokens_per_second"),
     ],
 )
-def test_invalid_search_is_one_sentence_and_exit_2(bisect, provider_repository, ends, sentence):
+def test_invalid_search_exits_2_with_one_line(bisect, provider_repository, ends, sentence):
     done = bisect(provider_repository(0, 0), *ends)
 
     assert (done.returncode, done.stdout) == (2, ""), done.stderr

@@ -1,4 +1,4 @@
-"""Command line of llama-bench, refused settings, and reading its output. The program is a fake here."""
+"""Command line of llama-bench, refused settings, and parsing of its output, with a fake llama-bench."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def options(case, environment=NO_DEVICES) -> dict[str, str]:
     return dict(zip(arguments[::2], arguments[1::2], strict=True))
 
 
-def test_every_setting_is_given(case):
+def test_every_setting_is_passed(case):
     setting = replace(
         case.setting, flash_attn="on", type_k="q8_0", load_mode="none", repack=False, offload_kqv=False
     )
@@ -60,7 +60,7 @@ def test_every_setting_is_given(case):
     }  # fmt: skip
 
 
-def test_devices_are_named_and_servers_come_before_them(case):
+def test_rpc_servers_precede_the_names_of_devices(case):
     setting = replace(case.setting, device="rpc", rpc_servers="127.0.0.1:5", n_gpu_layers=3, main_gpu=1)
     devices = [Device(name=n, description="", type="gpu", memory_free_bytes=1, memory_total_bytes=1)
                for n in ("CPU", "RPC0", "RPC1", "CUDA0")]  # fmt: skip
@@ -79,7 +79,7 @@ def test_devices_are_named_and_servers_come_before_them(case):
         ({"type_v": "f32"}, 'does not support type_v = "f32"'),
     ],
 )
-def test_what_it_cannot_be_given_is_refused(case, change, words):
+def test_unsupported_settings_are_refused(case, change, words):
     with pytest.raises(LlamaBenchError) as refused:
         bench_arguments(replace(case, setting=replace(case.setting, **change)), NO_DEVICES)
     assert words in str(refused.value)
@@ -91,7 +91,7 @@ def test_a_path_with_a_comma_is_refused(case):
         bench_arguments(replace(case, model=model), NO_DEVICES)
 
 
-def test_its_samples_are_read():
+def test_output_is_parsed():
     run = parse_output(json.dumps([DECODE, PROMPT]).encode(), WORK)
     assert (run.build_commit, run.build_number) == ("0c1e570", 1)
     samples = [(sample.phase, sample.tokens, sample.seconds) for sample in run.samples]
@@ -116,13 +116,13 @@ def test_its_samples_are_read():
         (json.dumps([PROMPT, {**DECODE, "samples_ns": None}]).encode(), "no valid samples_ns"),
     ],
 )
-def test_anything_else_is_one_sentence(output, words):
+def test_invalid_output_messages(output, words):
     with pytest.raises(LlamaBenchError) as refused:
         parse_output(output, WORK)
     assert words in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_a_program_that_cannot_be_started_is_named(tmp_path):
+def test_unusable_program_messages(tmp_path):
     with pytest.raises(LlamaBenchError, match=r"no llama-bench at .*missing; build one with tools/"):
         check_program(tmp_path / "missing")
     (tmp_path / "text").write_text("x")
@@ -136,7 +136,7 @@ def test_a_program_that_cannot_be_started_is_named(tmp_path):
 
 @pytest.fixture
 def run_fake(fake_llama_bench, tmp_path):
-    """A function: one run of the fake in a mode."""
+    """A function that runs the fake once in the given mode."""
 
     def run(mode: str, deadline_seconds: float = 30):
         arguments = ["-p", "512", "-n", "64", "-d", "0", "-r", "2"]
@@ -162,14 +162,14 @@ def test_a_run_returns_the_samples(run_fake):
         ("other-work", "0 tests with n_prompt = 0"),
     ],
 )
-def test_a_run_that_breaks_says_how(run_fake, mode, words):
+def test_failed_run_messages(run_fake, mode, words):
     with pytest.raises(LlamaBenchError) as broke:
         run_fake(mode)
     assert words in str(broke.value)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_run_that_hangs_is_ended(run_fake, tmp_path, wait_until):
+def test_hanging_run_is_terminated(run_fake, tmp_path, wait_until):
     with pytest.raises(LlamaBenchError, match="did not end within 2 s"):
         run_fake("hangs", deadline_seconds=2)
     pid = int((tmp_path / "pid").read_text())
@@ -178,7 +178,7 @@ def test_a_run_that_hangs_is_ended(run_fake, tmp_path, wait_until):
 
 
 @pytest.mark.parametrize("llama_bench", ["0c1e570", "0c1e57098bba", "0c1e570-dirty"])
-def test_one_commit_is_one_build(llama_bench):
+def test_equal_commits_are_the_same_build(llama_bench):
     assert build_problem("0c1e570-dirty", llama_bench) is None
 
 
@@ -190,13 +190,13 @@ def test_one_commit_is_one_build(llama_bench):
         ("", "0c1e570", "the library reports 'nothing'"),
     ],
 )
-def test_other_builds_are_named(library, llama_bench, words):
+def test_different_build_messages(library, llama_bench, words):
     assert words in build_problem(library, llama_bench)
 
 
 @pytest.fixture
 def measure(fake_llama_bench, tmp_path, monkeypatch, case, plan_cases, make_bench):
-    """A function: one launch of the case by an arm whose program is the fake in a mode."""
+    """Two functions: one makes an arm with the fake in the given mode, one measures a launch with it."""
     monkeypatch.setenv("LLAMA_FAKE_FOLDER", str(tmp_path))
 
     def arm(mode: str) -> LlamaBenchArm:
@@ -206,7 +206,7 @@ def measure(fake_llama_bench, tmp_path, monkeypatch, case, plan_cases, make_benc
     return arm, lambda arm: arm.measure(case, bench, {"GGUFBENCH_PADDING": "xyz"})
 
 
-def test_a_launch_of_the_arm_holds_samples_and_the_build(measure, tmp_path):
+def test_launch_contains_samples_and_build(measure, tmp_path):
     arm, launch = measure
     measured = launch(arm("fast"))
     assert measured.launch.outcome is Outcome.MEASURED and measured.launch.wall_seconds > 0
@@ -216,7 +216,7 @@ def test_a_launch_of_the_arm_holds_samples_and_the_build(measure, tmp_path):
     assert "GGUFBENCH_PADDING=xyz" in (tmp_path / "environment").read_text().splitlines()
 
 
-def test_only_a_program_that_has_answered_can_fail(measure):
+def test_failure_before_the_first_result_is_an_error(measure):
     arm, launch = measure
     with pytest.raises(LlamaBenchError, match="SIGABRT"):
         launch(arm("crashes"))

@@ -1,4 +1,4 @@
-"""The worker that does more than it reports: what a comparison must find out, and no scenario can ask for."""
+"""Worker of the positive control, which does more work than it reports; no scenario can select it."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ OTHER_SHARE = Path(__file__).parents[1] / "workers" / "hidden_work.py"
 
 @pytest.fixture
 def run(llama_folder, plan_cases, monkeypatch):
-    """A function that runs one launch with hidden work; the context holds 256 tokens."""
+    """A function that runs one launch with hidden work; the context has 256 tokens."""
     case = plan_cases(llama_folder, launches=1).cases[0]
 
     def once(hidden_work, **workload):
@@ -39,7 +39,7 @@ def samples(ended, phase):
     return [sample for sample in ended.all(TimedSample) if sample.phase == phase]
 
 
-def test_it_reports_what_was_asked_with_the_time_of_all(run):
+def test_requested_tokens_are_reported_with_the_total_time(run):
     ended = run(0.1, prompt_tokens=30, generated_tokens=48)
     warmup, decoded = samples(ended, "decode")
     assert (decoded.tokens, len(decoded.token_seconds)) == (48, 48)
@@ -48,14 +48,14 @@ def test_it_reports_what_was_asked_with_the_time_of_all(run):
     assert warmup.tokens == len(warmup.token_seconds) == 8
     assert [sample.tokens for sample in samples(ended, "prompt")] == [64, 30]
     honest = run(0.0, prompt_tokens=30, generated_tokens=48)
-    assert honest.find(Digest) == ended.find(Digest), "it answers as before"
+    assert honest.find(Digest) == ended.find(Digest), "the answer is unchanged"
 
 
 @pytest.mark.parametrize(
     ("hidden_work", "really"), [(0.0, 48), (0.1, 53), (0.5, 72)], ids=["none", "a tenth", "half"]
 )
-def test_it_decodes_exactly_so_many_more(run, hidden_work, really):
-    """A context with room for that many is enough, and one token less is not."""
+def test_decodes_exactly_the_hidden_share_more(run, hidden_work, really):
+    """A context for exactly that many tokens is enough, and one with a token less is not."""
     fits = run(hidden_work, prompt_tokens=1, generated_tokens=48, depth=256 - really)
     assert samples(fits, "decode")[-1].tokens == 48
     too_deep = run(hidden_work, prompt_tokens=1, generated_tokens=48, depth=257 - really)
@@ -63,7 +63,7 @@ def test_it_decodes_exactly_so_many_more(run, hidden_work, really):
     assert "the context is full" in too_deep.reason
 
 
-def test_a_prompt_is_longer_by_the_same_share(run):
+def test_prompt_is_longer_by_the_same_share(run):
     fits = run(0.1, prompt_tokens=100, generated_tokens=1, depth=256 - 110)
     assert samples(fits, "prompt")[-1].tokens == 100
     too_deep = run(0.1, prompt_tokens=100, generated_tokens=1, depth=257 - 110)
@@ -71,8 +71,8 @@ def test_a_prompt_is_longer_by_the_same_share(run):
 
 
 @pytest.mark.parametrize("provider", ["answers:get_chat_model", "llamacpp", "transformers"])
-def test_it_slows_the_engine_alone(llama_folder, plan_cases, provider):
-    """With another provider the control would find nothing, and say that the gate is blind."""
+def test_providers_other_than_the_engine_are_refused(llama_folder, plan_cases, provider):
+    """With another provider nothing would be slower, and the gate would seem to miss a regression."""
     job = dataclasses.replace(plan_cases(llama_folder).cases[0].job(1), provider=provider)
     ended = launch(job, lambda _phase: 60, interpreter=Interpreter(entry=CONTROL_ENTRY))
     assert ended.outcome is Outcome.FAILED
@@ -80,7 +80,7 @@ def test_it_slows_the_engine_alone(llama_folder, plan_cases, provider):
 
 
 @pytest.mark.parametrize("table", ["", "[setting]", "[workload]", "[gate]", "[tolerance]"])
-def test_no_scenario_file_can_ask_for_it(scenario_folder, tmp_path, table):
+def test_scenario_files_cannot_select_hidden_work(scenario_folder, tmp_path, table):
     (tmp_path / "targets.toml").write_text((scenario_folder / "targets.toml").read_text())
     text = (scenario_folder / "cpu.toml").read_text()
     line = "hidden_work = 0.1\n"
@@ -95,7 +95,7 @@ times = st.lists(st.floats(1e-6, 10), min_size=1, max_size=60)
 
 
 @given(times, st.data())
-def test_spreading_keeps_the_time_and_the_order(seconds, data):
+def test_spreading_keeps_total_time_and_order(seconds, data):
     count = data.draw(st.integers(1, len(seconds)))
     found = spread(seconds, count)
     assert len(found) == count
@@ -108,7 +108,7 @@ def test_spreading_keeps_the_time_and_the_order(seconds, data):
 
 
 @given(times)
-def test_as_many_tokens_keep_their_times(seconds):
+def test_spreading_over_all_tokens_keeps_their_times(seconds):
     assert spread(seconds, len(seconds)) == seconds
 
 

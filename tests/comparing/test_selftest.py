@@ -1,4 +1,4 @@
-"""`ggufbench selftest`: its sessions, the tally of all of them, and the worker that hides work."""
+"""`ggufbench selftest`: its sessions, their tally, and the worker of the positive control."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ HIDDEN_WORK = Path(__file__).parents[1] / "workers" / "hidden_work.py"
 
 @pytest.fixture
 def selftest(tmp_path, gate_scenarios, llama_folder):
-    """The options of `ggufbench selftest --json` on one tiny model, without those that its callers vary."""
+    """Options of `ggufbench selftest --json` on one tiny model that all tests share."""
     return [
         "selftest", "--models", str(llama_folder), "--scenarios", str(gate_scenarios),
         "--results", str(tmp_path / "results"), "--json",
@@ -35,7 +35,7 @@ def check_tally(printed: str) -> None:
 
 
 @pytest.mark.usefixtures("small_design", "one_probe")
-def test_sessions_of_a_against_a_add_up_over_runs(selftest, ggufbench):
+def test_aa_sessions_are_added_up_over_runs(selftest, ggufbench):
     first, second = (ggufbench(*selftest, "--sessions", "1", "--controls", "0") for _ in range(2))
 
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
@@ -54,18 +54,20 @@ def test_selftest_command_uses_the_default_design(selftest):
 
 @pytest.mark.timing
 @pytest.mark.usefixtures("one_probe")
-def test_a_worker_that_does_twice_what_it_reports_is_found(
+def test_worker_with_doubled_work_is_a_regression(
     llama_folder, gate_scenarios, tmp_path, small_design, monkeypatch
 ):
     monkeypatch.setenv("LLAMA_TEST_HIDDEN_WORK", "1.0")
     request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path)
     design = replace(small_design, looks=(6,))
-    # The other tests run beside it and slow it down too, so that only the usual design has an upper bound.
+    # Other tests run at the same time and slow it down, so only the test below checks an upper bound.
     check_control(AbRequest(request, ".", purpose=CONTROL, design=design))
 
 
 @pytest.mark.nightly
-def test_the_same_by_the_usual_design(llama_folder, gate_scenarios, tmp_path, monkeypatch):
+def test_doubled_work_is_a_regression_with_the_default_design(
+    llama_folder, gate_scenarios, tmp_path, monkeypatch
+):
     monkeypatch.setenv("LLAMA_TEST_HIDDEN_WORK", "1.0")
     request = Request([llama_folder], scenario_folder=gate_scenarios, results=tmp_path)
     cell = check_control(AbRequest(request, ".", purpose=CONTROL))
@@ -89,7 +91,7 @@ def check_control(question) -> Cell:
 
 
 def check_exit_codes(control) -> None:
-    """0 only where both kinds behave."""
+    """Check that 0 needs a session without a false alarm and a detected control."""
     null = control.model_copy(update={"purpose": NULL, "verdict": Verdict.NO_REGRESSION})
     alarm = null.model_copy(update={"verdict": Verdict.REGRESSION})
     missed = control.model_copy(update={"verdict": Verdict.NO_REGRESSION})
@@ -101,7 +103,7 @@ def check_exit_codes(control) -> None:
 
 
 class Answered:
-    """An answer that holds these comparisons."""
+    """A result with these comparisons."""
 
     interrupted = False
 
@@ -109,7 +111,7 @@ class Answered:
         self.comparisons = comparisons
 
 
-def test_a_tally_proves_what_its_counts_allow():
+def test_tally_bounds_and_mean():
     clean = SessionTally(NULL, 20, 0, 280)
     assert clean.bound == pytest.approx(0.139, abs=5e-4) and clean.mean_launches == 14
     assert replace(clean, kind=CONTROL, regressions=20).bound == pytest.approx(0.861, abs=5e-4)

@@ -1,4 +1,4 @@
-"""`ggufbench verify`, run as a user runs it, against a fake llama-bench; our side and the model are real."""
+"""`ggufbench verify` as a user runs it, with a fake llama-bench; the engine and the model are real."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from ggufbench.planning.scenario import load_scenarios
 
 @pytest.fixture
 def command(llama_folder, scenario_folder, fake_llama_bench):
-    """A function: the command line with the fake in a mode, few and small runs."""
+    """A function that returns the command with the fake in the given mode, for few and small runs."""
 
     def command(mode: str, *arguments: object) -> list[str]:
         return [
@@ -32,7 +32,7 @@ def command(llama_folder, scenario_folder, fake_llama_bench):
 
 @pytest.fixture
 def environment(tmp_path) -> dict[str, str]:
-    """A folder for temporary files of its own: its runs wait for no other run on this machine."""
+    """Variables with a separate temporary folder, so that runs do not wait for others on this machine."""
     folder = str(tmp_path)
     return {
         **os.environ,
@@ -45,7 +45,7 @@ def environment(tmp_path) -> dict[str, str]:
 
 @pytest.fixture
 def run(command, environment):
-    """A function: the command, to its end."""
+    """A function that runs the command to its end."""
 
     def run(mode: str, *arguments: object) -> subprocess.CompletedProcess:
         done = subprocess.run(
@@ -62,7 +62,7 @@ def run(command, environment):
     return run
 
 
-def test_a_ratio_that_is_off_exits_10(run, tmp_path):
+def test_difference_exits_10(run, tmp_path):
     done = run("slow", "--seed", 3, "--pairs", 5)
     assert done.returncode == 10, done.stderr
     assert re.search(r"^pp40 +\d+ t/s +0\.00 t/s +\S+ +\S+-\S+ +5 +differs$", done.stdout, re.MULTILINE)
@@ -71,7 +71,7 @@ def test_a_ratio_that_is_off_exits_10(run, tmp_path):
     assert re.search(r"loop of the worker takes \d+\.\d\d µs of each token", done.stdout)
     assert "seed 3." in done.stdout.replace("\n", " ")
     assert done.stdout.splitlines()[-1] == "Differs in 2 of 2 tests at a tolerance of 2 %."
-    assert (tmp_path / "runs").read_text() == "6", "a warm pair and five that count"
+    assert (tmp_path / "runs").read_text() == "6", "a warm-up pair and five that count"
     assert "SECRET" not in (tmp_path / "environment").read_text()
 
 
@@ -89,7 +89,7 @@ def test_too_few_pairs_are_always_inconclusive(run, strict, code):
 
 
 def test_agreement_exits_0_and_json_holds_every_sample(run, tmp_path):
-    # The fake's rate is not real: only the widest tolerance counts it as equal.
+    # The rate of the fake is not real, so only the widest tolerance accepts it.
     done = run("fast", "--json", "--tolerance", 1, "--seed", 3, "--depth", 16, "--pairs", 5)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -104,7 +104,7 @@ def test_agreement_exits_0_and_json_holds_every_sample(run, tmp_path):
     assert "llama.cpp" in comparison["providers"]["candidate"]["versions"]
     assert [block["number"] for block in comparison["blocks"]] == [0, 1, 2, 3, 4, 5]
     orders = [block["order"] for block in comparison["blocks"]]
-    assert orders == [order_by_coin(3, comparison["case_id"], number) for number in range(6)]
+    assert orders == [expected_order(3, comparison["case_id"], number) for number in range(6)]
     assert {tuple(order) for order in orders} == {("baseline", "candidate"), ("candidate", "baseline")}
     for block in comparison["blocks"]:
         theirs, ours = (block["launches"][role]["samples"] for role in ("baseline", "candidate"))
@@ -116,7 +116,7 @@ def test_agreement_exits_0_and_json_holds_every_sample(run, tmp_path):
     assert comparison["loop_overhead_share"] == pytest.approx(share)
 
 
-def order_by_coin(seed: int, case_id: str, number: int) -> list[str]:
+def expected_order(seed: int, case_id: str, number: int) -> list[str]:
     """The order in which a comparison with this seed launches its arms."""
     order = ["baseline", "candidate"]
     random.Random(f"{seed} {case_id} {number}").shuffle(order)
@@ -127,13 +127,13 @@ def order_by_coin(seed: int, case_id: str, number: int) -> list[str]:
     ("mode", "words"),
     [("crashes", "llama-bench crashed (SIGABRT)"), ("refuses", "exit code 1: error: invalid parameter")],
 )
-def test_a_llama_bench_that_never_answers_is_refused(run, mode, words):
+def test_llama_bench_without_a_result_exits_2(run, mode, words):
     done = run(mode)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_one_that_breaks_midway_exits_11(run):
+def test_llama_bench_that_breaks_later_exits_11(run):
     done = run("crashes-later")
     assert done.returncode == 11
     assert "Ended early: the baseline failed: llama-bench crashed (SIGABRT)" in done.stdout
@@ -149,20 +149,20 @@ def test_one_that_breaks_midway_exits_11(run):
         (("--models", "/nowhere"), "/nowhere"),
     ],
 )
-def test_what_cannot_be_asked_is_one_sentence(run, arguments, words):
+def test_invalid_request_exits_2_with_a_message(run, arguments, words):
     done = run("fast", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr and done.stderr.startswith("ggufbench: ")
 
 
-def test_case_that_cannot_run_is_named(run):
+def test_case_that_cannot_run_is_reported(run):
     done = run("fast", "--scenario", "metal")
     assert done.returncode == 14
     assert "llama-tiny-Q8_0-metal was skipped: no metal device" in done.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_ctrl_c_ends_both_and_says_so(command, environment, tmp_path, wait_until):
+def test_ctrl_c_terminates_both_and_is_reported(command, environment, tmp_path, wait_until):
     process = subprocess.Popen(
         command("hangs"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -1,4 +1,4 @@
-"""Releases as real pip finds them, commits as real git orders them."""
+"""Releases from the real pip, and commits from the real git."""
 
 import html
 import subprocess
@@ -23,12 +23,12 @@ def numbers(found: list[str]) -> list[str]:
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A package index in a folder: a function that writes the page of a package with these files."""
+    """A function that writes the page of a package with these files to a package index in a folder."""
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "simple").as_uri())
 
     def write(package: str, **attributes: str) -> None:
-        """Keyword: a version, its dots as underscores after a v. Value: attributes of its link."""
+        """Each keyword is a version, written as `v1_0`, and each value the attributes of its link."""
         page = tmp_path / "simple" / package / "index.html"
         page.parent.mkdir(parents=True)
         links = [
@@ -87,7 +87,7 @@ def test_yanked_and_incompatible_releases_are_left_out(index):
 
 
 @pytest.mark.real
-def test_an_index_that_nobody_serves_is_one_sentence(monkeypatch):
+def test_message_if_the_index_does_not_answer(monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
     monkeypatch.setenv("PIP_RETRIES", "1")
@@ -98,13 +98,13 @@ def test_an_index_that_nobody_serves_is_one_sentence(monkeypatch):
 
 
 @pytest.mark.real
-def test_a_package_that_nobody_has_is_one_sentence():
+def test_message_for_an_unknown_package():
     with pytest.raises(ArmError, match="No matching distribution found for madeup; check the network"):
         between("madeup==1", "madeup==2")
 
 
 @pytest.mark.real
-def test_an_environment_without_pip_is_one_sentence(tmp_path, monkeypatch):
+def test_message_without_pip(tmp_path, monkeypatch):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True, timeout=60)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
     with pytest.raises(ArmError, match=r"has no pip, which lists releases; run it with `-m ensurepip`"):
@@ -125,7 +125,7 @@ def test_an_environment_without_pip_is_one_sentence(tmp_path, monkeypatch):
         ("main", "madeup==2", "main is not one release"),
     ],
 )
-def test_ends_between_which_there_are_no_releases(good, bad, words):
+def test_invalid_ends_are_refused(good, bad, words):
     with pytest.raises(ArmError) as refused:
         between(good, bad)
     assert words in str(refused.value)
@@ -142,7 +142,7 @@ def test_ends_between_which_there_are_no_releases(good, bad, words):
         ("", []),
     ],
 )
-def test_what_a_newer_pip_says_in_json(output, found):
+def test_versions_are_read_from_the_json_of_pip(output, found):
     assert [str(version) for version in versions._versions(versions._from_json(output))] == found
 
 
@@ -158,7 +158,7 @@ def test_commits_are_those_of_the_first_parents(repository):
     bad = repository.commit("bad", a="4")
     assert commits_between(repository.path, "HEAD~4", "main") == [good, second, third, merge, bad]
     assert commits_between(repository.path, second, third) == [second, third]
-    # `third` has nothing of the side branch: it is neither after this good one nor before it.
+    # `third` is not on the side branch: it is neither before nor after `side`.
     assert commits_between(repository.path, side, bad) == [side, merge, bad]
 
 
