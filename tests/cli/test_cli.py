@@ -1,5 +1,6 @@
 """The command line: what it prints, and how it ends; in this process, and as a process of its own."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -262,3 +263,7 @@ def test_the_schema_is_the_published_one(ggufbench):
     done = ggufbench("schema")
     assert json.loads(done.stdout)["title"] == "ggufbench record"
     assert done.stdout == (CHECKOUT / "docs" / "record.schema.json").read_text()
+
+
+def test_version(ggufbench):
+    assert ggufbench("--version").stdout == f"ggufbench {importlib.metadata.version('ggufbench')}\n"

@@ -71,6 +71,24 @@ app = typer.Typer(
 )
 
 
+def _print_version(requested: bool) -> None:
+    if requested:
+        from ggufbench import __version__
+
+        typer.echo(f"ggufbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Options without a command."""
+
+
 def main() -> None:
     """The console script."""
     app()
