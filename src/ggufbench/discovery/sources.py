@@ -41,6 +41,8 @@ class Candidate:
     repository: str | None = None
     refusal: str | None = None
     """Reason to reject it without opening it."""
+    tag: str | None = None
+    """Ollama's name for it."""
 
 
 class PlaceNotFoundError(GgufbenchError):
@@ -215,7 +217,8 @@ def _ollama_candidate(folder: Path, manifest: Path, parts: tuple[str, ...], dige
     if not found:
         refusal = "this Ollama manifest names its model by an invalid digest"
         return Candidate(manifest, "ollama", name, repository, refusal)
-    return Candidate(folder / "blobs" / f"sha256-{found[1]}", "ollama", name, repository)
+    blob = folder / "blobs" / f"sha256-{found[1]}"
+    return Candidate(blob, "ollama", name, repository, tag=names.ollama_tag(parts))
 
 
 def _files_under(folder: Path) -> list[Path]:
