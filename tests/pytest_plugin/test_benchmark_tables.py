@@ -26,7 +26,7 @@ def test_our_table_comes_first_and_the_others_are_compact(run_pytest, llama_fold
     theirs = [number for number, line in enumerate(lines) if " benchmark 'decode" in line]
     assert theirs and ours < theirs[0]
     assert heading(lines).split()[4:] == ["Median", "IQR", "Rounds"]
-    assert sum(line.startswith("llama-tiny-Q8_0-cpu-") for line in lines) == 4
+    assert sum(line.startswith("llama-tiny-Q8_0-cpu ") for line in lines) == 4
     assert max(len(line) for line in lines[theirs[0] : theirs[-1] + 5]) <= 80
 
     full = lines_of(run_pytest(*arguments, "--benchmark-columns", "min,max"))

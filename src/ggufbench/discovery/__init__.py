@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ggufbench.discovery import classify, facts, names, shards, sources
+from ggufbench.discovery import classify, facts, names, shards, sources, unfinished
 from ggufbench.discovery.classify import RefusedError
 from ggufbench.discovery.distinct_names import with_distinct_names
 from ggufbench.discovery.facts import Provenance
@@ -125,6 +125,7 @@ def _examine_file(links: Sequence[Candidate], originals: Originals) -> Model | R
         header = _header_of(first)
         classify.architecture_of(header)
         candidate, files = _gather(links, header)
+        _refuse_incomplete(files.paths)
         model = facts.describe(files, _provenance(candidate, files.paths[0]))
         aliases = _other_names(model, (name for link in links for name in _names_of(link)))
         original = originals.find(files.headers[0], model, candidate.path)
@@ -136,7 +137,14 @@ def _examine_file(links: Sequence[Candidate], originals: Originals) -> Model | R
 def _header_of(candidate: Candidate) -> Header:
     if candidate.refusal is not None:
         raise RefusedError(candidate.refusal)
+    _refuse_incomplete([candidate.path])
     return read_header(candidate.path)
+
+
+def _refuse_incomplete(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if reason := unfinished.download_reason(path):
+            raise RefusedError(reason)
 
 
 def _gather(links: Sequence[Candidate], header: Header) -> tuple[Candidate, Files]:
