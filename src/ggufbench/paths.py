@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
@@ -31,8 +32,13 @@ def shipped_folder(name: str) -> Path:
 
 def folder_from(env: Mapping[str, str], variable: str, home: Path) -> Path | None:
     """The folder that an environment variable names; None if it is unset or blank."""
-    text = env.get(variable, "").strip()
+    text = with_variables(env.get(variable, "").strip(), env)
     return user_path(text, home) if text else None
+
+
+def with_variables(text: str, env: Mapping[str, str]) -> str:
+    """The text with `$NAME` and `${NAME}` replaced, as huggingface_hub does; unknown variables stay."""
+    return _VARIABLE.sub(lambda found: env.get(found[1] or found[2], found[0]), text)
 
 
 def user_path(text: str, home: Path) -> Path:

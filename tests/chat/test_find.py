@@ -72,7 +72,7 @@ def test_quantization_is_matched_by_type_and_publisher_name(hub, quantized):
     assert find_gguf_in_cache("a/b", quantization="UD-Q4_K_XL").name == "b-UD-Q4_K_XL.gguf"
     assert find_gguf_in_cache("a/b", quantization="Q4_K_M").name == "b-UD-Q4_K_XL.gguf"
     sentence = refusal("a/b", quantization="Q5_K_M")
-    assert "has Q4_K_M, Q8_0 but not Q5_K_M" in sentence
+    assert "has Q8_0, UD-Q4_K_XL but not Q5_K_M" in sentence
     assert "ggufbench pull a/b --quant Q5_K_M" in sentence
     assert "but not .*;" in refusal("a/b", quantization=".*"), "the quantization is a text, not a pattern"
 

@@ -92,11 +92,12 @@ def test_same_environment_twice_passes_and_stores_every_block(ab, tmp_path, gguf
         printed, problems = process.communicate(timeout=100)
 
     assert (process.returncode, problems) == (0, ""), printed
-    assert "llama-tiny-Q8_0-cpu: no regression" in printed
     assert "| decode |" in summary.read_text() and "no regression" in summary.read_text()
     show = ("show", "--results", ab.results)
-    assert "llama-tiny-Q8_0-cpu: no regression" in ggufbench(*show).stdout
     (stored,) = json.loads(ggufbench(*show, "--json").stdout)["comparisons"]
+    assert stored["case_id"].startswith("llama-tiny-Q8_0-cpu-")
+    for text in (printed, ggufbench(*show).stdout):
+        assert f"{stored['case_id']}: no regression" in text
     assert stored["verdict"] == "no regression"
     found, blocks = only_comparison(ab), blocks_of(ab)
     assert [block.number for block in blocks] == list(range(len(blocks))) and len(blocks) == found.blocks + 1

@@ -80,9 +80,10 @@ def ids(cases):
     return [case.id for case in cases]
 
 
-def test_ids_are_made_of_name_quantization_and_scenario(models, scenarios, make_host):
+def test_ids_are_made_of_name_quantization_scenario_and_identity(models, scenarios, make_host):
     cases = make_plan(list(models.values()), scenarios, make_host(MTL0=GIB))
-    assert ids(cases)[:2] == ["gpt-oss-tiny-MXFP4-cpu", "gpt-oss-tiny-MXFP4-metal"]
+    own = cases[0].model.identity[:6]
+    assert ids(cases)[:2] == [f"gpt-oss-tiny-MXFP4-cpu-{own}", f"gpt-oss-tiny-MXFP4-metal-{own}"]
     assert len(set(ids(cases))) == 6
     assert not any(case.skip for case in cases)
 
@@ -90,7 +91,7 @@ def test_ids_are_made_of_name_quantization_and_scenario(models, scenarios, make_
 def test_an_id_does_not_depend_on_other_models(models, scenarios, make_host):
     whole = make_plan(list(models.values()), scenarios, make_host())
     alone = make_plan([models["qwen3"]], scenarios[1:], make_host())
-    assert ids(alone) == ["qwen3-tiny-Q4_0-metal"]
+    assert ids(alone)[0].startswith("qwen3-tiny-Q4_0-metal-")
     assert set(ids(alone)) < set(ids(whole))
 
 
@@ -106,7 +107,7 @@ def test_equal_names_are_distinguished_by_identity(twins, scenarios, make_host, 
     again = make_plan(list(reversed(found)), scenarios, make_host())
     assert sorted(ids(again)) == sorted(ids(together))
     alone = make_plan(discover([folder / "0"]).models, scenarios[:1], make_host())
-    assert ids(alone) == ["twin-Q8_0-cpu"]
+    assert set(ids(alone)) < set(ids(together)), "the id of a file stays when a second one appears"
 
 
 def test_hostile_names_make_harmless_ids(model_folder, scenarios, make_host, tmp_path):
@@ -277,3 +278,42 @@ def test_the_time_of_an_earlier_record_is_the_estimate(
 def test_a_cpu_scenario_keeps_all_layers(scenario_folder):
     (cpu,) = load_scenarios(scenario_folder, ["cpu"])
     assert resolve_setting(cpu).n_gpu_layers == 0
+
+
+def copies_of(source, folder, names):
+    """Files with different content in the same shape, by their paths in the folder."""
+    whole = bytearray(source.read_bytes())
+    for number, name in enumerate(names):
+        whole[-1] = number
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "chosen"),
+    [
+        ("Q8_0", {"x-Q8_0", "y-Q8_0"}),
+        ("q8_k_xl", {"x-UD-Q8_K_XL"}),
+        ("UD-Q8_K_XL", {"x-UD-Q8_K_XL"}),
+        ("ud_q8_k_xl", {"x-UD-Q8_K_XL"}),
+        ("Q8_0_L", {"x-Q8_0_L"}),
+        ("Q4_K_M", {"y-Q8_0"}),  # named by the file name, although the header says Q8_0
+    ],
+)
+def test_a_quantization_of_the_file_name_is_selected(model_folder, tmp_path, quantization, chosen):
+    names = ("x-Q8_0.gguf", "x-UD-Q8_K_XL.gguf", "x-Q8_0_L.gguf", "y-Q4_K_M.gguf")
+    copies_of(model_folder / "llama-tiny-Q8_0.gguf", tmp_path, names)
+    found = Selection(quantizations=[quantization]).choose(discover([tmp_path]).models)
+    assert {model.label for model in found} == chosen
+
+
+def test_every_alias_selects_the_model(model_folder, tmp_path):
+    copies_of(model_folder / "llama-tiny-Q8_0.gguf", tmp_path, ["a/first-Q8_0.gguf", "a/other.gguf"])
+    (tmp_path / "b").mkdir()
+    shutil.copyfile(tmp_path / "a" / "first-Q8_0.gguf", tmp_path / "b" / "second.Q8_0.gguf")
+    (tmp_path / "b" / "third.gguf").symlink_to(tmp_path / "a" / "first-Q8_0.gguf")
+    models = discover([tmp_path]).models
+    for alias in ("first", "second-Q8_0", "second.Q8_0.gguf", "THIRD", "thir*"):
+        assert [one.file_title for one in Selection(match=[alias]).choose(models)] == ["first"]
+    with pytest.raises(PlanError, match=r"did you mean second\.Q8_0"):
+        Selection(match=["secund.Q8_0"]).choose(models)

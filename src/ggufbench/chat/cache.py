@@ -10,7 +10,6 @@ If there are several files, the first in this order is loaded:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from ggufbench.discovery import PlaceNotFoundError, discover, hub
 from ggufbench.discovery.hub import Repository
 from ggufbench.discovery.model import Discovery, Model
 from ggufbench.discovery.names import portable_path
+from ggufbench.discovery.quantization_choice import with_quantization
 from ggufbench.discovery.quantization_order import class_of, place_of
 from ggufbench.errors import GgufbenchError
 from ggufbench.text import nearest, printable
@@ -28,7 +28,6 @@ from ggufbench.text import nearest, printable
 if TYPE_CHECKING:
     from ggufbench.chat.config import LlamaCppModelConfig
 
-_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _USUAL_CONTEXT = 4096
 _NEAREST = 3
 _PATH_SHOWN = 300
@@ -135,7 +134,7 @@ def find_gguf_in_cache(
             _ModelPart(model, path, repository.name, "huggingface")
             for model, path in _loadable(files, discovery)
         ]
-        wanted = [part for part in parts if _has_quantization(part, quantization)]
+        wanted = _having(parts, quantization)
         if wanted:
             return min(_rows(wanted, results), key=preference).path
         there.update((part.model.quantization, None) for part in parts)
@@ -227,12 +226,12 @@ def _link_to(path: Path) -> Path:
     return next((name for name in names if hub.real_path(name) == path), path)
 
 
-def _has_quantization(part: _ModelPart, requested: str | None) -> bool:
-    """True if the header or the file name matches; publishers use extra labels such as `UD-Q4_K_XL`."""
-    if requested is None or part.model.quantization.casefold() == requested.casefold():
-        return True
-    stem = _SHARD.sub("", part.path.stem)
-    return re.search(rf"(?:^|[-._ ]){re.escape(requested)}$", stem, re.IGNORECASE) is not None
+def _having(parts: Sequence[_ModelPart], requested: str | None) -> list[_ModelPart]:
+    """The parts of that quantization; all of them without a request."""
+    if requested is None:
+        return list(parts)
+    found = with_quantization(requested, [part.model for part in parts])
+    return [part for part in parts if part.model in found]
 
 
 def _repository(name: str, cache: Path, quantization: str | None) -> Repository:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ggufbench.discovery.foreign_files import START_BYTES, reason_of
 from ggufbench.discovery.tables import TENSOR_TYPES, VALUE_ARRAY, VALUE_FORMATS, VALUE_STRING, TensorType
 from ggufbench.errors import GgufbenchError
 from ggufbench.text import printable
@@ -232,8 +233,9 @@ def data_offset(header: Header) -> int:
 def _read_start(reader: _Reader) -> tuple[int, int, int]:
     if reader.size == 0:
         raise HeaderError("the file is empty")
+    start = reader.load()[:START_BYTES]
     if reader.size < 4 or reader.take(4, "the magic bytes") != b"GGUF":
-        raise HeaderError("this is not a GGUF file: it does not start with the magic bytes GGUF")
+        raise HeaderError(reason_of(start))
     version = reader.u32("the version")
     if version & 0xFFFF == 0 and version:
         raise HeaderError("the file is big endian; only little endian GGUFs are supported")

@@ -51,7 +51,7 @@ class Model:
     """A GGUF that can be benchmarked, with the facts of its header."""
 
     name: str
-    """File name without directory, suffix, shard number and quantization."""
+    """Name for people: from the file name, with an addition in brackets if other models have the same one."""
     path: Path
     """The file to load, every link resolved; the first of several shards, which keeps its numbered name."""
     shards: tuple[Path, ...]
@@ -61,7 +61,9 @@ class Model:
     """`owner/name`, if the source knows it."""
     architecture: str
     quantization: str
-    """Common name (`Q4_K_M`, `IQ4_NL`, `MXFP4`), from `general.file_type` and the tensor types."""
+    """Common name (`Q4_K_M`, `UD-Q4_K_XL`), from the header, or more precisely from the file name."""
+    stated_quantization: str
+    """Quantization by the header alone."""
     parameters: int
     file_size_bytes: int
     """Total size of all shards."""
@@ -86,13 +88,27 @@ class Model:
     """True if made by `ggufbench synth`: random weights, so only its speed and size are meaningful."""
     identity: str
     """Hash of header, size and sampled blocks: the same for copies, different after any re-quantization."""
+    file_title: str
+    """File name without directory, suffix, shard number and quantization; independent of other files.
+
+    For a model of Ollama, whose tags may change, the title in the header.
+    """
+    title: str
+    """`general.name` of the header; empty if it is missing."""
     original: OriginalCheckpoint | None = None
     """Original checkpoint; None if it is not on this machine."""
+    aliases: tuple[str, ...] = ()
+    """Other names of the same content: tags of Ollama, file names of links and of copies."""
 
     @property
     def label(self) -> str:
-        """Name and quantization, as in tables and case ids: `qwen3-8b-Q4_K_M`."""
+        """Name and quantization, as in tables: `qwen3-8b-Q4_K_M`."""
         return f"{self.name}-{self.quantization}"
+
+    def is_called(self, name: str) -> bool:
+        """True if this is the name, the label, the repository or an alias; case is ignored."""
+        own = (self.name, self.label, self.file_title, self.repository or "", *self.aliases)
+        return name.casefold() in {text.casefold() for text in own if text}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ggufbench.discovery.model import Model, OriginalCheckpoint
+from ggufbench.discovery.names import spelled
+from ggufbench.discovery.quantization_choice import quantizations_of, with_quantization
 from ggufbench.discovery.tables import bytes_per_element
 from ggufbench.errors import GgufbenchError
 from ggufbench.machine.devices import AvailableDevices
@@ -18,6 +19,7 @@ from ggufbench.planning.scenario import Scenario, WorkloadSpec
 from ggufbench.text import did_you_mean, listed, size
 from ggufbench.worker.job import TRANSFORMERS, Job, Setting, Workload
 
+_IDENTITY_DIGITS = 6
 _INTERPRETER_BYTES = 40 * 2**20
 _ACTIVATION_BYTES = 64 * 2**20
 
@@ -85,7 +87,7 @@ class Selection:
     """Selection of the models that were found. Empty means all of them."""
 
     match: Sequence[str] = ()
-    """Patterns for the name, the label or the repository, or parts of them; case is ignored."""
+    """Patterns for the name, the label, the repository or an alias, or parts of them; case is ignored."""
     quantizations: Sequence[str] = ()
 
     def choose(self, models: Sequence[Model]) -> list[Model]:
@@ -93,20 +95,27 @@ class Selection:
         for pattern in self.match:
             if models and not any(_matches(model, pattern) for model in models):
                 labels = sorted({model.label for model in models})
-                near = did_you_mean(pattern, labels)
+                near = did_you_mean(
+                    pattern, [*labels, *(alias for model in models for alias in model.aliases)]
+                )
                 raise PlanError(f"no model matches {pattern!r}{near}; found: {listed(labels, 12)}")
-        found = sorted({model.quantization for model in models})
-        for wanted in self.quantizations:
-            if models and wanted.upper() not in (name.upper() for name in found):
-                near = did_you_mean(wanted.upper(), found)
-                raise PlanError(f"no model has the quantization {wanted!r}{near}; found: {listed(found, 12)}")
-        quantizations = {name.upper() for name in self.quantizations}
+        wanted = self._of_quantizations(models) if self.quantizations else models
         return [
             model
-            for model in models
-            if (not self.match or any(_matches(model, pattern) for pattern in self.match))
-            and (not quantizations or model.quantization.upper() in quantizations)
+            for model in wanted
+            if not self.match or any(_matches(model, pattern) for pattern in self.match)
         ]
+
+    def _of_quantizations(self, models: Sequence[Model]) -> list[Model]:
+        chosen: set[str] = set()
+        for wanted in self.quantizations:
+            found = with_quantization(wanted, models)
+            if models and not found:
+                known = sorted({name for model in models for name in quantizations_of(model)})
+                near = did_you_mean(spelled(wanted), known)
+                raise PlanError(f"no model has the quantization {wanted!r}{near}; found: {listed(known, 12)}")
+            chosen.update(model.identity for model in found)
+        return [model for model in models if model.identity in chosen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +132,7 @@ class Host:
 def make_plan(models: Sequence[Model], scenarios: Sequence[Scenario], host: Host) -> list[Case]:
     """Every model with every scenario, in the order of the models; skipped cases stay in the list."""
     cases = [_plan_case(model, scenario, host) for model in models for scenario in scenarios]
-    return _each_original_once(_with_unique_ids(cases))
+    return _each_original_once(cases)
 
 
 def environment_key(scenario: Scenario) -> str:
@@ -182,8 +191,7 @@ def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
         or environment.lacks_layer(scenario.provider)
         or _does_not_fit(model, setting, estimate, environment, host)
     )
-    case_id = f"{_slug(model.label)}-{scenario.name}"
-    return Case(case_id, model, scenario, setting, workload, estimate, skip)
+    return Case(_case_id(model, scenario), model, scenario, setting, workload, estimate, skip)
 
 
 def _lacks_weights(model: Model, scenario: Scenario) -> str | None:
@@ -289,18 +297,13 @@ def _offloaded_share(model: Model, setting: Setting) -> float:
     return min(1.0, setting.n_gpu_layers / (model.layers + 1))
 
 
-def _with_unique_ids(cases: Sequence[Case]) -> list[Case]:
-    """Add a part of the identity to both ids if two models would share one: an id is never a position.
+def _case_id(model: Model, scenario: Scenario) -> str:
+    """Id of a case, which depends on its own file and scenario only.
 
-    Ids that differ only in case count as the same: on a Mac they would be the same result file.
+    It ends with a part of the model's identity, because a file of the same name may appear at any time.
     """
-    counts = Counter(case.id.lower() for case in cases)
-    return [
-        case
-        if counts[case.id.lower()] == 1
-        else replace(case, id=f"{_slug(case.model.label)}-{case.model.identity[:6]}-{case.scenario.name}")
-        for case in cases
-    ]
+    label = _slug(f"{model.file_title}-{model.quantization}")
+    return f"{label}-{scenario.name}-{model.identity[:_IDENTITY_DIGITS]}"
 
 
 def _slug(text: str) -> str:
@@ -308,8 +311,8 @@ def _slug(text: str) -> str:
 
 
 def _matches(model: Model, pattern: str) -> bool:
-    texts = (model.name, model.label, model.repository or "")
-    wanted = pattern.lower()
+    texts = (model.name, model.label, model.repository or "", *model.aliases)
+    wanted = pattern.lower().removesuffix(".gguf")
     return any(wanted in text.lower() or fnmatch.fnmatchcase(text.lower(), wanted) for text in texts)
 
 

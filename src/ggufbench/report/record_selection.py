@@ -117,9 +117,12 @@ def _wanted(choice: Choice, documents: Iterable[Iterable[_Document]]) -> list[_D
 
 def _newest(documents: Iterable[_Document]) -> list[_Document]:
     """Newest document of each case on each machine, in the order of their first occurrence."""
-    found: dict[tuple[str, str], _Document] = {}
+    found: dict[tuple[str, ...], _Document] = {}
     for document in documents:
-        key = document.case_id, document.machine.fingerprint
+        # A record by its model and scenario: older versions of ggufbench wrote other ids.
+        key: tuple[str, ...] = (document.machine.fingerprint, document.case_id)
+        if isinstance(document, Record):
+            key = (document.machine.fingerprint, document.model.identity, document.scenario)
         if key not in found or found[key].created <= document.created:
             found[key] = document
     return list(found.values())
