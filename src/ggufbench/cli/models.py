@@ -169,7 +169,7 @@ def chat(
 
 def _config(model: str, quant: str | None, **changes: Any) -> LlamaCppModelConfig:
     """The config of a file, with a context length that it was trained for. Raises GgufbenchError."""
-    from ggufbench.chat import find_gguf_in_cache, rows
+    from ggufbench.chat.cache import locate_gguf, rows
     from ggufbench.discovery import discover
 
     path = Path(model).expanduser()
@@ -178,7 +178,7 @@ def _config(model: str, quant: str | None, **changes: Any) -> LlamaCppModelConfi
             raise GgufbenchError(
                 f"{model} is not a GGUF file; name one, or owner/name in the Hugging Face cache"
             )
-        path = find_gguf_in_cache(model, quantization=quant)
+        path = locate_gguf(model, quantization=quant)
     elif quant is not None:
         raise GgufbenchError(
             f"--quant {quant} selects a file of owner/name, but {model} is a file; omit --quant"
