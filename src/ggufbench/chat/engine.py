@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ggufbench.chat.errors import ChatModelError
+from ggufbench.chat.errors import ChatModelError, PromptTooLongError
 from ggufbench.chat.native import log
 from ggufbench.chat.sampling import Sampler
 from ggufbench.text import printable
@@ -258,7 +258,7 @@ class ChatEngine:
     def _wrong_length(self, tokens: int) -> ChatModelError:
         if not tokens:
             return ChatModelError(f"The prompt for {self.name} is empty; send some text.")
-        return ChatModelError(
+        return PromptTooLongError(
             f"The prompt takes {tokens} tokens and the context of {self.name} has {self.context_size}; "
             "shorten the conversation, or load the model with a larger n_ctx."
         )
