@@ -277,3 +277,23 @@ def test_the_time_of_an_earlier_record_is_the_estimate(
 def test_a_cpu_scenario_keeps_all_layers(scenario_folder):
     (cpu,) = load_scenarios(scenario_folder, ["cpu"])
     assert resolve_setting(cpu).n_gpu_layers == 0
+
+
+def test_layer_for_chat_skips_a_model_without_a_chat_template(models, scenarios, make_host):
+    base = dataclasses.replace(models["llama"], chat_template=False)
+    made = {
+        provider: [
+            case.skip
+            for case in make_plan(
+                [base, models["llama"]], [scenarios[0].model_copy(update={"provider": provider})], make_host()
+            )
+        ]
+        for provider in ("engine", "app.models:make", "langchain", "llamacpp")
+    }
+    assert made["engine"] == made["app.models:make"] == [None, None]
+    for provider in ("langchain", "llamacpp"):
+        without, with_template = made[provider]
+        assert without == (
+            f"the model has no chat template, which provider {provider} needs; measure it with `cpu`"
+        )
+        assert with_template is None

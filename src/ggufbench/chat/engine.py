@@ -198,16 +198,19 @@ class ChatEngine:
             raise self._wrong_length(len(prompt))
         self._evaluate(prompt, tally, cancelled)
         decode, held, context = self.api.llama_decode, self._held, self.context
-        pieces, learn, sample = self._pieces, self._learn, sampler.next
+        pieces, learn = self._pieces, self._learn
         one = (ctypes.c_int32 * 1)()
         batch = self.api.llama_batch_get_one(one, 1)
         available = self.context_size - len(prompt) + 1
         limit = available if most is None else min(most, available)
         while True:
-            token = sample()
+            token = sampler.next()
             piece = pieces[token] if token in pieces else learn(token)
             if piece is None:
-                return
+                if not sampler.ignores_end:
+                    return
+                sampler.ban(token)
+                continue
             tally.answered += 1
             self._unread_since = time.monotonic()
             yield piece

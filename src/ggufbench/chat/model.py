@@ -32,7 +32,16 @@ from ggufbench.chat.tools import Call, as_tool
 __all__ = ["ChatLlamaCpp", "ChatModelError"]
 
 _LOADING = tuple(Settings.__dataclass_fields__)
-_ANSWER_OPTIONS = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "seed")
+_ANSWER_OPTIONS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repeat_penalty",
+    "max_tokens",
+    "seed",
+    "ignore_end",
+)
 Tool = dict[str, Any] | type | Callable[..., Any] | BaseTool
 _ANY = ("any", "required", True)
 
@@ -51,6 +60,9 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
     """A GGUF file, or the first part of a split model."""
     streaming: bool = False
     """`invoke` streams too, so that callbacks get each token."""
+    ignore_end: bool = Field(default=False, repr=False)
+    """Never let the model end an answer, so that it is as long as the limit: for measurements. Answers that
+    must have a form end anyway."""
     verbose: bool = Field(default=False, repr=False)
     """Let llama.cpp write its log to stderr."""
 

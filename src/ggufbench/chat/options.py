@@ -76,6 +76,8 @@ class Options(BaseModel):
     repeat_penalty: Penalty
     max_tokens: Positive | None
     seed: Seed | None
+    ignore_end: bool = False
+    """Never end an answer before the limit, unless it must have a form."""
     tools: list[dict[str, Any]] = Field(default_factory=list)
     """Tools in OpenAI's format."""
     tool_choice: str | None = None
@@ -88,7 +90,15 @@ class Options(BaseModel):
     @property
     def sampling(self) -> Sampling:
         """The sampling parameters."""
-        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.repeat_penalty, self.seed)
+        return Sampling(
+            self.temperature,
+            self.top_k,
+            self.top_p,
+            self.min_p,
+            self.repeat_penalty,
+            self.seed,
+            self.ignore_end,
+        )
 
 
 def options(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> Options:
