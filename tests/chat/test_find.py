@@ -9,13 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggufbench.chat import GgufNotFoundError, find_gguf_in_cache
+from ggufbench.chat.cache import locate_gguf
 
 NEW, OLD = "0" * 39 + "2", "0" * 39 + "1"
 
 
 def refusal(name: str, **options) -> str:
+    """The reason why nothing is found."""
+    assert find_gguf_in_cache(name, **options) is None
     with pytest.raises(GgufNotFoundError) as caught:
-        find_gguf_in_cache(name, **options)
+        locate_gguf(name, **options)
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert sentence.isprintable()
@@ -256,9 +259,8 @@ def test_name_cannot_leave_the_cache(hub, quantized, name):
         snapshot = outside(hub, "models--x--y") / "snapshots" / NEW
         snapshot.mkdir(parents=True)
         shutil.copy(quantized("Q4_0"), snapshot)
-    try:
-        found = find_gguf_in_cache(name)
-    except GgufNotFoundError:
+    found = find_gguf_in_cache(name)
+    if found is None:
         return
     assert found.resolve().is_relative_to(hub.folder)
     assert name.casefold() == "a/b"

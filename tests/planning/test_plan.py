@@ -317,3 +317,23 @@ def test_every_alias_selects_the_model(model_folder, tmp_path):
         assert [one.file_title for one in Selection(match=[alias]).choose(models)] == ["first"]
     with pytest.raises(PlanError, match=r"did you mean second\.Q8_0"):
         Selection(match=["secund.Q8_0"]).choose(models)
+
+
+def test_layer_for_chat_skips_a_model_without_a_chat_template(models, scenarios, make_host):
+    base = dataclasses.replace(models["llama"], chat_template=False)
+    made = {
+        provider: [
+            case.skip
+            for case in make_plan(
+                [base, models["llama"]], [scenarios[0].model_copy(update={"provider": provider})], make_host()
+            )
+        ]
+        for provider in ("engine", "app.models:make", "langchain", "llamacpp")
+    }
+    assert made["engine"] == made["app.models:make"] == [None, None]
+    for provider in ("langchain", "llamacpp"):
+        without, with_template = made[provider]
+        assert without == (
+            f"the model has no chat template, which provider {provider} needs; measure it with `cpu`"
+        )
+        assert with_template is None

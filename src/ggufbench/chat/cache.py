@@ -116,14 +116,28 @@ def find_gguf_in_cache(
     cache_dir: Path | None = None,
     quantization: str | None = None,
     results: Path | None = None,
-) -> Path:
+) -> Path | None:
     """The file to load from the repository `owner/name`; the first part of a split model.
 
     `quantization` selects one, such as `Q4_K_M`; without it, and if several files match, the order above
     decides. The case of the name matters only if the cache has repositories that differ in case alone.
     Searches the revision that `main` points to and, if that has no loadable file, earlier downloads.
-    Raises GgufNotFoundError.
+    None if nothing is found; `get_chat_model` raises GgufNotFoundError with the reason.
     """
+    try:
+        return locate_gguf(name, cache_dir=cache_dir, quantization=quantization, results=results)
+    except GgufNotFoundError:
+        return None
+
+
+def locate_gguf(
+    name: str,
+    *,
+    cache_dir: Path | None = None,
+    quantization: str | None = None,
+    results: Path | None = None,
+) -> Path:
+    """The file that `find_gguf_in_cache` returns. Raises GgufNotFoundError if it would return None."""
     repository = _repository(name, cache_dir or hub.hub_cache(), quantization)
     there: dict[str, None] = {}
     refused: dict[str, str] = {}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ggufbench.chat.errors import ChatModelError
+from ggufbench.chat.errors import ChatModelError, PromptTooLongError
 from ggufbench.chat.native import log
 from ggufbench.chat.sampling import Sampler
 from ggufbench.text import printable
@@ -198,16 +198,19 @@ class ChatEngine:
             raise self._wrong_length(len(prompt))
         self._evaluate(prompt, tally, cancelled)
         decode, held, context = self.api.llama_decode, self._held, self.context
-        pieces, learn, sample = self._pieces, self._learn, sampler.next
+        pieces, learn = self._pieces, self._learn
         one = (ctypes.c_int32 * 1)()
         batch = self.api.llama_batch_get_one(one, 1)
         available = self.context_size - len(prompt) + 1
         limit = available if most is None else min(most, available)
         while True:
-            token = sample()
+            token = sampler.next()
             piece = pieces[token] if token in pieces else learn(token)
             if piece is None:
-                return
+                if not sampler.ignores_end:
+                    return
+                sampler.ban(token)
+                continue
             tally.answered += 1
             self._unread_since = time.monotonic()
             yield piece
@@ -258,7 +261,7 @@ class ChatEngine:
     def _wrong_length(self, tokens: int) -> ChatModelError:
         if not tokens:
             return ChatModelError(f"The prompt for {self.name} is empty; send some text.")
-        return ChatModelError(
+        return PromptTooLongError(
             f"The prompt takes {tokens} tokens and the context of {self.name} has {self.context_size}; "
             "shorten the conversation, or load the model with a larger n_ctx."
         )

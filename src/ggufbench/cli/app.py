@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ggufbench.cli.chat import chat
 from ggufbench.cli.compare import compare
 from ggufbench.cli.exchange import card, export, import_results
 from ggufbench.cli.gating import ab, bisect, selftest, shown_on
 from ggufbench.cli.history import gate, history
 from ggufbench.cli.init import init
-from ggufbench.cli.models import chat, convert, pull, quantize
+from ggufbench.cli.models import convert, pull, quantize
 from ggufbench.cli.options import (
     AsJson,
     CaseMatch,

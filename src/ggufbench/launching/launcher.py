@@ -216,7 +216,8 @@ class _Worker:
             return self._hung(_EXIT_GRACE_SECONDS)
         error = next((event for event in self._events if isinstance(event, Error)), None)
         if error is not None:
-            return self._result(_outcome(error.message, Outcome.FAILED), reason=error.message)
+            usual = Outcome.NO_ANSWER if error.no_answer else Outcome.FAILED
+            return self._result(_outcome(error.message, usual), reason=error.message)
         if code < 0:
             return self._killed(-code)
         if code > 0 or not self._is_complete():

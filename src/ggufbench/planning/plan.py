@@ -17,7 +17,7 @@ from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import resolve_threads
 from ggufbench.planning.scenario import Scenario, WorkloadSpec
 from ggufbench.text import did_you_mean, listed, size
-from ggufbench.worker.job import TRANSFORMERS, Job, Setting, Workload
+from ggufbench.worker.job import LAYERS, TRANSFORMERS, Job, Setting, Workload
 
 _IDENTITY_DIGITS = 6
 _INTERPRETER_BYTES = 40 * 2**20
@@ -187,6 +187,7 @@ def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
     environment = host.environments[environment_key(scenario)]
     skip = (
         _lacks_weights(model, scenario)
+        or _lacks_template(model, scenario)
         or environment.lacks(setting.device)
         or environment.lacks_layer(scenario.provider)
         or _does_not_fit(model, setting, estimate, environment, host)
@@ -208,6 +209,13 @@ def _lacks_weights(model: Model, scenario: Scenario) -> str | None:
             "its original checkpoint is not in the Hugging Face cache; get it with `hf download OWNER/NAME`"
         )
     return None
+
+
+def _lacks_template(model: Model, scenario: Scenario) -> str | None:
+    """Why a layer for chat has no prompt for this model; the user's own callable may bring a template."""
+    if scenario.provider not in LAYERS or model.chat_template:
+        return None
+    return f"the model has no chat template, which provider {scenario.provider} needs; measure it with `cpu`"
 
 
 def _each_original_once(cases: Sequence[Case]) -> list[Case]:

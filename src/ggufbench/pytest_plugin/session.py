@@ -99,7 +99,7 @@ class PytestSession:
         if case.id not in self._records:
             self._records[case.id] = self._measure(case)
         record = self._records[case.id]
-        if record.outcome is Outcome.SKIPPED:
+        if record.outcome in (Outcome.SKIPPED, Outcome.NO_ANSWER):
             pytest.skip(f"{case.scenario.name}: {record.reason}")
         if record.outcome is Outcome.ENVIRONMENT and not self._is_trial:
             pytest.skip(f"interference: {record.reason}")
