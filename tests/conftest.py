@@ -1,6 +1,7 @@
 """Small real models, scenarios, repositories and packages, and an RPC server, shared by the tests."""
 
 import os
+import runpy
 import shutil
 import socket
 import subprocess
@@ -143,6 +144,21 @@ def model_folder(tmp_path_factory) -> Path:
     for architecture, quantization in (("llama", "Q8_0"), ("qwen3", "Q4_0"), ("gpt-oss", "MXFP4")):
         spec = SynthSpec(architecture, 4_000_000, quantization, vocabulary=2048)
         synthesize(folder / f"{architecture}-tiny-{quantization}.gguf", spec)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_tiny():
+    """A function of tiny_models.py by name, which writes a GGUF of that architecture."""
+    found = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))
+    return lambda architecture, path: found[f"write_{architecture}"](path)
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(write_tiny, tmp_path_factory) -> Path:
+    """A folder with a GPT-2 that has 64 learned positions."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    write_tiny("gpt2", folder / "gpt2-tiny-F32.gguf")
     return folder
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ggufbench.checks.native_log import parse_load_log
 from ggufbench.discovery import discover
 from ggufbench.launching.launcher import Interpreter, LaunchRefusedError, launch
 from ggufbench.machine.devices import AvailableDevices
@@ -202,6 +203,28 @@ def test_the_cache_size_agrees_with_llama_cpp(models, architecture, changes):
 
 
 @pytest.mark.real
+def test_the_chat_model_and_the_engine_use_the_same_memory(gemma3):
+    """Gemma 3: a sliding window, and logits of 262k tokens, of which neither needs more than one row."""
+    setting = Setting("cpu", n_ctx=2048)
+    seen = {}
+
+    def stop_when_loaded(event, _pid):
+        if not isinstance(event, Loaded):
+            return GO
+        seen["buffers"] = parse_load_log(event.log).buffers
+        raise LaunchRefusedError("enough")
+
+    found = []
+    for provider in ("engine", "langchain"):
+        job = Job(provider, str(gemma3), setting, Workload(8, 2, 0, 1))
+        assert launch(job, lambda _phase: 60, answer=stop_when_loaded).reason == "enough"
+        found.append(seen.pop("buffers"))
+    assert found[0] == found[1]
+    assert found[0]["KV"]["CPU"] == kv_bytes(discover([gemma3]).models[0], setting)
+    assert found[0]["compute"]["CPU"] < 64 * 2**20
+
+
+@pytest.mark.real
 def test_the_weights_size_agrees_with_llama_cpp(models):
     paths = [str(model.path) for model in models.values()]
     done = subprocess.run(
@@ -232,6 +255,56 @@ def test_a_case_too_large_for_the_device_is_skipped(models, scenarios, make_host
     assert case.skip == "does not fit: needs about 68.9 MiB on metal; 1.0 MiB is free there"
     (silent,) = make_plan([models["llama"]], scenarios[1:], make_host(MTL0=0))
     assert silent.skip is None, "a device that does not report its memory is tried"
+
+
+class TestLearnedPositions:
+    """A GPT-2 with a table of 64 positions: llama.cpp aborts the process at a position beyond it."""
+
+    @pytest.fixture
+    def plan_one(self, gpt2_folder, scenarios, make_host):
+        """A function that plans it with a workload."""
+        (model,) = discover([gpt2_folder]).models
+
+        def plan(provider="engine", **workload):
+            changed = scenarios[0].workload.model_copy(update=workload)
+            scenario = scenarios[0].model_copy(update={"provider": provider, "workload": changed})
+            return make_plan([model], [scenario], make_host())[0]
+
+        return plan
+
+    @pytest.mark.parametrize(
+        ("needed", "provider", "prompt", "generated", "depth"),
+        [
+            (65, "engine", 65, 8, 0),
+            (65, "engine", 8, 65, 0),
+            (72, "engine", 8, 8, 64),
+            (104, "llamacpp", 8, 8, 0),
+            (104, "langchain-community", 8, 8, 0),
+            (113, "langchain", 40, 9, 0),
+        ],
+    )
+    def test_a_workload_beyond_them_is_skipped(self, plan_one, needed, provider, prompt, generated, depth):
+        case = plan_one(provider, prompt_tokens=prompt, generated_tokens=generated, depth=depth)
+        assert case.skip == (
+            f"the model has 64 learned positions, and the workload needs {needed}: lower depth, "
+            "prompt_tokens or generated_tokens"
+        )
+
+    def test_the_context_is_bounded(self, plan_one, models, scenarios, make_host):
+        case = plan_one(prompt_tokens=64, generated_tokens=64)
+        assert (case.skip, case.setting.n_ctx) == (None, 64)
+        (usual,) = make_plan([models["llama"]], scenarios[:1], make_host())
+        assert (usual.skip, usual.setting.n_ctx) == (None, 256)
+
+    @pytest.mark.real
+    def test_every_position_can_be_measured(self, gpt2_folder, plan_cases, make_bench):
+        """Warm-ups are as long as a ubatch elsewhere; here they end at the last position."""
+        prepared = plan_cases(gpt2_folder, launches=1)
+        (case,) = prepared.cases
+        assert case.skip.startswith("the model has 64 learned positions, and the workload needs 100: ")
+        full = dataclasses.replace(case, workload=Workload(4, 4, 60, 1), skip=None)
+        record = measure_case(full, make_bench(prepared))
+        assert (record.outcome, record.reason) == (Outcome.MEASURED, None)
 
 
 def test_a_missing_device_has_a_reason_and_a_fix(models, scenarios, make_host):

@@ -31,7 +31,8 @@ from ggufbench.discovery.tables import FILE_TYPE_GUESSED, FILE_TYPES
 
 _REPACKED_TYPES = frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"})
 _TABLES = frozenset({"token_embd.weight", "per_layer_token_embd.weight"})
-_ONE_ROW = frozenset({"per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"})
+_POSITIONS = "position_embd.weight"
+_ONE_ROW = frozenset({"per_layer_token_embd.weight", _POSITIONS, "token_types.weight"})
 _NOT_MULTIPLIED = _TABLES | _ONE_ROW | {"output.weight"}
 _ENCODER_PREFIXES = ("v.", "a.", "mm.")
 _EXPERT = re.compile(r"_exps\.|\.ffn_(?:gate|up|down)\.\d+\.")
@@ -133,6 +134,7 @@ def describe(files: Files, found: Provenance) -> Model:
         vocabulary=header.length("tokenizer.ggml.tokens"),
         kv=kv,
         attention=_attention_shape(header, shape),
+        learned_positions=next((t.rows for t in tensors if t.name == _POSITIONS), 0),
         chat_template=bool(header.values.get("tokenizer.chat_template")),
         synthetic=header.values.get("ggufbench.synthetic") is True,
         # A tag is not used: another one may be added to the same file.

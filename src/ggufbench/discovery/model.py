@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ggufbench.discovery.tables import bytes_per_element
+
+_CELLS = 256
+"""Block size of llama.cpp's KV cache, in tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class KvShape:
@@ -83,6 +88,8 @@ class Model:
     vocabulary: int
     kv: KvShape
     attention: AttentionShape
+    learned_positions: int
+    """Rows of the table of learned positions, as in GPT-2: the longest possible context; 0 without one."""
     chat_template: bool
     synthetic: bool
     """True if made by `ggufbench synth`: random weights, so only its speed and size are meaningful."""
@@ -109,6 +116,29 @@ class Model:
         """True if this is the name, the label, the repository or an alias; case is ignored."""
         own = (self.name, self.label, self.file_title, self.repository or "", *self.aliases)
         return name.casefold() in {text.casefold() for text in own if text}
+
+    def bounded_context(self, n_ctx: int) -> int:
+        """`n_ctx`, but at most the number of learned positions.
+
+        llama.cpp aborts the process at a position beyond the table, and does not limit the context itself.
+        """
+        return min(n_ctx, self.learned_positions or n_ctx)
+
+    def cache_bytes(self, n_ctx: int, n_ubatch: int, type_k: str, type_v: str) -> int:
+        """Bytes of the KV cache: sliding-window layers keep the window and a ubatch, the others n_ctx tokens.
+
+        As llama.cpp does: whole blocks of 256 cells.
+        """
+        k, v = bytes_per_element(type_k), bytes_per_element(type_v)
+        cells = _round_up(n_ctx, _CELLS)
+        window = _round_up(min(cells, self.sliding_window + n_ubatch), _CELLS)
+        full = (self.kv.full_k * k + self.kv.full_v * v) * cells
+        sliding = (self.kv.sliding_k * k + self.kv.sliding_v * v) * window
+        return round(full + sliding)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ from pathlib import Path
 from ggufbench.discovery.model import Model, OriginalCheckpoint
 from ggufbench.discovery.names import spelled
 from ggufbench.discovery.quantization_choice import quantizations_of, with_quantization
-from ggufbench.discovery.tables import bytes_per_element
 from ggufbench.errors import GgufbenchError
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import resolve_threads
 from ggufbench.planning.scenario import Scenario, WorkloadSpec
 from ggufbench.text import did_you_mean, listed, size
+from ggufbench.worker import questions
 from ggufbench.worker.job import LAYERS, TRANSFORMERS, Job, Setting, Workload
+from ggufbench.worker.provider import DIGESTED_TOKENS
 
 _IDENTITY_DIGITS = 6
 _INTERPRETER_BYTES = 40 * 2**20
@@ -168,19 +169,14 @@ def resolve_setting(scenario: Scenario) -> Setting:
 
 
 def kv_bytes(model: Model, setting: Setting) -> int:
-    """Bytes of the KV cache: sliding-window layers keep the window and a ubatch, the others n_ctx tokens."""
-    k, v = bytes_per_element(setting.type_k), bytes_per_element(setting.type_v)
-    # As llama.cpp does: whole blocks of 256 cells, and no batch larger than the context.
-    cells = _round_up(setting.n_ctx, 256)
+    """Bytes of the KV cache of a context with this setting."""
     ubatch = min(setting.n_ubatch, setting.n_batch, setting.n_ctx)
-    window = _round_up(min(cells, model.sliding_window + ubatch), 256)
-    full = (model.kv.full_k * k + model.kv.full_v * v) * cells
-    sliding = (model.kv.sliding_k * k + model.kv.sliding_v * v) * window
-    return round(full + sliding)
+    return model.cache_bytes(setting.n_ctx, ubatch, setting.type_k, setting.type_v)
 
 
 def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
     setting = resolve_setting(scenario)
+    setting = replace(setting, n_ctx=model.bounded_context(setting.n_ctx))
     spec = scenario.workload
     workload = Workload(spec.prompt_tokens, spec.generated_tokens, spec.depth, spec.repetitions)
     estimate = _estimate(model, scenario, setting, workload, host)
@@ -190,6 +186,7 @@ def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
         or _lacks_template(model, scenario)
         or environment.lacks(setting.device)
         or environment.lacks_layer(scenario.provider)
+        or _lacks_positions(model, scenario)
         or _does_not_fit(model, setting, estimate, environment, host)
     )
     return Case(_case_id(model, scenario), model, scenario, setting, workload, estimate, skip)
@@ -216,6 +213,25 @@ def _lacks_template(model: Model, scenario: Scenario) -> str | None:
     if scenario.provider not in LAYERS or model.chat_template:
         return None
     return f"the model has no chat template, which provider {scenario.provider} needs; measure it with `cpu`"
+
+
+def _lacks_positions(model: Model, scenario: Scenario) -> str | None:
+    """Why the workload is too long for the model's learned positions, in one sentence; None if it is not."""
+    needed = _needed_positions(scenario)
+    if not 0 < model.learned_positions < needed:
+        return None
+    return (
+        f"the model has {model.learned_positions} learned positions, and the workload needs {needed}: lower "
+        "depth, prompt_tokens or generated_tokens"
+    )
+
+
+def _needed_positions(scenario: Scenario) -> int:
+    """The longest context that a launch of this scenario fills."""
+    workload = scenario.workload
+    if scenario.is_chat_model:
+        return questions.needed_tokens(workload.prompt_tokens, workload.generated_tokens)
+    return max(workload.depth + max(workload.prompt_tokens, workload.generated_tokens), DIGESTED_TOKENS)
 
 
 def _each_original_once(cases: Sequence[Case]) -> list[Case]:
@@ -322,7 +338,3 @@ def _matches(model: Model, pattern: str) -> bool:
     texts = (model.name, model.label, model.repository or "", *model.aliases)
     wanted = pattern.lower().removesuffix(".gguf")
     return any(wanted in text.lower() or fnmatch.fnmatchcase(text.lower(), wanted) for text in texts)
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple

@@ -62,6 +62,7 @@ class Engine:
         """Load the model and make its context."""
         model_params = self._model_params()
         context_params = releases.context_params(self._api, self._job.setting, self._library.version)
+        releases.expect_one_output(context_params)
         self._watch.start()
         start = perf_counter_ns()
         self._model = self._api.llama_model_load_from_file(os.fsencode(self._job.model_path), model_params)
@@ -120,7 +121,7 @@ class Engine:
     def decode(self, number: int) -> Timing:
         """Generate tokens one by one at the workload's depth; the same number gives the same tokens."""
         workload = self._job.workload
-        count = _WARMUP_TOKENS if number == WARMUP else workload.generated_tokens
+        count = min(_WARMUP_TOKENS, self._available()) if number == WARMUP else workload.generated_tokens
         ids = list(self._tokens("decode", number, count))
         with steps.prepared(self._api, self._context, ids, position=workload.depth) as ready:
             self._watch.start()
@@ -197,8 +198,15 @@ class Engine:
 
     def _warmup_size(self) -> int:
         workload = self._job.workload
-        available = int(self._api.llama_n_ctx(self._context)) - workload.depth
-        return max(workload.prompt_tokens, min(int(self._api.llama_n_ubatch(self._context)), available))
+        ubatch = int(self._api.llama_n_ubatch(self._context))
+        return max(workload.prompt_tokens, min(ubatch, self._available()))
+
+    def _available(self) -> int:
+        """Tokens after the depth that fit into the requested context.
+
+        llama.cpp makes the context longer than requested, possibly longer than the model's learned positions.
+        """
+        return self._job.setting.n_ctx - self._job.workload.depth
 
     def _chunks(self, tokens: Any) -> list[Any]:
         """Batches of at most n_batch tokens, the library's limit; the caller keeps the tokens alive."""
