@@ -13,10 +13,10 @@ from ggufbench.history.series import ANCHORED, HistoryQuery, SeriesRow
 from ggufbench.history.series import history as ask_history
 from ggufbench.records.comparison import Comparison
 from ggufbench.records.comparisons import read_comparisons
-from ggufbench.records.record_summary import many_objects, read_brief_folder
+from ggufbench.records.record_summary import BriefRecord, many_objects
 from ggufbench.records.runs import StoredRun, read_run
 from ggufbench.records.schema import ModelIdentity, Record
-from ggufbench.records.store import StoreError, is_safe_name, run_folders
+from ggufbench.records.store import StoreError, is_safe_name, read_folder, run_folders
 from ggufbench.report.content import Content
 
 MOST_COMPLETE = 300
@@ -99,7 +99,7 @@ def _folder(results: Path, name: str | None) -> Path | None:
 
 
 def _read_briefly(folder: Path, results: Path, name: str | None) -> StoredRun:
-    found = [*read_brief_folder(folder), *read_comparisons(folder)]
+    found = [*read_folder(folder, BriefRecord), *read_comparisons(folder)]
     problems = [one for one in found if isinstance(one, StoreError)]
     if len(problems) == len(found):
         return read_run(results, name)  # raises the error
