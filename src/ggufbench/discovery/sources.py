@@ -13,7 +13,7 @@ from typing import Any
 from ggufbench.discovery import names
 from ggufbench.discovery.hub import hub_cache, is_repository_folder
 from ggufbench.errors import GgufbenchError
-from ggufbench.paths import folder_from, user_path
+from ggufbench.paths import folder_from, read_regular, user_path
 
 _JSON_CAP = 1 << 20
 _MODEL_LAYER = "application/vnd.ollama.image.model"
@@ -291,10 +291,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _read_text(path: Path) -> str:
     """Content of a small text file; empty if it is missing, unreadable, too large or not a file."""
     try:
-        if not path.is_file() or path.stat().st_size > _JSON_CAP:
-            return ""
-        with path.open("rb") as file:
-            return file.read(_JSON_CAP).decode("utf-8", "replace")
+        return read_regular(path, _JSON_CAP).decode("utf-8", "replace")
     except (OSError, ValueError):
         return ""
 

@@ -19,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ggufbench.machine.parts import Machine
 from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
+from ggufbench.paths import read_regular
 from ggufbench.records.comparison import COMPARISON_VERSION, Purpose, Role, Verdict
 from ggufbench.records.schema import SCHEMA_VERSION
-from ggufbench.records.store import StoreError, read_regular
+from ggufbench.records.store import MOST_BYTES, StoreError
 from ggufbench.text import escaped
 from ggufbench.values import first_complaint
 from ggufbench.worker.job import TRANSFORMERS, Setting, Workload
@@ -90,7 +91,7 @@ def read_excerpt(path: Path, kind: Kind) -> Excerpt | None:
     """
     name = "record" if kind == "absolute" else "comparison"
     try:
-        content = read_regular(path)
+        content = read_regular(path, MOST_BYTES)
         if kind == "absolute":
             return _of_record(_RecordView.model_validate_json(content))
         return _of_comparison(_ComparisonView.model_validate_json(content))

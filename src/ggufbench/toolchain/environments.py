@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ggufbench.paths import open_regular
 from ggufbench.toolchain.builds import BuildError, BuildPlace, Tell, build_once, run_step
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def _content(requirement: Requirement) -> str | None:
     if path is None:
         return None
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BuildError(
