@@ -9,6 +9,7 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
@@ -70,6 +71,27 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
         if size > most_bytes:
             raise OSError(errno.EFBIG, f"it has {size} bytes, and the limit is {most_bytes}")
         return file.read(size + 1)  # the length is known: no buffer is filled first
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """Facts that change when a file is replaced or written."""
+
+    device: int
+    inode: int
+    size: int
+    modified_nanoseconds: int
+
+
+def file_identity(path: Path) -> FileIdentity | None:
+    """The identity of a regular file; None for anything else."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _require_regular(status: os.stat_result, path: Path) -> None:

@@ -14,8 +14,9 @@ from ggufbench.discovery.tables import bytes_per_element
 from ggufbench.errors import GgufbenchError
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import resolve_threads
+from ggufbench.paths import FileIdentity, file_identity
 from ggufbench.planning.scenario import Scenario, WorkloadSpec
-from ggufbench.text import did_you_mean, listed, size
+from ggufbench.text import did_you_mean, listed, printable, size
 from ggufbench.worker.job import TRANSFORMERS, Job, Setting, Workload
 
 _INTERPRETER_BYTES = 40 * 2**20
@@ -58,6 +59,8 @@ class Case:
     workload: Workload
     estimate: Estimate
     skip: str | None
+    identities: tuple[FileIdentity | None, ...] = ()
+    """Identity of each loaded file when the case was planned; empty if it is not checked."""
 
     @property
     def original(self) -> OriginalCheckpoint | None:
@@ -73,6 +76,16 @@ class Case:
     def loaded_bytes(self) -> int:
         """Total size of those files."""
         return (self.original or self.model).file_size_bytes
+
+    def changed_file(self) -> str | None:
+        """Reason why a loaded file is not the one that was planned; None if all are the same."""
+        for path, planned in zip(self.files, self.identities, strict=False):
+            if file_identity(path) != planned:
+                return (
+                    f"{printable(str(path))} was replaced, changed or removed after it was found; "
+                    "start the run again when the file is complete"
+                )
+        return None
 
     def job(self, seed: int, *, load_only: bool = False) -> Job:
         """The job of one launch."""
@@ -183,7 +196,8 @@ def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
         or _does_not_fit(model, setting, estimate, environment, host)
     )
     case_id = f"{_slug(model.label)}-{scenario.name}"
-    return Case(case_id, model, scenario, setting, workload, estimate, skip)
+    case = Case(case_id, model, scenario, setting, workload, estimate, skip)
+    return replace(case, identities=tuple(map(file_identity, case.files)))
 
 
 def _lacks_weights(model: Model, scenario: Scenario) -> str | None:
