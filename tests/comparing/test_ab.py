@@ -227,14 +227,15 @@ def test_different_answer_is_broken_unless_allowed(ab, small_design, tmp_path, m
     assert accepted.returncode == 0, accepted.stdout + accepted.stderr
 
 
-def test_ctrl_c_keeps_every_block_and_a_comparison(ab, wait_until):
+@pytest.mark.parametrize(("number", "name"), [("SIGINT", "Ctrl-C"), ("SIGHUP", "SIGHUP")])
+def test_a_signal_keeps_every_block_and_a_comparison(ab, wait_until, number, name):
     with ab.program("--baseline", ".") as process:
         wait_until(lambda: len(list(ab.results.glob("*/comparisons/*/block-*.json"))) >= 2, "two blocks")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.Signals[number])
         output, _ = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert "interrupted by Ctrl-C after" in output
+    assert f"interrupted by {name} after" in output
     assert only_comparison(ab).verdict == "inconclusive" and len(blocks_of(ab)) >= 2
 
 

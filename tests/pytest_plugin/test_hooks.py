@@ -213,19 +213,20 @@ def test_a_full_disk_costs_no_result_on_the_screen(run_pytest, llama_folder, tmp
     assert "Traceback" not in done.stdout
 
 
-def test_ctrl_c_leaves_what_was_measured_and_no_worker(run_pytest, model_folder, wait_until):
+@pytest.mark.parametrize(("number", "name"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM")])
+def test_a_signal_leaves_what_was_measured_and_no_worker(run_pytest, model_folder, wait_until, number, name):
     process = subprocess.Popen(
         run_pytest.command("--models", str(model_folder), "--scenario", "cpu", "--repetitions", "2000"),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     worker = wait_until(lambda: worker_of(process.pid), "a worker to start")
     wait_until(lambda: worker.cpu_times().user > 1.0, "the worker to be measuring")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.Signals[number])
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     assert not worker.is_running()
     (record,) = records_of(run_pytest).values()
-    assert record.reason.startswith("interrupted by Ctrl-C in")
+    assert record.reason.startswith(f"interrupted by {name} in")
     assert record.summary["prompt_tokens_per_second"].samples > 0
     assert record.case_id.removesuffix("-cpu") in output
 

@@ -37,6 +37,7 @@ from ggufbench.cli.report import report
 from ggufbench.cli.run import run
 from ggufbench.errors import GgufbenchError
 from ggufbench.modelkit.spec import Architecture
+from ggufbench.processes import termination_as_interrupt
 
 if TYPE_CHECKING:
     from ggufbench.planning.plan import Case
@@ -52,7 +53,8 @@ class Commands(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the named command."""
         try:
-            return super().invoke(ctx)
+            with termination_as_interrupt():
+                return super().invoke(ctx)
         except GgufbenchError as error:
             print_error(error)
             raise typer.Exit(error.exit_code) from None

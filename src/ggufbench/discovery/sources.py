@@ -13,7 +13,7 @@ from typing import Any
 from ggufbench.discovery import jan, names, unfinished
 from ggufbench.discovery.hub import hub_cache, is_repository_folder, repository_of
 from ggufbench.errors import GgufbenchError
-from ggufbench.paths import folder_from, user_path
+from ggufbench.paths import folder_from, read_regular, user_path
 from ggufbench.text import printable
 
 _JSON_CAP = 1 << 20
@@ -340,10 +340,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _read_text(path: Path) -> str:
     """Content of a small text file; empty if it is missing, unreadable, too large or not a file."""
     try:
-        if not path.is_file() or path.stat().st_size > _JSON_CAP:
-            return ""
-        with path.open("rb") as file:
-            return file.read(_JSON_CAP).decode("utf-8", "replace")
+        return read_regular(path, _JSON_CAP).decode("utf-8", "replace")
     except (OSError, ValueError):
         return ""
 

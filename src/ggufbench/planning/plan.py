@@ -14,8 +14,9 @@ from ggufbench.discovery.quantization_choice import quantizations_of, with_quant
 from ggufbench.errors import GgufbenchError
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import resolve_threads
+from ggufbench.paths import FileIdentity, file_identity
 from ggufbench.planning.scenario import Scenario, WorkloadSpec
-from ggufbench.text import did_you_mean, listed, size
+from ggufbench.text import did_you_mean, listed, printable, size
 from ggufbench.worker import questions
 from ggufbench.worker.job import LAYERS, TRANSFORMERS, Job, Setting, Workload
 from ggufbench.worker.provider import DIGESTED_TOKENS
@@ -61,6 +62,8 @@ class Case:
     workload: Workload
     estimate: Estimate
     skip: str | None
+    identities: tuple[FileIdentity | None, ...] = ()
+    """Identity of each loaded file when the case was planned; empty if it is not checked."""
 
     @property
     def original(self) -> OriginalCheckpoint | None:
@@ -76,6 +79,16 @@ class Case:
     def loaded_bytes(self) -> int:
         """Total size of those files."""
         return (self.original or self.model).file_size_bytes
+
+    def changed_file(self) -> str | None:
+        """Reason why a loaded file is not the one that was planned; None if all are the same."""
+        for path, planned in zip(self.files, self.identities, strict=False):
+            if file_identity(path) != planned:
+                return (
+                    f"{printable(str(path))} was replaced, changed or removed after it was found; "
+                    "start the run again when the file is complete"
+                )
+        return None
 
     def job(self, seed: int, *, load_only: bool = False) -> Job:
         """The job of one launch."""
@@ -189,7 +202,8 @@ def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
         or _lacks_positions(model, scenario)
         or _does_not_fit(model, setting, estimate, environment, host)
     )
-    return Case(_case_id(model, scenario), model, scenario, setting, workload, estimate, skip)
+    case = Case(_case_id(model, scenario), model, scenario, setting, workload, estimate, skip)
+    return replace(case, identities=tuple(map(file_identity, case.files)))
 
 
 def _lacks_weights(model: Model, scenario: Scenario) -> str | None:

@@ -44,6 +44,11 @@ class PytestSession:
         self._gate: Gate | None = None
 
     @property
+    def is_planned(self) -> bool:
+        """True if cases were planned: the session has benchmarks of models."""
+        return bool(self._cases)
+
+    @property
     def gate(self) -> Gate | None:
         """The comparison with a baseline arm; None if there is no such option."""
         return self._gate

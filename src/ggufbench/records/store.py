@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import re
 import secrets
-import stat
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +15,7 @@ from pydantic_core import PydanticSerializationError
 
 from ggufbench.errors import GgufbenchError
 from ggufbench.machine.parts import Machine
-from ggufbench.paths import atomic_write
+from ggufbench.paths import atomic_write, read_regular
 from ggufbench.records.schema import Record
 from ggufbench.values import first_complaint
 
@@ -119,31 +116,13 @@ def read_document(path: Path, kind: type[_Document]) -> _Document:
     their texts.
     """
     try:
-        return kind.model_validate_json(read_regular(path), strict=True)
+        return kind.model_validate_json(read_regular(path, MOST_BYTES), strict=True)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
     except (ValidationError, RecursionError) as error:
         detail = first_complaint(error) if isinstance(error, ValidationError) else "nested too deeply"
         name = kind.__name__.lower()
         raise StoreError(f"{path} is not a {name} of this version of ggufbench: {detail}") from None
-
-
-def read_regular(path: Path) -> bytes:
-    """The content of a regular file of at most 64 MiB. Raises OSError.
-
-    Any other file is refused before it is opened: opening a pipe with a record's name would never return.
-    """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        if status.st_size > MOST_BYTES:
-            raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, and the limit is {MOST_BYTES}")
-        with open(handle, "rb", buffering=0, closefd=False) as file:
-            return file.read(status.st_size + 1)  # the length is known: no buffer is filled first
-    finally:
-        os.close(handle)
 
 
 def read_records(folder: Path, newest: int | None = None) -> Iterator[Record | StoreError]:
