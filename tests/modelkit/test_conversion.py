@@ -64,6 +64,18 @@ def test_the_converter_sees_no_code(folder, tmp_path):
     assert json.loads((staged / "tokenizer.json").read_text())["model"]["vocab"] == {"auto_map": 1}
 
 
+def test_parts_with_their_own_folder_keep_their_configuration(folder, tmp_path):
+    for name in ("1_Pooling", "2_Dense", "audio_tokenizer", ".git", "2_Normalize"):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps({"part": name, "auto_map": {"A": "evil.B"}}))
+        (folder / name / "modeling.py").write_text("code")
+    (folder / "2_Normalize" / "config.json").unlink()
+    staged = stage(find_source(str(folder)), tmp_path)
+    copied = {str(path.relative_to(staged)) for path in staged.rglob("*") if path.parent != staged}
+    assert copied == {f"{name}/config.json" for name in ("1_Pooling", "2_Dense", "audio_tokenizer")}
+    assert json.loads((staged / "1_Pooling" / "config.json").read_text()) == {"part": "1_Pooling"}
+
+
 @pytest.mark.real
 def test_invalid_checkpoint_messages(refused, tmp_path, folder):
     def sentence(*names: str) -> str:

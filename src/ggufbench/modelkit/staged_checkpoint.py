@@ -3,7 +3,8 @@
 The converter loads tokenizers with `trust_remote_code=True`: code named by `auto_map` in a configuration
 would run, from a file beside it or from a repository in the cache. So the converter gets a separate folder
 with links to the safetensors files and copies of the few others that it reads, without `auto_map` and `.py`
-files.
+files. A part of a model may have a folder of its own, such as `1_Pooling` of an embedding model: the
+converter reads its `config.json`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ggufbench.paths import open_regular, read_regular
 _COPIED = re.compile(
     r"[\w-][\w.-]{0,200}\.(?:json|jinja|txt|model|tiktoken)|README\.md", re.ASCII | re.IGNORECASE
 )
+_PART = re.compile(r"\w[\w.-]{0,200}", re.ASCII)
 _INDEX = "model.safetensors.index.json"
 _FILE_CAP = 512 << 20
 """Maximum bytes of one copied file; the largest `tokenizer.json` files have a tenth of it."""
@@ -134,6 +136,9 @@ def stage(source: Source, folder: Path) -> Path:
         wanted = _COPIED.fullmatch(entry.name) and (entry.name != _INDEX or len(source.checkpoint.files) > 1)
         if wanted and entry.is_file():
             _copy(entry, staged / entry.name)
+        elif _PART.fullmatch(entry.name) and (entry / "config.json").is_file():
+            (staged / entry.name).mkdir()
+            _copy(entry / "config.json", staged / entry.name / "config.json")
     return staged
 
 
