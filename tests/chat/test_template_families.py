@@ -102,7 +102,7 @@ def test_prompt_equals_that_of_transformers_or_has_every_text(family, conversati
         assert any(form in prompt for form in written), text
 
 
-@pytest.mark.parametrize("conversation", REWRITTEN["vision"])
+@pytest.mark.parametrize("conversation", sorted(REWRITTEN["vision"]))
 def test_text_becomes_a_part_for_a_template_that_needs_parts(conversation, templates):
     messages, _ = for_template(templates["vision"], conversation)
     with_parts = [{**message, "content": parts(message["content"])} for message in messages]
