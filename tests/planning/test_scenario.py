@@ -340,3 +340,33 @@ def test_a_tolerance_is_a_share_and_its_keys_are_known(load, complaint):
     )
     sentence = complaint(CPU + "[tolerance]\nmost_wating = 0.3\n")
     assert "unknown key tolerance.most_wating; did you mean most_waiting" in sentence
+
+
+KEYS = "chat_template_kwargs = { enable_thinking = false, budget = 20260101 }\n"
+
+
+@pytest.mark.parametrize("provider", ["langchain", "app.models:make"])
+def test_variables_of_the_chat_template_reach_the_setting(load, provider):
+    [scenario] = load(f'provider = "{provider}"\n{CPU}{KEYS}')
+    setting = resolve_setting(scenario)
+    assert json.loads(setting.chat_template_kwargs) == {"enable_thinking": False, "budget": 20260101}
+    [plain] = load(f'provider = "{provider}"\n{CPU}')
+    assert resolve_setting(plain).chat_template_kwargs == ""
+
+
+def test_variables_of_the_chat_template_can_vary(load):
+    varied = "chat_template_kwargs = [{ enable_thinking = true }, { enable_thinking = false }]\n"
+    settings = [resolve_setting(one) for one in load(f'provider = "langchain"\n{CPU}{varied}')]
+    assert len({setting.chat_template_kwargs for setting in settings}) == 2
+
+
+@pytest.mark.parametrize("provider", ["engine", "llamacpp", "langchain-community"])
+def test_variables_of_the_chat_template_that_would_be_ignored(complaint, provider):
+    sentence = complaint(f'provider = "{provider}"\n{CPU}{KEYS}')
+    assert f'provider {provider} ignores chat_template_kwargs; leave it out, or write "langchain"' in sentence
+
+
+def test_invalid_variables_of_the_chat_template(complaint):
+    text = f'provider = "langchain"\n{CPU}chat_template_kwargs = '
+    assert "chat_template_kwargs = 'yes' is not usable" in complaint(text + '"yes"\n')
+    assert "chat_template_kwargs = datetime" in complaint(text + "{ day = 2026-01-01 }\n")

@@ -7,12 +7,15 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import BaseMessage
 
+from ggufbench.chat.control_tokens import PromptTokenizer
 from ggufbench.chat.engine import AnswerUsage, ChatEngine
 from ggufbench.chat.errors import ChatModelError
+from ggufbench.chat.forms import Message
 from ggufbench.chat.grammar import call_grammar, json_grammar
 from ggufbench.chat.messages import to_template, with_instruction
 from ggufbench.chat.options import Options
@@ -46,8 +49,10 @@ class Form:
 class AnswerGenerator:
     """A model with its chat templates. Raises ChatModelError for an invalid template."""
 
-    def __init__(self, engine: ChatEngine, chat_template: str | None) -> None:
-        self._engine = engine
+    def __init__(
+        self, engine: ChatEngine, chat_template: str | None, variables: Mapping[str, Any] | None = None
+    ) -> None:
+        self._engine, self._prompts = engine, PromptTokenizer(engine)
         own = engine.chat_template()
         self._has_template = bool(chat_template or own)
         if not self._has_template:
@@ -58,10 +63,27 @@ class AnswerGenerator:
         self._template = self._compile(chat_template or own or CHATML)
         with_tools = None if chat_template else engine.chat_template("tool_use")
         self._tool_template = self._compile(with_tools) if with_tools else self._template
+        self._check(variables or {})
 
     def _compile(self, source: str) -> Template:
         engine = self._engine
         return Template(source, engine.special_text("bos"), engine.special_text("eos"), engine.name)
+
+    def prompt(
+        self,
+        template: Template,
+        messages: Sequence[BaseMessage],
+        form: Form,
+        variables: Mapping[str, Any],
+    ) -> list[int]:
+        """The tokens of the prompt."""
+        self._check(variables)
+        write = partial(template.render, variables=variables)
+        return self._prompts.tokens(write, template.source, *_conversation(template, messages, form))
+
+    def _check(self, variables: Mapping[str, Any]) -> None:
+        """Raise ChatModelError for a variable that neither template reads."""
+        self._template.check_variables(variables.keys() - self._tool_template.variables)
 
     def parts(
         self,
@@ -79,7 +101,7 @@ class AnswerGenerator:
         with self._engine.turn(cancelled):
             form = form_of(options)
             template = self._tool_template if form.tools else self._template
-            prompt = self._engine.prompt_tokens(_prompt(template, messages, form))
+            prompt = self.prompt(template, messages, form, options.chat_template_kwargs)
             if not self._has_template:
                 stops = [*stops, CHATML_END]
             engine, grammar = self._engine, self._grammar(template, form)
@@ -155,14 +177,17 @@ def _schemas(requested: Mapping[str, Any] | None) -> tuple[Schema | None, Schema
     return described, _ANY_OBJECT if requested.get("strict") is False else described
 
 
-def _prompt(template: Template, messages: Sequence[BaseMessage], form: Form) -> str:
+def _conversation(
+    template: Template, messages: Sequence[BaseMessage], form: Form
+) -> tuple[list[Message], tuple[Tool, ...]]:
+    """The messages and the tools that the template is given."""
     plain = to_template(messages, knows_tools=template.takes_tools)
     if form.tools and not template.takes_tools:
         plain = with_instruction(plain, describe(form.tools))
     if form.described is not None:
         schema = json.dumps(form.described, ensure_ascii=False)
         plain = with_instruction(plain, f"Answer with JSON of this schema and nothing else:\n{schema}")
-    return template.render(plain, form.tools if template.takes_tools else ())
+    return plain, form.tools if template.takes_tools else ()
 
 
 def _texts(pieces: Iterator[bytes], reader: TextReader, tally: AnswerUsage) -> Iterator[str]:

@@ -119,20 +119,23 @@ class ChatEngine:
 
     # Text
 
-    def tokenize(self, text: str) -> list[int]:
-        """Tokenize `text`, parsing the names of special tokens; does not add a BOS token."""
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Tokenize `text`; does not add a BOS token. `special`: parse names of control tokens."""
         self._check_open()
         raw = text.encode("utf-8", errors="replace")
         capacity = len(raw) + 2  # a token is at least one byte, and a space may be added in front
         tokens = (ctypes.c_int32 * capacity)()
-        count = self.api.llama_tokenize(self.vocabulary, raw, len(raw), tokens, capacity, False, True)
+        count = self.api.llama_tokenize(self.vocabulary, raw, len(raw), tokens, capacity, False, special)
         if count < 0:
             raise ChatModelError(f"{self.name} cannot tokenize this text; change the text.")
         return tokens[:count]
 
     def prompt_tokens(self, text: str) -> list[int]:
         """Tokenize a whole prompt; adds the BOS token if the model wants one and the text lacks it."""
-        tokens = self.tokenize(text)
+        return self.with_bos(self.tokenize(text))
+
+    def with_bos(self, tokens: list[int]) -> list[int]:
+        """The tokens of a prompt, with the BOS token in front if the model wants one and they lack it."""
         first = self.api.llama_vocab_bos(self.vocabulary)
         wanted = self.api.llama_vocab_get_add_bos(self.vocabulary) and first >= 0
         return [first, *tokens] if wanted and tokens[:1] != [first] else tokens

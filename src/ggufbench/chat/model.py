@@ -33,15 +33,9 @@ __all__ = ["ChatLlamaCpp", "ChatModelError"]
 
 _LOADING = tuple(Settings.__dataclass_fields__)
 _ANSWER_OPTIONS = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repeat_penalty",
-    "max_tokens",
-    "seed",
-    "ignore_end",
-)
+    "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "seed", "ignore_end",
+    "chat_template_kwargs",
+)  # fmt: skip
 Tool = dict[str, Any] | type | Callable[..., Any] | BaseTool
 _ANY = ("any", "required", True)
 
@@ -77,7 +71,7 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         settings = Settings(**{name: getattr(self, name) for name in _LOADING})
         self._engine = load(Path(self.model_path), settings)
         try:
-            self._generator = AnswerGenerator(self._engine, self.chat_template)
+            self._generator = AnswerGenerator(self._engine, self.chat_template, self.chat_template_kwargs)
         except BaseException:
             self._engine.close()
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.sampling import Sampling
@@ -62,6 +62,8 @@ class ModelOptions(BaseModel):
     """Seed for reproducible answers; None: a random seed each time."""
     chat_template: str | None = Field(default=None, min_length=1)
     """A Jinja template instead of the file's own."""
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    """Variables of the template, such as `enable_thinking`."""
 
 
 class Options(BaseModel):
@@ -86,6 +88,8 @@ class Options(BaseModel):
     """False: a forced tool call may have any arguments."""
     response_format: dict[str, Any] | None = None
     """`{"type": "json_object"}`, or `{"type": "json_schema", "schema": {...}}`."""
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    """Variables of the template; those of a question are added to those of the model."""
 
     @property
     def sampling(self) -> Sampling:
@@ -103,8 +107,12 @@ class Options(BaseModel):
 
 def options(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> Options:
     """The model's options, overridden by those of one question. Raises ChatModelError for invalid ones."""
+    given = {**defaults, **overrides}
+    variables = overrides.get("chat_template_kwargs")
+    if isinstance(variables, Mapping):
+        given["chat_template_kwargs"] = {**defaults.get("chat_template_kwargs", {}), **variables}
     try:
-        return Options(**{**defaults, **overrides})
+        return Options(**given)
     except ValidationError as error:
         raise refusal(error, Options) from None
 

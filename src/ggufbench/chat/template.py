@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +14,7 @@ from ggufbench.chat.completeness import Probe, omitted, shows_python
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.forms import Form, Message, applied
 from ggufbench.chat.sandbox import LimitError, Sandbox, limited, limits
-from ggufbench.text import printable
+from ggufbench.text import did_you_mean, printable
 
 CHATML = (
     "{% for message in messages %}"
@@ -38,6 +38,7 @@ class Template:
 
     def __init__(self, source: str, bos: str, eos: str, name: str) -> None:
         environment = Sandbox()
+        self.source = source
         self._name, self._texts = name, {"bos_token": bos, "eos_token": eos}
         self.calls_by_tag = "<tool_call>" in source
         try:
@@ -46,7 +47,7 @@ class Template:
             self._template = environment.from_string(source)
         except (TemplateError, RecursionError, ArithmeticError, ValueError, MemoryError) as error:
             raise self._broken(error) from None
-        self.variables = frozenset(names) - _PROVIDED
+        self.variables = frozenset(names) - _PROVIDED - environment.globals.keys()
         """Names that `chat_template_kwargs` can set."""
         self.takes_tools = "tools" in names and self._shows_tools()
 
@@ -74,6 +75,17 @@ class Template:
             if time.monotonic() > end:
                 break
         raise failure or self._broken(ValueError("it accepts no form of the conversation"))
+
+    def check_variables(self, names: Iterable[str]) -> None:
+        """Raise ChatModelError for a name that the template does not read."""
+        for name in names:
+            if name not in self.variables:
+                known = ", ".join(sorted(self.variables)) or "no variables"
+                hint = did_you_mean(name, self.variables) or f"; it reads {known}"
+                raise ChatModelError(
+                    f"chat_template_kwargs: the chat template of {self._name} does not read "
+                    f"{printable(repr(name), 60)}, so the value would be ignored{printable(hint, 200)}"
+                )
 
     def _shows_tools(self) -> bool:
         """False if the template does not write the tools that it is given."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -158,6 +159,7 @@ def resolve_setting(scenario: Scenario) -> Setting:
     """The concrete setting for this machine, with numbers instead of words."""
     spec = scenario.setting
     threads = resolve_threads(spec.n_threads)
+    variables = spec.chat_template_kwargs
     batch_threads = threads if spec.n_threads_batch is None else resolve_threads(spec.n_threads_batch)
     return Setting(
         device=spec.device,
@@ -178,6 +180,7 @@ def resolve_setting(scenario: Scenario) -> Setting:
         rpc_servers=spec.rpc_servers,
         weights=spec.weights,
         dtype=spec.dtype,
+        chat_template_kwargs=json.dumps(variables, sort_keys=True) if variables else "",
     )
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationError, model_validator
 
 from ggufbench.errors import GgufbenchError
 from ggufbench.metrics import METRICS
@@ -71,6 +71,8 @@ class SettingSpec(Table):
     rpc_servers: str = ""
     weights: Literal["gguf", "safetensors"] = "gguf"
     dtype: Literal["", "float32", "bfloat16"] = ""
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    """Variables of the chat template, such as `enable_thinking = false`; for chat models that apply them."""
 
     @model_validator(mode="after")
     def _consistent(self) -> SettingSpec:

@@ -6,6 +6,7 @@ answer, and from the first text to the last.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -242,7 +243,11 @@ def _offered(job: Job) -> dict[str, Any]:
     """The arguments for the callable, by name."""
     setting = job.setting
     # Without an explicit choice in the setting, a layer keeps its default.
-    chosen = {} if setting.flash_attn == "auto" else {"flash_attn": setting.flash_attn == "on"}
+    chosen: dict[str, Any] = (
+        {} if setting.flash_attn == "auto" else {"flash_attn": setting.flash_attn == "on"}
+    )
+    if setting.chat_template_kwargs:
+        chosen["chat_template_kwargs"] = json.loads(setting.chat_template_kwargs)
     return {
         **chosen,
         "model_path": job.model_path,

@@ -6,11 +6,12 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from .job import DEFAULT_UBATCH, ENGINE, LAYERS, TRANSFORMERS, Setting
+from .job import DEFAULT_UBATCH, ENGINE, LANGCHAIN, LAYERS, SHIPPED, TRANSFORMERS, Setting
 
-_CHAT_TAKES = ("device", "n_ctx", "n_gpu_layers", "n_batch", "n_threads", "load_mode", "rpc_servers")
+_CHAT_TAKES = ("device", "n_ctx", "n_gpu_layers", "n_batch", "n_threads", "load_mode", "rpc_servers",
+               "chat_template_kwargs")  # fmt: skip
 _LAYER_TAKES = (*_CHAT_TAKES, "flash_attn")
-_TRANSFORMERS_TAKES = ("device", "n_threads", "weights", "dtype")
+_TRANSFORMERS_TAKES = ("device", "n_threads", "weights", "dtype", "chat_template_kwargs")
 _DTYPES = ("float32", "bfloat16")
 
 
@@ -20,6 +21,8 @@ def provider_problem(provider: str, setting: Any, workload: Any) -> str | None:
     Both may be the tables of a scenario, which have the same names. A value that a provider does not receive,
     and that differs from its default, would be accepted and not applied.
     """
+    if setting.chat_template_kwargs and provider in SHIPPED and provider != LANGCHAIN:
+        return f'provider {provider} ignores chat_template_kwargs; leave it out, or write "{LANGCHAIN}"'
     if provider == TRANSFORMERS:
         return _transformers_problem(setting)
     if setting.device == "mps":

@@ -66,6 +66,8 @@ class Setting:
     """`gguf`, or `safetensors` for the GGUF's original checkpoint; only `transformers` reads that."""
     dtype: str = ""
     """`float32` or `bfloat16`, in which `transformers` computes; empty for all other providers."""
+    chat_template_kwargs: str = ""
+    """Variables of the chat template, as JSON; empty for none. Only chat models get them."""
 
 
 @dataclass(frozen=True, slots=True)

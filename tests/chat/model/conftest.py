@@ -20,7 +20,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from pydantic.v1 import Field as FieldV1
 from typing_extensions import Annotated, TypedDict  # noqa: UP035 (pydantic needs this TypedDict)
 
-from ggufbench.chat.completion import _prompt, form_of
+from ggufbench.chat.completion import form_of
 from ggufbench.chat.model import ChatLlamaCpp
 
 TEMPLATE = """
@@ -285,9 +285,8 @@ def run_program(*arguments: object) -> None:
 
 def as_tokens(chat: ChatLlamaCpp, messages: list, options: dict, answer: str) -> tuple[list[int], list[int]]:
     """The exact prompt tokens for llama.cpp, and the expected answer tokens."""
-    prompt = _prompt(chat._generator._template, messages, form_of(chat._options(options)))
-    engine = chat._engine
-    return engine.prompt_tokens(prompt), [
+    engine, generator = chat._engine, chat._generator
+    return generator.prompt(generator._template, messages, form_of(chat._options(options)), {}), [
         *engine.tokenize(answer),
         engine.api.llama_vocab_eos(engine.vocabulary),
     ]
