@@ -263,7 +263,8 @@ class TestLearnedPositions:
     @pytest.fixture
     def plan_one(self, gpt2_folder, scenarios, make_host):
         """A function that plans it with a workload."""
-        (model,) = discover([gpt2_folder]).models
+        (found,) = discover([gpt2_folder]).models
+        model = dataclasses.replace(found, chat_template=True)
 
         def plan(provider="engine", **workload):
             changed = scenarios[0].workload.model_copy(update=workload)
