@@ -11,18 +11,22 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
+from ggufbench.chat import reasoning, tools
+from ggufbench.chat.call_formats import Call
 from ggufbench.chat.engine import AnswerUsage, ChatEngine
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.grammar import call_grammar, json_grammar
 from ggufbench.chat.messages import to_template, with_instruction
 from ggufbench.chat.options import Options
+from ggufbench.chat.reasoning import Reader, Reasoning
 from ggufbench.chat.sampling import Sampler
 from ggufbench.chat.template import CHATML, CHATML_END, Template
 from ggufbench.chat.text_reader import TextReader
-from ggufbench.chat.tools import Call, ToolReader, as_tool, describe
+from ggufbench.chat.tools import ToolReader, argument_schemas, as_tool, describe
 from ggufbench.text import printable
 
 Tool = Mapping[str, Any]
+Part = str | Reasoning | Call
 Schema = Mapping[str, Any]
 
 _ANY_OBJECT: Schema = {"type": "object"}
@@ -70,8 +74,8 @@ class AnswerGenerator:
         stops: Sequence[str],
         tally: AnswerUsage,
         cancelled: threading.Event | None = None,
-    ) -> Iterator[str | Call]:
-        """Yield the text and the calls of the answer as they are generated.
+    ) -> Iterator[Part]:
+        """Yield the text, the reasoning and the calls of the answer as they are generated.
 
         The model is locked until the iterator ends or is closed. Raises ChatModelError, and CancelledError
         once `cancelled` is set.
@@ -79,17 +83,25 @@ class AnswerGenerator:
         with self._engine.turn(cancelled):
             form = form_of(options)
             template = self._tool_template if form.tools else self._template
-            prompt = self._engine.prompt_tokens(_prompt(template, messages, form))
+            text = _prompt(template, messages, form)
+            prompt = self._engine.prompt_tokens(text)
             if not self._has_template:
                 stops = [*stops, CHATML_END]
             engine, grammar = self._engine, self._grammar(template, form)
+            split = reasoning.reader_for(text, template.source, has_tools=bool(form.tools))
+            engine.visible = self._visible(form, split)
             sampler = Sampler(engine.api, engine.context, engine.vocabulary, options.sampling, grammar)
             try:
                 pieces = self._engine.answer(prompt, sampler, tally, options.max_tokens, cancelled)
                 texts = _texts(pieces, TextReader(stops, strip_space=self._engine.strips_space), tally)
-                yield from _with_calls(texts, form.tools, tally) if form.tools else texts
+                calls = ToolReader(argument_schemas(form.tools)) if form.tools else None
+                yield from _parts(texts, split, calls, tally) if split or calls else texts
             finally:
                 sampler.close()
+
+    def _visible(self, form: Form, split: Reader | None) -> dict[int, bytes]:
+        texts = (*(tools.CONTROL_TEXTS if form.tools else ()), *(reasoning.CONTROL_TEXTS if split else ()))
+        return self._engine.control_tokens(texts)
 
     def _grammar(self, template: Template, form: Form) -> str | None:
         if form.enforced is None and not form.forced:
@@ -162,7 +174,8 @@ def _prompt(template: Template, messages: Sequence[BaseMessage], form: Form) -> 
     if form.described is not None:
         schema = json.dumps(form.described, ensure_ascii=False)
         plain = with_instruction(plain, f"Answer with JSON of this schema and nothing else:\n{schema}")
-    return template.render(plain, form.tools if template.takes_tools else ())
+    prompt = template.render(plain, form.tools if template.takes_tools else ())
+    return reasoning.without_reasoning(prompt) if form.forced or form.enforced is not None else prompt
 
 
 def _texts(pieces: Iterator[bytes], reader: TextReader, tally: AnswerUsage) -> Iterator[str]:
@@ -176,15 +189,32 @@ def _texts(pieces: Iterator[bytes], reader: TextReader, tally: AnswerUsage) -> I
         yield text
 
 
-def _with_calls(texts: Iterator[str], tools: Sequence[Tool], tally: AnswerUsage) -> Iterator[str | Call]:
-    reader = ToolReader([tool["function"]["name"] for tool in tools])
+def _parts(
+    texts: Iterator[str], split: Reader | None, calls: ToolReader | None, tally: AnswerUsage
+) -> Iterator[Part]:
+    """The parts of these texts, read by one reader or by both, one after the other."""
     called = False
-    for text in texts:
-        for part in reader.feed(text):
-            called |= isinstance(part, Call) and part.error is None
-            yield part
-    for part in reader.end():
+    for part in _calls_in(_split(texts, split), calls):
         called |= isinstance(part, Call) and part.error is None
         yield part
     if called and tally.finish == "stop":
         tally.finish = "tool_calls"
+
+
+def _split(texts: Iterator[str], reader: Reader | None) -> Iterator[Part]:
+    if reader is None:
+        yield from texts
+        return
+    for text in texts:
+        yield from reader.feed(text)
+    yield from reader.end()
+
+
+def _calls_in(parts: Iterator[Part], reader: ToolReader | None) -> Iterator[Part]:
+    for part in parts:
+        if reader is not None and isinstance(part, str):
+            yield from reader.feed(part)
+        else:
+            yield part
+    if reader is not None:
+        yield from reader.end()

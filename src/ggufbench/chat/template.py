@@ -28,6 +28,7 @@ class Template:
     def __init__(self, source: str, bos: str, eos: str, name: str) -> None:
         environment = Sandbox()
         self._name, self._texts = name, {"bos_token": bos, "eos_token": eos}
+        self.source = source
         self.calls_by_tag = "<tool_call>" in source
         try:
             tree = environment.parse(source)
