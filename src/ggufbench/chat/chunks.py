@@ -7,6 +7,7 @@ chunk are copied.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -14,10 +15,14 @@ from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import BaseModel
 
+from ggufbench.chat.call_formats import Call
 from ggufbench.chat.engine import AnswerUsage
-from ggufbench.chat.tools import Call
+from ggufbench.chat.reasoning import Reasoning
 
 _Model = TypeVar("_Model", bound=BaseModel)
+
+REASONING = "reasoning_content"
+"""Key of the reasoning in `additional_kwargs` of a message."""
 
 _put = object.__setattr__
 _MESSAGE = AIMessageChunk(content="")
@@ -48,6 +53,11 @@ def call_chunk(call: Call, index: int) -> ChatGenerationChunk:
     return ChatGenerationChunk(message=message)
 
 
+def reasoning_chunk(text: str) -> ChatGenerationChunk:
+    """A chunk of reasoning, under the name that other chat models of LangChain use."""
+    return ChatGenerationChunk(message=AIMessageChunk(content="", additional_kwargs={REASONING: text}))
+
+
 def last_chunk(metadata: dict[str, Any], tally: AnswerUsage) -> ChatGenerationChunk:
     """The final chunk of a stream: finish reason and token usage."""
     message = AIMessageChunk(
@@ -56,13 +66,18 @@ def last_chunk(metadata: dict[str, Any], tally: AnswerUsage) -> ChatGenerationCh
     return ChatGenerationChunk(message=message)
 
 
-def whole_message(text: str, calls: list[Call], metadata: dict[str, Any], tally: AnswerUsage) -> AIMessage:
+def whole_message(
+    parts: Sequence[str | Reasoning | Call], metadata: dict[str, Any], tally: AnswerUsage
+) -> AIMessage:
     """The answer as one message."""
+    calls = [part for part in parts if isinstance(part, Call)]
+    reasoning = "".join(part.text for part in parts if isinstance(part, Reasoning))
     valid = [(call, call.valid()) for call in calls]
     return AIMessage(
-        content=text,
-        tool_calls=[made for _, made in valid if made is not None],
-        invalid_tool_calls=[call.invalid() for call, made in valid if made is None],
+        content="".join(part for part in parts if isinstance(part, str)),
+        additional_kwargs={REASONING: reasoning} if reasoning else {},
+        tool_calls=[found for _, found in valid if found is not None],
+        invalid_tool_calls=[call.invalid() for call, found in valid if found is None],
         response_metadata=metadata,
         usage_metadata=usage(tally),
     )

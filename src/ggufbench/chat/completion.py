@@ -7,11 +7,12 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from langchain_core.messages import BaseMessage
 
+from ggufbench.chat import reasoning, tools
+from ggufbench.chat.call_formats import Call
 from ggufbench.chat.control_tokens import PromptTokenizer
 from ggufbench.chat.engine import AnswerUsage, ChatEngine
 from ggufbench.chat.errors import ChatModelError
@@ -19,15 +20,19 @@ from ggufbench.chat.forms import Message
 from ggufbench.chat.grammar import call_grammar, json_grammar
 from ggufbench.chat.messages import to_template, with_instruction
 from ggufbench.chat.options import Options
+from ggufbench.chat.reasoning import Reader, Reasoning
 from ggufbench.chat.sampling import Sampler
 from ggufbench.chat.template import CHATML, CHATML_END, Template
 from ggufbench.chat.text_reader import TextReader
-from ggufbench.chat.tools import Call, ToolReader, as_tool, describe
+from ggufbench.chat.tools import ToolReader, argument_schemas, as_tool, describe
 from ggufbench.text import printable
 
 Tool = Mapping[str, Any]
+Part = str | Reasoning | Call
 Schema = Mapping[str, Any]
 
+_END_TOKENS = 32
+"""Tokens of a prompt that hold the marker of a reasoning block at its end."""
 _ANY_OBJECT: Schema = {"type": "object"}
 
 
@@ -44,6 +49,11 @@ class Form:
     """Schema that the instruction describes to the model."""
     enforced: Schema | None = None
     """Schema that a grammar enforces: the model can write nothing but JSON of it."""
+
+    @property
+    def is_required(self) -> bool:
+        """True if a grammar restricts the answer."""
+        return self.forced or self.enforced is not None
 
 
 class AnswerGenerator:
@@ -78,7 +88,11 @@ class AnswerGenerator:
     ) -> list[int]:
         """The tokens of the prompt."""
         self._check(variables)
-        write = partial(template.render, variables=variables)
+
+        def write(plain: Sequence[Message], tools: Sequence[Tool]) -> str:
+            text = template.render(plain, tools, variables=variables)
+            return reasoning.without_reasoning(text) if form.is_required else text
+
         return self._prompts.tokens(write, template.source, *_conversation(template, messages, form))
 
     def _check(self, variables: Mapping[str, Any]) -> None:
@@ -92,8 +106,8 @@ class AnswerGenerator:
         stops: Sequence[str],
         tally: AnswerUsage,
         cancelled: threading.Event | None = None,
-    ) -> Iterator[str | Call]:
-        """Yield the text and the calls of the answer as they are generated.
+    ) -> Iterator[Part]:
+        """Yield the text, the reasoning and the calls of the answer as they are generated.
 
         The model is locked until the iterator ends or is closed. Raises ChatModelError, and CancelledError
         once `cancelled` is set.
@@ -105,16 +119,24 @@ class AnswerGenerator:
             if not self._has_template:
                 stops = [*stops, CHATML_END]
             engine, grammar = self._engine, self._grammar(template, form)
+            end = engine.text(prompt[-_END_TOKENS:])
+            split = reasoning.reader_for(end, template.source, has_tools=bool(form.tools))
+            engine.visible = self._visible(form, split)
             sampler = Sampler(engine.api, engine.context, engine.vocabulary, options.sampling, grammar)
             try:
                 pieces = self._engine.answer(prompt, sampler, tally, options.max_tokens, cancelled)
                 texts = _texts(pieces, TextReader(stops, strip_space=self._engine.strips_space), tally)
-                yield from _with_calls(texts, form.tools, tally) if form.tools else texts
+                calls = ToolReader(argument_schemas(form.tools)) if form.tools else None
+                yield from _parts(texts, split, calls, tally) if split or calls else texts
             finally:
                 sampler.close()
 
+    def _visible(self, form: Form, split: Reader | None) -> dict[int, bytes]:
+        texts = (*(tools.CONTROL_TEXTS if form.tools else ()), *(reasoning.CONTROL_TEXTS if split else ()))
+        return self._engine.control_tokens(texts)
+
     def _grammar(self, template: Template, form: Form) -> str | None:
-        if form.enforced is None and not form.forced:
+        if not form.is_required:
             return None
         if not self._engine.can_end:
             raise ChatModelError(
@@ -201,15 +223,32 @@ def _texts(pieces: Iterator[bytes], reader: TextReader, tally: AnswerUsage) -> I
         yield text
 
 
-def _with_calls(texts: Iterator[str], tools: Sequence[Tool], tally: AnswerUsage) -> Iterator[str | Call]:
-    reader = ToolReader([tool["function"]["name"] for tool in tools])
+def _parts(
+    texts: Iterator[str], split: Reader | None, calls: ToolReader | None, tally: AnswerUsage
+) -> Iterator[Part]:
+    """The parts of these texts, read by one reader or by both, one after the other."""
     called = False
-    for text in texts:
-        for part in reader.feed(text):
-            called |= isinstance(part, Call) and part.error is None
-            yield part
-    for part in reader.end():
+    for part in _calls_in(_split(texts, split), calls):
         called |= isinstance(part, Call) and part.error is None
         yield part
     if called and tally.finish == "stop":
         tally.finish = "tool_calls"
+
+
+def _split(texts: Iterator[str], reader: Reader | None) -> Iterator[Part]:
+    if reader is None:
+        yield from texts
+        return
+    for text in texts:
+        yield from reader.feed(text)
+    yield from reader.end()
+
+
+def _calls_in(parts: Iterator[Part], reader: ToolReader | None) -> Iterator[Part]:
+    for part in parts:
+        if reader is not None and isinstance(part, str):
+            yield from reader.feed(part)
+        else:
+            yield part
+    if reader is not None:
+        yield from reader.end()

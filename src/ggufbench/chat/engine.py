@@ -10,7 +10,7 @@ import ctypes
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,8 @@ class ChatEngine:
         self._memory = api.llama_get_memory(context)
         self._held: list[int] = []
         self._pieces: dict[int, bytes | None] = {}
+        self.visible: dict[int, bytes] = {}
+        """Control tokens whose text is part of the answer."""
         self._lock = threading.Lock()
         self._owner: int | None = None
         self._unread_since: float | None = None
@@ -155,6 +157,16 @@ class ChatEngine:
                 return buffer.raw[:count]
             capacity = -count
 
+    def control_tokens(self, texts: Iterable[str]) -> dict[int, bytes]:
+        """The control tokens among these texts, each with its text."""
+        found = ((self.tokenize(text), text.encode()) for text in texts)
+        single = {tokens[0]: raw for tokens, raw in found if len(tokens) == 1}
+        return {token: raw for token, raw in single.items() if not self._read_piece(token, special=False)}
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """The text of these tokens, with the names of control tokens."""
+        return b"".join(self._read_piece(token, special=True) for token in tokens).decode("utf-8", "replace")
+
     def special_text(self, which: str) -> str:
         """The text of the token `bos` or `eos`; empty if the model lacks it."""
         token = getattr(self.api, f"llama_vocab_{which}")(self.vocabulary)
@@ -218,6 +230,8 @@ class ChatEngine:
                     return
                 sampler.ban(token)
                 continue
+            if not piece:
+                piece = self.visible.get(token, piece)
             tally.answered += 1
             self._unread_since = time.monotonic()
             yield piece

@@ -20,14 +20,16 @@ from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from ggufbench.chat import structured
 from ggufbench.chat.async_stream import in_thread
-from ggufbench.chat.chunks import call_chunk, last_chunk, text_chunk, whole_message
-from ggufbench.chat.completion import AnswerGenerator, chosen_tools
+from ggufbench.chat.call_formats import Call
+from ggufbench.chat.chunks import call_chunk, last_chunk, reasoning_chunk, text_chunk, whole_message
+from ggufbench.chat.completion import AnswerGenerator, Part, chosen_tools
 from ggufbench.chat.engine import AnswerUsage, ChatEngine
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.loading import Settings, load
 from ggufbench.chat.options import ModelOptions, Options, options, refusal
+from ggufbench.chat.reasoning import Reasoning
 from ggufbench.chat.text_reader import stop_texts
-from ggufbench.chat.tools import Call, as_tool
+from ggufbench.chat.tools import as_tool
 
 __all__ = ["ChatLlamaCpp", "ChatModelError"]
 
@@ -179,22 +181,18 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         cancelled: threading.Event | None,
     ) -> ChatResult:
         tally = AnswerUsage()
-        texts: list[str] = []
-        calls: list[Call] = []
-        for part in self._parts(messages, stop, overrides, tally, cancelled):
-            if isinstance(part, Call):
-                calls.append(part)
-            else:
-                texts.append(part)
-        message = whole_message("".join(texts), calls, self._metadata(tally), tally)
+        parts = list(self._parts(messages, stop, overrides, tally, cancelled))
+        message = whole_message(parts, self._metadata(tally), tally)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
-    def _chunks(self, parts: Iterator[str | Call], tally: AnswerUsage) -> Iterator[ChatGenerationChunk]:
+    def _chunks(self, parts: Iterator[Part], tally: AnswerUsage) -> Iterator[ChatGenerationChunk]:
         calls = 0
         for part in parts:
             if isinstance(part, Call):
                 yield call_chunk(part, calls)
                 calls += 1
+            elif isinstance(part, Reasoning):
+                yield reasoning_chunk(part.text)
             else:
                 yield text_chunk(part)
         yield last_chunk(self._metadata(tally), tally)
@@ -206,7 +204,7 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         overrides: dict[str, Any],
         tally: AnswerUsage,
         cancelled: threading.Event | None,
-    ) -> Iterator[str | Call]:
+    ) -> Iterator[Part]:
         stops = stop_texts(self.stop if stop is None else stop)
         return self._generator.parts(messages, self._options(overrides), stops, tally, cancelled)
 

@@ -1,48 +1,49 @@
-"""Tools: their description for the model, and the tool calls parsed from its answer."""
+"""Tools: their description for the model, and the calls found in its answer."""
 
+# ruff: noqa: RUF001 (the marks of DeepSeek have a wide bar)
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
-from langchain_core.messages import InvalidToolCall, ToolCall
-from langchain_core.messages.tool import ToolCallChunk, invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from langchain_core.utils.json import parse_partial_json
 
+from ggufbench.chat.call_formats import CALL_MARKS, Call, Tools, bare_calls, read_calls
 from ggufbench.chat.errors import ChatModelError
-from ggufbench.chat.text_reader import unfinished
 from ggufbench.text import printable
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_FUNCTION = "<function="
 
+# The special tokens of the models' tokenizers, as their chat templates use them.
+_BLOCKS = {
+    _OPEN: _CLOSE,  # Hermes, Qwen, GLM, and Granite, which does not close it
+    _FUNCTION: "</function>",  # Qwen3-Coder without the outer tag, Llama 3
+    "<seed:tool_call>": "</seed:tool_call>",
+    "<minimax:tool_call>": "</minimax:tool_call>",
+    "<TOOLCALL>": "</TOOLCALL>",  # Nemotron
+    "<|tool_call|>": "<|/tool_call|>",  # Phi, and Granite, which does not close it
+    "<|tool_call>": "<tool_call|>",  # Gemma 4
+    "<start_function_call>": "<end_function_call>",  # FunctionGemma
+    "<|tool_call_start|>": "<|tool_call_end|>",  # LFM
+    "<｜tool▁calls▁begin｜>": "<｜tool▁calls▁end｜>",  # DeepSeek
+    "<｜tool▁call▁begin｜>": "<｜tool▁call▁end｜>",  # DeepSeek without the outer marker
+    "<|tool_calls_section_begin|>": "<|tool_calls_section_end|>",  # Kimi
+    "<|START_ACTION|>": "<|END_ACTION|>",  # Command
+    "```tool_code": "```",  # Gemma 3
+    "[TOOL_CALLS]": None,  # Mistral
+    "<|python_tag|>": None,  # Llama 3
+    "functools": None,  # Phi
+}
+"""Markers around calls; None: the calls last until the end of the answer."""
+_MARKS = re.compile("|".join(map(re.escape, sorted([*_BLOCKS, _CLOSE], key=len, reverse=True))))
+_BEGINNINGS = frozenset(mark[:length] for mark in [*_BLOCKS, _CLOSE] for length in range(1, len(mark)))
+_LONGEST = max(map(len, [*_BLOCKS, *filter(None, _BLOCKS.values())]))
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One tool call, as the model wrote it."""
-
-    id: str
-    name: str | None
-    arguments: str
-    """JSON of an object; the raw text if `error` is set."""
-    error: str | None = None
-
-    def valid(self) -> ToolCall | None:
-        """The call for LangChain; None if it is invalid."""
-        if self.error is not None or self.name is None:
-            return None
-        return tool_call(name=self.name, args=json.loads(self.arguments, strict=False), id=self.id)
-
-    def invalid(self) -> InvalidToolCall:
-        """The entry for LangChain's list of invalid calls."""
-        return invalid_tool_call(name=self.name, args=self.arguments, id=self.id, error=self.error)
-
-    def chunk(self, index: int) -> ToolCallChunk:
-        """The chunk for a stream; `index` is its position among the calls."""
-        return tool_call_chunk(name=self.name, args=self.arguments, id=self.id, index=index)
+CONTROL_TEXTS = (*_BLOCKS, *filter(None, _BLOCKS.values()), *CALL_MARKS)
+"""Control tokens whose text belongs to the answer if tools are bound."""
 
 
 def describe(tools: Sequence[Mapping[str, Any]]) -> str:
@@ -71,117 +72,89 @@ def as_tool(tool: Any) -> dict[str, Any]:
 class ToolReader:
     """Splits an answer into text and calls, and yields each part as soon as its kind is certain."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = frozenset(names)
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
         self._held = ""
-        self._in_call = False
+        self._block: str | None = None
+        """Marker of the block that is being read."""
         self._began = False
         """True once text was yielded: JSON that follows is text."""
+        self._after_function = False
+        """True if the last part was a call without the outer tag, whose end tag may follow."""
 
     def feed(self, text: str) -> Iterator[str | Call]:
         """Yield the parts that are certain after this text."""
-        looked = max(0, len(self._held) - len(_CLOSE))
+        looked = max(0, len(self._held) - _LONGEST)
         self._held += text
-        while True:
-            if self._in_call:
-                end = self._held.find(_CLOSE, looked)
-                if end < 0:
+        while self._block is not None or not self._may_be_bare():
+            if self._block is not None:
+                close = _BLOCKS[self._block]
+                end = self._held.find(close, looked) if close else -1
+                if close is None or end < 0:
                     return
-                body, self._held = self._held[:end], self._held[end + len(_CLOSE) :]
-                self._in_call = False
-                yield read_call(body)
+                body, self._held = self._held[:end], self._held[end + len(close) :]
+                yield from self._end_block(body, close)
             else:
-                if not self._began and self._held.lstrip()[:1] in ("{", "["):
-                    return
-                start = self._held.find(_OPEN, looked)
-                if start < 0:
+                found = _MARKS.search(self._held, looked)
+                if found is None:
                     yield from self._emit(self._certain())
                     return
-                before, self._held = self._held[:start], self._held[start + len(_OPEN) :]
-                self._in_call = True
-                yield from self._emit(before.rstrip())
+                yield from self._begin_block(found)
             looked = 0
 
     def end(self) -> Iterator[str | Call]:
         """Yield the parts held back, after the last text."""
         held, self._held = self._held, ""
-        if self._in_call:
-            yield read_call(held)
+        if self._block is not None:
+            yield from self._end_block(held, "")
             return
-        calls = [] if self._began else bare_calls(held, self._names)
+        calls = [] if self._began else bare_calls(held, self._tools)
         yield from calls
         if not calls and held.strip():
             yield held
 
+    def _may_be_bare(self) -> bool:
+        """True if the answer consists only of JSON so far, which may be calls without a marker."""
+        text = self._held.lstrip()
+        return not self._began and text[:1] in ("{", "[") and not _MARKS.match(text)
+
+    def _begin_block(self, found: re.Match[str]) -> Iterator[str]:
+        before, mark = self._held[: found.start()], found[0]
+        self._held = self._held[found.end() :]
+        if mark != _CLOSE:
+            self._block = mark
+            yield from self._emit(before.rstrip())
+        elif self._after_function and not before.strip():
+            self._after_function = False
+        else:
+            yield from self._emit(before + mark)
+
+    def _end_block(self, body: str, close: str) -> Iterator[str | Call]:
+        mark, self._block = self._block or "", None
+        parts = body.split(mark)
+        if mark == _FUNCTION:
+            parts = [f"{mark}{part}{close}" for part in parts]
+        calls = [call for part in parts for call in read_calls(part, self._tools)]
+        self._after_function = mark == _FUNCTION
+        yield from calls
+        if not calls:  # it does not name a tool
+            yield from self._emit(f"{mark}{body}{close}")
+
     def _emit(self, text: str) -> Iterator[str]:
         if text:
-            self._began = True
+            self._began, self._after_function = True, False
             yield text
 
     def _certain(self) -> str:
-        """Take the held text, except an unfinished tag and the space before it, which a call would drop."""
-        ready = self._held[: len(self._held) - unfinished(self._held, _OPEN)].rstrip()
-        self._held = self._held[len(ready) :]
+        """Take the held text, except an unfinished marker and the space before it."""
+        held = self._held
+        longest = min(len(held), _LONGEST)
+        kept = next((n for n in range(longest, 0, -1) if held[-n:] in _BEGINNINGS), 0)
+        ready = held[: len(held) - kept].rstrip()
+        self._held = held[len(ready) :]
         return ready
 
 
-def read_call(body: str) -> Call:
-    """Parse the call between the tags."""
-    try:
-        value = json.loads(body, strict=False)
-    except ValueError:
-        return _broken(None, body.strip(), "it is not JSON")
-    return _call(value, body.strip())
-
-
-def bare_calls(text: str, names: frozenset[str]) -> list[Call]:
-    """The calls in a text that consists only of JSON: one after the other, or in a list.
-
-    Empty for anything else, such as JSON that does not name one of these tools.
-    """
-    decoder = json.JSONDecoder(strict=False)
-    values: list[Any] = []
-    rest = text.strip()
-    while rest:
-        try:
-            value, end = decoder.raw_decode(rest)
-        except ValueError:
-            return []
-        values.extend(value if isinstance(value, list) else [value])
-        rest = rest[end:].lstrip(" \t\r\n;,")
-    calls = [_call(value, json.dumps(value, ensure_ascii=False)) for value in values]
-    return calls if all(call.name in names for call in calls) else []
-
-
-def _call(value: Any, raw: str) -> Call:
-    if not isinstance(value, dict):
-        return _broken(None, raw, "it is not an object")
-    function = value.get("function")
-    if isinstance(function, dict):  # OpenAI's format
-        value = function
-    name = value.get("name")
-    if not isinstance(name, str) or not name:
-        return _broken(None, raw, "it does not name a tool")
-    arguments = value.get("arguments", value.get("parameters", {}))
-    if isinstance(arguments, str):  # JSON in JSON
-        try:
-            arguments = json.loads(arguments, strict=False)
-        except ValueError:
-            return _broken(name, arguments, "its arguments are not JSON")
-    if not isinstance(arguments, dict):
-        return _broken(name, json.dumps(arguments, ensure_ascii=False), "its arguments are not an object")
-    return Call(_new_id(), name, json.dumps(arguments, ensure_ascii=False))
-
-
-def _broken(name: str | None, raw: str, error: str) -> Call:
-    """A call that LangChain treats as invalid too, although it repairs unfinished JSON of joined chunks."""
-    try:
-        repaired = isinstance(parse_partial_json(raw), dict)
-    except ValueError:
-        repaired = False
-    written = json.dumps(raw, ensure_ascii=False) if repaired or not raw else raw
-    return Call(_new_id(), name, written, error)
-
-
-def _new_id() -> str:
-    return f"call_{uuid4().hex[:24]}"
+def argument_schemas(tools: Sequence[Mapping[str, Any]]) -> Tools:
+    """The schema of the arguments of each tool, by the tool's name."""
+    return {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}

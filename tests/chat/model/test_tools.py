@@ -11,10 +11,11 @@ from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
 from ggufbench.chat import structured
+from ggufbench.chat.call_formats import Call
 from ggufbench.chat.completion import _prompt, form_of
 from ggufbench.chat.grammar import call_grammar, json_grammar
 from ggufbench.chat.model import ChatModelError
-from ggufbench.chat.tools import Call, ToolReader
+from ggufbench.chat.tools import ToolReader
 
 NONE, ONE = ("f", "{}", True), ("f", '{"a": 1}', True)
 """Calls as `read` gives them."""
@@ -36,7 +37,7 @@ def read(
     text: str, size: int, names: tuple[str, ...] = ("f",)
 ) -> tuple[str, list[tuple[str | None, str, bool]]]:
     """Text and calls of an answer that arrives in pieces of this size."""
-    reader, parts = ToolReader(names), []
+    reader, parts = ToolReader({name: {} for name in names}), []
     for start in range(0, len(text), size):
         parts += reader.feed(text[start : start + size])
     parts += reader.end()
@@ -64,11 +65,11 @@ class TestReading:
             ('{"name": "other"}', '{"name": "other"}', []),
             ('{"some": "json"}', '{"some": "json"}', []),
             ('text first {"name": "f"}', 'text first {"name": "f"}', []),
-            ("<tool_call>f(1)</tool_call>", "", [(None, "f(1)", False)]),
+            ("<tool_call>f(1)</tool_call>", "", [("f", "f(1)", False)]),
             ('<tool_call>{"name": "f", "arguments": [1]}</tool_call>', "", [("f", "[1]", False)]),
-            ('<tool_call>{"arguments": {}}</tool_call>', "", [(None, '"{\\"arguments\\": {}}"', False)]),
-            ('<tool_call>{"name": "f", "argum', "", [(None, '"{\\"name\\": \\"f\\", \\"argum"', False)]),
-            ("<tool_call></tool_call>", "", [(None, '""', False)]),
+            ('<tool_call>{"arguments": {}}</tool_call>', '<tool_call>{"arguments": {}}</tool_call>', []),
+            ('<tool_call>{"name": "f", "argum', "", [("f", '"{\\"name\\": \\"f\\", \\"argum"', False)]),
+            ("<tool_call></tool_call>", "<tool_call></tool_call>", []),
             ("", "", []),
         ],
     )  # fmt: skip
@@ -76,7 +77,7 @@ class TestReading:
         assert read(text, size) == (rest, calls)
 
     def test_text_is_returned_once_it_cannot_be_a_call(self):
-        reader = ToolReader(["f"])
+        reader = ToolReader({"f": {}})
         assert list(reader.feed("A word < ")) == ["A word <"]
         assert list(reader.feed("more<tool_")) == [" more"]
         assert list(reader.feed("box>")) == ["<tool_box>"]
@@ -130,8 +131,9 @@ class TestCalls:
         for answer in (whole, chunks[0] + chunks[1:]):
             assert not answer.tool_calls
             assert [call["args"] for call in answer.invalid_tool_calls] == ["get_weather(Rome)"]
+            assert [call["name"] for call in answer.invalid_tool_calls] == ["get_weather"]
             assert answer.response_metadata["finish_reason"] == "stop"
-        assert whole.invalid_tool_calls[0]["error"] == "it is not JSON"
+        assert whole.invalid_tool_calls[0]["error"] == "its arguments are not values"
 
     def test_tool_choice_none_disables_tools(self, trained):
         prompts = [
