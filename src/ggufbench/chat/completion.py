@@ -22,6 +22,7 @@ from ggufbench.chat.messages import to_template, with_instruction
 from ggufbench.chat.options import Options
 from ggufbench.chat.reasoning import Reader, Reasoning
 from ggufbench.chat.sampling import Sampler
+from ggufbench.chat.schemas import check_depth
 from ggufbench.chat.template import CHATML, CHATML_END, Template
 from ggufbench.chat.text_reader import TextReader
 from ggufbench.chat.tools import ToolReader, argument_schemas, as_tool, describe
@@ -196,6 +197,7 @@ def _schemas(requested: Mapping[str, Any] | None) -> tuple[Schema | None, Schema
         )
     inner = schema.get("schema")
     described = inner if isinstance(inner, Mapping) else schema
+    check_depth(described)
     return described, _ANY_OBJECT if requested.get("strict") is False else described
 
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from ggufbench.chat.errors import ChatModelError
+from ggufbench.chat.schemas import check_grammar
 from ggufbench.text import printable
 
 Schema = Mapping[str, Any]
@@ -24,8 +25,13 @@ _ANYTHING = [{"type": kind} for kind in ("object", "array", "string", "number", 
 
 def json_grammar(schema: Schema) -> str:
     """Grammar for JSON of this schema. Raises ChatModelError if llama.cpp cannot make one."""
+    check_grammar(schema)
     definitions: dict[str, Any] = {}
-    return _rules(json.dumps({**_hoisted(schema, "", definitions), "$defs": definitions}))
+    try:
+        fit = _hoisted(schema, "", definitions)
+    except (AttributeError, TypeError, RecursionError):
+        raise _malformed(schema) from None
+    return _rules(json.dumps({**fit, "$defs": definitions}))
 
 
 def call_grammar(tools: Sequence[Schema], *, tagged: bool, strict: bool) -> str:
@@ -35,7 +41,12 @@ def call_grammar(tools: Sequence[Schema], *, tagged: bool, strict: bool) -> str:
     ChatModelError like `json_grammar`.
     """
     definitions: dict[str, Any] = {}
-    calls = [_call_schema(f"t{number}-", tool, definitions, strict) for number, tool in enumerate(tools)]
+    calls = []
+    for number, tool in enumerate(tools):
+        try:
+            calls.append(_call_schema(f"t{number}-", tool, definitions, strict))
+        except (AttributeError, TypeError, RecursionError):
+            raise _malformed(tool) from None
     either = {"anyOf": calls} if len(calls) > 1 else calls[0]
     rules = _rules(json.dumps({**either, "$defs": definitions}))
     if not tagged:
@@ -44,11 +55,19 @@ def call_grammar(tools: Sequence[Schema], *, tagged: bool, strict: bool) -> str:
     return f'root ::= "<tool_call>\\n" {_BODY} "\\n</tool_call>"\n{rules}'
 
 
+def _malformed(schema: Any) -> ChatModelError:
+    return ChatModelError(
+        f"No grammar can be made for the schema {printable(repr(schema), 80)}: it is not a JSON schema; "
+        "check the types of its values."
+    )
+
+
 def _call_schema(prefix: str, tool: Schema, definitions: dict[str, Any], strict: bool) -> dict[str, Any]:
     function = tool["function"]
     arguments: dict[str, Any] = {"type": "object"}
     if strict:
         arguments = function.get("parameters") or {"type": "object", "properties": {}}
+        check_grammar(arguments)
         arguments = _hoisted(arguments, prefix, definitions)
     return {
         "type": "object",
@@ -71,7 +90,12 @@ def _fit(schema: Any, prefix: str) -> Any:
     """The schema adapted to the binding's converter, with references to the hoisted definitions."""
     if not isinstance(schema, dict):
         return schema
+    kinds = schema.get("type")
     fit = dict(schema)
+    if isinstance(kinds, list):  # the converter would drop everything but the types
+        if not {"enum", "const"}.intersection(schema):
+            return {"anyOf": [_fit({**schema, "type": kind}, prefix) for kind in kinds]}
+        del fit["type"]
     for key in _NAMED.intersection(schema):
         fit[key] = {name: _fit(part, prefix) for name, part in schema[key].items()}
     for key in _LISTED.intersection(schema):

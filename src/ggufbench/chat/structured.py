@@ -20,6 +20,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from ggufbench.chat.errors import ChatModelError
+from ggufbench.chat.schemas import check_depth
 from ggufbench.chat.tools import as_tool
 from ggufbench.text import count, printable
 
@@ -47,7 +48,15 @@ def response_format(schema: Schema | None, method: Method, strict: bool | None) 
         return {"type": "json_object"}
     # llama.cpp accepts a schema without a title; LangChain does not, because it needs a tool name.
     unnamed = isinstance(schema, dict) and not {"title", "name", "function"}.intersection(schema)
-    made = schema if unnamed else convert_to_json_schema(schema)
+    try:
+        made = schema if unnamed else convert_to_json_schema(schema)
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        reason = printable(str(error).strip().partition("\n")[0] or type(error).__name__, 120)
+        raise ChatModelError(
+            f"The schema {printable(repr(schema), 80)} cannot be used: {reason}; pass a pydantic class, a "
+            "TypedDict or a JSON schema."
+        ) from None
+    check_depth(made)
     return {"type": "json_schema", "schema": made, "strict": strict is not False}
 
 

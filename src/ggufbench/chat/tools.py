@@ -12,6 +12,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from ggufbench.chat.call_formats import CALL_MARKS, Call, Tools, bare_calls, read_calls
 from ggufbench.chat.errors import ChatModelError
+from ggufbench.chat.schemas import check_depth
 from ggufbench.text import printable
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
@@ -60,13 +61,18 @@ def describe(tools: Sequence[Mapping[str, Any]]) -> str:
 def as_tool(tool: Any) -> dict[str, Any]:
     """A function, class or schema in OpenAI's tool format. Raises ChatModelError for anything else."""
     try:
-        return convert_to_openai_tool(tool)
-    except (ValueError, TypeError, AttributeError) as error:
+        made = convert_to_openai_tool(tool)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         first = printable(str(error).strip().partition("\n")[0] or type(error).__name__, 120)
         raise ChatModelError(
             f"{printable(repr(tool), 80)} is not a tool: {first}; pass a function with a docstring, a "
             "pydantic class, or a JSON schema with a title."
         ) from None
+    if not isinstance(made["function"].get("parameters") or {}, dict):
+        name = printable(repr(made["function"].get("name")), 80)
+        raise ChatModelError(f"The parameters of the tool {name} are not a JSON schema; write an object.")
+    check_depth(made)
+    return made
 
 
 class ToolReader:
