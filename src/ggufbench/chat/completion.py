@@ -13,7 +13,7 @@ from langchain_core.messages import BaseMessage
 
 from ggufbench.chat import reasoning, tools
 from ggufbench.chat.call_formats import Call
-from ggufbench.chat.control_tokens import Prompt, PromptTokenizer
+from ggufbench.chat.control_tokens import PromptTokenizer
 from ggufbench.chat.engine import AnswerUsage, ChatEngine
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.forms import Message
@@ -32,6 +32,8 @@ Tool = Mapping[str, Any]
 Part = str | Reasoning | Call
 Schema = Mapping[str, Any]
 
+_END_TOKENS = 32
+"""Tokens of a prompt that hold the marker of a reasoning block at its end."""
 _ANY_OBJECT: Schema = {"type": "object"}
 
 
@@ -51,7 +53,7 @@ class Form:
 
     @property
     def is_required(self) -> bool:
-        """True if a grammar leaves no place for reasoning."""
+        """True if a grammar restricts the answer."""
         return self.forced or self.enforced is not None
 
 
@@ -84,15 +86,15 @@ class AnswerGenerator:
         messages: Sequence[BaseMessage],
         form: Form,
         variables: Mapping[str, Any],
-    ) -> Prompt:
-        """The prompt of a conversation. Raises ChatModelError."""
+    ) -> list[int]:
+        """The tokens of the prompt."""
         self._check(variables)
 
-        def write(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
-            text = template.render(messages, tools, variables=variables)
+        def write(plain: Sequence[Message], tools: Sequence[Tool]) -> str:
+            text = template.render(plain, tools, variables=variables)
             return reasoning.without_reasoning(text) if form.is_required else text
 
-        return self._prompts.prompt(write, template.source, *_conversation(template, messages, form))
+        return self._prompts.tokens(write, template.source, *_conversation(template, messages, form))
 
     def _check(self, variables: Mapping[str, Any]) -> None:
         """Raise ChatModelError for a variable that neither template reads."""
@@ -118,11 +120,12 @@ class AnswerGenerator:
             if not self._has_template:
                 stops = [*stops, CHATML_END]
             engine, grammar = self._engine, self._grammar(template, form)
-            split = reasoning.reader_for(prompt.text, template.source, has_tools=bool(form.tools))
+            end = engine.text(prompt[-_END_TOKENS:])
+            split = reasoning.reader_for(end, template.source, has_tools=bool(form.tools))
             engine.visible = self._visible(form, split)
             sampler = Sampler(engine.api, engine.context, engine.vocabulary, options.sampling, grammar)
             try:
-                pieces = self._engine.answer(prompt.tokens, sampler, tally, options.max_tokens, cancelled)
+                pieces = self._engine.answer(prompt, sampler, tally, options.max_tokens, cancelled)
                 texts = _texts(pieces, TextReader(stops, strip_space=self._engine.strips_space), tally)
                 calls = ToolReader(argument_schemas(form.tools)) if form.tools else None
                 yield from _parts(texts, split, calls, tally) if split or calls else texts
