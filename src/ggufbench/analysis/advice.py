@@ -50,7 +50,9 @@ def breakdown_of(record: Record) -> Breakdown | None:
     file_bytes = record.model.file_size_bytes if in_loading else 0
     marked = (launch.marks[0].figures, figures.get("load", {}), figures[highest])
     anonymous = [found["anonymous_bytes"] for found in marked if "anonymous_bytes" in found]
-    account = Anonymous(*anonymous) if len(anonymous) == len(marked) else None
+    # PyTorch writes memory of other kinds.
+    known = len(anonymous) == len(marked) and not record.is_baseline
+    account = Anonymous(*anonymous) if known else None
     return break_down(launch.effective.buffers, start, peak, file_bytes, account)
 
 
