@@ -1,5 +1,8 @@
 """Advice and changed answers, from the record of a real case and from modified copies of it."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from ggufbench.analysis.advice import advise, breakdown_of
@@ -12,6 +15,7 @@ from ggufbench.measuring.preparation import Request, prepare_run
 from ggufbench.outcomes import Outcome
 from ggufbench.records.parts import LimitResult
 from ggufbench.records.schema import Environment, PageCache, Record
+from ggufbench.records.store import read_record
 
 MIB = 2**20
 
@@ -192,3 +196,65 @@ def replace_median(summary, factor):
         **{field: getattr(summary, field) for field in summary.__slots__ if field != "median"},
         median=summary.median * factor,
     )
+
+
+class TestUnusedLogits:
+    """Buffers in the wording of a CUDA build's log, which cannot run here."""
+
+    @staticmethod
+    def advice(change, **compute):
+        held = {"output": {"CUDA_Host": 1 * MIB}, "compute": {name: n * MIB for name, n in compute.items()}}
+        return advise(change(effective={"buffers": held, "n_ubatch": 512}))
+
+    def test_a_device_holds_them(self, change):
+        sentences = self.advice(change, CUDA0=514, CUDA_Host=12)
+        assert has(
+            sentences,
+            "on CUDA0 reserves 511 MiB",
+            "the last of 512 tokens",
+            "smaller n_ubatch",
+            "n_outputs_max",
+        )
+
+    def test_the_host_does_not(self, change):
+        assert not has(self.advice(change, CPU=514), "n_outputs_max")
+
+    def test_a_context_for_one_output_has_none(self, change):
+        assert not has(self.advice(change, CUDA0=21, CUDA_Host=12), "n_outputs_max")
+
+
+@pytest.mark.parametrize(
+    ("name", "provider"),
+    [
+        pytest.param("smollm2", "engine", marks=pytest.mark.real),
+        pytest.param("gemma3", "engine", marks=pytest.mark.nightly),
+        pytest.param("smollm2", "llamacpp", marks=pytest.mark.nightly),
+    ],
+)
+def test_the_memory_of_a_real_model_is_explained(request, plan_cases, make_bench, name, provider):
+    """Their vocabularies have 49 and 262 thousand tokens; only the layer reserves unused logits."""
+    prepared = plan_cases(request.getfixturevalue(name), launches=1, repetitions=1)
+    (case,) = prepared.cases
+    case = replace(
+        case,
+        scenario=case.scenario.model_copy(update={"provider": provider}),
+        setting=replace(case.setting, n_batch=128, n_ubatch=128),
+        workload=replace(case.workload, generated_tokens=4),
+    )
+    record = measure_case(case, make_bench(prepared))
+    found = breakdown_of(record)
+    assert found.explained > 0.95
+    assert (found.untouched_bytes > 8 * MIB) == (provider == "llamacpp")
+    if provider == "engine":
+        assert abs(case.estimate.host_bytes - found.measured_bytes) < 64 * MIB
+
+
+STORED = sorted(Path(__file__).parents[2].glob("results/first/*-cpu.json"))
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_the_memory_of_stored_records_is_explained(path):
+    """They are of contexts that reserved the logits of a whole ubatch."""
+    found = breakdown_of(read_record(path))
+    assert found.explained > 0.95
+    assert found.untouched_bytes > 8 * MIB

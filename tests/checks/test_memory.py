@@ -2,7 +2,7 @@
 
 import pytest
 
-from ggufbench.checks.memory import break_down
+from ggufbench.checks.memory import Anonymous, break_down
 
 MIB = 2**20
 Q4_0_MAPPED = {
@@ -20,6 +20,7 @@ def test_each_buffer_goes_to_its_part():
         "mapped": 405,
         "repacked": 290,
         "weights": 0,
+        "vocabulary": 0,
         "kv": 48,
         "compute": 20,
         "other": 1,
@@ -64,3 +65,42 @@ def test_mapped_file_counts_if_its_weights_are_elsewhere():
     buffers = {"model": {"RPC0[127.0.0.1:50052]": 600 * MIB, "CPU_Mapped": 35 * MIB}}
     assert break_down(buffers, 28 * MIB, 700 * MIB, 637 * MIB).parts["mapped"] == 637 * MIB
     assert break_down(buffers, 28 * MIB, 700 * MIB).parts["mapped"] == 35 * MIB
+
+
+GEMMA_3 = {
+    "model": {"CPU_Mapped": 235 * MIB, "CPU_REPACK": 13 * MIB},
+    "output": {"CPU": 1 * MIB},
+    "KV": {"CPU": 21 * MIB},
+    "compute": {"CPU": 514 * MIB},
+}
+"""Gemma 3 270M: 512 of the 514 MiB are reserved for the logits of 512 tokens and 262,144 words."""
+
+
+class TestReservedAndUsed:
+    """Figures of the kernel about Gemma 3, measured with a context that reserves all logits."""
+
+    def test_the_unused_logits_are_separate(self):
+        found = break_down(GEMMA_3, 29 * MIB, 368 * MIB, 0, Anonymous(15 * MIB, 93 * MIB, 116 * MIB))
+        assert (found.parts["vocabulary"], found.parts["compute"]) == (43 * MIB, 23 * MIB)
+        assert found.untouched_bytes == 491 * MIB
+        assert found.explained > 0.98
+
+    def test_without_the_account_all_that_is_reserved_counts(self):
+        found = break_down(GEMMA_3, 29 * MIB, 368 * MIB)
+        assert (found.parts["compute"], found.untouched_bytes) == (514 * MIB, 0)
+
+    def test_growth_beyond_the_reserved_buffers_is_unexplained(self):
+        buffers = {**GEMMA_3, "compute": {"CPU": 20 * MIB}}
+        found = break_down(buffers, 29 * MIB, 468 * MIB, 0, Anonymous(15 * MIB, 93 * MIB, 216 * MIB))
+        assert (found.parts["compute"], found.untouched_bytes) == (20 * MIB, 0)
+        assert found.difference_bytes == 106 * MIB
+
+    def test_device_buffers_are_not_in_the_account(self):
+        buffers = {"model": {"CUDA0": 900 * MIB}, "compute": {"CUDA0": 514 * MIB, "CUDA_Host": 4 * MIB}}
+        found = break_down(buffers, 29 * MIB, 200 * MIB, 0, Anonymous(15 * MIB, 180 * MIB, 182 * MIB))
+        assert (found.parts["vocabulary"], found.parts["compute"]) == (165 * MIB, 2 * MIB)
+        assert found.untouched_bytes == 2 * MIB
+
+    def test_memory_that_is_given_back_is_not_negative(self):
+        found = break_down(GEMMA_3, 29 * MIB, 300 * MIB, 0, Anonymous(15 * MIB, 20 * MIB, 10 * MIB))
+        assert (found.parts["vocabulary"], found.parts["compute"]) == (0, 0)

@@ -57,6 +57,14 @@ def test_the_newest_run_is_shown_with_everything_behind_its_table(show):
     assert "\x1b" not in done.stdout
 
 
+def test_unused_memory_is_shown_apart_from_the_parts(ggufbench):
+    """A stored run of a context that reserved the logits of a whole ubatch."""
+    stored, match = Path(__file__).parents[2] / "results", "llama-1.1b-Q8_0"
+    text = " ".join(ggufbench("show", "first", "--results", stored, "--match", match).stdout.split())
+    assert "reserved but not used" in text
+    assert "vocabulary" in text
+
+
 def test_a_run_is_chosen_by_name_and_a_case_by_a_part_of_its_id(show, results):
     assert "second" not in show("20260101T000000Z-aaaa").stdout
     assert "second" not in show(str(results / "20260101T000000Z-aaaa")).stdout

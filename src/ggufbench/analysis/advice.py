@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ggufbench.checks.memory import Breakdown, break_down
+from ggufbench.checks.memory import Anonymous, Breakdown, break_down
+from ggufbench.checks.native_log import is_host
 from ggufbench.machine.fitness import unfit
 from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import Effective, Launch, Record
-from ggufbench.text import mebibytes
+from ggufbench.text import mebibytes, printable
 from ggufbench.worker.job import ENGINE
 
 _NOTABLE_DUPLICATE = 0.05
@@ -20,6 +21,7 @@ _NOTABLE_KV = 0.05
 _NOTABLE_KV_BYTES = 64 * 2**20
 _OVERSIZED_CONTEXT = 4
 """A context this many times larger than the workload needs is called too large."""
+_NOTABLE_LOGITS_BYTES = 64 * 2**20
 _NOTABLE_OVERHEAD = 0.02
 _LOW_FRACTION = 0.5
 _CELLS = 256
@@ -37,14 +39,21 @@ def breakdown_of(record: Record) -> Breakdown | None:
     launch = _full_launch(record)
     if launch is None or launch.effective is None or not launch.marks:
         return None
-    peaks = {mark.after: mark.figures.get("peak_rss_bytes", 0) for mark in launch.marks}
-    start, peak = launch.marks[0].figures.get("rss_bytes"), max(peaks.values())
+    figures = {mark.after: mark.figures for mark in launch.marks}
+    # The first of equal peaks: a system may report the highest since the start.
+    highest = max(figures, key=lambda phase: figures[phase].get("peak_rss_bytes", 0))
+    start, peak = launch.marks[0].figures.get("rss_bytes"), figures[highest].get("peak_rss_bytes")
     if not peak or start is None:
         return None
     # During loading llama.cpp maps the whole file, even if the weights are placed elsewhere.
-    in_loading = peaks.get("load") == peak and "mmap" in (launch.effective.load_mode or "")
+    in_loading = highest == "load" and "mmap" in (launch.effective.load_mode or "")
     file_bytes = record.model.file_size_bytes if in_loading else 0
-    return break_down(launch.effective.buffers, start, peak, file_bytes)
+    marked = (launch.marks[0].figures, figures.get("load", {}), figures[highest])
+    anonymous = [found["anonymous_bytes"] for found in marked if "anonymous_bytes" in found]
+    # PyTorch writes memory of other kinds.
+    known = len(anonymous) == len(marked) and not record.is_baseline
+    account = Anonymous(*anonymous) if known else None
+    return break_down(launch.effective.buffers, start, peak, file_bytes, account)
 
 
 def _amx_crash(record: Record) -> str | None:
@@ -103,6 +112,25 @@ def _large_context(record: Record) -> str | None:
     return (
         f"n_ctx = {effective.n_ctx} reserves {mebibytes(kv)} of KV cache, but this workload uses only {used} "
         f"tokens: n_ctx = {needed} needs about {mebibytes(kv * needed / effective.n_ctx)}"
+    )
+
+
+def _unused_logits(record: Record) -> str | None:
+    """On a processor these are reserved and never written, so only memory of a device is wasted."""
+    effective = _effective(record)
+    if effective is None or effective.n_ubatch is None:
+        return None
+    # The output buffer holds one row of logits for each sequence, and there is one sequence.
+    row = sum(effective.buffers.get("output", {}).values())
+    unused = (effective.n_ubatch - 1) * row
+    devices = {name: held for name, held in effective.buffers.get("compute", {}).items() if not is_host(name)}
+    largest = max(devices, key=lambda name: devices[name], default="")
+    if unused < _NOTABLE_LOGITS_BYTES or devices.get(largest, 0) < unused:
+        return None
+    return (
+        f"the compute buffer on {printable(largest)} reserves {mebibytes(unused)} for logits that are never "
+        f"computed, because only the last of {effective.n_ubatch} tokens of a ubatch needs them: a smaller "
+        "n_ubatch saves them in proportion, and n_outputs_max = 1 in the parameters of the context saves all"
     )
 
 
@@ -183,6 +211,7 @@ RULES: Sequence[Callable[[Record], str | None]] = (
     _duplicate,
     _flash_attention_off,
     _large_context,
+    _unused_logits,
     _few_threads,
     _not_cold,
     _not_warm,

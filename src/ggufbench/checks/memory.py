@@ -8,7 +8,7 @@ from typing import Literal
 
 from ggufbench.checks.native_log import is_host
 
-Part = Literal["interpreter", "mapped", "repacked", "weights", "kv", "compute", "other"]
+Part = Literal["interpreter", "mapped", "repacked", "weights", "vocabulary", "kv", "compute", "other"]
 
 _REPACKED = ("CPU_REPACK", "AMX", "CPU_KLEIDIAI")
 """Buffers with weights reordered for certain instructions; the file has the same weights in its own order."""
@@ -18,10 +18,21 @@ PARTS: dict[Part, str] = {
     "mapped": "weights in mapped pages of the file",
     "repacked": "weights copied in an order that suits the processor",
     "weights": "weights in memory of the process",
+    "vocabulary": "the vocabulary, and other memory that loading takes in addition to buffers",
     "kv": "the KV cache, and the state of recurrent layers",
-    "compute": "compute buffers of one ubatch",
+    "compute": "the part of the compute buffers that is used",
     "other": "output and other buffers",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Anonymous:
+    """The kernel's account of the memory that a process has written and no file backs, in bytes."""
+
+    at_start: int
+    loaded: int
+    """After the load: buffers of weights and the KV cache are written, compute buffers are not."""
+    at_peak: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,8 @@ class Breakdown:
 
     parts: dict[Part, int]
     measured_bytes: int
+    untouched_bytes: int = 0
+    """Part of the compute buffers that llama.cpp reserved and never wrote, which takes no memory."""
 
     @property
     def expected_bytes(self) -> int:
@@ -38,7 +51,7 @@ class Breakdown:
 
     @property
     def difference_bytes(self) -> int:
-        """Measured minus expected: above 0 it is unexplained, below 0 it was reserved but not touched."""
+        """Measured minus expected."""
         return self.measured_bytes - self.expected_bytes
 
     @property
@@ -57,10 +70,14 @@ def break_down(
     interpreter_bytes: int,
     measured_bytes: int,
     mapped_bytes: int = 0,
+    anonymous: Anonymous | None = None,
 ) -> Breakdown:
     """Divide a peak into its parts, from those buffers of `LoadLog.buffers` that are on the host.
 
     `mapped_bytes` is the mapped part of the file at the peak; the larger of it and the buffers counts.
+
+    The kernel's account separates what is reserved from what is used: llama.cpp reserves the logits of every
+    token of a ubatch, and a prompt needs those of its last token. Without the account all of it counts.
     """
     parts: dict[Part, int] = dict.fromkeys(PARTS, 0)
     parts["interpreter"] = interpreter_bytes
@@ -69,7 +86,12 @@ def break_down(
             if is_host(name):
                 parts[_part(kind, name)] += size
     parts["mapped"] = max(parts["mapped"], mapped_bytes)
-    return Breakdown(parts, measured_bytes)
+    reserved = parts["compute"]
+    if anonymous is not None:
+        written = parts["repacked"] + parts["weights"] + parts["kv"] + parts["other"]
+        parts["vocabulary"] = max(0, anonymous.loaded - anonymous.at_start - written)
+        parts["compute"] = min(reserved, max(0, anonymous.at_peak - anonymous.loaded))
+    return Breakdown(parts, measured_bytes, reserved - parts["compute"])
 
 
 def _part(kind: str, buffer: str) -> Part:

@@ -19,7 +19,7 @@ from ggufbench.paths import FileIdentity, file_identity
 from ggufbench.planning.scenario import Scenario, WorkloadSpec
 from ggufbench.text import did_you_mean, listed, printable, size
 from ggufbench.worker import questions
-from ggufbench.worker.job import LAYERS, TRANSFORMERS, Job, Setting, Workload
+from ggufbench.worker.job import ENGINE, LANGCHAIN, LAYERS, TRANSFORMERS, Job, Setting, Workload
 from ggufbench.worker.provider import DIGESTED_TOKENS
 
 _IDENTITY_DIGITS = 6
@@ -271,17 +271,27 @@ def _estimate(model: Model, scenario: Scenario, setting: Setting, workload: Work
         past = host.past_seconds.get((model.identity, scenario.name))
         return _transformers_estimate(model, setting, workload, scenario.workload, past)
     share = _offloaded_share(model, setting)
-    working = kv_bytes(model, setting) + setting.n_ubatch * model.vocabulary * 4 + _ACTIVATION_BYTES
+    working = kv_bytes(model, setting) + _ACTIVATION_BYTES
     copies = model.repack_bytes if setting.repack and setting.load_mode != "none" else 0
     on_host = (model.tensor_bytes + copies + working) * (1 - share)
     past = host.past_seconds.get((model.identity, scenario.name))
     seconds = past if past is not None else _seconds(model, setting, workload, scenario.workload)
     return Estimate(
         host_bytes=round(on_host) + _INTERPRETER_BYTES,
-        device_bytes=round((model.tensor_bytes + working) * share),
+        device_bytes=round((model.tensor_bytes + working + _logits_bytes(model, scenario, setting)) * share),
         seconds=seconds,
         from_record=past is not None,
     )
+
+
+def _logits_bytes(model: Model, scenario: Scenario, setting: Setting) -> int:
+    """Bytes that llama.cpp reserves for the logits of every token of a ubatch.
+
+    The engine and this package's chat model ask for those of one token. The other layers do not, but only a
+    device holds what is reserved: the host's memory is taken when it is written, and these never are.
+    """
+    asks_for_one = scenario.provider in (ENGINE, LANGCHAIN)
+    return 0 if asks_for_one else setting.n_ubatch * model.vocabulary * 4
 
 
 def _transformers_estimate(

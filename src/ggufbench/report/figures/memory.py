@@ -36,6 +36,7 @@ _PARTS: dict[str, tuple[str, Color, str]] = {
     "repacked": ("repacked weights", SKY, "////"),
     "weights": ("weights copied", GREEN, "...."),
     "interpreter": ("interpreter", GRAY, ""),
+    "vocabulary": ("vocabulary", GRAY, "...."),
     "kv": ("KV cache", AMBER, "\\\\\\\\"),
     "compute": ("compute", PURPLE, ""),
     "other": ("other", GRAY, "xxxx"),

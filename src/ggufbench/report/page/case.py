@@ -214,7 +214,10 @@ def _memory(record: Record) -> tuple[list[MemoryLine], str]:
         for name, held in found.parts.items()
         if held
     ]
+    unused = (
+        f"; {size(found.untouched_bytes)} more are reserved but not used" if found.untouched_bytes else ""
+    )
     return lines, (
         f"{size(found.measured_bytes)} measured, {size(found.expected_bytes)} expected: "
-        f"{100 * found.explained:.1f} % of the peak is explained"
+        f"{100 * found.explained:.1f} % of the peak is explained{unused}"
     )

@@ -24,6 +24,7 @@ _PART_NAMES = {
     "mapped": "mapped weights",
     "repacked": "repacked weights",
     "weights": "weights in memory",
+    "vocabulary": "vocabulary",
     "kv": "KV cache",
     "compute": "compute buffers",
     "other": "other",
@@ -62,6 +63,7 @@ def _memory_document(found: Breakdown | None) -> dict[str, Any] | None:
         "parts_bytes": found.parts,
         "expected_bytes": found.expected_bytes,
         "measured_bytes": found.measured_bytes,
+        "untouched_bytes": found.untouched_bytes,
         "explained": found.explained,
     }
 
@@ -119,7 +121,8 @@ def _memory(records: Iterable[Record]) -> RenderableType | None:
 
 def _parts(found: Breakdown) -> str:
     parts = [f"{size(amount)} {_PART_NAMES[name]}" for name, amount in found.parts.items() if amount]
-    return ", ".join(parts)
+    unused = [f"{size(found.untouched_bytes)} reserved but not used"] if found.untouched_bytes else []
+    return ", ".join(parts + unused)
 
 
 def _limits(records: Iterable[Record]) -> RenderableType | None:
