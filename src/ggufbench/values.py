@@ -30,8 +30,8 @@ Amount = Annotated[float, Field(gt=-MOST_AMOUNT, lt=MOST_AMOUNT)]
 Seconds = Annotated[float, Field(ge=0, lt=MOST_AMOUNT)]
 
 
-Name = Annotated[str, Field(max_length=1000)]
-"""A name from a file, a library or a user; the longest file name has 255 bytes."""
+Name = Annotated[str, Field(max_length=2**14)]
+"""A name from a file, a library or a user; a longer one comes from a damaged file."""
 
 
 def moment(text: str) -> datetime:

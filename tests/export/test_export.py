@@ -63,6 +63,19 @@ def test_csv_is_the_table(command):
     assert {row["device"] for row in found} == {"cuda"}
 
 
+@pytest.mark.parametrize("start", "=+-@")
+def test_a_spreadsheet_computes_no_name(start, hostile, tmp_path):
+    path = hostile / "evil" / "x.json"
+    record = json.loads(path.read_text())
+    record["model"]["name"] = f"{start}HYPERLINK(1)"
+    record["summary"]["token_slope_seconds"]["median"] = -0.5
+    path.write_text(json.dumps(record))
+    text = exported(read_run(hostile, "evil"), "csv", summaries=True)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert {row["model"] for row in rows} == {f"'{start}HYPERLINK(1)"}
+    assert [row["median"] for row in rows if row["metric"] == "token_slope_seconds"] == ["-0.5"]
+
+
 def test_parquet_is_the_table(tmp_path, command):
     out = tmp_path / "run.parquet"
     words = ("export", "first", "--results", RESULTS, "--to", "parquet")

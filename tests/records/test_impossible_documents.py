@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from ggufbench.api.stored import load
+from ggufbench.cli.app import app
 from ggufbench.history.row import read_excerpt
 from ggufbench.records.comparison import Comparison
 from ggufbench.records.comparisons import read_comparisons
@@ -27,7 +30,7 @@ IMPOSSIBLE = [
     (("model", "file_size_bytes"), HUGE),
     (("model", "file_size_bytes"), "1000"),
     (("model", "file_size_bytes"), True),
-    (("model", "name"), "n" * 5000),
+    (("model", "name"), "n" * 20_000),
     (("model", "original"), {"repository": None, "path": "x", "file_size_bytes": 0}),
     (("created",), "yesterday"),
     (("created",), "0001-01-01T00:00:00+23:59"),
@@ -124,7 +127,7 @@ def places(value, place=()):
 SHORT = {**DOCUMENT, "launches": [{**one, "log": one["log"][:1]} for one in DOCUMENT["launches"][-1:]]}
 VALUES = [
     None, True, 0, -1, 1, 2**62, HUGE, 5e-324, 1e-9, 0.5, 1e300, float("nan"), float("inf"), "", "1",
-    "x" * 2000, "measured", "\u202e\x00", [], [0], [None] * 2, {}, {"a": 1}, {"\x1b": "b"},
+    "x" * 20_000, "measured", "\u202e\x00", [], [0], [None] * 2, {}, {"a": 1}, {"\x1b": "b"},
 ]  # fmt: skip
 MUTATION = st.tuples(st.sampled_from(list(places(SHORT))), st.sampled_from(VALUES))
 
@@ -189,3 +192,36 @@ def test_an_impossible_comparison_is_named_with_its_file(comparison, tmp_path):
     assert refusals(folder / "sound.json", "anchored") == ["", ""]
     found = list(read_comparisons(tmp_path))
     assert sum(isinstance(one, StoreError) for one in found) == len(changes) == len(found) - 1
+
+
+def test_every_command_names_the_file_and_shows_the_rest(comparison, tmp_path):
+    """A run with one sound record, an impossible record, a copy and an impossible comparison."""
+    for run, created in (("20260101T000000Z-aaaa", "2026-01-01"), ("20260102T000000Z-bbbb", "2026-01-02")):
+        folder = tmp_path / run
+        (folder / "comparisons").mkdir(parents=True)
+        sound = {**DOCUMENT, "run_id": run, "created": created}
+        for name, document in (
+            ("a", sound),
+            ("copy", sound),
+            ("empty", edited(("model", "file_size_bytes"), 0, {**sound, "case_id": "empty"})),
+            ("comparisons/watts", {**comparison, "run_id": run, "cells": [{**CELL, "metric": "watts"}]}),
+        ):
+            (folder / f"{name}.json").write_text(json.dumps(document))
+    place, run = ("--results", str(tmp_path)), "20260102T000000Z-bbbb"
+    for words, codes in (
+        (("show", run), (0,)),
+        (("report", run), (0,)),
+        (("compare", "20260101T000000Z-aaaa", run), (0,)),
+        (("export", run), (0,)),
+        (("card", run), (0,)),
+        (("history",), (0,)),
+        (("gate", run), (0, 12)),
+    ):
+        done = CliRunner(env={"COLUMNS": "300"}).invoke(app, [*words, *place], catch_exceptions=False)
+        assert done.exit_code in codes, done.output
+        said = done.output.replace("\n", " ")
+        assert "empty.json" in said and "file_size_bytes" in said, (words, said)
+        assert "watts.json" in said and "cells.0.metric" in said, (words, said)
+        assert words[0] in ("history", "gate") or "copy.json" in said
+    (found,) = load(tmp_path / run).runs
+    assert [one.case_id for one in found.records] == [DOCUMENT["case_id"]] and len(found.problems) == 3

@@ -3,6 +3,7 @@
 To draw the snapshots again: `GGUFBENCH_DRAW=1 pytest tests/report/test_terminal.py`.
 """
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from ggufbench.report.page.results import results_table as page_results
 from ggufbench.report.text.names import Name, shortened
-from ggufbench.report.text.record_details import run_summary
+from ggufbench.report.text.phrases import MEMORY_IN_TOTAL, PEAK_OF_PROCESS
+from ggufbench.report.text.record_details import details, run_summary
 from ggufbench.report.text.terminal import render, table, text
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -87,3 +90,21 @@ def test_a_name_cannot_steer_the_terminal():
     shown.add_row(Name("a\x1b[31m", below="b\u202e"))
     drawn = render(shown, 80, color=False)
     assert "a\\x1b[31m" in drawn and "b\\u202e" in drawn and "\x1b" not in drawn
+
+
+def test_many_cases_are_shown_without_their_details(make_record):
+    record = make_record()
+    few, many = (render(details([record] * number), 200, False) for number in (100, 101))
+    assert "One token" in few and "left out" not in few
+    assert "of 101 cases are left out; choose cases with --match, or use --json." in many
+    assert len(many.splitlines()) < 20
+
+
+def test_memory_has_the_same_words_as_on_the_page(make_record):
+    base = make_record()
+    device = dataclasses.replace(base.summary["peak_rss_bytes"], median=5e9)
+    on_gpu = base.model_copy(update={"summary": {**base.summary, "device_bytes": device}})
+    assert PEAK_OF_PROCESS in render(details([base, on_gpu]), 200, False)
+    assert PEAK_OF_PROCESS not in render(details([base]), 200, False)
+    notes = page_results([on_gpu], {}).notes
+    assert notes[0].startswith("Medians.") and PEAK_OF_PROCESS in notes[0] and MEMORY_IN_TOTAL in notes[0]

@@ -85,14 +85,14 @@ def print_rich(content: RenderableType) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON."""
+    """Print a value as JSON, with what a terminal would interpret, and lone surrogates, as escapes."""
     import json
 
     from pydantic_core import to_jsonable_python
 
     text = json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False)
-    # Bytes of a path that are not UTF-8 are lone surrogates here; JSON can hold them only as escapes.
-    typer.echo(text.encode("utf-8", errors="backslashreplace").decode())
+    unsafe = {letter for letter in set(text) if not letter.isprintable() and letter != "\n"}
+    typer.echo(text.translate({ord(letter): json.dumps(letter)[1:-1] for letter in unsafe}))
 
 
 def print_error(message: object) -> None:

@@ -7,6 +7,10 @@ import io
 
 from ggufbench.export.exporter import Exporter, Wanted, wanted_table
 from ggufbench.records.runs import StoredRun
+from ggufbench.records.tables import Cell
+
+_FORMULA = ("=", "+", "-", "@")
+"""Beginnings of a text that a spreadsheet computes; the name of a file may have one."""
 
 
 class CsvExporter(Exporter):
@@ -20,8 +24,13 @@ class CsvExporter(Exporter):
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(table.columns)
-        writer.writerows(table.values)
+        writer.writerows([_neutral(cell) for cell in row] for row in table.values)
         return text.getvalue().encode()
+
+
+def _neutral(cell: Cell) -> Cell:
+    """A text that would be a formula gets an apostrophe before it, so that spreadsheets show it as text."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 EXPORTER = CsvExporter()

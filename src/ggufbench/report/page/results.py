@@ -13,7 +13,7 @@ from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import Record
 from ggufbench.report.page.case import kind_of
-from ggufbench.report.text.phrases import NOTHING
+from ggufbench.report.text.phrases import MEMORY_IN_TOTAL, NOTHING, PEAK_OF_PROCESS
 from ggufbench.report.text.terminal import ended
 from ggufbench.text import count, listed
 
@@ -152,7 +152,7 @@ def _notes(records: Sequence[Record], total: int) -> Iterator[str]:
     """Notes that apply to several rows."""
     yield (
         "Medians. Load: from opening the file to the first token, with the file in memory. "
-        "Memory: peak of the process and of its devices. "
+        f"{MEMORY_IN_TOTAL} {PEAK_OF_PROCESS} "
         "A bar shows the value relative to the largest one of the same model."
     )
     if total > _MOST_ROWS:

@@ -16,6 +16,10 @@ NOTHING = "\u2013"
 """The dash for a missing value."""
 TIMES = "\u00d7"
 
+PEAK_OF_PROCESS = "Peak memory: of the process alone, without its devices."
+MEMORY_IN_TOTAL = "Memory: peak of the process and of its devices."
+"""Both values occur on the page and the terminal, always with these words."""
+
 
 def harmless(value: object) -> object:
     """Text with control characters, direction overrides and surrogates escaped.

@@ -16,6 +16,7 @@ from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import Launch, Record, Sample
 from ggufbench.report.text.names import Name
+from ggufbench.report.text.phrases import PEAK_OF_PROCESS
 from ggufbench.report.text.terminal import results_table, stack, table, text
 from ggufbench.text import seconds_text, size
 
@@ -31,6 +32,10 @@ _PART_NAMES = {
 }
 
 
+_MOST_DETAILED = 100
+"""Most cases with tables of details: more would be thousands of lines."""
+
+
 def run_summary(
     records: Sequence[Record], rejected: Sequence[Rejected], changes: Sequence[ChangedWork], width: int
 ) -> RenderableType:
@@ -41,10 +46,16 @@ def run_summary(
 
 
 def details(records: Sequence[Record]) -> RenderableType:
-    """Everything of a record that the results table does not show."""
+    """Details beside the results table: everything of a few records, of many only what needs action."""
+    if len(records) > _MOST_DETAILED:
+        left_out = (
+            f"Loads, memory by part, limits and tokens of {len(records)} cases are left out; choose cases"
+        )
+        note = Text(f"{left_out} with --match, or use --json.", style="dim")
+        return stack(_device_note(records), note, _environment(records), _advice(records))
     return stack(
-        _loads(records), _memory(records), _limits(records), _tokens(records), _layers(records),
-        _environment(records), _advice(records),
+        _device_note(records), _loads(records), _memory(records), _limits(records), _tokens(records),
+        _layers(records), _environment(records), _advice(records),
     )  # fmt: skip
 
 
@@ -101,6 +112,14 @@ def _faults(load: Sample) -> list[str]:
     if major is None or minor is None:
         return []
     return [f"{minor:.0f} page faults" + (f", {major:.0f} from the disk" if major else "")]
+
+
+def _device_note(records: Iterable[Record]) -> Text | None:
+    """The meaning of the memory in the results table, if a case also took memory of a device."""
+    taken = any(
+        name in record.summary for record in records for name in ("device_bytes", "device_used_bytes")
+    )
+    return Text(PEAK_OF_PROCESS, style="dim") if taken else None
 
 
 def _memory(records: Iterable[Record]) -> RenderableType | None:
