@@ -192,3 +192,16 @@ def replace_median(summary, factor):
         **{field: getattr(summary, field) for field in summary.__slots__ if field != "median"},
         median=summary.median * factor,
     )
+
+
+def test_weights_that_were_not_locked_are_reported(record, change):
+    setting = record.setting.__class__(device="cpu", load_mode="mmap+mlock")
+
+    def locked(share):
+        figures = {"peak_rss_bytes": 50 * MIB, "locked_bytes": round(share * record.model.tensor_bytes)}
+        marks = [mark.model_copy(update={"figures": figures}) for mark in record.launches[0].marks]
+        return advise(change(launch={"marks": marks}, setting=setting))
+
+    assert has(locked(0.0), "locked only", "ulimit")
+    assert not has(locked(1.0), "locked only")
+    assert not has(advise(record), "locked only")

@@ -31,6 +31,7 @@ VmRSS:\t    8192 kB
 RssAnon:\t    4096 kB
 RssFile:\t    3072 kB
 RssShmem:\t    1024 kB
+VmLck:\t     512 kB
 Threads:\t1
 """
 
@@ -42,13 +43,16 @@ def test_the_kernel_s_text_is_read_in_bytes():
         "anonymous_bytes": 4 * MIB,
         "file_bytes": 3 * MIB,
         "shared_bytes": MIB,
+        "locked_bytes": MIB // 2,
     }
 
 
 @linux
 def test_real_text_has_every_figure():
     figures = parse_status(Path("/proc/self/status").read_text())
-    assert set(figures) == {"peak_rss_bytes", "rss_bytes", "anonymous_bytes", "file_bytes", "shared_bytes"}
+    assert set(figures) == {
+        "peak_rss_bytes", "rss_bytes", "anonymous_bytes", "file_bytes", "shared_bytes", "locked_bytes",
+    }  # fmt: skip
     parts = figures["anonymous_bytes"] + figures["file_bytes"] + figures["shared_bytes"]
     assert figures["peak_rss_bytes"] >= figures["rss_bytes"] == parts
 

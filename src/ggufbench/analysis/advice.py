@@ -22,6 +22,8 @@ _OVERSIZED_CONTEXT = 4
 """A context this many times larger than the workload needs is called too large."""
 _NOTABLE_OVERHEAD = 0.02
 _LOW_FRACTION = 0.5
+_LOCKED, _MOST_OF_FILE = "locked_bytes", 0.9
+"""The figure of a memory mark, and the share of the weights from which they count as locked."""
 _CELLS = 256
 """Block size of llama.cpp's KV cache, in tokens."""
 
@@ -88,6 +90,21 @@ def _flash_attention_off(record: Record) -> str | None:
     if record.setting.flash_attn == "auto":
         return "llama.cpp does not support flash attention for this model on this device"
     return 'the prompt runs without flash attention: try flash_attn = "on"'
+
+
+def _not_locked(record: Record) -> str | None:
+    """Compare the locked memory with the file: without permission llama.cpp goes on without locking."""
+    launch = _full_launch(record)
+    if launch is None or "mlock" not in record.setting.load_mode:
+        return None
+    locked = [mark.figures[_LOCKED] for mark in launch.marks if _LOCKED in mark.figures]
+    if not locked or max(locked) >= _MOST_OF_FILE * record.model.tensor_bytes:
+        return None
+    return (
+        f'load_mode = "{record.setting.load_mode}" locked only {mebibytes(max(locked))} of '
+        f"{mebibytes(record.model.tensor_bytes)} of weights in memory: raise the limit with `ulimit -l`, or "
+        "in a container with `--ulimit memlock=-1`"
+    )
 
 
 def _large_context(record: Record) -> str | None:
@@ -180,6 +197,7 @@ RULES: Sequence[Callable[[Record], str | None]] = (
     _unequal_answers,
     _unfit_machine,
     _threads_equal_cores,
+    _not_locked,
     _duplicate,
     _flash_attention_off,
     _large_context,

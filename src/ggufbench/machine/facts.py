@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from ggufbench.worker import control_groups
+
 if TYPE_CHECKING:
     from ggufbench.machine.parts import Machine, SourceState
 
-_CGROUP = Path("/sys/fs/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
 _FEW_CORES = 4
 
@@ -73,7 +74,8 @@ def cpu_flags() -> frozenset[str]:
 def usable_cores() -> int:
     """Cores that this process may use: affinity and a container's quota limit them."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
-    return max(1, min(allowed, _cgroup_cores() or allowed))
+    quota = control_groups.cpu_quota()
+    return max(1, allowed if quota is None else min(allowed, int(quota)))
 
 
 def resolve_threads(asked: int | str) -> int:
@@ -94,19 +96,14 @@ def resolve_threads(asked: int | str) -> int:
 
 def memory_limit_bytes() -> int:
     """Memory of the machine, or of the container if it may use less."""
-    total = psutil.virtual_memory().total
-    limit = _read_number(_CGROUP / "memory.max")
-    return min(total, limit) if limit else int(total)
+    total, limit = int(psutil.virtual_memory().total), control_groups.memory_limit_bytes()
+    return total if limit is None else min(total, limit)
 
 
 def available_memory_bytes() -> int:
     """Memory that a new process can have now, including file cache that can be dropped."""
-    available = int(psutil.virtual_memory().available)
-    limit, used = _read_number(_CGROUP / "memory.max"), _read_number(_CGROUP / "memory.current")
-    if limit and used is not None:
-        reclaimable = _cgroup_file_bytes()
-        available = min(available, limit - used + reclaimable)
-    return max(0, available)
+    available, left = int(psutil.virtual_memory().available), control_groups.memory_left_bytes()
+    return available if left is None else min(available, left)
 
 
 def source_state(folder: Path) -> SourceState:
@@ -145,30 +142,6 @@ def _virtualization(cpu: dict[str, Any]) -> str:
 
 def _as_bytes(value: object) -> int:
     return value if isinstance(value, int) else 0
-
-
-def _cgroup_cores() -> int | None:
-    try:
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-        return max(1, int(quota) // int(period))
-    except (OSError, ValueError):  # no cgroup, or "max" for no limit
-        return None
-
-
-def _cgroup_file_bytes() -> int:
-    try:
-        lines = (_CGROUP / "memory.stat").read_text().splitlines()
-    except OSError:
-        return 0
-    fields = [line.split() for line in lines]
-    return sum(int(field[1]) for field in fields if field[:1] in (["active_file"], ["inactive_file"]))
-
-
-def _read_number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _read_text(path: Path) -> str:
