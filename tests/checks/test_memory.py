@@ -64,3 +64,20 @@ def test_mapped_file_counts_if_its_weights_are_elsewhere():
     buffers = {"model": {"RPC0[127.0.0.1:50052]": 600 * MIB, "CPU_Mapped": 35 * MIB}}
     assert break_down(buffers, 28 * MIB, 700 * MIB, 637 * MIB).parts["mapped"] == 637 * MIB
     assert break_down(buffers, 28 * MIB, 700 * MIB).parts["mapped"] == 35 * MIB
+
+
+def test_buffers_of_apple_s_gpu_are_in_the_process():
+    """Sizes reported for a Mac: two mappings of one file of 2400 MiB, KV cache and compute buffers."""
+    buffers = {
+        "model": {"MTL0_Mapped": 2376 * MIB, "CPU_Mapped": 304 * MIB},
+        "KV": {"MTL0": 288 * MIB},
+        "compute": {"MTL0": 302 * MIB, "CUDA0": 999 * MIB},
+    }
+    found = break_down(buffers, 40 * MIB, 2790 * MIB, file_bytes=2400 * MIB)
+    assert found.parts["mapped"] == 2400 * MIB
+    assert (found.parts["kv"], found.parts["compute"]) == (288 * MIB, 302 * MIB)
+
+
+@pytest.mark.parametrize("name", ["CPU_AARCH64", "CPU_RISCV64_SPACEMIT", "CPU_REPACK", "AMX"])
+def test_repacked_weights_of_every_processor(name):
+    assert break_down({"model": {name: MIB}}, 0, MIB).parts["repacked"] == MIB

@@ -46,7 +46,9 @@ def breakdown_of(record: Record) -> Breakdown | None:
     # During loading llama.cpp maps the whole file, even if the weights are placed elsewhere.
     in_loading = peaks.get("load") == peak and "mmap" in (launch.effective.load_mode or "")
     file_bytes = record.model.file_size_bytes if in_loading else 0
-    return break_down(launch.effective.buffers, start, peak, file_bytes)
+    return break_down(
+        launch.effective.buffers, start, peak, file_bytes, file_bytes=record.model.file_size_bytes
+    )
 
 
 def _amx_crash(record: Record) -> str | None:
@@ -88,7 +90,10 @@ def _flash_attention_off(record: Record) -> str | None:
     if record.setting.flash_attn == "auto" and record.provider.name != ENGINE:
         return f"provider {record.provider.name} chose to run the prompt without flash attention"
     if record.setting.flash_attn == "auto":
-        return "llama.cpp does not support flash attention for this model on this device"
+        where = effective.fused_elsewhere.get("Flash Attention")
+        return "llama.cpp does not support flash attention for this model on this device" + (
+            f": it would run on {where}" if where else ""
+        )
     return 'the prompt runs without flash attention: try flash_attn = "on"'
 
 

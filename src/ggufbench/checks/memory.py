@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ggufbench.checks.native_log import is_host
+from ggufbench.worker.job import DEVICE_PREFIXES
 
 Part = Literal["interpreter", "mapped", "repacked", "weights", "kv", "compute", "other"]
 
-_REPACKED = ("CPU_REPACK", "AMX", "CPU_KLEIDIAI")
+_REPACKED = ("CPU_REPACK", "AMX", "CPU_KLEIDIAI", "CPU_AARCH64", "CPU_RISCV64")
 """Buffers with weights reordered for certain instructions; the file has the same weights in its own order."""
 
 PARTS: dict[Part, str] = {
@@ -26,7 +27,7 @@ PARTS: dict[Part, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """Expected peak by part, and the measured peak, in bytes of the process without device memory."""
+    """Expected peak by part, and the measured peak, in bytes of the process, without other memory."""
 
     parts: dict[Part, int]
     measured_bytes: int
@@ -57,18 +58,22 @@ def break_down(
     interpreter_bytes: int,
     measured_bytes: int,
     mapped_bytes: int = 0,
+    file_bytes: int | None = None,
 ) -> Breakdown:
-    """Divide a peak into its parts, from those buffers of `LoadLog.buffers` that are on the host.
+    """Divide a peak into its parts, from those buffers of `LoadLog.buffers` that are in the process.
 
-    `mapped_bytes` is the mapped part of the file at the peak; the larger of it and the buffers counts.
+    Buffers of Apple's GPU are in the process. `mapped_bytes` is the mapped part of the file at the peak; the
+    larger of it and the buffers counts, and at most `file_bytes`, because buffers can map the same pages.
     """
     parts: dict[Part, int] = dict.fromkeys(PARTS, 0)
     parts["interpreter"] = interpreter_bytes
     for kind, by_name in buffers.items():
         for name, size in by_name.items():
-            if is_host(name):
+            if is_host(name) or name.startswith(DEVICE_PREFIXES["metal"]):
                 parts[_part(kind, name)] += size
     parts["mapped"] = max(parts["mapped"], mapped_bytes)
+    if file_bytes is not None:
+        parts["mapped"] = min(parts["mapped"], file_bytes)
     return Breakdown(parts, measured_bytes)
 
 
@@ -77,5 +82,7 @@ def _part(kind: str, buffer: str) -> Part:
         if buffer.endswith("_Mapped"):
             return "mapped"
         return "repacked" if buffer.startswith(_REPACKED) else "weights"
-    known: dict[str, Part] = {"KV": "kv", "RS": "kv", "compute": "compute"}
+    known: dict[str, Part] = {
+        "KV": "kv", "RS": "kv", "DSV4": "kv", "compute": "compute", "LoRA": "weights",
+    }  # fmt: skip
     return known.get(kind, "other")
