@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from ggufbench.machine import apple
 from ggufbench.worker import control_groups
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _CPUS = Path("/sys/devices/system/cpu")
 _FEW_CORES = 4
+_IS_MAC = sys.platform == "darwin"
 
 
 def read_machine(devices: Iterable[str] = ()) -> Machine:
@@ -33,7 +36,7 @@ def read_machine(devices: Iterable[str] = ()) -> Machine:
 
     cpu = _cpu_info()
     facts: dict[str, Any] = {
-        "cpu": str(cpu.get("brand_raw") or platform.processor() or "unknown"),
+        "cpu": _cpu_name(cpu),
         "architecture": platform.machine(),
         "physical_cores": physical_cores(),
         "logical_cores": psutil.cpu_count() or 1,
@@ -45,7 +48,14 @@ def read_machine(devices: Iterable[str] = ()) -> Machine:
         "devices": sorted(devices),
     }
     canonical = json.dumps(facts, sort_keys=True).encode()
-    return Machine(fingerprint=hashlib.sha256(canonical).hexdigest()[:16], **facts)
+    fast, slow = _kinds_of_cores() or (None, None)
+    return Machine(
+        fingerprint=hashlib.sha256(canonical).hexdigest()[:16],
+        **facts,
+        performance_cores=fast,
+        efficiency_cores=slow,
+        gpu_wired_limit_mib=apple.wired_limit_mib() if _IS_MAC else None,
+    )
 
 
 def linux_last_cache_bytes(folder: Path | None = None) -> int:
@@ -82,11 +92,15 @@ def resolve_threads(asked: int | str) -> int:
     """Number of threads for a setting: a number, `physical`, `physical-1`, or `auto`.
 
     `auto` leaves one core free on four or fewer cores, and if none would be left: llama.cpp's threads wait
-    for each other at every operation, so one busy process on the last core stops them all.
+    for each other at every operation, so one busy process on the last core stops them all. On a Mac it is the
+    number of fast cores, because one efficiency core slows down all threads.
     """
     if isinstance(asked, int):
         return asked
     usable = usable_cores()
+    kinds = _kinds_of_cores()
+    if asked == "auto" and kinds is not None and kinds[1] and kinds[0] < usable:
+        return kinds[0]
     cores = min(physical_cores(), usable)
     leave_one = cores <= _FEW_CORES or cores == usable
     if asked == "physical-1" or (asked == "auto" and leave_one):
@@ -134,8 +148,18 @@ def _operating_system() -> str:
     return f"{platform.system()} {release}"
 
 
+def _kinds_of_cores() -> tuple[int, int] | None:
+    """Numbers of fast and efficiency cores; only macOS reports them."""
+    return apple.cores() if _IS_MAC else None
+
+
+def _cpu_name(cpu: dict[str, Any]) -> str:
+    name = str(cpu.get("brand_raw") or platform.processor() or "unknown")
+    return apple.processor_name() or name if _IS_MAC else name
+
+
 def _virtualization(cpu: dict[str, Any]) -> str:
-    if "hypervisor" in cpu.get("flags", []):
+    if "hypervisor" in cpu.get("flags", []) or (_IS_MAC and apple.is_virtual_machine()):
         return "virtual machine"
     return "container" if Path("/.dockerenv").exists() else "none seen"
 
