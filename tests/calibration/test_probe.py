@@ -226,6 +226,15 @@ def test_worker_environment_is_clean():
     assert worker_environment({"OMP_NUM_THREADS": "1"}, outside)["OMP_NUM_THREADS"] == "1"
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["HSA_OVERRIDE_GFX_VERSION", "ROCR_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR", "ZES_ENABLE_SYSMAN",
+     "ZE_AFFINITY_MASK", "UR_L0_ENABLE_RELAXED_ALLOCATION_LIMITS", "SYCL_CACHE_PERSISTENT"],
+)  # fmt: skip
+def test_variables_of_each_backend_reach_the_worker_and_the_record(name):
+    assert worker_environment({}, {name: "1"})[name] == compute_variables({name: "1"})[name] == "1"
+
+
 @pytest.mark.real
 def test_started_worker_has_the_clean_environment(script, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))

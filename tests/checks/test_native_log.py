@@ -71,6 +71,7 @@ def test_two_caches_of_a_sliding_window_add_up(sizes):
 def test_every_layer_on_an_rpc_device(sizes):
     log = read("rpc_all_layers")
     assert log.layers == {"RPC0": 5}
+    assert log.graph_splits == 2
     assert log.device_bytes(10**12) / MIB == pytest.approx(3.59 + 4.00 + 10.01, rel=1e-6)
     assert offload_problem(log, "rpc", -1, ["RPC0"]) is None
     assert offload_problem(log, "cpu", 0, []) == "a CPU scenario put layers on RPC0"
@@ -203,6 +204,12 @@ def test_partial_offload_and_several_devices_may_have_more_splits():
     assert "6 splits" in problem(6)
     ten = [*(LOGS / "metal_ten_layers.composed.log").read_text().splitlines(), "x: graph splits = 300"]
     assert offload_problem(parse_load_log(ten), "metal", 10, ["MTL0"]) is None
+
+
+def test_experts_on_the_cpu_are_not_a_full_offload():
+    """Composed as with `--n-cpu-moe`: every layer is on the device, and each has two changes of device."""
+    lines = ("load_tensors:  CPU_Mapped model buffer size = 40000.00 MiB", "x: graph splits = 98")
+    assert "98 splits" in offload_problem(load_of("CUDA0", 49, *lines), "cuda", -1, ["CUDA0"])
 
 
 def test_attention_on_another_device_is_named():

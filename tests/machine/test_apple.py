@@ -118,6 +118,11 @@ def test_heat_is_the_thermal_pressure(mac, text, level):
     assert len(unfit(found)) == (1 if level else 0)
 
 
+def test_no_clock_rate_from_a_mac(monkeypatch):
+    monkeypatch.setattr(conditions.sys, "platform", "darwin")
+    assert conditions._frequency_mhz() is None
+
+
 def test_thermal_pressure_is_named():
     (found,) = unfit(Conditions(thermal_pressure=3))
     assert found.problem == "macOS reports thermal pressure 3 of 4"

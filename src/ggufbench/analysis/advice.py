@@ -22,7 +22,7 @@ _OVERSIZED_CONTEXT = 4
 """A context this many times larger than the workload needs is called too large."""
 _NOTABLE_OVERHEAD = 0.02
 _LOW_FRACTION = 0.5
-_LOCKED, _MOST_OF_FILE = "locked_bytes", 0.9
+_LOCKED, _MOST_OF_WEIGHTS = "locked_bytes", 0.9
 """The figure of a memory mark, and the share of the weights from which they count as locked."""
 _CELLS = 256
 """Block size of llama.cpp's KV cache, in tokens."""
@@ -98,16 +98,21 @@ def _flash_attention_off(record: Record) -> str | None:
 
 
 def _not_locked(record: Record) -> str | None:
-    """Compare the locked memory with the file: without permission llama.cpp goes on without locking."""
+    """Compare the locked memory with the weights: without permission llama.cpp goes on without locking.
+
+    It never locks repacked weights, nor those on a device.
+    """
     launch = _full_launch(record)
-    if launch is None or "mlock" not in record.setting.load_mode:
+    if launch is None or launch.effective is None or "mlock" not in record.setting.load_mode:
         return None
+    buffers = launch.effective.buffers.get("model", {})
+    weights = sum(buffers.get(name, 0) for name in ("CPU", "CPU_Mapped"))
     locked = [mark.figures[_LOCKED] for mark in launch.marks if _LOCKED in mark.figures]
-    if not locked or max(locked) >= _MOST_OF_FILE * record.model.tensor_bytes:
+    if not locked or max(locked) >= _MOST_OF_WEIGHTS * weights:
         return None
     return (
         f'load_mode = "{record.setting.load_mode}" locked only {mebibytes(max(locked))} of '
-        f"{mebibytes(record.model.tensor_bytes)} of weights in memory: raise the limit with `ulimit -l`, or "
+        f"{mebibytes(weights)} of weights in memory: raise the limit with `ulimit -l`, or "
         "in a container with `--ulimit memlock=-1`"
     )
 

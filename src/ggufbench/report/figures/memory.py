@@ -63,12 +63,12 @@ def memory(facts: CaseFacts) -> Sketch | None:
 
     caption = sentences(
         f"{summary(facts.pairs, METRIC)} The black line is the size of the loaded file; "
-        f"peak memory should be close to it. {_devices(chosen.rows)}{chosen.note}"
+        f"peak memory should be close to it. {devices_sentence(chosen.rows)}{chosen.note}"
     )
     return Sketch(_NAME, _TITLE, caption, _description(chosen.rows), draw)
 
 
-def _devices(rows: list[FigureRow]) -> str:
+def devices_sentence(rows: list[FigureRow]) -> str:
     """Memory of GPUs in this figure, as a sentence."""
     if not any(row.record.setting.device == "metal" for row in rows):
         return "Memory on devices is not included."
