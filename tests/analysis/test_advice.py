@@ -89,6 +89,16 @@ def test_oversized_context_is_named(change):
     assert not has(advise(large(change, effective={"buffers": reserved, "n_ctx": 256})), "n_ctx")
 
 
+def test_oversized_context_on_a_mac_is_named(change):
+    reserved = {"model": {"MTL0_Mapped": 100 * MIB}, "KV": {"MTL0": 64 * MIB}}
+    assert has(advise(large(change, effective={"buffers": reserved, "n_ctx": 32768})), "64 MiB of KV cache")
+
+
+def test_flash_attention_on_another_device_is_named(change):
+    elsewhere = {"flash_attn": "off", "fused_elsewhere": {"Flash Attention": "CPU"}}
+    assert has(advise(change(effective=elsewhere)), "on this device: it would run on CPU")
+
+
 def test_threads_on_every_core_with_other_work_are_named(change, record):
     cores = record.machine.usable_cores
     environment = Environment(
@@ -258,3 +268,17 @@ def test_the_memory_of_stored_records_is_explained(path):
     found = breakdown_of(read_record(path))
     assert found.explained > 0.95
     assert found.untouched_bytes > 8 * MIB
+
+
+def test_weights_that_were_not_locked_are_reported(record, change):
+    setting = record.setting.__class__(device="cpu", load_mode="mmap+mlock")
+    weights = record.launches[0].effective.buffers["model"]["CPU_Mapped"]
+
+    def locked(share):
+        figures = {"peak_rss_bytes": 50 * MIB, "locked_bytes": round(share * weights)}
+        marks = [mark.model_copy(update={"figures": figures}) for mark in record.launches[0].marks]
+        return advise(change(launch={"marks": marks}, setting=setting))
+
+    assert has(locked(0.0), "locked only", "ulimit")
+    assert not has(locked(1.0), "locked only")
+    assert not has(advise(record), "locked only")

@@ -153,6 +153,40 @@ def test_remedy_depends_on_the_device():
     assert plain.free_bytes("cuda") is None and plain.gpu_names() == []
 
 
+@pytest.mark.parametrize(
+    ("device", "flag"),
+    [("rocm", "GGML_HIP"), ("sycl", "GGML_SYCL"), ("opencl", "GGML_OPENCL"), ("vulkan", "GGML_VULKAN")],
+)
+def test_each_backend_has_its_build_flag(device, flag):
+    plain = AvailableDevices({}, "", supports_rpc=False, devices=[])
+    assert f"-D{flag}=on" in plain.lacks(device)
+
+
+def gpu(name, kind="gpu", free=5):
+    return Device(name=name, description=name, type=kind, memory_free_bytes=free, memory_total_bytes=9)
+
+
+@pytest.mark.parametrize(
+    ("device", "name"), [("rocm", "ROCm0"), ("sycl", "SYCL0"), ("opencl", "GPUOpenCL"), ("cuda", "CUDA0")]
+)
+def test_a_device_is_found_by_its_name(device, name):
+    """Names from the sources of ggml's backends; none of them can run here."""
+    found = AvailableDevices({}, "", False, [gpu(name)])
+    assert found.lacks(device) is None and found.free_bytes(device) == 5
+
+
+def test_an_integrated_gpu_beside_another_one_is_not_used():
+    mixed = AvailableDevices({}, "", False, [gpu("Vulkan0", "igpu", 50), gpu("Vulkan1")])
+    assert mixed.free_bytes("vulkan") == 5 and not mixed.shares_memory("vulkan")
+    alone = AvailableDevices({}, "", False, [gpu("Vulkan0", "igpu", 50), gpu("CUDA0")])
+    assert alone.free_bytes("vulkan") == 50 and alone.shares_memory("vulkan")
+
+
+def test_blas_is_not_a_gpu():
+    devices = [gpu("CPU", "cpu"), gpu("BLAS", "accelerator"), gpu("MTL0")]
+    assert AvailableDevices({}, "", False, devices).gpu_names() == ["MTL0: MTL0"]
+
+
 def test_remedy_for_transformers_is_a_different_pytorch():
     found = AvailableDevices({}, "", supports_rpc=False, devices=[], library="transformers")
     assert "PyTorch for CUDA" in found.lacks("cuda") and "llama" not in found.lacks("cuda")
@@ -190,6 +224,15 @@ def test_worker_environment_is_clean():
         "OMP_NUM_THREADS", "GGML_METAL_NO_RESIDENCY", "CUDA_VISIBLE_DEVICES", "LLAMA_ATTN_ROT_DISABLE",
     }  # fmt: skip
     assert worker_environment({"OMP_NUM_THREADS": "1"}, outside)["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["HSA_OVERRIDE_GFX_VERSION", "ROCR_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR", "ZES_ENABLE_SYSMAN",
+     "ZE_AFFINITY_MASK", "UR_L0_ENABLE_RELAXED_ALLOCATION_LIMITS", "SYCL_CACHE_PERSISTENT"],
+)  # fmt: skip
+def test_variables_of_each_backend_reach_the_worker_and_the_record(name):
+    assert worker_environment({}, {name: "1"})[name] == compute_variables({name: "1"})[name] == "1"
 
 
 @pytest.mark.real

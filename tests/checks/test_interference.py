@@ -35,6 +35,8 @@ def kinds(evidence, *, device="cpu", threads=1, cores=2, phase="decode", **toler
         ({"machine_steal_seconds": 0.3}, ["stolen"]),
         ({"major_faults": 11}, ["disk"]),
         ({"throttle_count": 1}, ["heat"]),
+        ({"throttled_seconds": 0.02}, []),
+        ({"throttled_seconds": 0.5, "waiting_seconds": 0.5}, ["throttled"]),
         ({"waiting_seconds": 0.5, "machine_busy_seconds": 2.0}, ["waiting", "other work"]),
     ],
 )

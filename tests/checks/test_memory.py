@@ -63,7 +63,7 @@ def test_overestimate_lowers_the_explained_share():
 
 def test_mapped_file_counts_if_its_weights_are_elsewhere():
     buffers = {"model": {"RPC0[127.0.0.1:50052]": 600 * MIB, "CPU_Mapped": 35 * MIB}}
-    assert break_down(buffers, 28 * MIB, 700 * MIB, 637 * MIB).parts["mapped"] == 637 * MIB
+    assert break_down(buffers, 28 * MIB, 700 * MIB, (637 * MIB, 640 * MIB)).parts["mapped"] == 637 * MIB
     assert break_down(buffers, 28 * MIB, 700 * MIB).parts["mapped"] == 35 * MIB
 
 
@@ -80,7 +80,7 @@ class TestReservedAndUsed:
     """Figures of the kernel about Gemma 3, measured with a context that reserves all logits."""
 
     def test_the_unused_logits_are_separate(self):
-        found = break_down(GEMMA_3, 29 * MIB, 368 * MIB, 0, Anonymous(15 * MIB, 93 * MIB, 116 * MIB))
+        found = break_down(GEMMA_3, 29 * MIB, 368 * MIB, anonymous=Anonymous(15 * MIB, 93 * MIB, 116 * MIB))
         assert (found.parts["vocabulary"], found.parts["compute"]) == (43 * MIB, 23 * MIB)
         assert found.untouched_bytes == 491 * MIB
         assert found.explained > 0.98
@@ -91,16 +91,33 @@ class TestReservedAndUsed:
 
     def test_growth_beyond_the_reserved_buffers_is_unexplained(self):
         buffers = {**GEMMA_3, "compute": {"CPU": 20 * MIB}}
-        found = break_down(buffers, 29 * MIB, 468 * MIB, 0, Anonymous(15 * MIB, 93 * MIB, 216 * MIB))
+        found = break_down(buffers, 29 * MIB, 468 * MIB, anonymous=Anonymous(15 * MIB, 93 * MIB, 216 * MIB))
         assert (found.parts["compute"], found.untouched_bytes) == (20 * MIB, 0)
         assert found.difference_bytes == 106 * MIB
 
     def test_device_buffers_are_not_in_the_account(self):
         buffers = {"model": {"CUDA0": 900 * MIB}, "compute": {"CUDA0": 514 * MIB, "CUDA_Host": 4 * MIB}}
-        found = break_down(buffers, 29 * MIB, 200 * MIB, 0, Anonymous(15 * MIB, 180 * MIB, 182 * MIB))
+        found = break_down(buffers, 29 * MIB, 200 * MIB, anonymous=Anonymous(15 * MIB, 180 * MIB, 182 * MIB))
         assert (found.parts["vocabulary"], found.parts["compute"]) == (165 * MIB, 2 * MIB)
         assert found.untouched_bytes == 2 * MIB
 
     def test_memory_that_is_given_back_is_not_negative(self):
-        found = break_down(GEMMA_3, 29 * MIB, 300 * MIB, 0, Anonymous(15 * MIB, 20 * MIB, 10 * MIB))
+        found = break_down(GEMMA_3, 29 * MIB, 300 * MIB, anonymous=Anonymous(15 * MIB, 20 * MIB, 10 * MIB))
         assert (found.parts["vocabulary"], found.parts["compute"]) == (0, 0)
+
+
+def test_buffers_of_apple_s_gpu_are_in_the_process():
+    """Sizes reported for a Mac: two mappings of one file of 2400 MiB, KV cache and compute buffers."""
+    buffers = {
+        "model": {"MTL0_Mapped": 2376 * MIB, "CPU_Mapped": 304 * MIB},
+        "KV": {"MTL0": 288 * MIB},
+        "compute": {"MTL0": 302 * MIB, "CUDA0": 999 * MIB},
+    }
+    found = break_down(buffers, 40 * MIB, 2790 * MIB, mapped_bytes=(0, 2400 * MIB))
+    assert found.parts["mapped"] == 2400 * MIB
+    assert (found.parts["kv"], found.parts["compute"]) == (288 * MIB, 302 * MIB)
+
+
+@pytest.mark.parametrize("name", ["CPU_AARCH64", "CPU_RISCV64_SPACEMIT", "CPU_REPACK", "AMX"])
+def test_repacked_weights_of_every_processor(name):
+    assert break_down({"model": {name: MIB}}, 0, MIB).parts["repacked"] == MIB

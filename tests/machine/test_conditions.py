@@ -80,7 +80,7 @@ def test_macos_low_power_mode(composed):
 
 def test_macos_heat(composed):
     assert parse_pmset_thermal(composed("therm_hot")) == 62
-    assert parse_pmset_thermal(composed("therm_cool")) == 100
+    assert parse_pmset_thermal(composed("therm_cool")) is None, "Apple silicon prints this at any heat"
 
 
 @pytest.mark.parametrize("text", ["", "\x00garbage", "Now drawing from", "powermode", "CPU_Speed_Limit = x"])

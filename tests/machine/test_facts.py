@@ -16,6 +16,7 @@ from ggufbench.machine.facts import (
     source_state,
     usable_cores,
 )
+from ggufbench.worker import control_groups
 
 GIB = 2**30
 
@@ -23,9 +24,12 @@ GIB = 2**30
 @pytest.fixture
 def fake_cgroup(tmp_path, monkeypatch):
     """A function that writes files like the kernel's in a cgroup (version 2); the real ones are hidden."""
-    folder = tmp_path / "cgroup"
-    folder.mkdir()
-    monkeypatch.setattr(facts, "_CGROUP", folder)
+    folder, proc = tmp_path / "cgroup", tmp_path / "proc"
+    for made in (folder, proc):
+        made.mkdir()
+    (proc / "cgroup").write_text("0::/\n")
+    (proc / "mountinfo").write_text(f"30 23 0:26 / {folder} rw - cgroup2 cgroup2 rw\n")
+    monkeypatch.setattr(control_groups, "_PROC", proc)
 
     def write(**files):
         for name, content in files.items():

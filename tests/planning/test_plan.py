@@ -330,6 +330,17 @@ class TestLearnedPositions:
         assert (record.outcome, record.reason) == (Outcome.MEASURED, None)
 
 
+def test_apple_s_gpu_shares_the_memory_of_the_machine(models, scenarios, make_host):
+    """Metal reports its own limit as free, whatever else runs; the host and the GPU take the same memory."""
+    devices = {"MTL0": 100 * GIB}
+    estimate = make_plan([models["llama"]], scenarios[1:], make_host(**devices))[0].estimate
+    both = estimate.host_bytes + estimate.device_bytes
+    (fits,) = make_plan([models["llama"]], scenarios[1:], make_host(available=both, **devices))
+    assert fits.skip is None
+    (too_large,) = make_plan([models["llama"]], scenarios[1:], make_host(available=both - 1, **devices))
+    assert "which the GPU shares" in too_large.skip
+
+
 def test_a_missing_device_has_a_reason_and_a_fix(models, scenarios, make_host):
     (case,) = make_plan([models["llama"]], scenarios[1:], make_host(CUDA0=GIB))
     assert case.skip.startswith("no metal device: this llama.cpp sees CPU, CUDA0 (on a Mac: CMAKE_ARGS=")

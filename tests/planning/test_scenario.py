@@ -56,7 +56,7 @@ def test_the_shipped_scenarios_are_valid():
     assert all(scenario.provider == "transformers" for scenario in baselines.values())
     chat = scenarios.pop("chat")
     assert (chat.provider, chat.setting.device) == ("langchain", "cpu")
-    assert list(scenarios) == ["cpu", "cuda", "metal", "rpc", "vulkan"]
+    assert list(scenarios) == ["cpu", "cuda", "metal", "opencl", "rocm", "rpc", "sycl", "vulkan"]
     # Rates are compared with the baseline's, so the prompts have the same length.
     assert {one.workload.prompt_tokens for one in baselines.values()} == {
         scenarios["cpu"].workload.prompt_tokens
@@ -320,7 +320,8 @@ def test_on_request_scenarios_run_only_if_named():
     folder = SHIPPED
     usual = {scenario.name for scenario in load_scenarios(folder)}
     assert usual == {
-        "chat", "cpu", "cuda", "metal", "rpc", "transformers-bf16", "transformers-gguf", "vulkan",
+        "chat", "cpu", "cuda", "metal", "opencl", "rocm", "rpc", "sycl", "transformers-bf16",
+        "transformers-gguf", "vulkan",
     }  # fmt: skip
     depths = load_scenarios(folder, ["depth"])
     assert [scenario.workload.depth for scenario in depths] == [0, 1024, 4096]

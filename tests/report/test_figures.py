@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -23,7 +24,7 @@ from ggufbench.report.figures.captions import plain
 from ggufbench.report.figures.cases import CaseFacts
 from ggufbench.report.figures.label_placement import Labels
 from ggufbench.report.figures.load import promise_of
-from ggufbench.report.figures.memory import parts_of
+from ggufbench.report.figures.memory import devices_sentence, parts_of
 from ggufbench.report.figures.pareto import ParetoPoint, front, pareto, point_of
 from ggufbench.report.figures.scatter import MOST_POINTS, thin
 from ggufbench.report.figures.style import COLORS, Canvas, drawing, fit, theme_css, width_of
@@ -357,6 +358,14 @@ def test_memory_on_a_device_counts_once(make_record):
     assert point_of(both).memory == peak + 5e9
     shared = both.model_copy(update={"setting": dataclasses.replace(both.setting, device="metal")})
     assert point_of(shared).memory == max(peak, 5e9)
+
+
+def test_caption_of_memory_names_apple_s_gpu(make_record):
+    record = make_record()
+    metal = record.model_copy(update={"setting": dataclasses.replace(record.setting, device="metal")})
+    rows = [SimpleNamespace(record=one) for one in (record, metal)]
+    assert devices_sentence(rows[:1]) == "Memory on devices is not included."
+    assert "Activity Monitor shows the footprint" in devices_sentence(rows)
 
 
 def test_sum_of_parts_is_the_peak(first_run, baseline_records):

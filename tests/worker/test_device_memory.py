@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ggufbench.launching.launcher import Interpreter, launch
+from ggufbench.launching.launcher import Interpreter, _outcome, launch
 from ggufbench.outcomes import Outcome
 from ggufbench.records.runs import read_run
 from ggufbench.records.samples import summaries
@@ -21,7 +21,10 @@ from ggufbench.worker.protocol import GO, Event, Phase
 pytestmark = pytest.mark.real
 
 RESULTS = Path(__file__).parents[2] / "results"
-CUDA_ERROR = Path(__file__).parents[1] / "workers" / "cuda_error.py"
+WORKERS = Path(__file__).parents[1] / "workers"
+CUDA_ERROR, ABORT_AT_EXIT, LATE_ERROR = (
+    WORKERS / f"{name}.py" for name in ("cuda_error", "abort_at_exit", "late_error")
+)
 MIB = 2**20
 
 
@@ -120,6 +123,46 @@ def test_a_cuda_abort_has_its_reason(make_job, said, outcome):
     )
     assert (ended.outcome, ended.phase, ended.signal) == (outcome, "prompt", "SIGABRT")
     assert ended.reason == f"crashed (SIGABRT) in prompt: CUDA error: {said}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "error: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
+        "ggml_vulkan: Device memory allocation of size 4294967296 failed: ErrorOutOfDeviceMemory",
+        "vk::Device::allocateMemory: ErrorOutOfHostMemory",
+        "level_zero backend failed with error: 40 (UR_RESULT_ERROR_OUT_OF_RESOURCES)",
+        "UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY",
+        "clCreateBuffer error -4: CL_MEM_OBJECT_ALLOCATION_FAILURE",
+        "llama_decode returned -2: failed to allocate memory for the computation",
+        "CUDA error: out of memory",
+    ],
+)
+def test_a_full_device_in_the_words_of_each_backend(words):
+    """Composed in the wording of Metal, Vulkan, SYCL and OpenCL, none of which can run here."""
+    assert _outcome(words, Outcome.FAILED) is Outcome.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("words", ["ErrorDeviceLost", "kIOGPUCommandBufferCallbackErrorTimeout", ""])
+def test_other_errors_of_a_device_are_failures(words):
+    assert _outcome(words, Outcome.FAILED) is Outcome.FAILED
+
+
+def test_an_abort_after_the_measurement_is_a_note(make_job):
+    """macOS 15 aborts at exit while a callable keeps its model; here only the abort is real."""
+    ended = launch(make_job(), lambda _phase: 60, interpreter=Interpreter(entry=ABORT_AT_EXIT))
+    assert (ended.outcome, ended.signal) == (Outcome.MEASURED, "SIGABRT")
+    assert ended.reason.startswith("crashed (SIGABRT) after the measurement: ")
+    assert "GGML_ASSERT([rsets->data count] == 0) failed" in ended.reason
+
+
+def test_an_error_of_a_device_after_its_calls_returned(make_job):
+    """Metal reports a full device after `llama_decode` has returned 0; only the line is composed."""
+    ended = launch(
+        replace(make_job(), load_only=True), lambda _phase: 60, interpreter=Interpreter(entry=LATE_ERROR)
+    )
+    assert (ended.outcome, ended.phase) == (Outcome.OUT_OF_MEMORY, "first_decode")
+    assert "after it had accepted the work" in ended.reason
 
 
 def test_any_other_refusal_is_a_failure(make_job, tmp_path):

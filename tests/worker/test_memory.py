@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -31,6 +32,7 @@ VmRSS:\t    8192 kB
 RssAnon:\t    4096 kB
 RssFile:\t    3072 kB
 RssShmem:\t    1024 kB
+VmLck:\t     512 kB
 Threads:\t1
 """
 
@@ -42,13 +44,16 @@ def test_the_kernel_s_text_is_read_in_bytes():
         "anonymous_bytes": 4 * MIB,
         "file_bytes": 3 * MIB,
         "shared_bytes": MIB,
+        "locked_bytes": MIB // 2,
     }
 
 
 @linux
 def test_real_text_has_every_figure():
     figures = parse_status(Path("/proc/self/status").read_text())
-    assert set(figures) == {"peak_rss_bytes", "rss_bytes", "anonymous_bytes", "file_bytes", "shared_bytes"}
+    assert set(figures) == {
+        "peak_rss_bytes", "rss_bytes", "anonymous_bytes", "file_bytes", "shared_bytes", "locked_bytes",
+    }  # fmt: skip
     parts = figures["anonymous_bytes"] + figures["file_bytes"] + figures["shared_bytes"]
     assert figures["peak_rss_bytes"] >= figures["rss_bytes"] == parts
 
@@ -130,3 +135,30 @@ def test_the_proportional_share_is_read_from_the_rollup():
     text = "5600-7fff ---p 00000000 00:00 0 [rollup]\nRss: 884 kB\nPss: 385 kB\nPss_Dirty: 68 kB\n"
     assert parse_rollup(text) == {"pss_bytes": 385 * 1024}
     assert parse_rollup("") == {}
+
+
+LOCKING = """
+import sys
+from ggufbench.launching.launcher import launch
+from ggufbench.worker.job import Job, Setting, Workload
+from ggufbench.worker.protocol import Mark
+setting = Setting(device="cpu", n_ctx=256, load_mode="mmap+mlock")
+ended = launch(Job("engine", sys.argv[1], setting, Workload(8, 2, 0, 1), load_only=True), lambda _phase: 60)
+print(max(mark.memory["locked_bytes"] for mark in ended.all(Mark)))
+"""
+
+
+@pytest.mark.real
+@pytest.mark.skipif(shutil.which("setpriv") is None or os.name != "posix", reason="needs setpriv of Linux")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("allowed", [True, False])
+def test_locked_memory_is_read_back(model_folder, allowed):
+    """llama.cpp reports `mlock` either way; only the kernel knows whether the weights were locked."""
+    limit = "ulimit -l unlimited" if allowed else "ulimit -l 0"
+    drop = "" if allowed else "setpriv --bounding-set -ipc_lock --inh-caps -ipc_lock"
+    done = subprocess.run(
+        ["sh", "-c", f'{limit}; exec {drop} "$0" -c "$1" "$2"', sys.executable, LOCKING,
+         str(model_folder / "llama-tiny-Q8_0.gguf")],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert (int(done.stdout) > MIB) is allowed

@@ -24,6 +24,8 @@ _OVERSIZED_CONTEXT = 4
 _NOTABLE_LOGITS_BYTES = 64 * 2**20
 _NOTABLE_OVERHEAD = 0.02
 _LOW_FRACTION = 0.5
+_LOCKED, _MOST_OF_WEIGHTS = "locked_bytes", 0.9
+"""The figure of a memory mark, and the share of the weights from which they count as locked."""
 _CELLS = 256
 """Block size of llama.cpp's KV cache, in tokens."""
 
@@ -47,13 +49,14 @@ def breakdown_of(record: Record) -> Breakdown | None:
         return None
     # During loading llama.cpp maps the whole file, even if the weights are placed elsewhere.
     in_loading = highest == "load" and "mmap" in (launch.effective.load_mode or "")
-    file_bytes = record.model.file_size_bytes if in_loading else 0
+    file_bytes = record.model.file_size_bytes
     marked = (launch.marks[0].figures, figures.get("load", {}), figures[highest])
     anonymous = [found["anonymous_bytes"] for found in marked if "anonymous_bytes" in found]
     # PyTorch writes memory of other kinds.
     known = len(anonymous) == len(marked) and not record.is_baseline
     account = Anonymous(*anonymous) if known else None
-    return break_down(launch.effective.buffers, start, peak, file_bytes, account)
+    mapped = (file_bytes if in_loading else 0, file_bytes)
+    return break_down(launch.effective.buffers, start, peak, mapped, account)
 
 
 def _amx_crash(record: Record) -> str | None:
@@ -95,8 +98,31 @@ def _flash_attention_off(record: Record) -> str | None:
     if record.setting.flash_attn == "auto" and record.provider.name != ENGINE:
         return f"provider {record.provider.name} chose to run the prompt without flash attention"
     if record.setting.flash_attn == "auto":
-        return "llama.cpp does not support flash attention for this model on this device"
+        where = effective.fused_elsewhere.get("Flash Attention")
+        return "llama.cpp does not support flash attention for this model on this device" + (
+            f": it would run on {where}" if where else ""
+        )
     return 'the prompt runs without flash attention: try flash_attn = "on"'
+
+
+def _not_locked(record: Record) -> str | None:
+    """Compare the locked memory with the weights: without permission llama.cpp goes on without locking.
+
+    It never locks repacked weights, nor those on a device.
+    """
+    launch = _full_launch(record)
+    if launch is None or launch.effective is None or "mlock" not in record.setting.load_mode:
+        return None
+    buffers = launch.effective.buffers.get("model", {})
+    weights = sum(buffers.get(name, 0) for name in ("CPU", "CPU_Mapped"))
+    locked = [mark.figures[_LOCKED] for mark in launch.marks if _LOCKED in mark.figures]
+    if not locked or max(locked) >= _MOST_OF_WEIGHTS * weights:
+        return None
+    return (
+        f'load_mode = "{record.setting.load_mode}" locked only {mebibytes(max(locked))} of '
+        f"{mebibytes(weights)} of weights in memory: raise the limit with `ulimit -l`, or "
+        "in a container with `--ulimit memlock=-1`"
+    )
 
 
 def _large_context(record: Record) -> str | None:
@@ -208,6 +234,7 @@ RULES: Sequence[Callable[[Record], str | None]] = (
     _unequal_answers,
     _unfit_machine,
     _threads_equal_cores,
+    _not_locked,
     _duplicate,
     _flash_attention_off,
     _large_context,

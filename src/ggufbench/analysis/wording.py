@@ -29,7 +29,9 @@ def label(record: Record) -> str:
 def ending(record: Record) -> str:
     """How a case ended, for example `hung in load (no answer for 60 s)` or `crashed in decode`."""
     where = f" in {record.phase}" if record.phase else ""
-    signals = [launch.signal for launch in record.launches if launch.signal]
+    signals = [
+        launch.signal for launch in record.launches if launch.signal and launch.outcome is record.outcome
+    ]
     match record.outcome:
         case Outcome.HUNG:
             timeout = re.search(r" for (\d+) s", record.reason or "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -13,6 +14,7 @@ from typing import Any
 from ggufbench.calibration.limits import MachineLimits, machine_limits
 from ggufbench.calibration.probe import probe
 from ggufbench.launching.launcher import Interpreter
+from ggufbench.machine import apple
 from ggufbench.machine import page_cache as pagecache
 from ggufbench.machine.conditions import busiest_processes, read_conditions
 from ggufbench.machine.devices import AvailableDevices
@@ -94,6 +96,7 @@ def examine(
         *unfit(conditions, load.processes),
         *_load_problems(load),
         *_core_problems(machine),
+        *device_problems(environment),
         *build_problems(environment.system_info, cpu_flags()),
         *_limit_problems(limits),
     ]
@@ -140,19 +143,38 @@ def build_problems(system_info: str, processor: frozenset[str]) -> list[Problem]
     return problems
 
 
+def device_problems(environment: AvailableDevices) -> list[Problem]:
+    """Problems of GPUs that accept layers but leave most of the computation to the processor."""
+    remedy = "measure Metal on a Mac itself, or use --scenario cpu"
+    return [
+        Problem(f"{name} is the GPU of a virtual machine, which computes only a part of a model", remedy)
+        for name in environment.gpu_names()
+        if "paravirtual" in name.casefold()
+    ]
+
+
 def _observe_load() -> Load:
     import psutil
 
-    times, swap = psutil.cpu_times(), psutil.swap_memory()
+    times, swapped = psutil.cpu_times(), _swapped_bytes()
     processes = busiest_processes(_OBSERVED_SECONDS)
-    times_after, swap_after = psutil.cpu_times(), psutil.swap_memory()
+    times_after, swapped_after = psutil.cpu_times(), _swapped_bytes()
     passed, stolen = sum(times_after) - sum(times), _stolen(times_after) - _stolen(times)
     return Load(
         processes=processes,
         steal_share=max(0.0, stolen / passed) if hasattr(times, "steal") and passed > 0 else None,
-        swapped_bytes=max(0, swap_after.sin + swap_after.sout - swap.sin - swap.sout),
+        swapped_bytes=max(0, swapped_after - swapped),
         available_memory_bytes=available_memory_bytes(),
     )
+
+
+def _swapped_bytes() -> int:
+    import psutil
+
+    if sys.platform == "darwin":
+        return apple.swapped_bytes() or 0
+    swap = psutil.swap_memory()
+    return int(swap.sin + swap.sout)
 
 
 def _stolen(times: Any) -> float:

@@ -20,10 +20,14 @@ _MOST_RUNS = 100
 """Only the newest runs are read, so that an application does not wait for years of history."""
 
 # Scenarios with RPC servers come last: a chat model made from a config never uses one.
-_DEVICES = {"metal": 3, "cuda": 3, "vulkan": 2, "cpu": 1}
+_DEVICES = {"metal": 3, "cuda": 3, "rocm": 3, "sycl": 3, "vulkan": 2, "opencl": 2, "cpu": 1}
 
-_NOT_COMPARED = {"fingerprint", "devices"}
-"""Machine facts that are not compared: reading the devices would require starting llama.cpp."""
+_NOT_COMPARED = {
+    "fingerprint", "devices", "performance_cores", "efficiency_cores", "gpu_wired_limit_mib",
+}  # fmt: skip
+"""Machine facts that are not compared: reading the devices would require starting llama.cpp, and the
+fingerprint does not contain the others.
+"""
 
 
 @dataclass(frozen=True, slots=True)

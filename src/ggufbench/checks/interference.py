@@ -1,7 +1,8 @@
-"""Interference with a sample by other processes, the hypervisor, the disk or heat, from kernel counters.
+"""Interference with a sample by other processes, a CPU quota, the hypervisor, the disk or heat.
 
-The rules check first how long the sample's own threads waited, and then the rest of the machine: a process on
-another core takes memory bandwidth, cache and clock rate even if it never delays one of these threads.
+The rules read kernel counters and check first how long the sample's own threads waited, and then the rest
+of the machine: a process on another core takes memory bandwidth, cache and clock rate even if it never delays
+one of these threads.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _REMEDY: dict[Kind, str] = {
     "other work": "end other work and measure again",
     "stolen": "measure at another time or on another machine, because the host is shared",
     "disk": "free memory, or measure a smaller model: the file does not stay in memory",
+    "throttled": "raise the CPU quota of the container or service, or lower n_threads",
     "heat": "let the machine cool down, and check its ventilation",
 }
 
@@ -65,8 +67,9 @@ class Judge:
             return []
         allowed, on_cpu = self.tolerance, self.device == "cpu"
         stolen, faults = evidence.get("machine_steal_seconds", 0.0), evidence.get("major_faults", 0.0)
+        throttled = _throttled(evidence, wall, allowed.most_waiting)
         found = [
-            self._waiting(evidence, wall),
+            throttled or self._waiting(evidence, wall),  # a stopped thread also waits for a processor
             self._share("stolen", stolen, wall, allowed.most_stolen),
             self._share("other work", _other_work(evidence), wall, allowed.most_other_work)
             if on_cpu
@@ -123,6 +126,12 @@ def environment_sentence(disturbed: int, judged: int, reason: Disturbance, proce
 
 def _other_work(evidence: Mapping[str, float]) -> float:
     return evidence.get("machine_busy_seconds", 0.0) - evidence.get("cpu_seconds", 0.0)
+
+
+def _throttled(evidence: Mapping[str, float], wall: float, most: float) -> Disturbance | None:
+    """The share of the time in which a quota stopped the process; the kernel adds it up over the cores."""
+    share = min(1.0, evidence.get("throttled_seconds", 0.0) / wall)
+    return Disturbance("throttled", share) if share > most else None
 
 
 def _count(kind: Kind, count: float, most: int) -> Disturbance | None:

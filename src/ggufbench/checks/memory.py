@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ggufbench.checks.native_log import is_host
+from ggufbench.worker.job import DEVICE_PREFIXES
 
 Part = Literal["interpreter", "mapped", "repacked", "weights", "vocabulary", "kv", "compute", "other"]
 
-_REPACKED = ("CPU_REPACK", "AMX", "CPU_KLEIDIAI")
+_REPACKED = ("CPU_REPACK", "AMX", "CPU_KLEIDIAI", "CPU_AARCH64", "CPU_RISCV64")
 """Buffers with weights reordered for certain instructions; the file has the same weights in its own order."""
 
 PARTS: dict[Part, str] = {
@@ -37,7 +38,7 @@ class Anonymous:
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """Expected peak by part, and the measured peak, in bytes of the process without device memory."""
+    """Expected peak by part, and the measured peak, in bytes of the process, without other memory."""
 
     parts: dict[Part, int]
     measured_bytes: int
@@ -69,12 +70,13 @@ def break_down(
     buffers: Mapping[str, Mapping[str, int]],
     interpreter_bytes: int,
     measured_bytes: int,
-    mapped_bytes: int = 0,
+    mapped_bytes: tuple[int, int] = (0, 2**63),
     anonymous: Anonymous | None = None,
 ) -> Breakdown:
-    """Divide a peak into its parts, from those buffers of `LoadLog.buffers` that are on the host.
+    """Divide a peak into its parts, from those buffers of `LoadLog.buffers` that are in the process.
 
-    `mapped_bytes` is the mapped part of the file at the peak; the larger of it and the buffers counts.
+    Buffers of Apple's GPU are in the process. `mapped_bytes` are bounds of the mapped part of the file at the
+    peak: loading maps more than the buffers, and two buffers can map the same pages.
 
     The kernel's account separates what is reserved from what is used: llama.cpp reserves the logits of every
     token of a ubatch, and a prompt needs those of its last token. Without the account all of it counts.
@@ -83,9 +85,10 @@ def break_down(
     parts["interpreter"] = interpreter_bytes
     for kind, by_name in buffers.items():
         for name, size in by_name.items():
-            if is_host(name):
+            if is_host(name) or name.startswith(DEVICE_PREFIXES["metal"]):
                 parts[_part(kind, name)] += size
-    parts["mapped"] = max(parts["mapped"], mapped_bytes)
+    least, most = mapped_bytes
+    parts["mapped"] = min(max(parts["mapped"], least), most)
     reserved = parts["compute"]
     if anonymous is not None:
         written = parts["repacked"] + parts["weights"] + parts["kv"] + parts["other"]
@@ -99,5 +102,7 @@ def _part(kind: str, buffer: str) -> Part:
         if buffer.endswith("_Mapped"):
             return "mapped"
         return "repacked" if buffer.startswith(_REPACKED) else "weights"
-    known: dict[str, Part] = {"KV": "kv", "RS": "kv", "compute": "compute"}
+    known: dict[str, Part] = {
+        "KV": "kv", "RS": "kv", "DSV4": "kv", "compute": "compute", "LoRA": "weights",
+    }  # fmt: skip
     return known.get(kind, "other")

@@ -37,7 +37,10 @@ FIELDS = {
 """The fields of llama-bench in llama-cpp-python 0.3.36, in its order, with their types in SQL."""
 
 _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
-_BACKENDS = {"cpu": "CPU", "metal": "MTL", "cuda": "CUDA", "vulkan": "Vulkan", "rpc": "RPC"}
+_BACKENDS = {
+    "cpu": "CPU", "metal": "MTL", "cuda": "CUDA", "rocm": "ROCm", "vulkan": "Vulkan", "sycl": "SYCL",
+    "opencl": "OpenCL", "rpc": "RPC",
+}  # fmt: skip
 
 
 class LlamaBenchExporter(Exporter):

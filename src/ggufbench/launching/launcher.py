@@ -42,15 +42,35 @@ _KEPT_VARIABLES = (
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "APPDATA",
     "LOCALAPPDATA", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH",
 )  # fmt: skip
-_COMPUTE_PREFIXES = ("GGML_", "LLAMA_", "OMP_", "CUDA_", "VK_", "MTL_", "METAL_", "HIP_", "ROCR_")
+_COMPUTE_PREFIXES = (
+    "GGML_",
+    "LLAMA_",
+    "OMP_",
+    "CUDA_",
+    "VK_",
+    "MTL_",
+    "METAL_",
+    "HIP_",
+    "ROCR_",
+    "HSA_",
+    "SYCL_",
+    "ONEAPI_",
+    "ZE_",
+    "ZES_",
+    "UR_",
+)
 _STDERR_KEPT_BYTES = 16 * 1024
 _EXIT_GRACE_SECONDS = 10.0
 _PIPE_GRACE_SECONDS = 1.0
 _NO_MEMORY = re.compile(
-    r"\b(?:(?:unable|failed) to allocate|can't allocate memory|out of memory|MemoryError|bad_alloc)\b",
+    r"\b(?:(?:unable|failed) to allocate|can't allocate memory|out of memory|MemoryError|bad_alloc)\b"
+    r"|insufficient memory|OutOfMemory\b|ErrorOutOf(?:Device|Host)Memory"
+    r"|(?:UR|PI)_(?:RESULT_)?ERROR_OUT_OF_(?:RESOURCES|(?:DEVICE|HOST)_MEMORY)"
+    r"|CL_(?:MEM_OBJECT_ALLOCATION_FAILURE|OUT_OF_(?:RESOURCES|HOST_MEMORY))",
     re.IGNORECASE,
 )
-"""Messages of llama.cpp, CUDA, PyTorch and Python when the system or a device refuses a buffer."""
+"""Messages of llama.cpp, CUDA, Metal, Vulkan, SYCL, OpenCL, PyTorch and Python when the system or a device
+refuses a buffer."""
 _CRASH_MARKS = ("GGML_ASSERT", "GGML_ABORT", "Error: ", "CUDA error: ", "ROCm error: ", "what(): ")
 """Parts of the line that explains a crash; the last one is an uncaught exception in C++."""
 
@@ -96,6 +116,7 @@ class Ended:
     wall_seconds: float
     phase: str | None = None
     reason: str | None = None
+    """Why it was not measured; after a measurement, an abnormal end of the process."""
     signal: str | None = None
     stderr: str = ""
 
@@ -233,6 +254,8 @@ class _Worker:
             return self._result(_outcome(error.message, usual), reason=error.message)
         if code < 0:
             return self._killed(-code)
+        if self._has_measured() and code > 0:
+            return self._result(Outcome.MEASURED, reason=f"exit code {code} after the measurement")
         if code > 0 or not self._is_complete():
             reason = self._last_words() or f"it ended in {self._phase} with exit code {code}"
             return self._result(Outcome.FAILED, reason=reason)
@@ -241,8 +264,16 @@ class _Worker:
     def _is_complete(self) -> bool:
         return bool(self._events) and isinstance(self._events[-1], Done | Probed)
 
+    def _has_measured(self) -> bool:
+        """True if it said that its work is done: only the interpreter and its libraries had to end."""
+        return bool(self._events) and isinstance(self._events[-1], Done)
+
     def _killed(self, number: int) -> Ended:
         name = _signal_name(number)
+        if self._has_measured():
+            words = self._last_words()
+            reason = f"crashed ({name}) after the measurement" + (f": {words}" if words else "")
+            return self._result(Outcome.MEASURED, reason=reason, signal_name=name)
         if name == "SIGKILL" and _oom_kills() > self._oom_kills:
             reason = f"the kernel killed it in {self._phase}, because memory ran out"
             return self._result(Outcome.OUT_OF_MEMORY, reason=reason, signal_name=name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -13,13 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from ggufbench.machine import apple
 from ggufbench.machine.parts import BusyProcess, Conditions
-from ggufbench.processes import run_program
 
 _SUPPLIES = Path("/sys/class/power_supply")
 _CPUS = Path("/sys/devices/system/cpu")
 _PLATFORM_PROFILE = Path("/sys/firmware/acpi/platform_profile")
-_PMSET_SECONDS = 5.0
 
 _LEAST_SHARE = 0.02
 """Minimum share of a core; processes that use less are not listed."""
@@ -81,11 +79,12 @@ def parse_pmset_settings(text: str) -> bool | None:
 
 
 def parse_pmset_thermal(text: str) -> int | None:
-    """The speed limit in percent from `pmset -g therm`; 100 if nothing was recorded."""
+    """The speed limit in percent from `pmset -g therm`; None on Apple silicon, which never reports one there.
+
+    Its notes that nothing has been recorded are printed at any temperature.
+    """
     match = re.search(r"CPU_Speed_Limit\s*=\s*(\d+)", text)
-    if match is not None:
-        return int(match[1])
-    return 100 if "No thermal warning level has been recorded" in text else None
+    return None if match is None else int(match[1])
 
 
 def read_power_supplies(folder: Path) -> Literal["mains", "battery"] | None:
@@ -134,14 +133,12 @@ def _read_darwin() -> Conditions:
         power_source=parse_pmset_battery(_pmset("batt")),
         low_power_mode=parse_pmset_settings(_pmset()),
         speed_limit_percent=parse_pmset_thermal(_pmset("therm")),
+        thermal_pressure=apple.thermal_pressure(),
     )
 
 
 def _pmset(*what: str) -> str:
-    try:
-        return run_program(["pmset", "-g", *what], _PMSET_SECONDS).output
-    except (OSError, subprocess.SubprocessError):
-        return ""
+    return apple.output_of("pmset", "-g", *what)
 
 
 def _throttle_events(folder: Path) -> int | None:
@@ -166,6 +163,8 @@ def _text(path: Path) -> str | None:
 def _frequency_mhz() -> float | None:
     import psutil
 
+    if sys.platform == "darwin":
+        return None  # on Apple silicon psutil reports a wrong number (M4) or fails (M5)
     try:
         frequency = psutil.cpu_freq()
     except Exception:  # it queries the system in many ways, and some machines support none of them

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ggufbench.machine.parts import Device
-from ggufbench.worker.job import DEVICE_PREFIXES, TRANSFORMERS
+from ggufbench.worker.job import DEVICE_PREFIXES, TRANSFORMERS, without_integrated
 
 _REBUILD = "pip install --force-reinstall --no-cache-dir llama-cpp-python"
 
@@ -13,9 +13,14 @@ _REBUILD = "pip install --force-reinstall --no-cache-dir llama-cpp-python"
 _REMEDY = {
     "metal": f'on a Mac: CMAKE_ARGS="-DGGML_METAL=on" {_REBUILD}',
     "cuda": f'with an NVIDIA GPU: CMAKE_ARGS="-DGGML_CUDA=on" {_REBUILD}',
+    "rocm": f'with an AMD GPU and ROCm: CMAKE_ARGS="-DGGML_HIP=on" {_REBUILD}',
+    "sycl": f'with an Intel GPU and oneAPI: CMAKE_ARGS="-DGGML_SYCL=on" {_REBUILD}',
+    "opencl": f'with an OpenCL driver: CMAKE_ARGS="-DGGML_OPENCL=on" {_REBUILD}',
     "vulkan": f'with a Vulkan driver: CMAKE_ARGS="-DGGML_VULKAN=on" {_REBUILD}',
 }
 
+
+_PROCESSORS = ("cpu", "accelerator")
 
 _REMEDY_OF_TORCH = {
     "mps": "on a Mac with Apple Silicon: pip install --force-reinstall torch",
@@ -64,9 +69,16 @@ class AvailableDevices:
         """Total free memory on the devices of that kind; None if they do not report it."""
         return sum(found.memory_free_bytes or 0 for found in self._named(device)) or None
 
+    def shares_memory(self, device: str) -> bool:
+        """True if the devices of that kind have no memory of their own: Apple's and integrated GPUs."""
+        named = self._named(device)
+        return device in ("metal", "mps") or (bool(named) and all(found.type == "igpu" for found in named))
+
     def gpu_names(self) -> list[str]:
-        """Devices other than the processor, with their descriptions."""
-        return [f"{found.name}: {found.description}" for found in self.devices if found.type != "cpu"]
+        """GPUs with their descriptions; BLAS is an accelerator that computes on the processor."""
+        return [
+            f"{found.name}: {found.description}" for found in self.devices if found.type not in _PROCESSORS
+        ]
 
     def _remedy(self, device: str) -> str | None:
         if self.library == TRANSFORMERS:
@@ -75,4 +87,5 @@ class AvailableDevices:
 
     def _named(self, device: str) -> list[Device]:
         prefixes = DEVICE_PREFIXES.get(device, ())
-        return [found for found in self.devices if found.name.startswith(prefixes)] if prefixes else []
+        named = [found for found in self.devices if found.name.startswith(prefixes)] if prefixes else []
+        return without_integrated({found: found.type for found in named})

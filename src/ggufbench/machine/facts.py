@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -14,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from ggufbench.machine import apple
 from ggufbench.processes import run_program
+from ggufbench.worker import control_groups
 
 if TYPE_CHECKING:
     from ggufbench.machine.parts import Machine, SourceState
 
-_CGROUP = Path("/sys/fs/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
 _FEW_CORES = 4
 _GIT_SECONDS = 10.0
+_IS_MAC = sys.platform == "darwin"
 
 
 def read_machine(devices: Iterable[str] = ()) -> Machine:
@@ -35,7 +38,7 @@ def read_machine(devices: Iterable[str] = ()) -> Machine:
 
     cpu = _cpu_info()
     facts: dict[str, Any] = {
-        "cpu": str(cpu.get("brand_raw") or platform.processor() or "unknown"),
+        "cpu": _cpu_name(cpu),
         "architecture": platform.machine(),
         "physical_cores": physical_cores(),
         "logical_cores": psutil.cpu_count() or 1,
@@ -47,7 +50,14 @@ def read_machine(devices: Iterable[str] = ()) -> Machine:
         "devices": sorted(devices),
     }
     canonical = json.dumps(facts, sort_keys=True).encode()
-    return Machine(fingerprint=hashlib.sha256(canonical).hexdigest()[:16], **facts)
+    fast, slow = _kinds_of_cores() or (None, None)
+    return Machine(
+        fingerprint=hashlib.sha256(canonical).hexdigest()[:16],
+        **facts,
+        performance_cores=fast,
+        efficiency_cores=slow,
+        gpu_wired_limit_mib=apple.wired_limit_mib() if _IS_MAC else None,
+    )
 
 
 def linux_last_cache_bytes(folder: Path | None = None) -> int:
@@ -76,18 +86,23 @@ def cpu_flags() -> frozenset[str]:
 def usable_cores() -> int:
     """Cores that this process may use: affinity and a container's quota limit them."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
-    return max(1, min(allowed, _cgroup_cores() or allowed))
+    quota = control_groups.cpu_quota()
+    return max(1, allowed if quota is None else min(allowed, int(quota)))
 
 
 def resolve_threads(asked: int | str) -> int:
     """Number of threads for a setting: a number, `physical`, `physical-1`, or `auto`.
 
     `auto` leaves one core free on four or fewer cores, and if none would be left: llama.cpp's threads wait
-    for each other at every operation, so one busy process on the last core stops them all.
+    for each other at every operation, so one busy process on the last core stops them all. On a Mac it is the
+    number of fast cores, because one efficiency core slows down all threads.
     """
     if isinstance(asked, int):
         return asked
     usable = usable_cores()
+    kinds = _kinds_of_cores()
+    if asked == "auto" and kinds is not None and kinds[1] and kinds[0] < usable:
+        return kinds[0]
     cores = min(physical_cores(), usable)
     leave_one = cores <= _FEW_CORES or cores == usable
     if asked == "physical-1" or (asked == "auto" and leave_one):
@@ -97,19 +112,14 @@ def resolve_threads(asked: int | str) -> int:
 
 def memory_limit_bytes() -> int:
     """Memory of the machine, or of the container if it may use less."""
-    total = psutil.virtual_memory().total
-    limit = _read_number(_CGROUP / "memory.max")
-    return min(total, limit) if limit else int(total)
+    total, limit = int(psutil.virtual_memory().total), control_groups.memory_limit_bytes()
+    return total if limit is None else min(total, limit)
 
 
 def available_memory_bytes() -> int:
     """Memory that a new process can have now, including file cache that can be dropped."""
-    available = int(psutil.virtual_memory().available)
-    limit, used = _read_number(_CGROUP / "memory.max"), _read_number(_CGROUP / "memory.current")
-    if limit and used is not None:
-        reclaimable = _cgroup_file_bytes()
-        available = min(available, limit - used + reclaimable)
-    return max(0, available)
+    available, left = int(psutil.virtual_memory().available), control_groups.memory_left_bytes()
+    return available if left is None else min(available, left)
 
 
 def source_state(folder: Path) -> SourceState:
@@ -140,38 +150,24 @@ def _operating_system() -> str:
     return f"{platform.system()} {release}"
 
 
+def _kinds_of_cores() -> tuple[int, int] | None:
+    """Numbers of fast and efficiency cores; only macOS reports them."""
+    return apple.cores() if _IS_MAC else None
+
+
+def _cpu_name(cpu: dict[str, Any]) -> str:
+    name = str(cpu.get("brand_raw") or platform.processor() or "unknown")
+    return apple.processor_name() or name if _IS_MAC else name
+
+
 def _virtualization(cpu: dict[str, Any]) -> str:
-    if "hypervisor" in cpu.get("flags", []):
+    if "hypervisor" in cpu.get("flags", []) or (_IS_MAC and apple.is_virtual_machine()):
         return "virtual machine"
     return "container" if Path("/.dockerenv").exists() else "none seen"
 
 
 def _as_bytes(value: object) -> int:
     return value if isinstance(value, int) else 0
-
-
-def _cgroup_cores() -> int | None:
-    try:
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-        return max(1, int(quota) // int(period))
-    except (OSError, ValueError):  # no cgroup, or "max" for no limit
-        return None
-
-
-def _cgroup_file_bytes() -> int:
-    try:
-        lines = (_CGROUP / "memory.stat").read_text().splitlines()
-    except OSError:
-        return 0
-    fields = [line.split() for line in lines]
-    return sum(int(field[1]) for field in fields if field[:1] in (["active_file"], ["inactive_file"]))
-
-
-def _read_number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _read_text(path: Path) -> str:

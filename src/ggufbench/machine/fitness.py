@@ -14,6 +14,8 @@ _BUSY_SHARE = 0.2
 _AUTONOMOUS_DRIVERS = ("intel_pstate", "amd-pstate-epp")
 """With these drivers `powersave` is the default governor, and the energy preference decides."""
 
+_COOL = "let it cool down, and keep its air inlets free"
+
 
 class Problem(NamedTuple):
     """A problem that makes this machine unfit for measuring, and its fix, as one sentence each."""
@@ -41,10 +43,11 @@ def _power(conditions: Conditions) -> list[Problem]:
 
 def _heat(conditions: Conditions) -> list[Problem]:
     limit = conditions.speed_limit_percent
+    if conditions.thermal_pressure:
+        return [Problem(f"macOS reports thermal pressure {conditions.thermal_pressure} of 4", _COOL)]
     if limit is None or limit >= 100:
         return []
-    remedy = "let it cool down, and keep its air inlets free"
-    return [Problem(f"heat limits the processor to {limit} % of its speed", remedy)]
+    return [Problem(f"heat limits the processor to {limit} % of its speed", _COOL)]
 
 
 def _governor(conditions: Conditions) -> list[Problem]:

@@ -35,6 +35,11 @@ class Machine(Part):
     virtualization: str
     devices: list[str]
     """Names of the GPU-type devices."""
+    performance_cores: Count | None = None
+    """macOS: number of fast cores. This and the following fields are not in the fingerprint."""
+    efficiency_cores: Count | None = None
+    gpu_wired_limit_mib: Count | None = None
+    """macOS: limit of GPU memory that the user has set (`iogpu.wired_limit_mb`); 0 is the default."""
 
 
 class SourceState(Part):
@@ -51,7 +56,9 @@ class Conditions:
     power_source: Literal["mains", "battery"] | None = None
     low_power_mode: bool | None = None
     speed_limit_percent: Count | None = None
-    """macOS: percentage of the processor's speed that the thermal management allows."""
+    """macOS on Intel: percentage of the processor's speed that the thermal management allows."""
+    thermal_pressure: Count | None = None
+    """macOS: 0 is nominal; from 1 (moderate) to 4 the system slows down because of heat."""
     throttle_events: Count | None = None
     """Linux: number of times that heat slowed down the processor, since the start of the system."""
     governor: str | None = None

@@ -43,7 +43,7 @@ def build_launch(supervisor: LaunchSupervisor, *, keep_log: bool) -> Launch:
         effective=_effective(loaded, supervisor.log) if loaded else None,
         samples=supervisor.samples,
         marks=[_mark(event) for event in supervisor.marks],
-        device_bytes=supervisor.log.device_bytes,
+        device_bytes=supervisor.log.device_bytes(supervisor.case.model.tensor_bytes),
         digest=supervisor.digest,
         log=_kept_lines(loaded, supervisor.case.model) if loaded and (keep_log or not measured) else [],
         stderr="" if measured else _shareable(ended.stderr),
@@ -91,6 +91,8 @@ def _effective(loaded: protocol.Loaded, log: LoadLog) -> Effective:
         flash_attn=log.flash_attn,
         type_k=log.type_k,
         type_v=log.type_v,
+        graph_splits=log.graph_splits,
+        fused_elsewhere=log.fused_elsewhere,
         **asdict(loaded.effective),
     )
 

@@ -337,6 +337,10 @@ def _does_not_fit(
     if free_on_device is not None and estimate.device_bytes > free_on_device:
         needed, free = size(estimate.device_bytes), size(free_on_device)
         return f"does not fit: needs about {needed} on {setting.device}; {free} is free there"
+    together = estimate.host_bytes + estimate.device_bytes
+    if environment.shares_memory(setting.device) and together > host.available_bytes:
+        needed, free = size(together), size(host.available_bytes)
+        return f"does not fit: needs about {needed} of memory, which the GPU shares; {free} is available"
     return None
 
 

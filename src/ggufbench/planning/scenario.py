@@ -49,7 +49,7 @@ class ScenarioError(GgufbenchError):
 class SettingSpec(Table):
     """`[setting]` as written: names as in llama.cpp, threads possibly as a word."""
 
-    device: Literal["cpu", "metal", "cuda", "vulkan", "rpc", "mps"]
+    device: Literal["cpu", "metal", "cuda", "rocm", "vulkan", "sycl", "opencl", "rpc", "mps"]
     n_ctx: Positive = 4096
     n_gpu_layers: Annotated[int, Field(ge=-1, lt=2**31)] = -1
     n_batch: Positive = 512

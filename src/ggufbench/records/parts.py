@@ -20,7 +20,7 @@ def _known(name: str) -> str:
 
 MetricName = Annotated[str, AfterValidator(_known)]
 
-Kind = Literal["waiting", "other work", "stolen", "disk", "heat"]
+Kind = Literal["waiting", "other work", "stolen", "disk", "heat", "throttled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,9 @@ class Disturbance:
 
     kind: Kind
     share: Amount
-    """Share of the sample's time (`waiting`) or of all cores' time (`other work`, `stolen`); else a count."""
+    """Share of the sample's time (`waiting`, `throttled`) or of all cores' time (`other work`, `stolen`);
+    else a count.
+    """
 
     @property
     def sentence(self) -> str:
@@ -41,6 +43,7 @@ class Disturbance:
             "stolen": f"the hypervisor gave {percent} of the machine to others",
             "disk": f"weights were read from the disk again ({self.share:.0f} page faults)",
             "heat": "the processor was slowed down by heat",
+            "throttled": f"the CPU quota of its control group stopped it {percent} of the time",
         }[self.kind]
 
 

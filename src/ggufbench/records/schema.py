@@ -147,6 +147,10 @@ class Effective(Part):
     flash_attn: str | None
     type_k: str | None
     type_v: str | None
+    graph_splits: Count | None = None
+    """Number of parts of the computation between which the device changes: 1 to 3 on one device."""
+    fused_elsewhere: dict[str, str] = {}
+    """Fused operations that run on another device than their layer, with that device."""
 
 
 class PageCache(Part):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Barrier
-from time import perf_counter, process_time
+from time import perf_counter, thread_time
 
 from .channel import Channel, ProviderError
 from .protocol import Bandwidth, BandwidthJob, Done
@@ -80,21 +80,23 @@ class _Team:
         return rate, calm > 0
 
     def run(self, kernel: Kernel, passes: int) -> tuple[float, float]:
-        """Seconds from the first thread's start to the last one's end, and the share of the cores it used."""
-        busy = process_time()
-        spans = list(self.pool.map(lambda address: self._read(kernel, address, passes), self.addresses))
-        busy = process_time() - busy
-        seconds = max(stop for _, stop in spans) - min(start for start, _ in spans)
-        return seconds, busy / (seconds * len(self.addresses))
+        """Seconds from the first thread's start to the last one's end, and the share of the cores it used.
 
-    def _read(self, kernel: Kernel, address: int, passes: int) -> tuple[float, float]:
+        The share is of each thread's own span: on a fast core a thread ends earlier than on a slow one.
+        """
+        spans = list(self.pool.map(lambda address: self._read(kernel, address, passes), self.addresses))
+        seconds = max(stop for _, stop, _ in spans) - min(start for start, _, _ in spans)
+        return seconds, sum(busy for *_, busy in spans) / sum(stop - start for start, stop, _ in spans)
+
+    def _read(self, kernel: Kernel, address: int, passes: int) -> tuple[float, float, float]:
+        """Start, end and CPU seconds of one thread."""
         self.barrier.wait()
-        start = perf_counter()
+        start, busy = perf_counter(), thread_time()
         whole = [kernel(address, self.length) for _ in range(passes)]
-        stop = perf_counter()
+        busy, stop = thread_time() - busy, perf_counter()
         if not all(whole):
             raise ProviderError("a read of the memory ended early, so its speed is unknown")
-        return start, stop
+        return start, stop, busy
 
 
 def _fill(address: int, length: int) -> bool:

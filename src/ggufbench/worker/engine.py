@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import re
 from itertools import pairwise
 from time import perf_counter_ns
 from typing import Any
@@ -26,7 +27,13 @@ _DECODE_ERRORS = {
     1: "the context is full",
     2: "the library aborted the computation",
     -1: "the library refused the batch",
+    -2: "failed to allocate memory for the computation",
+    -3: "a device failed to compute",
 }
+_DEVICE_FAILED = re.compile(
+    r"command buffer \d+ failed|OutOfMemory|ErrorOutOf\w+Memory|ErrorDeviceLost|ERROR_OUT_OF_RESOURCES"
+)
+"""Errors of Metal, Vulkan and SYCL that arrive after `llama_decode` has returned 0 for submitted work."""
 
 _WARMUP_TOKENS = 8
 """Tokens decoded before the first timed decode: enough for graph reuse and lazily touched pages."""
@@ -274,6 +281,9 @@ class Engine:
         if failed:
             why = self._library.log.errors() or _DECODE_ERRORS.get(failed, "the library failed")
             raise ProviderError(f"llama_decode returned {failed}: {why}")
+        errors = self._library.log.errors()
+        if _DEVICE_FAILED.search(errors):
+            raise ProviderError(f"the device failed after it had accepted the work: {errors}")
         held = self._api.llama_memory_seq_pos_max(self._memory, 0) + 1
         if held != positions:
             raise ProviderError(f"unequal work: the context holds {held} tokens instead of {positions}")

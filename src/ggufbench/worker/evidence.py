@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from time import perf_counter
 
+from . import control_groups
+
 _STAT, _PRESSURE, _TASKS = Path("/proc/stat"), Path("/proc/pressure/cpu"), Path("/proc/self/task")
 _THROTTLE = Path("/sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -30,7 +32,8 @@ class Watch:
         and had no processor (all threads added up), `involuntary_switches`, `voluntary_switches`,
         `major_faults`, `minor_faults`. For the machine: `machine_busy_seconds` and `machine_steal_seconds`
         over all cores, in ticks of 10 ms, `cpu_pressure_seconds` in which some task waited for a core, and
-        `throttle_count`, how often the processor was slowed down by heat.
+        `throttle_count`, how often the processor was slowed down by heat. For its control groups:
+        `throttled_seconds`, in which a CPU quota stopped it.
         """
         after = _counters()
         return {name: after[name] - before for name, before in self._before.items() if name in after}
@@ -43,7 +46,8 @@ def _counters() -> dict[str, float]:
         **_waiting(),
         **_machine(),
         **_pressure(),
-        **_throttled(),
+        **_slowed_by_heat(),
+        **_stopped_by_quota(),
     }
 
 
@@ -98,11 +102,16 @@ def parse_stat(line: str) -> dict[str, float]:
     }
 
 
-def _throttled() -> dict[str, float]:
+def _slowed_by_heat() -> dict[str, float]:
     try:
         return {"throttle_count": int(_THROTTLE.read_text(encoding="ascii"))}
     except (OSError, ValueError):
         return {}
+
+
+def _stopped_by_quota() -> dict[str, float]:
+    seconds = control_groups.throttled_seconds()
+    return {} if seconds is None else {"throttled_seconds": seconds}
 
 
 def _pressure() -> dict[str, float]:

@@ -5,7 +5,11 @@ The harness uses the same classes and stores them unchanged in the record.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 ENGINE = "engine"
 """The provider that uses llama.cpp's C interface."""
@@ -30,8 +34,10 @@ SHIPPED = (ENGINE, TRANSFORMERS, *LAYERS)
 
 DEFAULT_UBATCH = 512
 
-DEVICE_PREFIXES = {"metal": ("MTL", "Metal"), "cuda": ("CUDA",), "vulkan": ("Vulkan",), "rpc": ("RPC",),
-                   "mps": ("mps",)}  # fmt: skip
+DEVICE_PREFIXES = {
+    "metal": ("MTL", "Metal"), "cuda": ("CUDA",), "rocm": ("ROCm",), "vulkan": ("Vulkan",),
+    "sycl": ("SYCL",), "opencl": ("GPUOpenCL",), "rpc": ("RPC",), "mps": ("mps",),
+}  # fmt: skip
 """Prefixes of ggml's device names, for each device of a setting other than `cpu`."""
 
 
@@ -40,7 +46,9 @@ class Setting:
     """Load settings of a model. Names as in llama.cpp; nothing is left to a silent choice of a library."""
 
     device: str
-    """`cpu`, or the backend whose devices may be used: `metal`, `cuda`, `vulkan`, `rpc`; PyTorch's `mps`."""
+    """`cpu`, or the backend whose devices may be used: `metal`, `cuda`, `rocm`, `vulkan`, `sycl`, `opencl`,
+    `rpc`; PyTorch's `mps`.
+    """
     n_ctx: int = 4096
     n_gpu_layers: int = -1
     """Layers on the device; -1 means all of them. Not used on `cpu`, where every layer stays on the
@@ -68,6 +76,15 @@ class Setting:
     """`float32` or `bfloat16`, in which `transformers` computes; empty for all other providers."""
     chat_template_kwargs: str = ""
     """Variables of the chat template, as JSON; empty for none. Only chat models get them."""
+
+
+def without_integrated(types: Mapping[T, str]) -> list[T]:
+    """The devices of one backend that llama.cpp would use: no integrated GPU (`igpu`) beside another GPU.
+
+    With both, layers would follow the free memory, most of which the integrated one shares with the system.
+    """
+    mixed = "gpu" in types.values()
+    return [device for device, kind in types.items() if not (mixed and kind == "igpu")]
 
 
 @dataclass(frozen=True, slots=True)

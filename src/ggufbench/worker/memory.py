@@ -23,7 +23,8 @@ def mark() -> dict[str, int]:
     """Memory in bytes and page faults so far; figures that this system does not provide are left out.
 
     Linux: `rss_bytes`, `peak_rss_bytes` (VmHWM, since the last `reset_peak`), `anonymous_bytes`,
-    `file_bytes`, `shared_bytes`, and `pss_bytes`, which counts only this process's share of a shared page.
+    `file_bytes`, `shared_bytes`, `locked_bytes` (cannot be swapped out or dropped), and `pss_bytes`, which
+    counts only this process's share of a shared page.
     macOS: `rss_bytes`, `footprint_bytes`, `peak_footprint_bytes`, `wired_bytes`, `peak_rss_bytes`.
     """
     if sys.platform == "darwin":
@@ -55,6 +56,7 @@ def parse_status(text: str) -> dict[str, int]:
         "RssAnon": "anonymous_bytes",
         "RssFile": "file_bytes",
         "RssShmem": "shared_bytes",
+        "VmLck": "locked_bytes",
     }
     return _kibibytes(text, names)
 

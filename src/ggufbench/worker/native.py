@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from .channel import ProviderError
-from .job import DEVICE_PREFIXES, Setting
+from .job import DEVICE_PREFIXES, Setting, without_integrated
 from .protocol import DeviceFacts, LibraryFacts
 from .releases import refuse_too_old
 
@@ -128,7 +128,7 @@ class Library:
         return DeviceFacts(
             name=self.device_name(device),
             description=_text(self.ggml.ggml_backend_dev_description(device)),
-            type=_DEVICE_TYPES.get(self.ggml.ggml_backend_dev_type(device), "unknown"),
+            type=self.device_type(device),
             memory_free_bytes=free,
             memory_total_bytes=total,
         )
@@ -140,6 +140,10 @@ class Library:
     def device_name(self, device: int) -> str:
         """Name of a device, for example `CPU`, `MTL0`, `CUDA0`."""
         return _text(self.ggml.ggml_backend_dev_name(device))
+
+    def device_type(self, device: int) -> str:
+        """Type of a device, for example `cpu`, `gpu`, `igpu` (with the system's memory)."""
+        return _DEVICE_TYPES.get(self.ggml.ggml_backend_dev_type(device), "unknown")
 
     def device_memory(self, device: int) -> tuple[int, int]:
         """Free and total bytes."""
@@ -158,7 +162,8 @@ class Library:
         if wanted == "rpc":
             self.add_rpc_servers(setting.rpc_servers)
         prefixes = DEVICE_PREFIXES[wanted]
-        found = [device for device in self.devices() if self.device_name(device).startswith(prefixes)]
+        named = [device for device in self.devices() if self.device_name(device).startswith(prefixes)]
+        found = without_integrated({device: self.device_type(device) for device in named})
         if not found:
             known = ", ".join(self.device_name(device) for device in self.devices())
             raise ProviderError(f"no {wanted} device: this llama.cpp sees {known}")

@@ -64,9 +64,19 @@ def memory(facts: CaseFacts) -> Sketch | None:
 
     caption = sentences(
         f"{summary(facts.pairs, METRIC)} The black line is the size of the loaded file; "
-        f"peak memory should be close to it. Memory on devices is not included.{chosen.note}"
+        f"peak memory should be close to it. {devices_sentence(chosen.rows)}{chosen.note}"
     )
     return Sketch(_NAME, _TITLE, caption, _description(chosen.rows), draw)
+
+
+def devices_sentence(rows: list[FigureRow]) -> str:
+    """Memory of GPUs in this figure, as a sentence."""
+    if not any(row.record.setting.device == "metal" for row in rows):
+        return "Memory on devices is not included."
+    return (
+        "Apple's GPU uses the memory of the process, which is included; memory of other devices is not. "
+        "Activity Monitor shows the footprint, which does not count mapped weights and is smaller."
+    )
 
 
 def parts_of(record: Record) -> dict[str, float]:

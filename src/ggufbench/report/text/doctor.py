@@ -53,6 +53,8 @@ def _facts(found: Diagnosis) -> Table:
 
 def _machine(machine: Machine) -> str:
     cores = f"{machine.physical_cores} cores, {machine.usable_cores} of them usable"
+    if machine.efficiency_cores:
+        cores += f" ({machine.performance_cores} fast, {machine.efficiency_cores} efficiency)"
     return f"{machine.cpu}, {cores}, {machine.operating_system}, virtualization: {machine.virtualization}"
 
 
@@ -78,7 +80,9 @@ def _power(conditions: Conditions) -> str:
     source = conditions.power_source or "source unknown"
     mode = {None: "unknown", True: "on", False: "off"}[conditions.low_power_mode]
     heat = ""
-    if conditions.speed_limit_percent is not None:
+    if conditions.thermal_pressure is not None:
+        heat = f", thermal pressure {conditions.thermal_pressure} of 4"
+    elif conditions.speed_limit_percent is not None:
         heat = f", speed limit {conditions.speed_limit_percent} %"
     elif conditions.throttle_events is not None:
         heat = f", {conditions.throttle_events} thermal throttling events since the system started"

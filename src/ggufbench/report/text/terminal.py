@@ -265,7 +265,8 @@ def _targets(record: Record) -> Text:
 
 def ended(record: Record) -> str:
     """`measured`, `crashed (SIGSEGV) in decode`."""
-    signal = next((launch.signal for launch in record.launches if launch.signal), None)
+    same = (launch for launch in record.launches if launch.outcome is record.outcome)
+    signal = next((launch.signal for launch in same if launch.signal), None)
     how = f"{record.outcome} ({signal})" if signal else str(record.outcome)
     return how + (f" in {record.phase}" if record.phase else "")
 
