@@ -14,6 +14,7 @@ from ggufbench.chat.options import PLAIN_KV_TYPES, KvType
 from ggufbench.discovery.classify import RefusedError
 from ggufbench.discovery.facts import Provenance, describe
 from ggufbench.discovery.header import HeaderError, read_header
+from ggufbench.discovery.model import KIND_NAMES
 from ggufbench.discovery.shards import gather
 from ggufbench.discovery.tables import bytes_per_element, type_id
 from ggufbench.machine.facts import available_memory_bytes, resolve_threads
@@ -106,6 +107,10 @@ def _kv_bytes(path: Path, settings: Settings) -> int:
         raise ChatModelError(
             f"{name} cannot be used: {printable(str(error))}; `ggufbench models` lists the usable models."
         ) from None
+    if model.kind != "generator":
+        raise ChatModelError(
+            f"{name} cannot be used: {KIND_NAMES[model.kind]} does not chat; `ggufbench run` measures it."
+        )
     k, v = bytes_per_element(settings.type_k), bytes_per_element(settings.type_v)
     kv = model.kv
     return round(settings.n_ctx * ((kv.full_k + kv.sliding_k) * k + (kv.full_v + kv.sliding_v) * v))

@@ -171,6 +171,7 @@ def _config(model: str, quant: str | None, **changes: Any) -> LlamaCppModelConfi
     """The config of a file, with a context length that it was trained for. Raises GgufbenchError."""
     from ggufbench.chat import find_gguf_in_cache, rows
     from ggufbench.discovery import discover
+    from ggufbench.discovery.model import KIND_NAMES
 
     path = Path(model).expanduser()
     if not path.is_file():
@@ -187,6 +188,11 @@ def _config(model: str, quant: str | None, **changes: Any) -> LlamaCppModelConfi
     if not found.models:
         reason = found.rejected[0].reason if found.rejected else "it contains no model"
         raise GgufbenchError(f"{model} cannot be used for chat: {reason}")
+    if found.models[0].kind != "generator":
+        kind = KIND_NAMES[found.models[0].kind]
+        raise GgufbenchError(
+            f"{model} cannot be used for chat: it is {kind}; measure it with `ggufbench run`"
+        )
     return rows(found.models)[0].config(**changes)
 
 
@@ -249,6 +255,7 @@ def _conclude(made: Any, path: Path, lines: list[str], *, test: bool, as_json: b
 def _next_steps(path: Path, result: LoadTest | None) -> list[str]:
     import shlex
 
+    from ggufbench.discovery import discover
     from ggufbench.text import seconds_text
 
     lines = []
@@ -256,9 +263,10 @@ def _next_steps(path: Path, result: LoadTest | None) -> list[str]:
         took, size = seconds_text(result.seconds), _size(result.file_size_bytes)
         lines.append(f"  loads in {took} on the CPU: {result.layers} layers, {size}")
     quoted = harmless(shlex.quote(str(path)))
-    lines.append(f'next: ggufbench chat {quoted} "Hello"')
-    lines.append(f"      ggufbench run --models {quoted}")
-    return lines
+    steps = [f"ggufbench run --models {quoted}"]
+    if any(model.kind == "generator" for model in discover([path]).models):
+        steps.insert(0, f'ggufbench chat {quoted} "Hello"')
+    return [*lines, f"next: {steps[0]}", *(f"      {step}" for step in steps[1:])]
 
 
 def _size(count: int) -> str:

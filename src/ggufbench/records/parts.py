@@ -33,7 +33,7 @@ class Disturbance:
 class LimitResult:
     """One measured metric and its physical bound."""
 
-    name: Literal["decode", "prompt", "load"]
+    name: Literal["decode", "prompt", "encode", "load"]
     metric: str
     measured: float
     """Median, in the metric's unit."""
