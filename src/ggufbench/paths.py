@@ -1,4 +1,4 @@
-"""The cache folder, and files that are written in one step."""
+"""The cache folder, files that are read without waiting, and files that are written in one step."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
@@ -31,8 +35,13 @@ def shipped_folder(name: str) -> Path:
 
 def folder_from(env: Mapping[str, str], variable: str, home: Path) -> Path | None:
     """The folder that an environment variable names; None if it is unset or blank."""
-    text = env.get(variable, "").strip()
+    text = with_variables(env.get(variable, "").strip(), env)
     return user_path(text, home) if text else None
+
+
+def with_variables(text: str, env: Mapping[str, str]) -> str:
+    """The text with `$NAME` and `${NAME}` replaced, as huggingface_hub does; unknown variables stay."""
+    return _VARIABLE.sub(lambda found: env.get(found[1] or found[2], found[0]), text)
 
 
 def user_path(text: str, home: Path) -> Path:
@@ -40,6 +49,62 @@ def user_path(text: str, home: Path) -> Path:
     if text == "~" or text.startswith(("~/", "~\\")):
         return home / text[2:]
     return Path(text)
+
+
+def open_regular(path: Path) -> FileIO:
+    """Open a regular file for reading. Raises OSError for anything else, without waiting for it.
+
+    Opening a FIFO waits for a writer, and opening some devices has an effect, so the path is checked first.
+    It may become a FIFO meanwhile: O_NONBLOCK opens it without waiting, and the open file is checked again.
+    """
+    _require_regular(path.stat(), path)
+    flags = os.O_RDONLY
+    for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # which some systems do not have
+        flags |= getattr(os, name, 0)
+    file = FileIO(os.open(path, flags))
+    try:
+        _require_regular(os.fstat(file.fileno()), path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """The content of a regular file of at most `most_bytes`. Raises OSError for anything else."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, and the limit is {most_bytes}")
+        return file.read(size + 1)  # the length is known: no buffer is filled first
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """Facts that change when a file is replaced or written."""
+
+    device: int
+    inode: int
+    size: int
+    modified_nanoseconds: int
+
+
+def file_identity(path: Path) -> FileIdentity | None:
+    """The identity of a regular file; None for anything else."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _require_regular(status: os.stat_result, path: Path) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, not a regular file", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a regular file", str(path))
 
 
 @contextmanager

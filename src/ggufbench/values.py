@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any, get_args
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ggufbench.text import did_you_mean, escaped, printable
 
@@ -15,8 +17,52 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 Bytes = Count
 
+FileBytes = Annotated[Count, Field(gt=0)]
+"""Size of a file with content, which sizes are divided by."""
 
-Seconds = Annotated[float, Field(ge=0)]
+
+MOST_AMOUNT = 1e16
+"""Limit of every stored number with a fraction: no machine has 10 petabytes or as many seconds."""
+
+Amount = Annotated[float, Field(gt=-MOST_AMOUNT, lt=MOST_AMOUNT)]
+
+
+Seconds = Annotated[float, Field(ge=0, lt=MOST_AMOUNT)]
+
+
+Name = Annotated[str, Field(max_length=1000)]
+"""A name from a file, a library or a user; the longest file name has 255 bytes."""
+
+
+def moment(text: str) -> datetime:
+    """The time in UTC of a text in ISO 8601, which is in UTC if it names no zone. Raises ValueError."""
+    try:
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{printable(text, 60)} is not a time in ISO 8601") from None
+
+
+def _with_time(text: str) -> str:
+    moment(text)
+    return text
+
+
+Created = Annotated[str, AfterValidator(_with_time)]
+
+_T = TypeVar("_T")
+
+
+def _possible(value: _T) -> _T:
+    for name, number in asdict(value).items():  # type: ignore[call-overload]  # a dataclass
+        for one in number if isinstance(number, list) else [number]:
+            if isinstance(one, int | float) and not -MOST_AMOUNT < one < MOST_AMOUNT:
+                raise ValueError(f"{name} is too large to be real")
+    return value
+
+
+Possible = AfterValidator(_possible)
+"""Validator of a dataclass whose module cannot import pydantic: its numbers have the limits of `Amount`."""
 
 
 class Part(BaseModel):
@@ -29,7 +75,7 @@ def first_complaint(error: ValidationError) -> str:
     """Place and reason of an error in a stored document: `launches.0.outcome: Input should be ...`."""
     first = error.errors(include_url=False)[0]
     where = ".".join(escaped(str(part)[:80]) for part in first["loc"]) or "document"
-    return f"{where}: {first['msg']}"
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def complaint(error: ValidationError, table: type[BaseModel], unlisted: Collection[str] = ()) -> str:

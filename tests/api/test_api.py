@@ -97,6 +97,8 @@ def test_what_cannot_be_compared_is_an_error(two_builds):
         ((two_builds, two_builds / "after"), "holds 2 runs"),
         ((two_builds / "after", two_builds / "after"), "both arguments name the run"),
         ((two_builds / "after", two_builds / "before", ["decode_tokens_per_secnd"]), "did you mean"),
+        ((two_builds / "after", two_builds / "before", "decode_tokens_per_secnd"), "did you mean"),
+        ((two_builds / "after", two_builds / "before", "ready_seconds", "gemma"), "matches gemma"),
         ((two_builds / "after", two_builds / "before", ["ready_seconds"], ["gemma"]), "matches gemma"),
     ):
         with pytest.raises(ggufbench.GgufbenchError, match=reason):

@@ -9,13 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggufbench.chat import GgufNotFoundError, find_gguf_in_cache
+from ggufbench.chat.cache import locate_gguf
 
 NEW, OLD = "0" * 39 + "2", "0" * 39 + "1"
 
 
 def refusal(name: str, **options) -> str:
+    """The reason why nothing is found."""
+    assert find_gguf_in_cache(name, **options) is None
     with pytest.raises(GgufNotFoundError) as caught:
-        find_gguf_in_cache(name, **options)
+        locate_gguf(name, **options)
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert sentence.isprintable()
@@ -72,7 +75,7 @@ def test_quantization_is_matched_by_type_and_publisher_name(hub, quantized):
     assert find_gguf_in_cache("a/b", quantization="UD-Q4_K_XL").name == "b-UD-Q4_K_XL.gguf"
     assert find_gguf_in_cache("a/b", quantization="Q4_K_M").name == "b-UD-Q4_K_XL.gguf"
     sentence = refusal("a/b", quantization="Q5_K_M")
-    assert "has Q4_K_M, Q8_0 but not Q5_K_M" in sentence
+    assert "has Q8_0, UD-Q4_K_XL but not Q5_K_M" in sentence
     assert "ggufbench pull a/b --quant Q5_K_M" in sentence
     assert "but not .*;" in refusal("a/b", quantization=".*"), "the quantization is a text, not a pattern"
 
@@ -256,9 +259,8 @@ def test_name_cannot_leave_the_cache(hub, quantized, name):
         snapshot = outside(hub, "models--x--y") / "snapshots" / NEW
         snapshot.mkdir(parents=True)
         shutil.copy(quantized("Q4_0"), snapshot)
-    try:
-        found = find_gguf_in_cache(name)
-    except GgufNotFoundError:
+    found = find_gguf_in_cache(name)
+    if found is None:
         return
     assert found.resolve().is_relative_to(hub.folder)
     assert name.casefold() == "a/b"

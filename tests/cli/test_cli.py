@@ -1,5 +1,6 @@
 """The command line: what it prints, and how it ends; in this process, and as a process of its own."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -168,7 +169,9 @@ def test_a_place_that_is_not_there_is_refused(refused, command, scenario_folder)
 def test_the_plan_is_a_table(ggufbench, model_folder, scenario_folder):
     done = ggufbench("plan", "--models", model_folder, "--scenarios", scenario_folder)
     assert done.returncode == 0
-    assert re.search(r"^llama-tiny-Q8_0-cpu ~ +4\.\d MiB +\d+ MiB +- +\d\.\d s +header", done.stdout, re.M)
+    assert re.search(
+        r"^llama-tiny-Q8_0-cpu-[0-9a-f]{6} ~ +4\.\d MiB +\d+ MiB +- +\d\.\d s +header", done.stdout, re.M
+    )
     assert re.search(r"^metal +3 +no metal device", done.stdout, re.MULTILINE)
     assert re.search(r"^rpc +3 +no RPC server answers at 127", done.stdout, re.MULTILINE)
     assert re.search(r"^3 of 9 cases would run, in about \d", done.stdout, re.MULTILINE)
@@ -180,10 +183,11 @@ def test_the_plan_is_json(ggufbench, model_folder, scenario_folder):
     (cpu, metal) = json.loads(
         ggufbench("plan", "--json", *places, "--scenario", "cpu", "--scenario", "metal").stdout
     )["cases"]
-    assert (cpu["case_id"], cpu["skip"]) == ("llama-tiny-Q8_0-cpu", None)
+    assert (cpu["case_id"], cpu["skip"]) == (f"llama-tiny-Q8_0-cpu-{cpu['model']['identity'][:6]}", None)
     assert cpu["setting"]["n_ctx"] == 256 and cpu["workload"]["prompt_tokens"] == 100
     assert cpu["estimate"]["host_bytes"] > cpu["model"]["tensor_bytes"]
-    assert (metal["case_id"], metal["skip"][:15]) == ("llama-tiny-Q8_0-metal", "no metal device")
+    assert metal["case_id"].startswith("llama-tiny-Q8_0-metal-")
+    assert metal["skip"].startswith("no metal device")
 
 
 @pytest.mark.usefixtures("one_probe")
@@ -273,3 +277,7 @@ def test_the_schema_is_the_published_one(ggufbench):
     done = ggufbench("schema")
     assert json.loads(done.stdout)["title"] == "ggufbench record"
     assert done.stdout == (CHECKOUT / "docs" / "record.schema.json").read_text()
+
+
+def test_version(ggufbench):
+    assert ggufbench("--version").stdout == f"ggufbench {importlib.metadata.version('ggufbench')}\n"

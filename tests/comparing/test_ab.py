@@ -92,11 +92,12 @@ def test_same_environment_twice_passes_and_stores_every_block(ab, tmp_path, gguf
         printed, problems = process.communicate(timeout=100)
 
     assert (process.returncode, problems) == (0, ""), printed
-    assert "llama-tiny-Q8_0-cpu: no regression" in printed
     assert "| decode |" in summary.read_text() and "no regression" in summary.read_text()
     show = ("show", "--results", ab.results)
-    assert "llama-tiny-Q8_0-cpu: no regression" in ggufbench(*show).stdout
     (stored,) = json.loads(ggufbench(*show, "--json").stdout)["comparisons"]
+    assert stored["case_id"].startswith("llama-tiny-Q8_0-cpu-")
+    for text in (printed, ggufbench(*show).stdout):
+        assert f"{stored['case_id']}: no regression" in text
     assert stored["verdict"] == "no regression"
     found, blocks = only_comparison(ab), blocks_of(ab)
     assert [block.number for block in blocks] == list(range(len(blocks))) and len(blocks) == found.blocks + 1
@@ -226,14 +227,15 @@ def test_different_answer_is_broken_unless_allowed(ab, small_design, tmp_path, m
     assert accepted.returncode == 0, accepted.stdout + accepted.stderr
 
 
-def test_ctrl_c_keeps_every_block_and_a_comparison(ab, wait_until):
+@pytest.mark.parametrize(("number", "name"), [("SIGINT", "Ctrl-C"), ("SIGHUP", "SIGHUP")])
+def test_a_signal_keeps_every_block_and_a_comparison(ab, wait_until, number, name):
     with ab.program("--baseline", ".") as process:
         wait_until(lambda: len(list(ab.results.glob("*/comparisons/*/block-*.json"))) >= 2, "two blocks")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.Signals[number])
         output, _ = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert "interrupted by Ctrl-C after" in output
+    assert f"interrupted by {name} after" in output
     assert only_comparison(ab).verdict == "inconclusive" and len(blocks_of(ab)) >= 2
 
 

@@ -50,6 +50,7 @@ def check_search(found, again, commits, bad):
     assert again.count("(stored)") == len(found["steps"])
 
 
+@pytest.mark.nightly
 def test_first_slow_commit_is_found_and_steps_are_reused(bisect, small_design, provider_repository):
     repository = provider_repository(0, 0, SLOW)
 
@@ -96,12 +97,13 @@ def test_search_is_resumed_after_ctrl_c(bisect, small_design, small_command, pro
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
 
-    done = bisect(repository, *ends)
+    done = bisect(repository, *ends, "--json")
+    again = bisect(repository, *ends)
 
     assert process.returncode == 130
     assert "Interrupted; the same command resumes it" in output
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "(stored)" in done.stdout and "Change 1" in done.stdout
+    assert done.returncode == again.returncode == 0, done.stdout + done.stderr
+    check_search(json.loads(done.stdout), again.stdout, commits=3, bad=1)
 
 
 @pytest.mark.parametrize(

@@ -82,10 +82,10 @@ def check_control(question) -> Cell:
     assert cells["decode_tokens_per_second"].change > 0.6
     assert cells["peak_rss_bytes"].verdict == "no regression"
     (kept,) = read_all_comparisons(question.request.results)
-    null, control = tallies([kept], kept.machine.fingerprint, kept.case_id)
+    null, control = tallies([kept], kept.machine.fingerprint, kept.model.identity)
     assert (null.sessions, control.sessions, control.regressions) == (0, 1, 1)
     assert control.bound == pytest.approx(0.05)
-    assert [tally.sessions for tally in tallies([kept], "another machine", kept.case_id)] == [0, 0]
+    assert [tally.sessions for tally in tallies([kept], "another machine", kept.model.identity)] == [0, 0]
     check_exit_codes(kept)
     return cells["decode_tokens_per_second"]
 

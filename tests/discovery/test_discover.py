@@ -332,3 +332,157 @@ def test_a_copy_is_listed_and_measured_once(kit, tmp_path):
     found = discover([tmp_path])
     assert [model.path for model in found.models] == [original]
     assert [(r.path, r.reason.startswith(f"a copy of {original}")) for r in found.rejected] == [(copy, True)]
+
+
+def make_pieces(folder: Path, names: list[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"piece")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (["x.gguf.part2of2", "x.gguf.part1of2"], "cat x.gguf.part1of2 x.gguf.part2of2 > x.gguf"),
+        (["x.gguf.aa", "x.gguf.ab", "x.gguf.ac"], "cat x.gguf.aa x.gguf.ab x.gguf.ac > x.gguf"),
+        (["x.gguf.00", "x.gguf.01"], "cat x.gguf.00 x.gguf.01 > x.gguf"),
+        (["x.gguf-split-a", "x.gguf-split-b"], "cat x.gguf-split-a x.gguf-split-b > x.gguf"),
+        (["x y.gguf.001", "x y.gguf.002"], "cat 'x y.gguf.001' 'x y.gguf.002' > 'x y.gguf'"),
+        ([f"x.gguf.part{n}of12" for n in range(1, 13)], "cat x.gguf.part{1..12}of12 > x.gguf"),
+        ([f"x.gguf.a{letter}" for letter in "abcdefghij"], "cat x.gguf.?? > x.gguf"),
+        (["x.gguf.part1of3", "x.gguf.part2of3"], "2 of 3 pieces of one file: download the others"),
+        (["x.gguf.part_aa"], "a piece of a file that was split"),
+    ],
+)
+def test_the_pieces_of_a_file(tmp_path, pieces, expected):
+    make_pieces(tmp_path, pieces)
+    (refusal,) = discover([tmp_path]).rejected
+    assert expected in refusal.reason
+    assert discover([tmp_path / min(pieces, key=len)]).models == ()
+
+
+@pytest.mark.parametrize("others", [["x.gguf.md"], ["x.gguf.1"], ["x.gguf.sha256"], ["x.gguf.aa", "x.gguf"]])
+def test_files_that_are_no_pieces(tmp_path, others):
+    make_pieces(tmp_path, others)
+    assert all("piece" not in refusal.reason for refusal in discover([tmp_path]).rejected)
+
+
+@pytest.mark.parametrize(
+    "suffix", [".aria2", ".crdownload", ".part", ".partial", ".download", ".!qB", ".tmp", ".st"]
+)
+def test_a_file_beside_the_mark_of_a_download(kit, tmp_path, suffix):
+    path = kit.write_llama(tmp_path / "x.gguf")
+    (tmp_path / f"x.gguf{suffix}").write_bytes(b"")
+    for place in (tmp_path, path):
+        (refusal,) = discover([place]).rejected
+        assert refusal.path == path
+        assert f"still being downloaded, because x.gguf{suffix} is beside it" in refusal.reason
+
+
+def test_downloads_under_another_name(kit, tmp_path):
+    for name in ("a.gguf.crdownload", "b.gguf.!qB", "Safari.gguf.download/Safari.gguf"):
+        kit.write_llama(tmp_path / name)
+    paths = kit.write_shards(tmp_path / "shards")
+    (tmp_path / "shards" / f"{paths[1].name}.aria2").write_bytes(b"")
+    why = reasons(discover([tmp_path]))
+    assert why["a.gguf.crdownload"] == why["b.gguf.!qB"]
+    assert why["a.gguf.crdownload"] == "an incomplete download: wait until it ends, or resume it"
+    assert "Safari" in why["Safari.gguf"]
+    assert f"{paths[1].name}.aria2 is beside it" in why[paths[0].name]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 4680000000\n", "a Git LFS pointer"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 4680000000\n", "of 4.68 GB"),
+        (b"# xet version 0\nfilesize = 1000\n", "a Xet pointer"),
+        (b"  <!DOCTYPE html><html>", "a web page"),
+        (b'{"error":"Invalid username or password."}', "an error message of a server"),
+        (b"PK\x03\x04" + bytes(100), "a ZIP archive"),
+        (b"\x1f\x8b" + bytes(100), "decompress it with gzip"),
+        (b"tjgg" + bytes(100), "older than GGUF"),
+        (struct.pack("<Q", 20) + b'{"a": 1}', "a safetensors file"),
+        (bytes(5000), "begins with zeros"),
+    ],
+)
+def test_other_files_with_the_name_of_a_gguf(tmp_path, content, expected):
+    (tmp_path / "x.gguf").write_bytes(content)
+    assert expected in reasons(discover([tmp_path]))["x.gguf"]
+
+
+@pytest.mark.parametrize("up", ["", "models", "../../.."])
+def test_a_folder_of_ollama_is_recognised_from_above(kit, tmp_path, up):
+    home_with_everything(kit, tmp_path / "a" / "b")
+    place = tmp_path / "a" / "b" / ".ollama" / up
+    found = [model for model in discover([place]).models if model.source == "ollama"]
+    assert "bar-9b" in {model.name for model in found}
+    assert {model.repository for model in found} == {"library/bar"}
+
+
+def test_repositories_are_recognised_from_above(kit, tmp_path):
+    home_with_everything(kit, tmp_path)
+    for place, repository in (
+        (".cache/huggingface", "owner/Foo-GGUF"),
+        (".cache", "owner/Foo-GGUF"),
+        (".lmstudio", "me/Baz"),
+        (".lmstudio/models", "me/Baz"),
+    ):
+        assert repository in {model.repository for model in discover([tmp_path / place]).models}
+
+
+@pytest.mark.parametrize(
+    ("line", "there"),
+    [
+        ("model_path: {target}", True),
+        ("model_path: '{target}'", True),
+        ('model_path: "{target}"  ', True),
+        ("model_path: {target} # mine", True),
+        ("model_path: llamacpp/models/jan-v1/own.gguf", True),
+        ("model_path: {target}.gone", False),
+        ("model_path: ''", None),
+        ("name: x", None),
+        ("model_path: https://example.com/x.gguf", None),
+    ],
+)
+@pytest.mark.parametrize("by_default", [True, False])
+def test_the_model_that_jan_notes(kit, tmp_path, line, there, by_default, monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(sources, "_ollama", lambda *_: iter(()))
+    target = kit.write_llama(tmp_path / "disk" / "model file.gguf")
+    folder = tmp_path / "home/.local/share/Jan/data/llamacpp/models/jan-v1"
+    folder.mkdir(parents=True)
+    if "own.gguf" in line:
+        shutil.move(target, folder / "own.gguf")
+    (folder / "model.yml").write_text(f"name: x\n{line.format(target=target)}\nsize_bytes: 3\n")
+    places = None if by_default else [tmp_path / "home/.local/share/Jan"]
+    found = discover(places, env={"HOME": str(tmp_path / "home")})
+    assert len(found.models) == (there is True)
+    if there is False:
+        assert "Jan's model.yml names" in reasons(found)["model.yml"]
+    elif there and "own" not in line:
+        assert found.models[0].name == "jan-v1" or found.models[0].name == "model file"
+
+
+def test_equal_names_are_told_apart(kit, tmp_path):
+    """By the title in the header, the repository, the folder, or else by the content."""
+    for group, titles in (("title", ["One", "Two\x1b[31m"]), ("folder", ["Same", "Same"])):
+        for number, title in enumerate(titles):
+            path = tmp_path / group / f"v{number}" / "gguf" / f"{group}.Q4_K_M.gguf"
+            kit.write_llama(path, general__name=title, general__number=number)
+    for number in range(2):
+        store = tmp_path / "blobs" / str(number)
+        kit.write_llama(store / "same" / "same.gguf", general__number=number)
+    names = [model.name for model in discover([tmp_path]).models]
+    assert names == [
+        "folder (v0)", "folder (v1)", "same (0)", "same (1)", "title (One)", "title (Two__31m)",
+    ]  # fmt: skip
+    alone = discover([tmp_path / "title" / "v0"]).models
+    assert [model.name for model in alone] == ["title"]
+
+
+def test_every_tag_of_ollama_is_an_alias(kit, tmp_path):
+    home_with_everything(kit, tmp_path)
+    (model,) = [one for one in discover([tmp_path / ".ollama"]).models if one.title == "ollama"]
+    assert set(model.aliases) >= {"bar:9b", "bar:latest", "bar"}
+    assert model.is_called("BAR:latest") and not model.is_called("bar:7b")

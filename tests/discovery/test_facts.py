@@ -353,6 +353,39 @@ def test_quantization_by_name_is_the_last_resort(kit, tmp_path, stem, expected):
 
 
 @pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        ("x-Q4_K_M", "Q4_K_M"),
+        ("x-UD-Q4_K_XL", "UD-Q4_K_XL"),
+        ("x-ud-q4_k_xl", "UD-Q4_K_XL"),
+        ("x-UD-Q4_K_XL-00001-of-00001", "UD-Q4_K_XL"),
+        ("x-Q4_K_L", "Q4_K_L"),
+        ("x.i1-Q4_K_M", "i1-Q4_K_M"),
+        ("x-Q4_0_4_4", "Q4_0_4_4"),
+        ("x-MXFP4_MOE", "MXFP4_MOE"),
+        ("x-Q4_K_L-imat", "Q4_K_L"),
+        ("x-Q4_K_S", "Q4_K_M"),  # a name of llama.cpp that contradicts its file type
+        ("x-IQ4_XS", "Q4_K_M"),
+        ("x-UD-Q5_K_XL", "Q4_K_M"),
+        ("x-F16", "Q4_K_M"),
+        ("Q4-2024-report", "Q4_K_M"),
+        ("x", "Q4_K_M"),
+    ],
+)
+def test_quantization_by_name_if_it_is_more_precise(kit, tmp_path, stem, expected):
+    """Each file has the file type of Q4_K_M; publishers name their own mixtures."""
+    values, tensors = kit.llama_values(), kit.llama_tensors()
+    assert model(kit, tmp_path / f"{stem}.gguf", values, tensors).quantization == expected
+
+
+def test_quantization_by_name_of_another_type_than_stated(kit, tmp_path):
+    """The tensors are those of the name, and not those of the file type, which has the nearest one."""
+    tensors = [("a.weight", (256, 640), "IQ4_XS"), ("b.weight", (256, 64), "Q4_0")]
+    values = kit.llama_values(general__file_type=2)
+    assert model(kit, tmp_path / "x-IQ4_XS.gguf", values, tensors).quantization == "IQ4_XS"
+
+
+@pytest.mark.parametrize(
     ("stem", "name"),
     [
         ("Qwen3-8B-Q4_K_M", "Qwen3-8B"),

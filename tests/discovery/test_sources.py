@@ -60,6 +60,12 @@ def test_windows():
         ({"XDG_CACHE_HOME": "/d"}, "huggingface", "/d/huggingface/hub"),
         ({"HF_HOME": "~/hf"}, "huggingface", "/home/u/hf/hub"),
         ({"HF_HOME": ""}, "huggingface", "/home/u/.cache/huggingface/hub"),
+        ({"HF_HOME": "$HOME/hf", "HOME": "/home/u"}, "huggingface", "/home/u/hf/hub"),
+        ({"HF_HUB_CACHE": "${DISK}/hub", "DISK": "/d"}, "huggingface", "/d/hub"),
+        ({"HF_HOME": "$GONE/hf"}, "huggingface", "$GONE/hf/hub"),
+        ({"XDG_CACHE_HOME": "$X/c", "X": "~"}, "huggingface", "/home/u/c/huggingface/hub"),
+        ({"OLLAMA_MODELS": "$DISK/o", "DISK": "/d"}, "ollama", "/d/o"),
+        ({"LLAMA_CACHE": "~/l"}, "llama.cpp", "/home/u/l"),
         ({"OLLAMA_MODELS": "/o"}, "ollama", "/o"),
         ({"LLAMA_CACHE": "/l"}, "llama.cpp", "/l"),
         ({"XDG_CACHE_HOME": "/d"}, "llama.cpp", "/d/llama.cpp"),
@@ -249,9 +255,11 @@ def test_walking(tmp_path):
     (tmp_path / "x" / "loop").symlink_to(tmp_path)
     (tmp_path / "x" / "self").symlink_to(tmp_path / "x" / "self")
     (tmp_path / "x" / "z").symlink_to(tmp_path / "x" / "y")
-    got = explicit(tmp_path)
+    got = [one.path for one in explicit_candidates([tmp_path]) if one.refusal is None]
     assert len(got) == 4
     assert {path.resolve() for path in got} == {*wanted, outside}
+    refused = {one.path.name for one in explicit_candidates([tmp_path]) if one.refusal is not None}
+    assert refused == {"b.gguf.downloading", "c.gguf.incomplete", "d.gguf.downloadInProgress"}
 
 
 def test_unreadable_folders_are_skipped(open_folder, without_privileges):

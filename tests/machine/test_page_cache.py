@@ -30,6 +30,15 @@ def test_a_file_is_dropped_and_read_back(file):
     assert seen[-1] == 8_000_000
 
 
+def test_a_file_that_became_a_fifo_is_not_waited_for(tmp_path):
+    fifo = tmp_path / "model.gguf"
+    os.mkfifo(fifo)  # which nobody ever writes to
+    assert page_cache.resident_fraction([fifo]) is None
+    page_cache.drop([fifo])
+    with pytest.raises(OSError, match="not a regular file"):
+        page_cache.read_once([fifo])
+
+
 def test_a_partly_resident_file_is_reported(file):
     page_cache.drop([file])
     with file.open("rb") as opened:

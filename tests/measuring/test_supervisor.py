@@ -1,11 +1,15 @@
 """One launch under supervision: every sample is judged once, for both the answer and the record."""
 
 import dataclasses
+import os
+import shutil
 
 import pytest
 
+from ggufbench.comparing.llama_bench import LlamaBenchArm, LlamaBenchError
 from ggufbench.launching.launcher import Ended, LaunchRefusedError
 from ggufbench.measuring import supervisor as supervising
+from ggufbench.measuring.case import Bench
 from ggufbench.measuring.record_builder import build_launch
 from ggufbench.measuring.supervisor import LaunchSupervisor
 from ggufbench.outcomes import Outcome
@@ -85,3 +89,43 @@ def test_observers_get_the_launch(supervise):
     launch(protocol.Digest("abc"), 77)
     assert shown == [(1, "prompt", 77)]
     assert (launch.phase, launch.digest, launch.marks[0].memory) == ("prompt", "abc", {"rss_bytes": 5})
+
+
+def replaced(path):
+    other = path.with_suffix(".other")
+    shutil.copy2(path, other)  # the same size and time of modification
+    other.replace(path)
+
+
+def grown(path):
+    with path.open("ab") as file:
+        file.write(b"0")
+
+
+def fifo(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.fixture
+def own_case(llama_folder, plan_cases, tmp_path):
+    """A case of a model that this test may change."""
+    shutil.copy(llama_folder / "llama-tiny-Q8_0.gguf", tmp_path)
+    return plan_cases(tmp_path, launches=1).cases[0]
+
+
+@pytest.mark.parametrize("change", [replaced, grown, fifo, os.unlink])
+@pytest.mark.parametrize("event", [protocol.Phase("load"), LOADED])
+def test_a_file_that_changed_after_planning_is_not_measured(own_case, change, event):
+    launch = LaunchSupervisor(own_case, Judge(), lambda _launch: None)
+    assert launch(protocol.Phase("load"), 1) == GO
+    change(own_case.model.path)
+    with pytest.raises(LaunchRefusedError, match="was replaced, changed or removed after it was found"):
+        launch(event, 1)
+
+
+def test_llama_bench_does_not_measure_a_changed_file(own_case, tmp_path):
+    replaced(own_case.model.path)
+    arm = LlamaBenchArm(tmp_path / "llama-bench", {own_case.id: []})
+    with pytest.raises(LlamaBenchError, match="was replaced, changed or removed after it was found"):
+        arm.measure(own_case, Bench("run", None, None), {})

@@ -12,6 +12,8 @@ from ggufbench.cli.options import harmless
 
 pytestmark = pytest.mark.real
 
+CHAT = [sys.executable, "-m", "ggufbench.cli", "chat"]
+
 
 def test_answer_on_stdout_and_rate_on_stderr(make, ggufbench):
     done = ggufbench("chat", make(), "Hello", "--max-tokens", "8", "--temperature", "0")
@@ -27,12 +29,23 @@ def test_answer_on_stdout_and_rate_on_stderr(make, ggufbench):
 
 
 def test_a_conversation_ends_with_the_input(make):
-    command = [sys.executable, "-m", "ggufbench.cli", "chat", str(make()), "--max-tokens", "4"]
+    command = [*CHAT, str(make()), "--max-tokens", "4"]
     done = subprocess.run(
         command, input="one\n\ntwo\n", capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("4 tokens in ") == 2
+
+
+def test_conversation_longer_than_the_context_continues(make):
+    command = [*CHAT, str(make(context=256)), "--max-tokens", "60"]
+    asked = b"".join(b"Question %d, caf\xe9?\n" % number for number in range(5)) + b"word " * 300
+    done = subprocess.run(command, input=asked, capture_output=True, timeout=120, check=False)
+    said = done.stderr.decode()
+    assert said.count("60 tokens in ") == 5, "every answer has room, and a byte that is not UTF-8 is replaced"
+    assert "the conversation exceeds the context of 256 tokens, so its oldest 1 turn was dropped\n" in said
+    assert re.search(r"ggufbench: The prompt takes \d+ tokens .* shorten the conversation.*\n$", said)
+    assert done.returncode == 2, "the last question alone is too long"
 
 
 def test_invalid_request_messages(make, refused, tmp_path, encoders):

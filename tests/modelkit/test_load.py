@@ -124,6 +124,7 @@ def test_smallest_and_largest_vocabulary_load(size, make, probe):
     assert facts["texts"] == ["words 🙂"]
 
 
+@pytest.mark.nightly
 def test_demo_models_are_made_once_and_load(tmp_path, probe):
     seen: list[str] = []
     paths = make_demo_models(tmp_path, lambda name, done, total: seen.append(name))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ggufbench.checks.native_log import parse_load_log
 from ggufbench.discovery import discover
 from ggufbench.launching.launcher import Interpreter, LaunchRefusedError, launch
 from ggufbench.machine.devices import AvailableDevices
@@ -80,9 +81,10 @@ def ids(cases):
     return [case.id for case in cases]
 
 
-def test_ids_are_made_of_name_quantization_and_scenario(models, scenarios, make_host):
+def test_ids_are_made_of_name_quantization_scenario_and_identity(models, scenarios, make_host):
     cases = make_plan(list(models.values()), scenarios, make_host(MTL0=GIB))
-    assert ids(cases)[:2] == ["gpt-oss-tiny-MXFP4-cpu", "gpt-oss-tiny-MXFP4-metal"]
+    own = cases[0].model.identity[:6]
+    assert ids(cases)[:2] == [f"gpt-oss-tiny-MXFP4-cpu-{own}", f"gpt-oss-tiny-MXFP4-metal-{own}"]
     assert len(set(ids(cases))) == 6
     assert not any(case.skip for case in cases)
 
@@ -90,7 +92,7 @@ def test_ids_are_made_of_name_quantization_and_scenario(models, scenarios, make_
 def test_an_id_does_not_depend_on_other_models(models, scenarios, make_host):
     whole = make_plan(list(models.values()), scenarios, make_host())
     alone = make_plan([models["qwen3"]], scenarios[1:], make_host())
-    assert ids(alone) == ["qwen3-tiny-Q4_0-metal"]
+    assert ids(alone)[0].startswith("qwen3-tiny-Q4_0-metal-")
     assert set(ids(alone)) < set(ids(whole))
 
 
@@ -106,7 +108,7 @@ def test_equal_names_are_distinguished_by_identity(twins, scenarios, make_host, 
     again = make_plan(list(reversed(found)), scenarios, make_host())
     assert sorted(ids(again)) == sorted(ids(together))
     alone = make_plan(discover([folder / "0"]).models, scenarios[:1], make_host())
-    assert ids(alone) == ["twin-Q8_0-cpu"]
+    assert set(ids(alone)) < set(ids(together)), "the id of a file stays when a second one appears"
 
 
 def test_hostile_names_make_harmless_ids(model_folder, scenarios, make_host, tmp_path):
@@ -201,6 +203,28 @@ def test_the_cache_size_agrees_with_llama_cpp(models, architecture, changes):
 
 
 @pytest.mark.real
+def test_the_chat_model_and_the_engine_use_the_same_memory(gemma3):
+    """Gemma 3: a sliding window, and logits of 262k tokens, of which neither needs more than one row."""
+    setting = Setting("cpu", n_ctx=2048)
+    seen = {}
+
+    def stop_when_loaded(event, _pid):
+        if not isinstance(event, Loaded):
+            return GO
+        seen["buffers"] = parse_load_log(event.log).buffers
+        raise LaunchRefusedError("enough")
+
+    found = []
+    for provider in ("engine", "langchain"):
+        job = Job(provider, str(gemma3), setting, Workload(8, 2, 0, 1))
+        assert launch(job, lambda _phase: 60, answer=stop_when_loaded).reason == "enough"
+        found.append(seen.pop("buffers"))
+    assert found[0] == found[1]
+    assert found[0]["KV"]["CPU"] == kv_bytes(discover([gemma3]).models[0], setting)
+    assert found[0]["compute"]["CPU"] < 64 * 2**20
+
+
+@pytest.mark.real
 def test_the_weights_size_agrees_with_llama_cpp(models):
     paths = [str(model.path) for model in models.values()]
     done = subprocess.run(
@@ -231,6 +255,56 @@ def test_a_case_too_large_for_the_device_is_skipped(models, scenarios, make_host
     assert case.skip == "does not fit: needs about 68.9 MiB on metal; 1.0 MiB is free there"
     (silent,) = make_plan([models["llama"]], scenarios[1:], make_host(MTL0=0))
     assert silent.skip is None, "a device that does not report its memory is tried"
+
+
+class TestLearnedPositions:
+    """A GPT-2 with a table of 64 positions: llama.cpp aborts the process at a position beyond it."""
+
+    @pytest.fixture
+    def plan_one(self, gpt2_folder, scenarios, make_host):
+        """A function that plans it with a workload."""
+        (model,) = discover([gpt2_folder]).models
+
+        def plan(provider="engine", **workload):
+            changed = scenarios[0].workload.model_copy(update=workload)
+            scenario = scenarios[0].model_copy(update={"provider": provider, "workload": changed})
+            return make_plan([model], [scenario], make_host())[0]
+
+        return plan
+
+    @pytest.mark.parametrize(
+        ("needed", "provider", "prompt", "generated", "depth"),
+        [
+            (65, "engine", 65, 8, 0),
+            (65, "engine", 8, 65, 0),
+            (72, "engine", 8, 8, 64),
+            (104, "llamacpp", 8, 8, 0),
+            (104, "langchain-community", 8, 8, 0),
+            (113, "langchain", 40, 9, 0),
+        ],
+    )
+    def test_a_workload_beyond_them_is_skipped(self, plan_one, needed, provider, prompt, generated, depth):
+        case = plan_one(provider, prompt_tokens=prompt, generated_tokens=generated, depth=depth)
+        assert case.skip == (
+            f"the model has 64 learned positions, and the workload needs {needed}: lower depth, "
+            "prompt_tokens or generated_tokens"
+        )
+
+    def test_the_context_is_bounded(self, plan_one, models, scenarios, make_host):
+        case = plan_one(prompt_tokens=64, generated_tokens=64)
+        assert (case.skip, case.setting.n_ctx) == (None, 64)
+        (usual,) = make_plan([models["llama"]], scenarios[:1], make_host())
+        assert (usual.skip, usual.setting.n_ctx) == (None, 256)
+
+    @pytest.mark.real
+    def test_every_position_can_be_measured(self, gpt2_folder, plan_cases, make_bench):
+        """Warm-ups are as long as a ubatch elsewhere; here they end at the last position."""
+        prepared = plan_cases(gpt2_folder, launches=1)
+        (case,) = prepared.cases
+        assert case.skip.startswith("the model has 64 learned positions, and the workload needs 100: ")
+        full = dataclasses.replace(case, workload=Workload(4, 4, 60, 1), skip=None)
+        record = measure_case(full, make_bench(prepared))
+        assert (record.outcome, record.reason) == (Outcome.MEASURED, None)
 
 
 def test_a_missing_device_has_a_reason_and_a_fix(models, scenarios, make_host):
@@ -341,3 +415,62 @@ def test_an_encoder_without_a_cache_needs_no_memory_for_it(encoder_folder, for_k
     )
     assert bert.estimate.host_bytes < causal.estimate.host_bytes
     assert bert.output_bytes == 4 * bert.workload.prompt_tokens * bert.workload.sequences * 512
+
+
+def copies_of(source, folder, names):
+    """Files with different content in the same shape, by their paths in the folder."""
+    whole = bytearray(source.read_bytes())
+    for number, name in enumerate(names):
+        whole[-1] = number
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "chosen"),
+    [
+        ("Q8_0", {"x-Q8_0", "y-Q8_0"}),
+        ("q8_k_xl", {"x-UD-Q8_K_XL"}),
+        ("UD-Q8_K_XL", {"x-UD-Q8_K_XL"}),
+        ("ud_q8_k_xl", {"x-UD-Q8_K_XL"}),
+        ("Q8_0_L", {"x-Q8_0_L"}),
+        ("Q4_K_M", {"y-Q8_0"}),  # named by the file name, although the header says Q8_0
+    ],
+)
+def test_a_quantization_of_the_file_name_is_selected(model_folder, tmp_path, quantization, chosen):
+    names = ("x-Q8_0.gguf", "x-UD-Q8_K_XL.gguf", "x-Q8_0_L.gguf", "y-Q4_K_M.gguf")
+    copies_of(model_folder / "llama-tiny-Q8_0.gguf", tmp_path, names)
+    found = Selection(quantizations=[quantization]).choose(discover([tmp_path]).models)
+    assert {model.label for model in found} == chosen
+
+
+def test_every_alias_selects_the_model(model_folder, tmp_path):
+    copies_of(model_folder / "llama-tiny-Q8_0.gguf", tmp_path, ["a/first-Q8_0.gguf", "a/other.gguf"])
+    (tmp_path / "b").mkdir()
+    shutil.copyfile(tmp_path / "a" / "first-Q8_0.gguf", tmp_path / "b" / "second.Q8_0.gguf")
+    (tmp_path / "b" / "third.gguf").symlink_to(tmp_path / "a" / "first-Q8_0.gguf")
+    models = discover([tmp_path]).models
+    for alias in ("first", "second-Q8_0", "second.Q8_0.gguf", "THIRD", "thir*"):
+        assert [one.file_title for one in Selection(match=[alias]).choose(models)] == ["first"]
+    with pytest.raises(PlanError, match=r"did you mean second\.Q8_0"):
+        Selection(match=["secund.Q8_0"]).choose(models)
+
+
+def test_layer_for_chat_skips_a_model_without_a_chat_template(models, scenarios, make_host):
+    base = dataclasses.replace(models["llama"], chat_template=False)
+    made = {
+        provider: [
+            case.skip
+            for case in make_plan(
+                [base, models["llama"]], [scenarios[0].model_copy(update={"provider": provider})], make_host()
+            )
+        ]
+        for provider in ("engine", "app.models:make", "langchain", "llamacpp")
+    }
+    assert made["engine"] == made["app.models:make"] == [None, None]
+    for provider in ("langchain", "llamacpp"):
+        without, with_template = made[provider]
+        assert without == (
+            f"the model has no chat template, which provider {provider} needs; measure it with `cpu`"
+        )
+        assert with_template is None

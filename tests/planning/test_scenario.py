@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -128,9 +129,30 @@ def test_errors_name_the_file_the_key_and_the_fix(complaint, folder, text, words
         assert word in sentence
 
 
+@pytest.mark.parametrize("name", ["mine.toml", "targets.toml"])
+def test_a_scenario_that_is_no_regular_file_is_an_error_at_once(folder, load, name):
+    load(CPU)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(ScenarioError, match=f"{name} cannot be read: it is a pipe"):
+        load_scenarios(folder, ["mine"])
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(ScenarioError, match=f"{name} cannot be read: it is a pipe, a socket or a device"):
+        load_scenarios(folder, ["mine"])
+
+
+def test_a_vast_scenario_is_not_read(folder, load):
+    load(CPU)
+    with (folder / "mine.toml").open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(ScenarioError, match="it has 1099511627776 bytes, and the limit is 1048576"):
+        load_scenarios(folder, ["mine"])
+
+
 def test_an_unreadable_scenario_is_an_error(folder):
     (folder / "mine.toml").mkdir()
-    with pytest.raises(ScenarioError, match=r"mine\.toml cannot be read: Is a directory"):
+    with pytest.raises(ScenarioError, match=r"mine\.toml cannot be read: it is a folder"):
         load_scenarios(folder)
 
 

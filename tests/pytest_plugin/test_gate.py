@@ -59,7 +59,7 @@ def same(tmp_path_factory, model_folder, gate_scenarios):
 
 def test_the_same_environment_passes_and_pytest_benchmark_has_its_numbers(same):
     printed, comparison, benchmarks = same
-    assert "llama-tiny-Q8_0-cpu: no regression" in printed
+    assert f"{comparison.case_id}: no regression" in printed
     decode = next(one for one in benchmarks if one["name"].startswith("test_decode"))
     assert decode["extra_info"]["verdict"] == "no regression"
     (cell,) = [cell for cell in comparison.cells if cell.metric == "decode_tokens_per_second"]
@@ -80,7 +80,7 @@ def test_a_slower_provider_fails_its_test_with_one_sentence(
     assert done.returncode == 10, done.stdout + done.stderr
     (failure,) = ElementTree.parse(report).iter("failure")
     sentence = failure.get("message")
-    assert "llama-tiny-Q8_0-app: decode_tokens_per_second: regression: " in sentence
+    assert re.match(r"llama-tiny-Q8_0-app-[0-9a-f]{6}: decode_tokens_per_second: regression: ", sentence)
     assert "% slower than the baseline" in sentence and "interval" in sentence
     assert "tolerance 5 %" in sentence and re.search(r"1[05] pairs", sentence)
     assert "Traceback" not in done.stdout

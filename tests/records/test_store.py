@@ -246,8 +246,8 @@ def test_missing_and_unreadable_files_are_errors(tmp_path):
     with (tmp_path / "run" / "vast.json").open("wb") as file:
         file.truncate(MOST_BYTES + 1)
     folder, pipe, vast = map(str, read_records(tmp_path))
-    assert "folder.json cannot be read: it is not a regular file" in folder
-    assert "pipe.json cannot be read: it is not a regular file" in pipe
+    assert "folder.json cannot be read: it is a folder, not a regular file" in folder
+    assert "pipe.json cannot be read: it is a pipe, a socket or a device" in pipe
     assert f"vast.json cannot be read: it has {MOST_BYTES + 1} bytes" in vast
     assert list(read_records(tmp_path / "nowhere")) == []
 

@@ -24,7 +24,7 @@ from ggufbench.report.figures.cases import CaseFacts
 from ggufbench.report.figures.label_placement import Labels
 from ggufbench.report.figures.load import promise_of
 from ggufbench.report.figures.memory import parts_of
-from ggufbench.report.figures.pareto import ParetoPoint, front, point_of
+from ggufbench.report.figures.pareto import ParetoPoint, front, pareto, point_of
 from ggufbench.report.figures.scatter import MOST_POINTS, thin
 from ggufbench.report.figures.style import COLORS, Canvas, drawing, fit, theme_css, width_of
 from ggufbench.report.figures.tokens import line_of
@@ -217,6 +217,25 @@ def test_hostile_names_are_escaped(make_record, recwarn):
     assert "$x^2$" in said
     assert "\\x1b" in said or "\\u202e" in said
     assert [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)] == []
+
+
+LABELS = [
+    "_model", "_x_", "__", "_", "$a_1^2$", "100 % %s", "\\frac{1}{2}", "two\nlines", "\u202eevil", "עברית",
+    "&amp;<b>", "transformers", "other models", "w" * 200, "]]>",
+]  # fmt: skip
+
+
+def test_a_label_is_data_whatever_it_begins_with(make_record, recwarn):
+    """Every name is in the legend of the models; matplotlib leaves out labels that begin with `_`."""
+    for start in range(0, len(LABELS), 5):
+        names = LABELS[start : start + 5]
+        records = [make_record(name=name, scenario=name) for name in names]
+        with drawing("pareto"):
+            figure = pareto(CaseFacts(Content(records))).draw(None)
+        shown = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert sorted(shown) == sorted(fit(plain(name), 1.7) for name in names)
+        assert not any(text.get_parse_math() for text in figure.legends[0].get_texts())
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_no_text_leaves_its_picture(make_record, baseline_records, drawn):

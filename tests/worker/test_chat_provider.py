@@ -168,7 +168,6 @@ def test_a_provider_may_take_over_the_native_log(run):
         ("chat_models:leaving", "load", "it ended in load with exit code 0"),
         ("chat_models:without_stream", "load", "returned a module that has no stream(text)"),
         ("chat_models:swallowing", "load", "was given n_ctx = 256 and made a context of 512; pass it on"),
-        ("chat_models:silent", "first_decode", "answered without any text, so there is nothing to time"),
         (
             "chat_models:of_no_text",
             "first_decode",
@@ -185,6 +184,13 @@ def test_provider_errors_have_one_message(run, provider, phase, sentence):
     assert (ended.outcome, ended.phase) == (Outcome.FAILED, phase)
     assert sentence in ended.reason
     assert "\n" not in ended.reason
+
+
+@pytest.mark.parametrize(("provider", "phase"), [("silent", "first_decode"), ("monosyllabic", "decode")])
+def test_answer_that_ends_early_is_an_outcome_of_its_own(run, provider, phase):
+    ended = run(f"chat_models:{provider}")
+    assert (ended.outcome, ended.phase) == (Outcome.NO_ANSWER, phase)
+    assert f"chat_models:{provider} ended its answer before the second token" in ended.reason
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,10 @@ def silent(**options):
     return Scripted(Chunk(""), Chunk([]))
 
 
+def monosyllabic(**options):
+    return Scripted(Chunk("a"))
+
+
 def in_one_piece(**options):
     return Scripted(Chunk(""), Chunk("The whole answer, all at once."), Chunk(""))
 

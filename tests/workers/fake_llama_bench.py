@@ -22,6 +22,9 @@ counter.write_text(str(runs + 1))
 
 if mode == "hangs":
     time.sleep(600)
+if mode == "endless":
+    while True:
+        sys.stdout.write("0" * 2**16)
 if mode == "crashes" or (mode == "crashes-later" and runs > 0):
     print("fake: a last word", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGABRT)

@@ -73,7 +73,7 @@ def newest(records: Iterable[Record]) -> list[Record]:
     for record in records:
         if record.outcome is Outcome.SKIPPED:
             continue
-        key: Hashable = (record.machine.fingerprint, record.case_id)
+        key: Hashable = (record.machine.fingerprint, record.model.identity, record.scenario)
         if record.is_baseline:
             key = (record.scenario, *_subject(record))
         if key not in found or found[key].created <= record.created:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from ggufbench.analysis.baselines import has_numbers
-from ggufbench.analysis.wording import ending
+from ggufbench.analysis.wording import ending, label
 from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import Record
 from ggufbench.stats.ratios import Ratio, ratio_of, usable
@@ -76,18 +76,39 @@ class Between:
 
 
 def between(earlier: Sequence[Record], later: Sequence[Record], metrics: Sequence[str] = SHOWN) -> Between:
-    """Compare the cases of two runs by their ids; skipped cases are treated as absent."""
-    before, after = _by_case(earlier), _by_case(later)
-    shared = [case_id for case_id in after if case_id in before]
+    """Compare the cases of two runs; skipped cases are treated as absent.
+
+    Cases are paired by the identity of the model and the scenario, whatever their ids. A file that was
+    written again under its name is paired by the name, to say that it differs.
+    """
+    before, after = _attempted(earlier), _attempted(later)
+    pairs: list[tuple[Record, Record]] = []
+    for key_of in (_content, _name):
+        known = {key_of(record): record for record in before}
+        for record in list(after):
+            if (partner := known.pop(key_of(record), None)) is not None:
+                pairs.append((partner, record))
+                before.remove(partner)
+                after.remove(record)
+    order = {id(record): number for number, record in enumerate(later)}
+    pairs.sort(key=lambda pair: order[id(pair[1])])
     return Between(
-        cases=[_case(before[case_id], after[case_id], metrics) for case_id in shared],
-        only_earlier=[case_id for case_id in before if case_id not in after],
-        only_later=[case_id for case_id in after if case_id not in before],
+        cases=[_case(*pair, metrics) for pair in pairs],
+        only_earlier=[record.case_id for record in before],
+        only_later=[record.case_id for record in after],
     )
 
 
-def _by_case(records: Sequence[Record]) -> dict[str, Record]:
-    return {record.case_id: record for record in records if record.outcome is not Outcome.SKIPPED}
+def _attempted(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.outcome is not Outcome.SKIPPED]
+
+
+def _content(record: Record) -> tuple[str, str]:
+    return record.model.identity, record.scenario
+
+
+def _name(record: Record) -> tuple[str, str]:
+    return label(record), record.scenario
 
 
 def _case(before: Record, after: Record, metrics: Sequence[str]) -> CaseChange:

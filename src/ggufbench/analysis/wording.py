@@ -48,8 +48,9 @@ def ending(record: Record) -> str:
             return f"ran out of memory{where}"
         case Outcome.SKIPPED:
             return "was skipped" + _because(record)
-        case Outcome.FAILED:
-            return f"failed{where}" + _because(record)
+        case Outcome.FAILED | Outcome.NO_ANSWER:
+            how = "failed" if record.outcome is Outcome.FAILED else "had no answer to time"
+            return f"{how}{where}" + _because(record)
         case _:
             return "was measured"
 

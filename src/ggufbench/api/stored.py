@@ -62,14 +62,15 @@ def load(path: str | Path = "results") -> Results:
 def compare(
     before: StoredRun | str | Path,
     after: StoredRun | str | Path,
-    metrics: Sequence[str] = SHOWN,
-    match: Sequence[str] = (),
+    metrics: Sequence[str] | str = SHOWN,
+    match: Sequence[str] | str = (),
 ) -> Compared:
     """How each metric of each case changed from one run to the other: the data of `ggufbench compare`.
 
     The runs, or their folders, are compared in the order that is given. With `match`, only cases with one of
-    these parts in their id are compared. Raises GgufbenchError.
+    these parts in their id are compared. One string is one metric or one part. Raises GgufbenchError.
     """
+    metrics, match = ([given] if isinstance(given, str) else given for given in (metrics, match))
     for name in metrics:
         if name not in METRICS:
             remedy = did_you_mean(name, METRICS) or f"; the metrics are {', '.join(METRICS)}"

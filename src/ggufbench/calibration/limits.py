@@ -19,7 +19,7 @@ from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import available_memory_bytes
 from ggufbench.machine.fitness import unfit
 from ggufbench.machine.parts import Machine
-from ggufbench.paths import atomic_write, cache_folder
+from ggufbench.paths import atomic_write, cache_folder, read_regular
 
 _FORMAT: Literal[1] = 1
 _SMALLEST_BUFFER_BYTES = 256 * 2**20
@@ -72,9 +72,7 @@ def load_limits(machine: Machine, environment: AvailableDevices) -> MachineLimit
     """Limits measured earlier; None if their file does not exist or cannot be used. Never raises."""
     path = limits_path(machine, environment)
     try:
-        if not path.is_file() or path.stat().st_size > _CACHE_FILE_CAP:
-            return None
-        return MachineLimits.model_validate_json(path.read_bytes())
+        return MachineLimits.model_validate_json(read_regular(path, _CACHE_FILE_CAP))
     except (OSError, ValidationError, RecursionError):
         return None
 

@@ -20,6 +20,7 @@ from ggufbench.machine import page_cache
 from ggufbench.machine.facts import linux_last_cache_bytes
 from ggufbench.modelkit import ModelError, SynthSpec, synthesize
 from ggufbench.outcomes import Outcome
+from ggufbench.processes import run_program
 from ggufbench.worker.job import ENGINE, Job, Setting, Workload
 from ggufbench.worker.protocol import AnyJob, Bandwidth, BandwidthJob, TimedSample
 
@@ -34,6 +35,7 @@ _ROUNDS, _REPETITIONS, _MOST_LAUNCHES = 15, 4, 3
 _CALM_SHARE = 0.95
 """Minimum share of the cores' time for a prompt without interference."""
 _DEADLINE_SECONDS = 300.0
+_SYSCTL_SECONDS = 5.0
 
 _APPLE_SYSTEM_CACHE_BYTES = 96 * 2**20
 """Cache of the largest of these chips; macOS does not report the cache shared by the whole chip."""
@@ -205,7 +207,6 @@ def _run(job: AnyJob, interpreter: Interpreter, what: str) -> Ended:
 
 def _sysctl(name: str) -> int:
     try:
-        done = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False)
-        return int(done.stdout)
+        return int(run_program(["sysctl", "-n", name], _SYSCTL_SECONDS).output)
     except (OSError, ValueError, subprocess.SubprocessError):
         return 0

@@ -10,7 +10,6 @@ If there are several files, the first in this order is loaded:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from ggufbench.discovery import PlaceNotFoundError, discover, hub
 from ggufbench.discovery.hub import Repository
 from ggufbench.discovery.model import KIND_NAMES, Discovery, Model
 from ggufbench.discovery.names import portable_path
+from ggufbench.discovery.quantization_choice import with_quantization
 from ggufbench.discovery.quantization_order import class_of, place_of
 from ggufbench.errors import GgufbenchError
 from ggufbench.text import nearest, printable
@@ -28,7 +28,6 @@ from ggufbench.text import nearest, printable
 if TYPE_CHECKING:
     from ggufbench.chat.config import LlamaCppModelConfig
 
-_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _USUAL_CONTEXT = 4096
 _NEAREST = 3
 _PATH_SHOWN = 300
@@ -118,14 +117,28 @@ def find_gguf_in_cache(
     cache_dir: Path | None = None,
     quantization: str | None = None,
     results: Path | None = None,
-) -> Path:
+) -> Path | None:
     """The file to load from the repository `owner/name`; the first part of a split model.
 
     `quantization` selects one, such as `Q4_K_M`; without it, and if several files match, the order above
     decides. The case of the name matters only if the cache has repositories that differ in case alone.
     Searches the revision that `main` points to and, if that has no loadable file, earlier downloads.
-    Raises GgufNotFoundError.
+    None if nothing is found; `get_chat_model` raises GgufNotFoundError with the reason.
     """
+    try:
+        return locate_gguf(name, cache_dir=cache_dir, quantization=quantization, results=results)
+    except GgufNotFoundError:
+        return None
+
+
+def locate_gguf(
+    name: str,
+    *,
+    cache_dir: Path | None = None,
+    quantization: str | None = None,
+    results: Path | None = None,
+) -> Path:
+    """The file that `find_gguf_in_cache` returns. Raises GgufNotFoundError if it would return None."""
     repository = _repository(name, cache_dir or hub.hub_cache(), quantization)
     there: dict[str, None] = {}
     refused: dict[str, str] = {}
@@ -138,7 +151,7 @@ def find_gguf_in_cache(
             for model, path in loadable
             if _chats(model)
         ]
-        wanted = [part for part in parts if _has_quantization(part, quantization)]
+        wanted = _having(parts, quantization)
         if wanted:
             return min(_rows(wanted, results), key=preference).path
         there.update((part.model.quantization, None) for part in parts)
@@ -237,12 +250,12 @@ def _link_to(path: Path) -> Path:
     return next((name for name in names if hub.real_path(name) == path), path)
 
 
-def _has_quantization(part: _ModelPart, requested: str | None) -> bool:
-    """True if the header or the file name matches; publishers use extra labels such as `UD-Q4_K_XL`."""
-    if requested is None or part.model.quantization.casefold() == requested.casefold():
-        return True
-    stem = _SHARD.sub("", part.path.stem)
-    return re.search(rf"(?:^|[-._ ]){re.escape(requested)}$", stem, re.IGNORECASE) is not None
+def _having(parts: Sequence[_ModelPart], requested: str | None) -> list[_ModelPart]:
+    """The parts of that quantization; all of them without a request."""
+    if requested is None:
+        return list(parts)
+    found = with_quantization(requested, [part.model for part in parts])
+    return [part for part in parts if part.model in found]
 
 
 def _repository(name: str, cache: Path, quantization: str | None) -> Repository:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ggufbench.chat.errors import ChatModelError
+from ggufbench.chat.errors import ChatModelError, PromptTooLongError
 from ggufbench.chat.native import log
 from ggufbench.chat.sampling import Sampler
 from ggufbench.text import printable
@@ -48,12 +48,16 @@ class AnswerUsage:
 class ChatEngine:
     """One model in one context. All methods but `turn` and `tokenize` require the lock taken by `turn`."""
 
-    def __init__(self, api: Any, path: Path, model: int, context: int) -> None:
+    def __init__(self, api: Any, path: Path, model: int, context: int, learned_positions: int) -> None:
         self.api, self.path, self.context = api, path, context
         self._model = model
         self.vocabulary = api.llama_model_get_vocab(model)
         self.vocabulary_size: int = api.llama_vocab_n_tokens(self.vocabulary)
-        self.context_size: int = api.llama_n_ctx(context)
+        # llama.cpp rounds n_ctx up, beyond the last learned position.
+        size: int = api.llama_n_ctx(context)
+        self.context_size = min(size, learned_positions or size)
+        self._learned_positions = learned_positions
+        self._window: int = api.llama_model_n_swa(model)
         self._batch_size: int = api.llama_n_batch(context)
         self._memory = api.llama_get_memory(context)
         self._held: list[int] = []
@@ -198,16 +202,19 @@ class ChatEngine:
             raise self._wrong_length(len(prompt))
         self._evaluate(prompt, tally, cancelled)
         decode, held, context = self.api.llama_decode, self._held, self.context
-        pieces, learn, sample = self._pieces, self._learn, sampler.next
+        pieces, learn = self._pieces, self._learn
         one = (ctypes.c_int32 * 1)()
         batch = self.api.llama_batch_get_one(one, 1)
         available = self.context_size - len(prompt) + 1
         limit = available if most is None else min(most, available)
         while True:
-            token = sample()
+            token = sampler.next()
             piece = pieces[token] if token in pieces else learn(token)
             if piece is None:
-                return
+                if not sampler.ignores_end:
+                    return
+                sampler.ban(token)
+                continue
             tally.answered += 1
             self._unread_since = time.monotonic()
             yield piece
@@ -242,11 +249,23 @@ class ChatEngine:
         most = min(len(self._held), len(prompt) - 1)
         same = next((i for i in range(most) if self._held[i] != prompt[i]), most)
         # Some memories, such as those of recurrent models, cannot be cleared in part.
-        if same == 0 or not self.api.llama_memory_seq_rm(self._memory, _SEQUENCE, same, -1):
+        if (
+            same == 0
+            or not self._has_window_before(same)
+            or not self.api.llama_memory_seq_rm(self._memory, _SEQUENCE, same, -1)
+        ):
             self.reset()
             return 0
         del self._held[same:]
         return same
+
+    def _has_window_before(self, position: int) -> bool:
+        """True if the cache has all tokens that a sliding window at `position` covers.
+
+        Older ones are overwritten, and `llama_memory_seq_rm` does not report that they are missing.
+        """
+        oldest: int = self.api.llama_memory_seq_pos_min(self._memory, _SEQUENCE)
+        return oldest <= max(0, position - self._window)
 
     def _failed(self) -> ChatModelError:
         self.reset()
@@ -258,10 +277,13 @@ class ChatEngine:
     def _wrong_length(self, tokens: int) -> ChatModelError:
         if not tokens:
             return ChatModelError(f"The prompt for {self.name} is empty; send some text.")
-        return ChatModelError(
-            f"The prompt takes {tokens} tokens and the context of {self.name} has {self.context_size}; "
-            "shorten the conversation, or load the model with a larger n_ctx."
-        )
+        most = f"The prompt takes {tokens} tokens and the context of {self.name} has {self.context_size}"
+        if self.context_size == self._learned_positions:
+            return PromptTooLongError(
+                f"{most}, because the model has learned only that many positions; shorten the conversation, "
+                "or use a model with a longer context."
+            )
+        return PromptTooLongError(f"{most}; shorten the conversation, or load the model with a larger n_ctx.")
 
 
 def _free(api: Any, model: int, context: int) -> None:

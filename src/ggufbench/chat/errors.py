@@ -10,3 +10,7 @@ class ChatModelError(GgufbenchError, ValueError):
 
     The message is one sentence that names the file or the value, and the remedy.
     """
+
+
+class PromptTooLongError(ChatModelError):
+    """The prompt has more tokens than the context."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +14,9 @@ from ggufbench.chat.options import PLAIN_KV_TYPES, KvType
 from ggufbench.discovery.classify import RefusedError
 from ggufbench.discovery.facts import Provenance, describe
 from ggufbench.discovery.header import HeaderError, read_header
-from ggufbench.discovery.model import KIND_NAMES
+from ggufbench.discovery.model import KIND_NAMES, Model
 from ggufbench.discovery.shards import gather
-from ggufbench.discovery.tables import bytes_per_element, type_id
+from ggufbench.discovery.tables import type_id
 from ggufbench.machine.facts import available_memory_bytes, resolve_threads
 from ggufbench.text import mebibytes, printable
 
@@ -47,7 +47,9 @@ def load(path: Path, settings: Settings) -> ChatEngine:
     api = library()
     if settings.type_v not in PLAIN_KV_TYPES and settings.flash_attn is False:
         raise ChatModelError(f'type_v = "{settings.type_v}" needs flash attention; set flash_attn = "auto".')
-    kv_bytes = _kv_bytes(path, settings)
+    described = _described(path)
+    settings = replace(settings, n_ctx=described.bounded_context(settings.n_ctx))
+    kv_bytes = _kv_bytes(described, settings)
     _refuse_beyond_memory(api, path, settings, kv_bytes)
     with loading:
         log().listen(verbose=settings.verbose)
@@ -66,7 +68,7 @@ def load(path: Path, settings: Settings) -> ChatEngine:
                 f"{printable(path.name)}, whose KV cache takes {mebibytes(kv_bytes)}{why}; load it with a "
                 "smaller n_ctx."
             )
-    return ChatEngine(api, path, model, context)
+    return ChatEngine(api, path, model, context, described.learned_positions)
 
 
 def _model_params(api: Any, settings: Settings) -> Any:
@@ -91,11 +93,14 @@ def _context_params(api: Any, settings: Settings) -> Any:
     params.n_threads = params.n_threads_batch = resolve_threads(settings.n_threads or "physical")
     params.flash_attn_type = -1 if settings.flash_attn == "auto" else int(settings.flash_attn)
     params.type_k, params.type_v = type_id(settings.type_k), type_id(settings.type_v)
+    # As the benchmark's engine does: layers with a sliding window keep only the window, and each batch needs
+    # the logits of one token, for which llama.cpp otherwise reserves n_ubatch x vocabulary x 4 bytes.
+    params.swa_full, params.n_outputs_max = False, 1
     return params
 
 
-def _kv_bytes(path: Path, settings: Settings) -> int:
-    """Bytes of the KV cache, from the file's header. Raises ChatModelError if it is not a chat model."""
+def _described(path: Path) -> Model:
+    """The facts of the file's header. Raises ChatModelError if it is not a chat model."""
     name = printable(str(path))
     if not path.exists():
         raise ChatModelError(f"{name} does not exist; `ggufbench models` lists the available models.")
@@ -111,9 +116,12 @@ def _kv_bytes(path: Path, settings: Settings) -> int:
         raise ChatModelError(
             f"{name} cannot be used: {KIND_NAMES[model.kind]} does not chat; `ggufbench run` measures it."
         )
-    k, v = bytes_per_element(settings.type_k), bytes_per_element(settings.type_v)
-    kv = model.kv
-    return round(settings.n_ctx * ((kv.full_k + kv.sliding_k) * k + (kv.full_v + kv.sliding_v) * v))
+    return model
+
+
+def _kv_bytes(model: Model, settings: Settings) -> int:
+    n_batch = min(settings.n_batch, settings.n_ctx)
+    return model.cache_bytes(settings.n_ctx, min(_UBATCH, n_batch), settings.type_k, settings.type_v)
 
 
 def _refuse_beyond_memory(api: Any, path: Path, settings: Settings, kv_bytes: int) -> None:

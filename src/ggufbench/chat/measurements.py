@@ -72,15 +72,16 @@ def measured_here(identities: Collection[str], results: Path | None = None) -> d
 
 def _records(folder: Path, identities: Collection[str]) -> Iterator[Record]:
     from ggufbench.outcomes import Outcome
+    from ggufbench.paths import read_regular
     from ggufbench.records.record_summary import BriefRecord
-    from ggufbench.records.store import StoreError, read_document, read_regular, run_folders
+    from ggufbench.records.store import MOST_BYTES, StoreError, read_document, run_folders
 
     # Most records belong to other files, and a text search is a hundred times faster than parsing them.
     wanted = [identity.encode() for identity in identities]
     for run in run_folders(folder)[-_MOST_RUNS:]:
         for path in sorted(run.glob("*.json")):
             try:
-                content = read_regular(path)
+                content = read_regular(path, MOST_BYTES)
                 if not any(identity in content for identity in wanted):
                     continue
                 record = read_document(path, BriefRecord)

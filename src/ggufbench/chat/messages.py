@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, ToolMessage
 
 from ggufbench.chat.errors import ChatModelError
-from ggufbench.chat.template import Message
+from ggufbench.chat.forms import Message, text_of, tools_as_text
 from ggufbench.text import printable
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool"}
@@ -26,11 +25,11 @@ def to_template(messages: Sequence[BaseMessage], *, knows_tools: bool) -> list[M
     Raises ChatModelError for content that is not text.
     """
     plain = [_plain(message) for message in messages]
-    return plain if knows_tools else [_tools_as_text(message) for message in plain]
+    return plain if knows_tools else tools_as_text(plain)
 
 
 def _plain(message: BaseMessage) -> Message:
-    plain: Message = {"role": _role(message), "content": _text(message.content)}
+    plain: Message = {"role": _role(message), "content": _content(message.content)}
     if message.name:
         plain["name"] = message.name
     if isinstance(message, AIMessage) and message.tool_calls:
@@ -42,6 +41,8 @@ def _plain(message: BaseMessage) -> Message:
             }
             for call in message.tool_calls
         ]
+    if isinstance(message, AIMessage) and "reasoning_content" in message.additional_kwargs:
+        plain["reasoning_content"] = message.additional_kwargs["reasoning_content"]
     if isinstance(message, ToolMessage):
         plain["tool_call_id"] = message.tool_call_id
     return plain
@@ -59,10 +60,11 @@ def _role(message: BaseMessage) -> str:
     return role
 
 
-def _text(content: str | list[str | dict[str, Any]]) -> str:
+def _content(content: str | list[str | dict[str, Any]]) -> str | list[dict[str, str]]:
+    """The content as a text, or as a list of text parts."""
     if isinstance(content, str):
         return content
-    return "".join(_block_text(block) for block in content)
+    return [{"type": "text", "text": text} for block in content if (text := _block_text(block))] or ""
 
 
 def _block_text(block: str | dict[str, Any]) -> str:
@@ -79,19 +81,8 @@ def _block_text(block: str | dict[str, Any]) -> str:
     )
 
 
-def _tools_as_text(message: Message) -> Message:
-    if message["role"] == "tool":
-        return {"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"}
-    if "tool_calls" not in message:
-        return message
-    written = (json.dumps(call["function"], ensure_ascii=False) for call in message["tool_calls"])
-    calls = [f"<tool_call>\n{call}\n</tool_call>" for call in written]
-    rest = {key: value for key, value in message.items() if key != "tool_calls"}
-    return {**rest, "content": "\n".join(filter(None, [message["content"], *calls]))}
-
-
 def with_instruction(messages: Sequence[Message], text: str) -> list[Message]:
     """The conversation with `text` appended to its system message, or as a new system message."""
     if messages and messages[0]["role"] == "system":
-        return [{**messages[0], "content": f"{messages[0]['content']}\n\n{text}"}, *messages[1:]]
+        return [{**messages[0], "content": f"{text_of(messages[0]['content'])}\n\n{text}"}, *messages[1:]]
     return [{"role": "system", "content": text}, *messages]

@@ -26,12 +26,23 @@ from ggufbench.chat.engine import AnswerUsage, ChatEngine
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.loading import Settings, load
 from ggufbench.chat.options import ModelOptions, Options, options, refusal
+from ggufbench.chat.text_reader import stop_texts
 from ggufbench.chat.tools import Call, as_tool
 
 __all__ = ["ChatLlamaCpp", "ChatModelError"]
 
 _LOADING = tuple(Settings.__dataclass_fields__)
-_ANSWER_OPTIONS = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "seed")
+_ANSWER_OPTIONS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repeat_penalty",
+    "max_tokens",
+    "seed",
+    "ignore_end",
+)
+Tool = dict[str, Any] | type | Callable[..., Any] | BaseTool
 _ANY = ("any", "required", True)
 
 
@@ -49,6 +60,9 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
     """A GGUF file, or the first part of a split model."""
     streaming: bool = False
     """`invoke` streams too, so that callbacks get each token."""
+    ignore_end: bool = Field(default=False, repr=False)
+    """Never let the model end an answer, so that it is as long as the limit: for measurements. Answers that
+    must have a form end anyway."""
     verbose: bool = Field(default=False, repr=False)
     """Let llama.cpp write its log to stderr."""
 
@@ -199,8 +213,8 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         tally: AnswerUsage,
         cancelled: threading.Event | None,
     ) -> Iterator[str | Call]:
-        stops = self.stop if stop is None else stop
-        return self._generator.parts(messages, self._options(overrides), stops or (), tally, cancelled)
+        stops = stop_texts(self.stop if stop is None else stop)
+        return self._generator.parts(messages, self._options(overrides), stops, tally, cancelled)
 
     def _options(self, overrides: dict[str, Any]) -> Options:
         return options({name: getattr(self, name) for name in _ANSWER_OPTIONS}, overrides)
@@ -212,19 +226,19 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
 
     def bind_tools(
         self,
-        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        tools: Sequence[Tool] | Tool,
         *,
         tool_choice: str | dict[str, Any] | bool | None = None,
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Bind tools to the model.
+        """Bind tools, or one tool, to the model.
 
         `tool_choice` is None or `auto` (the model decides), `any`, `none`, or a tool's name. The arguments of
         a forced call follow the tool's schema, unless `strict` is False. Raises ChatModelError for an unknown
         tool name.
         """
-        formatted = [as_tool(tool) for tool in tools]
+        formatted = [as_tool(tool) for tool in (tools if isinstance(tools, list | tuple) else [tools])]
         choice = _choice(tool_choice)
         chosen_tools(formatted, choice)
         bound = {"tools": formatted, "tool_choice": choice, "strict": strict, **kwargs}
@@ -261,7 +275,7 @@ class ChatLlamaCpp(ModelOptions, BaseChatModel):
         else:
             form = structured.response_format(schema, method, strict)
             model = self.bind(response_format=form, ls_structured_output_format=trace)
-        parser = structured.parser(schema, method)
+        parser = structured.complete() | structured.parser(schema, method)
         return structured.with_raw(model, parser) if include_raw else model | parser
 
 

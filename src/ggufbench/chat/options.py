@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.sampling import Sampling
@@ -23,6 +23,10 @@ Stop = Annotated[str, Field(min_length=1)]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
 PLAIN_KV_TYPES = ("f32", "f16", "bf16")
 """A V cache of any other type needs flash attention."""
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 class ModelOptions(BaseModel):
@@ -52,8 +56,8 @@ class ModelOptions(BaseModel):
     repeat_penalty: Penalty = 1.0
     max_tokens: Positive | None = None
     """Limit of an answer; None: until the model ends it or the context is full."""
-    stop: list[Stop] | None = None
-    """Texts that end an answer and are removed from it."""
+    stop: Annotated[list[Stop] | None, BeforeValidator(_as_list)] = None
+    """Texts that end an answer and are removed from it; one string is one text."""
     seed: Seed | None = None
     """Seed for reproducible answers; None: a random seed each time."""
     chat_template: str | None = Field(default=None, min_length=1)
@@ -72,6 +76,8 @@ class Options(BaseModel):
     repeat_penalty: Penalty
     max_tokens: Positive | None
     seed: Seed | None
+    ignore_end: bool = False
+    """Never end an answer before the limit, unless it must have a form."""
     tools: list[dict[str, Any]] = Field(default_factory=list)
     """Tools in OpenAI's format."""
     tool_choice: str | None = None
@@ -84,7 +90,15 @@ class Options(BaseModel):
     @property
     def sampling(self) -> Sampling:
         """The sampling parameters."""
-        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.repeat_penalty, self.seed)
+        return Sampling(
+            self.temperature,
+            self.top_k,
+            self.top_p,
+            self.min_p,
+            self.repeat_penalty,
+            self.seed,
+            self.ignore_end,
+        )
 
 
 def options(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> Options:

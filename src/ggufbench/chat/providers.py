@@ -31,9 +31,9 @@ def gguf_path(config: LlamaCppModelConfig) -> Path:
     """The file that the config names. Raises GgufNotFoundError."""
     if config.model_path != AUTO:
         return Path(config.model_path).expanduser()
-    from ggufbench.chat.cache import find_gguf_in_cache
+    from ggufbench.chat.cache import locate_gguf
 
-    return find_gguf_in_cache(config.model, quantization=config.quantization)
+    return locate_gguf(config.model, quantization=config.quantization)
 
 
 def _llamacpp(config: LlamaCppModelConfig) -> BaseChatModel:

@@ -27,6 +27,8 @@ class Sampling:
     min_p: float
     repeat_penalty: float
     seed: int | None
+    ignore_end: bool = False
+    """Never sample a token that ends an answer; has no effect with a grammar."""
 
 
 class Sampler:
@@ -40,6 +42,9 @@ class Sampler:
         self, api: Any, context: Any, vocabulary: Any, sampling: Sampling, grammar: str | None = None
     ) -> None:
         self._api, self._context, self._vocabulary = api, context, vocabulary
+        self._sampling = sampling
+        self.ignores_end = sampling.ignore_end and grammar is None
+        self._banned: list[int] = []
         self._free = self._chain(sampling, None)
         self._bound = None
         self._sample: Callable[[Any, Any, int], int] = self._api.llama_sampler_sample
@@ -65,6 +70,13 @@ class Sampler:
                 return token
         return self._sample(self._bound, self._context, -1)
 
+    def ban(self, token: int) -> None:
+        """Never sample this token again. The samplers start anew, without a grammar."""
+        self.close()
+        self._banned.append(token)
+        self._free = self._chain(self._sampling, None)
+        self.next = partial(self._sample, self._free, self._context, -1)
+
     def close(self) -> None:
         """Free the native sampler chains."""
         for chain in filter(None, (self._free, self._bound)):
@@ -87,8 +99,12 @@ class Sampler:
 
         if rules is not None:
             add(rules)
+        size = api.llama_vocab_n_tokens(self._vocabulary)
+        if self._banned:
+            biases = [api.llama_logit_bias(token, -math.inf) for token in self._banned]
+            several = (api.llama_logit_bias * len(biases))(*biases)
+            add(api.llama_sampler_init_logit_bias(size, len(biases), several))
         if sampling.repeat_penalty != 1:
-            size = api.llama_vocab_n_tokens(self._vocabulary)
             add(api.llama_sampler_init_penalties(size, _PENALIZED, sampling.repeat_penalty, 0.0, 0.0))
         if sampling.temperature == 0:
             add(api.llama_sampler_init_greedy())

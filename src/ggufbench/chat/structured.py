@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterator, Iterator
 from operator import itemgetter
 from typing import Any, Literal, get_args
 
+from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import (
     BaseOutputParser,
     JsonOutputKeyToolsParser,
@@ -12,13 +15,13 @@ from langchain_core.output_parsers import (
     PydanticOutputParser,
     PydanticToolsParser,
 )
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap, RunnablePassthrough
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.tools import as_tool
-from ggufbench.text import printable
+from ggufbench.text import count, printable
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 Schema = dict[str, Any] | type
@@ -62,6 +65,47 @@ def parser(schema: Schema | None, method: Method) -> BaseOutputParser[Any]:
     if kind is None:
         return JsonOutputKeyToolsParser(key_name=tool_name(schema or {}), first_tool_only=True)
     return PydanticToolsParser(tools=[kind], first_tool_only=True)
+
+
+def complete() -> Runnable[AIMessage, AIMessage]:
+    """A step that passes an answer on, and raises ChatModelError if it was cut off."""
+    return RunnableGenerator(_complete, _acomplete)
+
+
+def _complete(parts: Iterator[AIMessage]) -> Iterator[AIMessage]:
+    answer: AIMessage | None = None
+    for part in parts:
+        yield part
+        answer = _joined(answer, part)
+    _check_complete(answer)
+
+
+async def _acomplete(parts: AsyncIterator[AIMessage]) -> AsyncIterator[AIMessage]:
+    answer: AIMessage | None = None
+    async for part in parts:
+        yield part
+        answer = _joined(answer, part)
+    _check_complete(answer)
+
+
+def _joined(answer: AIMessage | None, part: AIMessage) -> AIMessage:
+    return part if answer is None else answer + part  # type: ignore[return-value]
+
+
+def _check_complete(answer: AIMessage | None) -> None:
+    """Raise ChatModelError if the limit ended the answer before its JSON or its tool call was complete."""
+    if answer is None or answer.response_metadata.get("finish_reason") != "length":
+        return
+    if answer.tool_calls and not answer.invalid_tool_calls:
+        return
+    try:
+        json.loads(answer.text, strict=False)
+    except ValueError:
+        tokens = answer.usage_metadata["output_tokens"] if answer.usage_metadata else 0
+        raise ChatModelError(
+            f"The answer was cut off after {count(tokens, 'token')}, before its JSON was complete; raise "
+            "max_tokens, or load the model with a larger n_ctx."
+        ) from None
 
 
 def with_raw(model: Runnable[Any, Any], parse: Runnable[Any, Any]) -> Runnable[Any, dict[str, Any]]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import TemplateError, meta
 
+from ggufbench.chat.completeness import Probe, omitted, shows_python
 from ggufbench.chat.errors import ChatModelError
-from ggufbench.chat.sandbox import MOST_CHARACTERS, LimitError, Sandbox, limits
+from ggufbench.chat.forms import Form, Message, applied
+from ggufbench.chat.sandbox import LimitError, Sandbox, limited, limits
 from ggufbench.text import printable
 
 CHATML = (
@@ -19,7 +24,13 @@ CHATML = (
 )
 CHATML_END = "<|im_end|>"
 
-Message = dict[str, Any]
+_PROVIDED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"})
+"""Variables with a fixed meaning."""
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_PYTHON = "it shows a list or a dictionary as a Python object"
+
+_SEARCH_SECONDS = 5.0
+"""Time for finding a form of the conversation that the template accepts."""
 
 
 class Template:
@@ -31,36 +42,80 @@ class Template:
         self.calls_by_tag = "<tool_call>" in source
         try:
             tree = environment.parse(source)
-            self.takes_tools = "tools" in meta.find_undeclared_variables(tree)
+            names = meta.find_undeclared_variables(tree)
             self._template = environment.from_string(source)
         except (TemplateError, RecursionError, ArithmeticError, ValueError, MemoryError) as error:
             raise self._broken(error) from None
+        self.variables = frozenset(names) - _PROVIDED
+        """Names that `chat_template_kwargs` can set."""
+        self.takes_tools = "tools" in names and self._shows_tools()
 
-    def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] = _NOTHING,
+    ) -> str:
         """The prompt of this conversation, up to the beginning of the answer.
 
-        Some templates reject two consecutive messages of one role, or a system message. Such a conversation
-        is rewritten into a form that they accept; raises ChatModelError if that fails too.
+        It equals the one that transformers renders, unless the template rejects the conversation or omits a
+        text of it. Then the conversation is rewritten into a form that the template renders completely.
+        Raises ChatModelError if there is none.
         """
-        failures: list[Exception] = []
-        for form in _forms(messages):
-            try:
-                return self._render(form, tools)
-            except LimitError as error:
-                raise self._broken(error) from None
-            except Exception as error:  # a template can raise anything, including MemoryError
-                failures.append(error)
-        raise self._broken(failures[0])
+        probe = Probe([_with_reasoning(message) for message in messages])
+        write = partial(self._render, tools=tools, variables=variables)
+        failure: ChatModelError | None = None
+        end = time.monotonic() + _SEARCH_SECONDS
+        for form, formed in applied(probe.messages):
+            prompt, problem = self._attempt(write, probe, form, formed)
+            if problem is None:
+                return prompt
+            failure = failure or problem
+            if time.monotonic() > end:
+                break
+        raise failure or self._broken(ValueError("it accepts no form of the conversation"))
 
-    def _render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str:
-        parts, length = [], 0
-        given = {"messages": messages, "tools": tools or None, "add_generation_prompt": True, **self._texts}
-        for part in self._template.generate({**given, **limits()}):
-            length += len(part)
-            if length > MOST_CHARACTERS:
-                raise LimitError(f"it makes more than {MOST_CHARACTERS} characters")
-            parts.append(part)
-        return "".join(parts)
+    def _shows_tools(self) -> bool:
+        """False if the template does not write the tools that it is given."""
+        name = "first_tool_of_a_probe"
+        function = {"name": name, "description": "Probe.", "parameters": {"type": "object", "properties": {}}}
+        try:
+            shown = self._render(
+                [{"role": "user", "content": "Hello"}], [{"type": "function", "function": function}], _NOTHING
+            )
+        except Exception:  # the reason is reported with the first prompt
+            return True
+        return name in shown
+
+    def _attempt(
+        self, write: Callable[[list[Message]], str], probe: Probe, form: Form, formed: list[Message]
+    ) -> tuple[str, ChatModelError | None]:
+        """The prompt of one form of the conversation, and why it cannot be used."""
+        try:
+            prompt = write(formed)
+            missing = omitted(prompt, probe.messages)
+            if missing is None:
+                missing = probe.omitted(write(form(probe.marked)))
+        except LimitError as error:
+            raise self._broken(error) from None
+        except Exception as error:  # a template can raise anything, including MemoryError
+            return "", self._broken(error)
+        if missing is not None:
+            return "", self._incomplete(missing)
+        problem = self._broken(ValueError(_PYTHON)) if shows_python(prompt, formed) else None
+        return prompt, problem
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        variables: Mapping[str, Any],
+    ) -> str:
+        given = {
+            **variables, **self._texts, **limits(),
+            "messages": messages, "tools": tools or None, "documents": None, "add_generation_prompt": True,
+        }  # fmt: skip
+        return "".join(limited(self._template.generate(given)))
 
     def _broken(self, error: Exception) -> ChatModelError:
         return ChatModelError(
@@ -68,28 +123,14 @@ class Template:
             "set chat_template to another one."
         )
 
-
-def _forms(messages: Sequence[Message]) -> list[Sequence[Message]]:
-    merged = _merged(messages)
-    system = merged[0]["content"] if merged and merged[0]["role"] == "system" else None
-    rest = merged[1:]
-    if system is None or not rest or rest[0]["role"] != "user":
-        return [messages, merged]
-    first = {**rest[0], "content": f"{system}\n\n{rest[0]['content']}"}
-    return [messages, merged, [first, *rest[1:]]]
+    def _incomplete(self, missing: str) -> ChatModelError:
+        return ChatModelError(
+            f"The chat template of {self._name} omits {printable(repr(missing), 80)} from the prompt, so the "
+            "model would not read it; set chat_template to another one."
+        )
 
 
-def _merged(messages: Sequence[Message]) -> list[Message]:
-    """Merge consecutive plain messages of the same role."""
-    merged: list[Message] = []
-    for message in messages:
-        last = merged[-1] if merged else None
-        if last is None or last["role"] != message["role"] or not _is_plain(last) or not _is_plain(message):
-            merged.append(message)
-        else:
-            merged[-1] = {**last, "content": f"{last['content']}\n\n{message['content']}"}
-    return merged
-
-
-def _is_plain(message: Message) -> bool:
-    return message["role"] != "tool" and not message.get("tool_calls")
+def _with_reasoning(message: Message) -> Message:
+    """The message with its reasoning under the names that templates read, as transformers passes it."""
+    reasoning = message.get("reasoning_content")
+    return message if reasoning is None else {"thinking": reasoning, **message}

@@ -4,6 +4,21 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from typing import Any
+
+from ggufbench.chat.errors import ChatModelError
+from ggufbench.text import printable
+
+
+def stop_texts(stop: Any) -> list[str]:
+    """The texts that end an answer; one string is one text. Raises ChatModelError for anything else."""
+    stops = [stop] if isinstance(stop, str) else [] if stop is None else stop
+    if not isinstance(stops, list | tuple) or not all(isinstance(text, str) and text for text in stops):
+        raise ChatModelError(
+            f"stop = {printable(repr(stop), 80)} is not usable: it is neither a text nor a list of texts, or "
+            "has an empty one; change it."
+        )
+    return list(stops)
 
 
 class TextReader:
@@ -13,7 +28,7 @@ class TextReader:
         self.stopped = False
         """True once a stop string has occurred: the rest of the answer is discarded."""
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        self._stops = tuple(stop for stop in stops if stop)
+        self._stops = tuple(stops)
         self._strip_space = strip_space
         self._held = ""
 

@@ -22,6 +22,7 @@ from pydantic import ConfigDict, PrivateAttr
 
 from ggufbench.chat.config import AUTO, TransformersModelConfig
 from ggufbench.chat.errors import ChatModelError
+from ggufbench.chat.text_reader import stop_texts
 from ggufbench.discovery import hub
 from ggufbench.discovery.checkpoints import read_checkpoint
 from ggufbench.discovery.names import portable_path
@@ -135,7 +136,7 @@ class ChatTransformers(BaseChatModel):
         with self._alone:
             answer = _Generation(self._model, self._tokenizer, self._prompt(messages), self._settings())
             try:
-                for text in until(answer.texts(), stop or ()):
+                for text in until(answer.texts(), stop_texts(stop)):
                     chunk = ChatGenerationChunk(message=AIMessageChunk(content=text))
                     if run_manager:
                         run_manager.on_llm_new_token(text, chunk=chunk)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ggufbench.cli.chat import chat
 from ggufbench.cli.compare import compare
 from ggufbench.cli.exchange import card, export, import_results
 from ggufbench.cli.gating import ab, bisect, selftest, shown_on
 from ggufbench.cli.history import gate, history
 from ggufbench.cli.init import init
-from ggufbench.cli.models import chat, convert, pull, quantize
+from ggufbench.cli.models import convert, pull, quantize
 from ggufbench.cli.options import (
     AsJson,
     CaseMatch,
@@ -36,6 +37,7 @@ from ggufbench.cli.report import report
 from ggufbench.cli.run import run
 from ggufbench.errors import GgufbenchError
 from ggufbench.modelkit.spec import Architecture
+from ggufbench.processes import termination_as_interrupt
 
 if TYPE_CHECKING:
     from ggufbench.planning.plan import Case
@@ -51,7 +53,8 @@ class Commands(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the named command."""
         try:
-            return super().invoke(ctx)
+            with termination_as_interrupt():
+                return super().invoke(ctx)
         except GgufbenchError as error:
             print_error(error)
             raise typer.Exit(error.exit_code) from None
@@ -69,6 +72,24 @@ app = typer.Typer(
     "Exit codes: 0 pass, 2 wrong usage, 10 regression, 11 broken, 12 no comparable baseline, "
     "13 inconclusive with --strict, 14 nothing measured, 130 interrupted.",
 )
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        from ggufbench import __version__
+
+        typer.echo(f"ggufbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Options without a command."""
 
 
 def main() -> None:

@@ -1,9 +1,7 @@
-"""The commands that make, download and try a GGUF: quantize, convert, pull, chat."""
+"""The commands that make or download a GGUF: quantize, convert, pull."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +9,10 @@ import typer
 
 from ggufbench.cli.options import AsJson, harmless, print_error, print_json
 from ggufbench.cli.progress import ProgressLine
-from ggufbench.errors import GgufbenchError
 from ggufbench.exit_codes import ExitCode
 from ggufbench.text import decimal_size
 
 if TYPE_CHECKING:
-    from ggufbench.chat import LlamaCppModelConfig
     from ggufbench.modelkit.load_test import LoadTest
 
 NoLoadTest = Annotated[bool, typer.Option("--no-load-test", help="Do not load the file afterwards.")]
@@ -123,113 +119,6 @@ def pull(
     fetched = f"{decimal_size(made.fetched_bytes)} downloaded" if made.fetched_bytes else "already downloaded"
     summary = f"{decimal_size(made.file_size_bytes)}, {fetched} in {made.seconds:.0f} s"
     _conclude(made, made.path, [summary], test=not no_load_test, as_json=as_json)
-
-
-def chat(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="GGUF file, or owner/name in the Hugging Face cache.")
-    ],
-    question: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="QUESTION", help="Question (default: read questions, one per line, until Ctrl-D)."
-        ),
-    ] = None,
-    quant: Annotated[str | None, typer.Option(help="Quantization of owner/name, such as Q4_K_M.")] = None,
-    max_tokens: Annotated[
-        int, typer.Option(min=1, max=2**20, help="Maximum number of tokens in an answer.")
-    ] = 512,
-    temperature: Annotated[
-        float,
-        typer.Option(min=0, max=100, help="Sampling temperature; 0 always takes the most likely token."),
-    ] = 0.8,
-) -> None:
-    """Ask a model a question and stream its answer. The token rate is printed to standard error.
-
-    Example: ggufbench chat model.gguf "Why is the sky blue?"
-
-    Exit codes: 0; 2 if the model cannot be found, loaded or asked.
-    """
-    from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-
-    from ggufbench.chat import get_chat_model
-
-    try:
-        speaker = get_chat_model(_config(model, quant, max_tokens=max_tokens, temperature=temperature))
-    except (ImportError, OSError) as error:
-        raise GgufbenchError(str(error)) from None
-    talk: list[BaseMessage] = []
-    for text in [question] if question is not None else _lines():
-        talk.append(HumanMessage(text))
-        try:
-            talk.append(AIMessage(_answer(speaker, talk)))
-        except (ValueError, RuntimeError) as error:  # langchain's own among them
-            raise GgufbenchError(str(error)) from None
-
-
-def _config(model: str, quant: str | None, **changes: Any) -> LlamaCppModelConfig:
-    """The config of a file, with a context length that it was trained for. Raises GgufbenchError."""
-    from ggufbench.chat import find_gguf_in_cache, rows
-    from ggufbench.discovery import discover
-    from ggufbench.discovery.model import KIND_NAMES
-
-    path = Path(model).expanduser()
-    if not path.is_file():
-        if model.lower().endswith(".gguf") or path.exists():
-            raise GgufbenchError(
-                f"{model} is not a GGUF file; name one, or owner/name in the Hugging Face cache"
-            )
-        path = find_gguf_in_cache(model, quantization=quant)
-    elif quant is not None:
-        raise GgufbenchError(
-            f"--quant {quant} selects a file of owner/name, but {model} is a file; omit --quant"
-        )
-    found = discover([path])
-    if not found.models:
-        reason = found.rejected[0].reason if found.rejected else "it contains no model"
-        raise GgufbenchError(f"{model} cannot be used for chat: {reason}")
-    if found.models[0].kind != "generator":
-        kind = KIND_NAMES[found.models[0].kind]
-        raise GgufbenchError(
-            f"{model} cannot be used for chat: it is {kind}; measure it with `ggufbench run`"
-        )
-    return rows(found.models)[0].config(**changes)
-
-
-def _lines() -> Iterable[str]:
-    while True:
-        if sys.stdin.isatty():
-            typer.echo("> ", err=True, nl=False)
-        line = sys.stdin.readline()
-        if not line:
-            return
-        if line.strip():
-            yield line.rstrip("\n")
-
-
-def _answer(speaker: Any, talk: list[Any]) -> str:
-    """Stream the answer to standard output, and return it unchanged.
-
-    The rate includes the time to read the question. A piece of text may hold several tokens, so the number of
-    tokens between the first piece and the last is not known.
-    """
-    from time import perf_counter
-
-    said, usage, first = [], None, 0.0
-    asked = perf_counter()
-    for chunk in speaker.stream(talk):
-        first = first or (perf_counter() - asked if chunk.text else 0.0)
-        usage = chunk.usage_metadata or usage
-        said.append(chunk.text)
-        typer.echo(harmless(chunk.text), nl=False)
-        sys.stdout.flush()
-    seconds = perf_counter() - asked
-    typer.echo()
-    sys.stdout.flush()
-    tokens = usage["output_tokens"] if usage else len(said)
-    rate = f"{tokens} tokens in {seconds:.2f} s, {tokens / seconds:.1f} tokens/s including the prompt"
-    typer.echo(f"{rate}; first text after {first:.2f} s", err=True)
-    return "".join(said)
 
 
 def _conclude(made: Any, path: Path, lines: list[str], *, test: bool, as_json: bool) -> None:

@@ -289,14 +289,13 @@ def _stored(question: AbRequest, planned: Planned) -> Comparison | None:
 
 def _is_same(comparison: Comparison, question: AbRequest, planned: Planned, entry: ComparedCase) -> bool:
     case: Case = entry.cases["candidate"]
-    names = {arm.role: (arm.name, arm.commit, arm.setting) for arm in comparison.arms}
+    names = {arm.role: (arm.name, arm.commit, arm.scenario, arm.setting) for arm in comparison.arms}
     wanted = {
-        role: (arm.spec.name, arm.spec.commit, entry.cases[role].setting)
+        role: (arm.spec.name, arm.spec.commit, entry.cases[role].scenario.name, entry.cases[role].setting)
         for role, arm in planned.arms.items()
     }
     return (
         comparison.purpose == question.purpose
-        and comparison.case_id == entry.id
         and comparison.machine.fingerprint == planned.machine.fingerprint
         and comparison.model.identity == case.model.identity
         and comparison.workload == case.workload

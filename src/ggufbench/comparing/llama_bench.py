@@ -10,12 +10,11 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ggufbench.errors import GgufbenchError
 from ggufbench.launching.launcher import compute_variables, worker_environment
@@ -23,11 +22,13 @@ from ggufbench.machine.devices import AvailableDevices
 from ggufbench.measuring.case import Bench, CaseTimeouts, MeasuredLaunch
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
-from ggufbench.processes import end_group
+from ggufbench.processes import Finished, OutputTooLongError, run_program
 from ggufbench.records.schema import Launch, ProviderFacts, Sample
 from ggufbench.worker.job import DEVICE_PREFIXES, Setting, Workload
 
 _KV_TYPES = ("f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl")
+_MOST_OUTPUT_BYTES = 2**24
+"""A sample has at most 20 digits and a separator, and a test at most 1000 samples; the rest is a few KB."""
 
 
 class LlamaBenchError(GgufbenchError):
@@ -58,6 +59,7 @@ class LlamaBenchArm:
         timeouts, started = CaseTimeouts(case, bench.deadline_scale), time.monotonic()
         facts = ProviderFacts(name="llama-bench", environment=compute_variables(os.environ))
         try:
+            _refuse_changed_file(case)
             run = run_llama_bench(
                 self.program,
                 self.arguments[case.id],
@@ -65,6 +67,7 @@ class LlamaBenchArm:
                 worker_environment(variables),
                 sum(timeouts(phase) for phase in ("load", "prompt", "decode")),
             )
+            _refuse_changed_file(case)
         except LlamaBenchError as error:
             if not self._has_result:
                 raise
@@ -78,6 +81,11 @@ class LlamaBenchArm:
         )
         versions = {"llama.cpp": run.build_commit, "build": str(run.build_number)}
         return MeasuredLaunch(launch, facts.model_copy(update={"versions": versions}), [])
+
+
+def _refuse_changed_file(case: Case) -> None:
+    if (changed := case.changed_file()) is not None:
+        raise LlamaBenchError(changed)
 
 
 def check_program(path: Path) -> Path:
@@ -179,29 +187,17 @@ def run_llama_bench(
     Raises LlamaBenchError if it cannot be started, fails, does not end within `deadline_seconds`, or does
     not print the requested results. The process group is always terminated, also after Ctrl-C.
     """
-    with tempfile.TemporaryFile() as stderr:
-        try:
-            process = subprocess.Popen(
-                [str(program), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=dict(env),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise LlamaBenchError(f"{program} cannot be started: {error.strerror}") from None
-        try:
-            output, _ = process.communicate(timeout=deadline_seconds)
-        except subprocess.TimeoutExpired:
-            raise LlamaBenchError(f"llama-bench did not end within {deadline_seconds:.0f} s") from None
-        finally:
-            end_group(process)
-            if process.stdout is not None:
-                process.stdout.close()
-        if process.returncode != 0:
-            raise LlamaBenchError(_how_it_ended(process.returncode, stderr))
-    return parse_output(output, workload)
+    try:
+        done = run_program([program, *arguments], deadline_seconds, env=env, most_bytes=_MOST_OUTPUT_BYTES)
+    except OSError as error:
+        raise LlamaBenchError(f"{program} cannot be started: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise LlamaBenchError(f"llama-bench did not end within {deadline_seconds:.0f} s") from None
+    except OutputTooLongError as error:
+        raise LlamaBenchError(f"llama-bench was terminated, because {error}; give another program") from None
+    if done.code != 0:
+        raise LlamaBenchError(_how_it_ended(done))
+    return parse_output(done.output.encode(), workload)
 
 
 def parse_output(output: bytes, workload: Workload) -> LlamaBenchRun:
@@ -256,11 +252,10 @@ def _whole(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else 0
 
 
-def _how_it_ended(code: int, stderr: BinaryIO) -> str:
-    stderr.seek(0)
-    lines = [line.strip() for line in stderr.read().decode("utf-8", errors="replace").splitlines()]
+def _how_it_ended(done: Finished) -> str:
+    lines = [line.strip() for line in done.errors.splitlines()]
     words = next((f": {line}" for line in reversed(lines) if line), "")
-    if code < 0:
+    if done.code < 0:
         known = {number.value: number.name for number in signal.Signals}
-        return f"llama-bench crashed ({known.get(-code, f'signal {-code}')}){words}"
-    return f"llama-bench ended with exit code {code}{words}"
+        return f"llama-bench crashed ({known.get(-done.code, f'signal {-done.code}')}){words}"
+    return f"llama-bench ended with exit code {done.code}{words}"

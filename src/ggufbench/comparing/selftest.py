@@ -89,10 +89,10 @@ def selftest(
         seed = None if question.seed is None else question.seed + number
         asked = replace(question, purpose=purpose, seed=seed, run_id=None)
         answers.append(measure(asked, slow_candidate(planned) if purpose == CONTROL else planned))
-    case_id = planned.entries[0].id if planned.entries else None
     stored = read_all_comparisons(question.request.results)
-    fingerprint = planned.machine.fingerprint
-    return Selftest(answers, tallies(stored, fingerprint, case_id), case_id)
+    entry = planned.entries[0] if planned.entries else None
+    model = entry.cases["candidate"].model.identity if entry else None
+    return Selftest(answers, tallies(stored, planned.machine.fingerprint, model), entry.id if entry else None)
 
 
 def slow_candidate(planned: Planned, entry: Path = CONTROL_ENTRY) -> Planned:
@@ -109,12 +109,12 @@ def _order(sessions: int, controls: int) -> list[tuple[int, Purpose]]:
     return [(number, purpose) for number in numbers for count, purpose in kinds if number <= count]
 
 
-def tallies(stored: Sequence[Comparison], fingerprint: str, case_id: str | None) -> list[SessionTally]:
-    """Tallies of the decided sessions with this case on this machine, including earlier runs."""
+def tallies(stored: Sequence[Comparison], fingerprint: str, model: str | None) -> list[SessionTally]:
+    """Tallies of the decided sessions with this model on this machine, including earlier runs."""
     mine = [
         one
         for one in stored
-        if one.machine.fingerprint == fingerprint and one.case_id == case_id and is_decided(one)
+        if one.machine.fingerprint == fingerprint and one.model.identity == model and is_decided(one)
     ]
     kinds: tuple[Literal["a/a selftest", "positive control"], ...] = ("a/a selftest", "positive control")
     return [_tally(kind, [one for one in mine if one.purpose == kind]) for kind in kinds]

@@ -19,6 +19,7 @@ from ggufbench.machine.parts import BusyProcess
 from ggufbench.measuring.case import Bench, MeasuredLaunch
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
+from ggufbench.processes import cause
 from ggufbench.records.comparison import Block, Purpose, Role, Verdict
 from ggufbench.records.schema import Launch, ProviderFacts
 from ggufbench.stats.sequential_test import Design, Judgement, Series, judge
@@ -143,10 +144,10 @@ def measure_side_by_side(
                 _measure_block(one, session, clock.seconds_left(ongoing))
                 one.wall_seconds += time.monotonic() - started
                 _look(one, ongoing, session)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         for one in ongoing:
             if not one.done:
-                _end(one, f"interrupted by Ctrl-C after {len(one.counted)} pairs")
+                _end(one, f"interrupted by {cause(interrupt)} after {len(one.counted)} pairs")
         return ongoing, True
     return ongoing, False
 

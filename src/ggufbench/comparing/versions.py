@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ggufbench.comparing.arms import ArmError, ArmSpec, as_arm_errors
+from ggufbench.processes import Finished, OutputTooLongError, run_program
 from ggufbench.text import printable
 from ggufbench.toolchain.repository import RepositoryError, commit_message, first_parents, resolve_commit
 
@@ -104,13 +105,13 @@ def _known(release: Requirement) -> list[Version]:
 
     package = canonicalize_name(release.name)  # pip does not find files in a folder by another spelling
     done = _ask_pip(package, "--json")
-    if done.returncode == 0:
-        return _versions(_from_json(done.stdout))
-    if done.returncode == _USAGE:  # pip before 25.1
+    if done.code == 0:
+        return _versions(_from_json(done.output))
+    if done.code == _USAGE:  # pip before 25.1
         done = _ask_pip(package)
-        if done.returncode == 0:
-            return _versions(_from_text(done.stdout))
-    if "No module named pip" in done.stderr:
+        if done.code == 0:
+            return _versions(_from_text(done.output))
+    if "No module named pip" in done.errors:
         raise ArmError(f"{sys.executable} has no pip, which lists releases; run it with `-m ensurepip`")
     raise ArmError(
         f"pip cannot list the releases of {release.name}: {_reason(done)}; check the network and "
@@ -118,27 +119,20 @@ def _known(release: Requirement) -> list[Version]:
     )
 
 
-def _ask_pip(package: str, *options: str) -> subprocess.CompletedProcess[str]:
+def _ask_pip(package: str, *options: str) -> Finished:
     from ggufbench.toolchain.environments import build_environment
 
     command = [sys.executable, "-m", "pip", "index", "versions", *options]
     always = ["--no-input", "--disable-pip-version-check", "--no-cache-dir"]
     try:
-        return subprocess.run(
-            [*command, *always, "--", package],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            env=build_environment(os.environ),
-            timeout=_INDEX_SECONDS,
-            check=False,
-        )
+        env = build_environment(os.environ)
+        return run_program([*command, *always, "--", package], _INDEX_SECONDS, env=env)
     except subprocess.TimeoutExpired:
         raise ArmError(
             f"pip did not list the releases of {package} within {_INDEX_SECONDS:.0f} s; check the network"
         ) from None
+    except OutputTooLongError as error:
+        raise ArmError(f"pip did not list the releases of {package}: {error}; check the index") from None
     except OSError as error:
         raise ArmError(f"{sys.executable} cannot start pip: {error.strerror}") from None
 
@@ -172,9 +166,9 @@ def _versions(texts: Iterable[Any]) -> list[Version]:
     return versions
 
 
-def _reason(done: subprocess.CompletedProcess[str]) -> str:
+def _reason(done: Finished) -> str:
     """Last message of pip; a failed connection takes precedence, because pip reports it as a warning only."""
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    lines = [line.strip() for line in done.errors.splitlines() if line.strip()]
     broken = [line for line in lines if line.startswith("WARNING: Retrying") and "connection broken" in line]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     if broken:

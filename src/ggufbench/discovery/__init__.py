@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ggufbench.discovery import classify, facts, names, shards, sources
+from ggufbench.discovery import classify, facts, names, shards, sources, unfinished
 from ggufbench.discovery.classify import RefusedError
+from ggufbench.discovery.distinct_names import with_distinct_names
 from ggufbench.discovery.facts import Provenance
 from ggufbench.discovery.header import Header, HeaderError, read_header
 from ggufbench.discovery.model import Discovery, KvShape, Model, OriginalCheckpoint, Rejected
 from ggufbench.discovery.original_checkpoints import Originals, hub_caches
 from ggufbench.discovery.shards import Files
 from ggufbench.discovery.sources import Candidate, PlaceNotFoundError
+from ggufbench.text import printable
 
 __all__ = [
     "Discovery",
@@ -66,21 +68,38 @@ def _examine(found: Iterable[Candidate], originals: Originals) -> Discovery:
     alone = [refusal for file, refusal in rejected.items() if file not in used]
     kept, copies = _without_copies(models)
     return Discovery(
-        tuple(sorted(kept, key=lambda m: (m.name, m.quantization, str(m.path)))),
+        tuple(sorted(with_distinct_names(kept), key=lambda m: (m.name, m.quantization, str(m.path)))),
         tuple(sorted([*alone, *copies], key=lambda r: str(r.path))),
     )
 
 
 def _without_copies(models: Iterable[Model]) -> tuple[list[Model], list[Rejected]]:
-    """Keep one model for each content; two programs may have downloaded the same file."""
-    originals: dict[str, Model] = {}
-    copies = []
-    for model in sorted(models, key=lambda model: str(model.path)):
-        original = originals.setdefault(model.identity, model)
-        if original is not model:
-            reason = f"a copy of {original.path}; to measure this file, name it with --models"
-            copies.append(Rejected(model.path, model.source, model.file_size_bytes, reason))
-    return list(originals.values()), copies
+    """Keep one model for each content; two programs may have downloaded the same file.
+
+    The oldest file is kept, so that a new copy does not change the name of a model.
+    """
+    contents: dict[str, list[Model]] = {}
+    for model in sorted(models, key=lambda model: (_changed(model.path), str(model.path))):
+        contents.setdefault(model.identity, []).append(model)
+    kept, rejected = [], []
+    for original, *copies in contents.values():
+        other = [name for copy in copies for name in (copy.label, copy.repository or "", *copy.aliases)]
+        kept.append(replace(original, aliases=_other_names(original, (*original.aliases, *other))))
+        reason = f"a copy of {printable(str(original.path))}; to measure this file, name it with --models"
+        rejected += [Rejected(one.path, one.source, one.file_size_bytes, reason) for one in copies]
+    return kept, rejected
+
+
+def _other_names(model: Model, found: Iterable[str]) -> tuple[str, ...]:
+    plain = replace(model, aliases=())
+    return tuple(name for name in dict.fromkeys(found) if name and not plain.is_called(name))
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _by_file(found: Iterable[Candidate]) -> dict[_File | Path, list[Candidate]]:
@@ -106,8 +125,11 @@ def _examine_file(links: Sequence[Candidate], originals: Originals) -> Model | R
         header = _header_of(first)
         classify.architecture_of(header)
         candidate, files = _gather(links, header)
+        _refuse_incomplete(files.paths)
         model = facts.describe(files, _provenance(candidate, files.paths[0]))
-        return replace(model, original=originals.find(files.headers[0], model, candidate.path))
+        aliases = _other_names(model, (name for link in links for name in _names_of(link)))
+        original = originals.find(files.headers[0], model, candidate.path)
+        return replace(model, original=original, aliases=aliases)
     except (RefusedError, HeaderError) as error:
         return Rejected(first.path, first.source, _size_of(first.path), str(error))
 
@@ -115,7 +137,14 @@ def _examine_file(links: Sequence[Candidate], originals: Originals) -> Model | R
 def _header_of(candidate: Candidate) -> Header:
     if candidate.refusal is not None:
         raise RefusedError(candidate.refusal)
+    _refuse_incomplete([candidate.path])
     return read_header(candidate.path)
+
+
+def _refuse_incomplete(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if reason := unfinished.download_reason(path):
+            raise RefusedError(reason)
 
 
 def _gather(links: Sequence[Candidate], header: Header) -> tuple[Candidate, Files]:
@@ -134,6 +163,15 @@ def _provenance(candidate: Candidate, path: Path) -> Provenance:
     named = path if path.suffix.lower() == ".gguf" else candidate.path
     stem = named.stem if named.suffix.lower() == ".gguf" else named.name
     return Provenance(candidate.name or names.model_name(stem), stem, candidate.source, candidate.repository)
+
+
+def _names_of(link: Candidate) -> Iterator[str]:
+    """The names by which a user may know a file: from its program, or its file name without the suffix."""
+    if link.name is not None:
+        yield from (link.tag or "", link.name)
+    elif link.path.suffix.lower() == ".gguf":
+        yield names.without_shard(printable(link.path.stem))
+    yield link.repository or ""
 
 
 def _size_of(path: Path) -> int:

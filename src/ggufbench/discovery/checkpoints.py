@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,8 @@ def _weight_names(folder: Path, stores: Sequence[Path] | None) -> list[str]:
 
 def _weight_bytes(path: Path, stores: Sequence[Path] | None) -> int:
     """Size of a safetensors file. Raises ValueError for anything else, such as a git-lfs pointer."""
-    descriptor, size = _open(path, stores)
-    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 (a descriptor, not a path)
+    file, size = _open(path, stores)
+    with file:
         start = file.read(9)
     length = int.from_bytes(start[:8], "little")
     if start[8:] != b"{" or not 2 <= length <= min(_HEADER_CAP, size - 8):
@@ -159,16 +160,16 @@ def _weight_bytes(path: Path, stores: Sequence[Path] | None) -> int:
 
 
 def _read_object(path: Path, most: int, stores: Sequence[Path] | None) -> dict[str, Any]:
-    descriptor, size = _open(path, stores)
-    with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, not a path)
+    file, size = _open(path, stores)
+    with file:
         value = json.loads(file.read(most).decode()) if size <= most else None
     if not isinstance(value, dict):
         raise ValueError("the file is too large, or does not contain an object")  # noqa: TRY004 (as json does)
     return value
 
 
-def _open(path: Path, stores: Sequence[Path] | None) -> tuple[int, int]:
-    """Open a file: descriptor and size. Raises OSError or HeaderError if it must not be read."""
+def _open(path: Path, stores: Sequence[Path] | None) -> tuple[FileIO, int]:
+    """Open a file: the file and its size. Raises OSError or HeaderError if it must not be read."""
     target = path.resolve(strict=True)
     if stores is not None and not any(target.is_relative_to(place) for place in (path.parent, *stores)):
         raise HeaderError("the link points outside the cache")

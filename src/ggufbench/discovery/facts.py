@@ -23,7 +23,7 @@ An encoder-decoder model reads a prompt with its encoder (`enc.`), and decodes w
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ggufbench.discovery import classify, names
@@ -34,7 +34,8 @@ from ggufbench.discovery.tables import FILE_TYPE_GUESSED, FILE_TYPES
 
 _REPACKED_TYPES = frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"})
 _TABLES = frozenset({"token_embd.weight", "per_layer_token_embd.weight"})
-_ONE_ROW = frozenset({"per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"})
+_POSITIONS = "position_embd.weight"
+_ONE_ROW = frozenset({"per_layer_token_embd.weight", _POSITIONS, "token_types.weight"})
 _NOT_MULTIPLIED = _TABLES | _ONE_ROW | {"output.weight"}
 _ENCODER_PREFIXES = ("v.", "a.", "mm.")
 _ONCE_FOR_A_SEQUENCE = ("cls.", "dense_2.", "dense_3.")
@@ -54,6 +55,7 @@ _KEEPS_EVERY_TOKEN = frozenset(
         "step35",
     }
 )
+_TYPES_BY_NAME = dict(FILE_TYPES.values())
 _RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
 
 # Architecture -> (period, True if the full layer is the first of a period; otherwise it is the last).
@@ -115,7 +117,7 @@ def describe(files: Files, found: Provenance) -> Model:
     shape = _shape(header, classify.architecture_of(header))
     classify.refuse_without_trunk(tensors, shape.trunk)
     classify.required(header, shape.architecture, "embedding_length", 2**32 - 1)
-    kv = _kv_shape(header, shape)
+    kv, title = _kv_shape(header, shape), _title(header)
     return Model(
         name=found.name,
         path=files.paths[0],
@@ -124,6 +126,7 @@ def describe(files: Files, found: Provenance) -> Model:
         repository=found.repository,
         architecture=names.clean(shape.architecture),
         quantization=quantization(header, tensors, found.stem),
+        stated_quantization=quantization(header, tensors, ""),
         parameters=sum(t.elements for t in tensors),
         file_size_bytes=sum(h.file_size_bytes for h in files.headers),
         tensor_bytes=sum(t.size_bytes for t in tensors),
@@ -138,12 +141,21 @@ def describe(files: Files, found: Provenance) -> Model:
         vocabulary=header.length("tokenizer.ggml.tokens"),
         kv=KvShape(0, 0, 0, 0) if shape.architecture in classify.UNCACHED else kv,
         attention=_attention_shape(header, shape),
+        learned_positions=next((t.rows for t in tensors if t.name == _POSITIONS), 0),
         chat_template=bool(header.values.get("tokenizer.chat_template")),
         synthetic=header.values.get("ggufbench.synthetic") is True,
         kind=shape.kind,
         pooling=classify.pooling_of(header, shape.architecture),
+        # A tag is not used: another one may be added to the same file.
+        file_title=(title if found.source == "ollama" else "") or found.name,
+        title=title,
         identity=identity(files),  # last, because it takes time, and a rejected file does not need it
     )
+
+
+def _title(header: Header) -> str:
+    title = header.values.get("general.name")
+    return names.clean(title, "") if isinstance(title, str) else ""
 
 
 def _shape(header: Header, architecture: str) -> _HeaderShape:
@@ -164,6 +176,8 @@ def quantization(header: Header, tensors: Sequence[Tensor], stem: str) -> str:
 
     Taken from `general.file_type` if the matrices contain one of its types (for F32: mostly), otherwise from
     the type with the most bytes in matrices, or without matrices from the file name; else `unknown`.
+    A name in the file name that is more precise is used instead: publishers have names for their own
+    mixtures, such as `UD-Q4_K_XL`, to which llama.cpp gives the file type of the nearest type.
     """
     sizes: dict[str, int] = {}
     for tensor in tensors:
@@ -171,13 +185,38 @@ def quantization(header: Header, tensors: Sequence[Tensor], stem: str) -> str:
             sizes[tensor.type.name] = sizes.get(tensor.type.name, 0) + tensor.size_bytes
     # Ties are broken by name, so that the result does not depend on the order of the tensors.
     dominant = max(sizes, key=lambda name: (sizes[name], name), default=None)
+    named = names.quantization_in(stem)
+    stated = _stated_type(header, sizes, dominant) or dominant
+    if stated is None:
+        return named or "unknown"
+    return named if named and _is_refinement(named, stated, dominant) else stated
+
+
+def _stated_type(header: Header, sizes: Mapping[str, int], dominant: str | None) -> str | None:
+    """Name of `general.file_type`; None if it is missing or contradicts the tensors."""
     stated = header.values.get("general.file_type")
-    if isinstance(stated, int) and not isinstance(stated, bool):
-        name, types = FILE_TYPES.get(stated & ~FILE_TYPE_GUESSED, ("", frozenset[str]()))
-        fits = dominant == name if name == "F32" else not types.isdisjoint(sizes)
-        if name and (fits or dominant is None):
-            return name
-    return dominant or names.quantization_in(stem) or "unknown"
+    if not isinstance(stated, int) or isinstance(stated, bool):
+        return None
+    name, types = FILE_TYPES.get(stated & ~FILE_TYPE_GUESSED, ("", frozenset[str]()))
+    fits = dominant == name if name == "F32" else not types.isdisjoint(sizes)
+    return name if name and (fits or dominant is None) else None
+
+
+def _is_refinement(named: str, stated: str, dominant: str | None) -> bool:
+    """True if a name from a file name is compatible with the stated type, and says more."""
+    if _bits(named) is None or _bits(named) != _bits(stated):
+        return False
+    types = _TYPES_BY_NAME.get(named)
+    if types is None:
+        return True  # a mixture of a publisher
+    # The names of llama.cpp itself: `Q4_K_M` for tensors of Q4_K, and a type that contradicts the header.
+    return dominant in types and (stated not in _TYPES_BY_NAME or dominant not in _TYPES_BY_NAME[stated])
+
+
+def _bits(quantization: str) -> str | None:
+    """Bits per weight in a name, as a digit; None for floating-point types."""
+    found = re.match(r"(?:I?Q|TQ|MXFP|NVFP)(\d)", names.unprefixed(quantization))
+    return found[1] if found else None
 
 
 def _is_repacked(tensor: Tensor) -> bool:

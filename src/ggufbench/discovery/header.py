@@ -12,13 +12,15 @@ ends exactly at the next start, beginning at a known start, so the result equals
 from __future__ import annotations
 
 import os
-import stat
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ggufbench import paths
+from ggufbench.discovery.foreign_files import START_BYTES, reason_of
 from ggufbench.discovery.tables import TENSOR_TYPES, VALUE_ARRAY, VALUE_FORMATS, VALUE_STRING, TensorType
 from ggufbench.errors import GgufbenchError
 from ggufbench.text import printable
@@ -164,36 +166,20 @@ class ByteSource(Protocol):
         """Return at most `size` bytes from there."""
 
 
-def open_regular(path: Path) -> tuple[int, int]:
-    """Open a regular file: descriptor and size in bytes. Never waits for a FIFO or a device.
+def open_regular(path: Path) -> tuple[FileIO, int]:
+    """Open a regular file: the file and its size in bytes. Never waits for a FIFO or a device.
 
     Raises HeaderError if the path is anything else or cannot be read.
     """
     try:
-        _require_regular(path.stat())
-        # The path may have become a FIFO meanwhile: O_NONBLOCK opens it without waiting for a writer.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags)
+        file = paths.open_regular(path)
     except FileNotFoundError:
         raise HeaderError("the file does not exist (any more)") from None
+    except IsADirectoryError:
+        raise HeaderError("this is a folder, not a GGUF file") from None
     except (OSError, ValueError) as error:
-        if isinstance(error, HeaderError):
-            raise
         raise HeaderError(f"the file cannot be read: {_why(error)}") from None
-    try:
-        status = os.fstat(descriptor)
-        _require_regular(status)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor, status.st_size
-
-
-def _require_regular(status: os.stat_result) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise HeaderError("this is a folder, not a GGUF file")
-    if not stat.S_ISREG(status.st_mode):
-        raise HeaderError("this is a pipe, a socket or a device, not a regular file")
+    return file, os.fstat(file.fileno()).st_size
 
 
 def _why(error: Exception) -> str:
@@ -205,9 +191,9 @@ def read_header(path: Path) -> Header:
 
     Reads at most one chunk (256 KiB) beyond the header.
     """
-    descriptor, size = open_regular(path)
+    file, size = open_regular(path)
     try:
-        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 (a descriptor, not a path)
+        with file:
             return parse_header(file, size)
     except OSError as error:
         raise HeaderError(f"the file cannot be read: {_why(error)}") from None
@@ -232,8 +218,9 @@ def data_offset(header: Header) -> int:
 def _read_start(reader: _Reader) -> tuple[int, int, int]:
     if reader.size == 0:
         raise HeaderError("the file is empty")
+    start = reader.load()[:START_BYTES]
     if reader.size < 4 or reader.take(4, "the magic bytes") != b"GGUF":
-        raise HeaderError("this is not a GGUF file: it does not start with the magic bytes GGUF")
+        raise HeaderError(reason_of(start))
     version = reader.u32("the version")
     if version & 0xFFFF == 0 and version:
         raise HeaderError("the file is big endian; only little endian GGUFs are supported")

@@ -144,8 +144,8 @@ def main_revision(repository: Path) -> str | None:
     try:
         if real_path(path) != path:
             return None
-        descriptor, _ = open_regular(path)
-        with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, not a path)
+        file, _ = open_regular(path)
+        with file:
             return file.read(_REFERENCE_BYTES).decode().strip()
     except (OSError, ValueError, HeaderError):
         return None

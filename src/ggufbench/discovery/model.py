@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ggufbench.discovery.tables import bytes_per_element
+
+_CELLS = 256
+"""Block size of llama.cpp's KV cache, in tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class KvShape:
@@ -64,7 +69,7 @@ class Model:
     """A GGUF that can be benchmarked, with the facts of its header."""
 
     name: str
-    """File name without directory, suffix, shard number and quantization."""
+    """Name for people: from the file name, with an addition in brackets if other models have the same one."""
     path: Path
     """The file to load, every link resolved; the first of several shards, which keeps its numbered name."""
     shards: tuple[Path, ...]
@@ -74,7 +79,9 @@ class Model:
     """`owner/name`, if the source knows it."""
     architecture: str
     quantization: str
-    """Common name (`Q4_K_M`, `IQ4_NL`, `MXFP4`), from `general.file_type` and the tensor types."""
+    """Common name (`Q4_K_M`, `UD-Q4_K_XL`), from the header, or more precisely from the file name."""
+    stated_quantization: str
+    """Quantization by the header alone."""
     parameters: int
     file_size_bytes: int
     """Total size of all shards."""
@@ -94,21 +101,60 @@ class Model:
     vocabulary: int
     kv: KvShape
     attention: AttentionShape
+    learned_positions: int
+    """Rows of the table of learned positions, as in GPT-2: the longest possible context; 0 without one."""
     chat_template: bool
     synthetic: bool
     """True if made by `ggufbench synth`: random weights, so only its speed and size are meaningful."""
     identity: str
     """Hash of header, size and sampled blocks: the same for copies, different after any re-quantization."""
+    file_title: str
+    """File name without directory, suffix, shard number and quantization; independent of other files.
+
+    For a model of Ollama, whose tags may change, the title in the header.
+    """
+    title: str
+    """`general.name` of the header; empty if it is missing."""
     original: OriginalCheckpoint | None = None
     """Original checkpoint; None if it is not on this machine."""
     kind: ModelKind = "generator"
     pooling: str = "none"
     """How the file makes one vector from those of all tokens: `none`, `mean`, `cls`, `last` or `rank`."""
+    aliases: tuple[str, ...] = ()
+    """Other names of the same content: tags of Ollama, file names of links and of copies."""
 
     @property
     def label(self) -> str:
-        """Name and quantization, as in tables and case ids: `qwen3-8b-Q4_K_M`."""
+        """Name and quantization, as in tables: `qwen3-8b-Q4_K_M`."""
         return f"{self.name}-{self.quantization}"
+
+    def is_called(self, name: str) -> bool:
+        """True if this is the name, the label, the repository or an alias; case is ignored."""
+        own = (self.name, self.label, self.file_title, self.repository or "", *self.aliases)
+        return name.casefold() in {text.casefold() for text in own if text}
+
+    def bounded_context(self, n_ctx: int) -> int:
+        """`n_ctx`, but at most the number of learned positions.
+
+        llama.cpp aborts the process at a position beyond the table, and does not limit the context itself.
+        """
+        return min(n_ctx, self.learned_positions or n_ctx)
+
+    def cache_bytes(self, n_ctx: int, n_ubatch: int, type_k: str, type_v: str) -> int:
+        """Bytes of the KV cache: sliding-window layers keep the window and a ubatch, the others n_ctx tokens.
+
+        As llama.cpp does: whole blocks of 256 cells.
+        """
+        k, v = bytes_per_element(type_k), bytes_per_element(type_v)
+        cells = _round_up(n_ctx, _CELLS)
+        window = _round_up(min(cells, self.sliding_window + n_ubatch), _CELLS)
+        full = (self.kv.full_k * k + self.kv.full_v * v) * cells
+        sliding = (self.kv.sliding_k * k + self.kv.sliding_v * v) * window
+        return round(full + sliding)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
 
 
 @dataclass(frozen=True, slots=True)

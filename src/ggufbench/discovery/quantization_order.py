@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ggufbench.discovery.names import unprefixed
+
 _CLASSES = (re.compile(r"I?Q4"), re.compile("Q5"), re.compile("Q8"))
 
 _USUAL = (
@@ -18,11 +20,13 @@ _USUAL = (
 
 def class_of(quantization: str) -> int:
     """Class in the documented order: 0 for Q4 and IQ4, 1 for Q5, 2 for Q8, 3 for all others."""
-    return next((n for n, one in enumerate(_CLASSES) if one.match(quantization)), len(_CLASSES))
+    plain = unprefixed(quantization)
+    return next((n for n, one in enumerate(_CLASSES) if one.match(plain)), len(_CLASSES))
 
 
 def place_of(quantization: str) -> float:
     """Position within its class; a name that only starts with an entry comes just after that entry."""
-    if quantization in _USUAL:
-        return _USUAL.index(quantization)
-    return next((n + 0.5 for n, one in enumerate(_USUAL) if quantization.startswith(one)), len(_USUAL))
+    plain = unprefixed(quantization)
+    if plain in _USUAL:
+        return _USUAL.index(plain)
+    return next((n + 0.5 for n, one in enumerate(_USUAL) if plain.startswith(one)), len(_USUAL))

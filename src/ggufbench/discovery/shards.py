@@ -128,12 +128,12 @@ def _locate(files: Files, position: int) -> tuple[int, int]:
 
 
 def _update(digest: hashlib._Hash, path: Path, offset: int, length: int) -> None:
-    descriptor, _ = open_regular(path)
+    file, _ = open_regular(path)
     try:
-        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 (a descriptor, not a path)
+        with file:
             if offset and hasattr(os, "posix_fadvise"):
                 # No read-ahead: a benchmark of a cold load needs the weights out of the page cache.
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
             file.seek(offset)
             while length > 0:
                 part = file.read(min(length, _READ_BYTES))

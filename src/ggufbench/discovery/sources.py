@@ -10,15 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ggufbench.discovery import names
-from ggufbench.discovery.hub import hub_cache, is_repository_folder
+from ggufbench.discovery import jan, names, unfinished
+from ggufbench.discovery.hub import hub_cache, is_repository_folder, repository_of
 from ggufbench.errors import GgufbenchError
-from ggufbench.paths import folder_from, user_path
+from ggufbench.paths import folder_from, read_regular, user_path
+from ggufbench.text import printable
 
 _JSON_CAP = 1 << 20
 _MODEL_LAYER = "application/vnd.ollama.image.model"
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 _SUFFIX = ".gguf"
+_LMSTUDIO = (".lmstudio", "lm-studio")
 _PARTIAL_PREFIX = "incomplete-"  # GPT4All's name for a file that it is downloading
 
 
@@ -41,6 +43,8 @@ class Candidate:
     repository: str | None = None
     refusal: str | None = None
     """Reason to reject it without opening it."""
+    tag: str | None = None
+    """Ollama's name for it."""
 
 
 class PlaceNotFoundError(GgufbenchError):
@@ -150,8 +154,8 @@ def explicit_candidates(places: Sequence[Path]) -> Iterator[Candidate]:
         except (OSError, ValueError) as error:
             raise PlaceNotFoundError(_absence(place, error)) from None
         if not _is_folder(path):
-            yield Candidate(path, "path")
-        elif _is_folder(path / "manifests") and _is_folder(path / "blobs"):
+            yield Candidate(path, "path", refusal=unfinished.piece_reason(path))
+        elif _is_ollama(path):
             yield from _scan_ollama(path)
         else:
             yield from _walk(Root("path", path))
@@ -179,6 +183,10 @@ def _look_in(root: Root) -> Iterator[Candidate]:
     if root.source == "ollama":
         return _scan_ollama(root.path)
     return _walk(root)
+
+
+def _is_ollama(folder: Path) -> bool:
+    return _is_folder(folder / "manifests") and _is_folder(folder / "blobs")
 
 
 def _is_folder(path: Path) -> bool:
@@ -215,7 +223,8 @@ def _ollama_candidate(folder: Path, manifest: Path, parts: tuple[str, ...], dige
     if not found:
         refusal = "this Ollama manifest names its model by an invalid digest"
         return Candidate(manifest, "ollama", name, repository, refusal)
-    return Candidate(folder / "blobs" / f"sha256-{found[1]}", "ollama", name, repository)
+    blob = folder / "blobs" / f"sha256-{found[1]}"
+    return Candidate(blob, "ollama", name, repository, tag=names.ollama_tag(parts))
 
 
 def _files_under(folder: Path) -> list[Path]:
@@ -230,18 +239,45 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _walk(root: Root) -> Iterator[Candidate]:
-    """All entries below a folder named `*.gguf`; follows links, visits each folder once."""
+    """All entries below a folder named `*.gguf`, the models that Jan's notes name, and incomplete files.
+
+    Follows links, visits each folder once. In a place of the user, folders of Ollama are recognised.
+    """
     for entry in _walk_entries(root.path):
-        name = entry.name.lower()
-        if not name.endswith(_SUFFIX) or (root.source == "gpt4all" and name.startswith(_PARTIAL_PREFIX)):
-            continue
         path = Path(entry.path)
-        refusal = (
-            "this is a folder, not a GGUF file (its content is listed separately)"
-            if _is_folder(path)
-            else None
-        )
-        yield Candidate(path, root.source, *_known_to(root, path), refusal=refusal)
+        if entry.name == "manifests" and root.source == "path" and _is_ollama(path.parent):
+            yield from _scan_ollama(path.parent)
+        elif entry.name in jan.FILE_NAMES:
+            yield from _noted_by_jan(root, path)
+        elif candidate := _candidate(root, path):
+            yield candidate
+
+
+def _candidate(root: Root, path: Path) -> Candidate | None:
+    name = path.name.lower()
+    if not name.endswith(_SUFFIX):
+        if _SUFFIX not in name or _is_folder(path):
+            return None
+        refusal = unfinished.piece_reason(path) or unfinished.partial_reason(path)
+        return Candidate(path, root.source, refusal=refusal) if refusal else None
+    if root.source == "gpt4all" and name.startswith(_PARTIAL_PREFIX):
+        return None
+    refusal = (
+        "this is a folder, not a GGUF file (its content is listed separately)" if _is_folder(path) else None
+    )
+    return Candidate(path, root.source, *_known_to(root, path), refusal=refusal)
+
+
+def _noted_by_jan(root: Root, note: Path) -> Iterator[Candidate]:
+    target = jan.model_path(note, _read_text, _read_object)
+    if target is None:
+        return
+    name = names.model_name(note.parent.name)
+    refusal = None
+    if not os.path.lexists(target):
+        missing = printable(str(target))
+        refusal = f"Jan's {note.name} names {missing}, which does not exist: import the model again in Jan"
+    yield Candidate(note if refusal else target, root.source, name, refusal=refusal)
 
 
 def _known_to(root: Root, path: Path) -> tuple[str | None, str | None]:
@@ -251,7 +287,20 @@ def _known_to(root: Root, path: Path) -> tuple[str | None, str | None]:
         return names.model_name(parts[-2]), None
     if root.source == "lmstudio" and len(parts) > 2:
         return None, names.clean_repository("/".join(parts[:2]))
+    if root.source == "path":
+        return None, _repository_of(path)
     return None, None
+
+
+def _repository_of(path: Path) -> str | None:
+    """The repository by the folders of a file, in a cache of the hub or below LM Studio's `models`."""
+    if hub := repository_of(path):
+        return names.clean_repository(hub.name)
+    parts = path.parts
+    for number, name in enumerate(parts[:-4]):
+        if name in _LMSTUDIO and parts[number + 1] == "models":
+            return names.clean_repository("/".join(parts[number + 2 : number + 4]))
+    return None
 
 
 def _walk_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -291,10 +340,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _read_text(path: Path) -> str:
     """Content of a small text file; empty if it is missing, unreadable, too large or not a file."""
     try:
-        if not path.is_file() or path.stat().st_size > _JSON_CAP:
-            return ""
-        with path.open("rb") as file:
-            return file.read(_JSON_CAP).decode("utf-8", "replace")
+        return read_regular(path, _JSON_CAP).decode("utf-8", "replace")
     except (OSError, ValueError):
         return ""
 

@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from ggufbench.errors import GgufbenchError
+from ggufbench.paths import read_regular
 from ggufbench.records.imported import ImportedResult, Imports
-from ggufbench.records.store import IMPORT_PREFIX, new_run_id, read_regular
+from ggufbench.records.store import IMPORT_PREFIX, MOST_BYTES, new_run_id
 from ggufbench.values import first_complaint
 
 _NEEDED = ("build_commit", "model_type", "n_prompt", "n_gen", "test_time", "avg_ts", "stddev_ts")
@@ -21,7 +22,7 @@ _NEEDED = ("build_commit", "model_type", "n_prompt", "n_gen", "test_time", "avg_
 def read_llama_bench(path: Path) -> Imports:
     """Every test of the file. Raises GgufbenchError for the first line that is not one."""
     try:
-        text = read_regular(path).decode("utf-8")
+        text = read_regular(path, MOST_BYTES).decode("utf-8")
     except OSError as error:
         raise GgufbenchError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

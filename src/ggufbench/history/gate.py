@@ -231,12 +231,12 @@ def _lost(connection: duckdb.DuckDBPyConnection, run: IndexedRun, unread: set[st
         if one.outcome not in ("measured", "environment") and _known(one, measured)
     ]
     for kind in sorted({one.kind for one in run.documents} | unread):
-        present = {key for one in run.documents if one.kind == kind for key in (one.work, one.case_id)}
+        present = {key for one in run.documents if one.kind == kind for key in one.keys}
         expected = _expected(queries.runs_before(connection, run, kind, _EXPECTING_RUNS))
         lost += [
             Lost(one.case_id, False, "runs before this one measured it")
             for one in expected
-            if _known(one, measured) and not {one.work, one.case_id} & present
+            if _known(one, measured) and not one.keys & present
         ]
     return lost
 
@@ -254,7 +254,7 @@ def _expected(runs: Sequence[Sequence[Document]]) -> list[Document]:
 
 
 def _known(document: Document, measured: set[tuple[str, int | str]]) -> bool:
-    return bool({(document.kind, document.work), (document.kind, document.case_id)} & measured)
+    return any((document.kind, key) in measured for key in document.keys)
 
 
 def _earlier_anchors(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 INDEX_NAME = ".index.duckdb"
 
-_VERSION = 2
+_VERSION = 3
 _WAIT_SECONDS = 20.0
 """Timeout for another process that has the index open for writing."""
 

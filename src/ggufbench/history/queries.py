@@ -61,10 +61,17 @@ class Document:
     work: int
     kind: str
     case_id: str
+    label: str
+    """Name of the model and scenario, which stay if the file is written again."""
     anchor: str
     outcome: str
     reason: str
     created: int
+
+    @property
+    def keys(self) -> frozenset[int | str]:
+        """Each of them is enough to find the case in another run."""
+        return frozenset({self.work, self.case_id, self.label})
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +161,14 @@ def runs_before(
 
 
 def measured_before(connection: duckdb.DuckDBPyConnection, run: IndexedRun) -> set[tuple[str, int | str]]:
-    """Every case that an earlier run on this machine measured: as (kind, work) and as (kind, id)."""
+    """Every case that an earlier run on this machine measured: pairs of its kind and one of its keys."""
     rows = connection.execute(
-        "select distinct s.kind, s.work, f.case_id from files f join subjects s on f.subject = s.id "
+        "select distinct s.kind, s.work, f.case_id, s.model || ' ' || s.scenario "
+        "from files f join subjects s on f.subject = s.id "
         "where f.outcome = 'measured' and s.fingerprint = ? and f.run <> ? and f.created < ?",
         [run.fingerprint, run.name, run.created],
     ).fetchall()
-    return {(kind, key) for kind, work, case_id in rows for key in (work, case_id)}
+    return {(kind, key) for kind, *keys in rows for key in keys}
 
 
 def machines(connection: duckdb.DuckDBPyConnection) -> list[SeenMachine]:
@@ -259,7 +267,8 @@ def moment(microseconds: int) -> str:
 
 def _documents(connection: duckdb.DuckDBPyConnection, where: str, values: Sequence[object]) -> list[Document]:
     rows = connection.execute(
-        "select f.subject, s.work, s.kind, f.case_id, s.anchor, f.outcome, f.reason, f.created from files f "  # noqa: S608
+        "select f.subject, s.work, s.kind, f.case_id, s.model || ' ' || s.scenario, s.anchor, f.outcome, "  # noqa: S608
+        "f.reason, f.created from files f "
         f"join subjects s on f.subject = s.id where f.counted and {where} order by f.case_id, f.created",
         values,
     ).fetchall()

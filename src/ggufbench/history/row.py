@@ -1,7 +1,6 @@
-"""The part of a stored document that the history needs, read quickly and validated.
+"""The part of a stored document that the history needs: its names and medians.
 
-A record is mostly launches; the index needs its names and medians. Those are validated as strictly as in the
-document, and the rest is skipped.
+The whole document is read and validated, so that the history counts exactly the files that are shown.
 """
 
 from __future__ import annotations
@@ -12,19 +11,14 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any, Literal
 
 from ggufbench.machine.parts import Machine
-from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
-from ggufbench.records.comparison import COMPARISON_VERSION, Purpose, Role, Verdict
-from ggufbench.records.schema import SCHEMA_VERSION
-from ggufbench.records.store import StoreError, read_regular
-from ggufbench.text import escaped
-from ggufbench.values import first_complaint
-from ggufbench.worker.job import TRANSFORMERS, Setting, Workload
+from ggufbench.records.comparison import Arm, Cell, Comparison, Verdict
+from ggufbench.records.schema import ProviderFacts, Record
+from ggufbench.records.store import read_document, read_record
+from ggufbench.values import moment
 
 Kind = Literal["absolute", "anchored"]
 
@@ -86,181 +80,102 @@ def read_excerpt(path: Path, kind: Kind) -> Excerpt | None:
     """The excerpt of a record (`absolute`) or of a comparison (`anchored`).
 
     None for documents outside the history: a record of a baseline, and a comparison without an anchor or
-    of the gate's selftest. Raises StoreError, in one sentence, for anything else.
+    of the gate's selftest. Raises StoreError for anything else.
     """
-    name = "record" if kind == "absolute" else "comparison"
-    try:
-        content = read_regular(path)
-        if kind == "absolute":
-            return _of_record(_RecordView.model_validate_json(content))
-        return _of_comparison(_ComparisonView.model_validate_json(content))
-    except OSError as error:
-        raise StoreError(escaped(f"{path} cannot be read: {error.strerror}")) from None
-    except ValidationError as error:
-        detail = first_complaint(error)
-    except (RecursionError, OverflowError, ValueError) as error:
-        detail = str(error) or "nested too deeply"
-    raise StoreError(escaped(f"{path} is not a {name} of this version of ggufbench: {detail}"))
+    if kind == "absolute":
+        return _of_record(read_record(path))
+    return _of_comparison(read_document(path, Comparison))
 
 
-class _View(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
-
-
-_Name = Annotated[str, Field(max_length=1000)]
-_Above = Annotated[float, Field(ge=-1e300, le=1e300)]
-
-
-class _ModelView(_View):
-    name: _Name
-    quantization: _Name
-    identity: _Name
-
-
-class _ProviderView(_View):
-    name: _Name
-    versions: dict[_Name, _Name] = {}
-    system_info: str = ""
-
-
-class _SourceView(_View):
-    commit: _Name | None = None
-
-
-class _SummaryView(_View):
-    median: _Above
-
-
-class _DocumentView(_View):
-    run_id: _Name
-    case_id: _Name
-    created: _Name
-    reason: str | None = None
-    model: _ModelView
-    workload: Workload
-    machine: Machine
-    source: _SourceView
-
-
-class _MeasuredView(_View):
-    scenario: _Name
-    setting: Setting
-    provider: _ProviderView
-
-
-class _RecordView(_DocumentView, _MeasuredView):
-    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
-    outcome: Outcome
-    summary: dict[str, _SummaryView]
-
-
-class _ArmView(_MeasuredView):
-    role: Role
-    name: _Name
-    commit: _Name | None = None
-
-
-class _CellView(_View):
-    metric: _Name
-    against: Literal["baseline", "anchor"] = "baseline"
-    verdict: Verdict
-    pairs: Annotated[int, Field(ge=0, lt=2**31)]
-    reference_median: _Above | None = None
-    change: _Above | None = None
-    tolerance: _Above | None = None
-
-
-class _ComparisonView(_DocumentView):
-    schema_version: Annotated[int, Field(ge=1, le=COMPARISON_VERSION)] = COMPARISON_VERSION
-    purpose: Purpose = "ab"
-    verdict: Verdict
-    lacking: Role | None = None
-    arms: list[_ArmView]
-    cells: list[_CellView]
-
-
-def _of_record(view: _RecordView) -> Excerpt | None:
-    if view.provider.name == TRANSFORMERS:
+def _of_record(record: Record) -> Excerpt | None:
+    if record.is_baseline:
         return None  # a slower or hanging baseline is not a regression of the gated code
     points = [
         StoredPoint(name, summary.median)
-        for name, summary in view.summary.items()
-        # Series are judged by their logarithms; a metric of another version is skipped.
-        if name in METRICS and summary.median > 0 and view.outcome is Outcome.MEASURED
+        for name, summary in record.summary.items()
+        # Series are judged by their logarithms.
+        if summary.median > 0 and record.outcome is Outcome.MEASURED
     ]
     return _excerpt(
-        view,
-        _subject(view, view, "absolute"),
-        view.outcome.value,
-        _versions(view.provider, view.source.commit),
+        record,
+        _subject(record, record, "absolute"),
+        record.outcome.value,
+        _versions(record.provider, record.source.commit),
         points,
     )
 
 
-def _of_comparison(view: _ComparisonView) -> Excerpt | None:
-    arms = {arm.role: arm for arm in view.arms}
+def _of_comparison(comparison: Comparison) -> Excerpt | None:
+    arms = {arm.role: arm for arm in comparison.arms}
     candidate = arms.get("candidate")
     # If the baseline is the anchor itself, there is no third arm.
     anchor = arms.get("anchor") or arms.get("baseline")
-    cells = [cell for cell in view.cells if cell.against == "anchor"]
-    if view.purpose != "ab" or candidate is None or anchor is None or not ("anchor" in arms or cells):
+    cells = [cell for cell in comparison.cells if cell.against == "anchor"]
+    if comparison.purpose != "ab" or candidate is None or anchor is None or not ("anchor" in arms or cells):
         return None
-    outcome = _ended(view, cells)
+    outcome = _ended(comparison, cells)
     return _excerpt(
-        view,
-        _subject(view, candidate, "anchored", _anchor_name(anchor)),
+        comparison,
+        _subject(comparison, candidate, "anchored", _anchor_name(anchor)),
         outcome,
-        _versions(candidate.provider, candidate.commit or view.source.commit),
+        _versions(candidate.provider, candidate.commit or comparison.source.commit),
         [point for cell in cells for point in _points_of(cell)] if outcome == Outcome.MEASURED else [],
     )
 
 
-def _points_of(cell: _CellView) -> Iterable[StoredPoint]:
-    usable = cell.metric in METRICS and cell.verdict not in (Verdict.BROKEN, Verdict.MISSING)
+def _points_of(cell: Cell) -> Iterable[StoredPoint]:
+    usable = cell.verdict not in (Verdict.BROKEN, Verdict.MISSING)
     if usable and cell.pairs >= LEAST_PAIRS and cell.change is not None and cell.change > -1:
         yield StoredPoint(cell.metric, cell.change, cell.reference_median, cell.tolerance)
 
 
-def _ended(view: _ComparisonView, cells: Iterable[_CellView]) -> str:
-    if view.verdict is Verdict.BROKEN:
+def _ended(comparison: Comparison, cells: Iterable[Cell]) -> str:
+    if comparison.verdict is Verdict.BROKEN:
         return "broken"
-    if view.verdict is Verdict.MISSING and view.lacking != "baseline":
+    if comparison.verdict is Verdict.MISSING and comparison.lacking != "baseline":
         return "missing"
     measured = any(True for cell in cells for _ in _points_of(cell))
     return (Outcome.MEASURED if measured else Outcome.ENVIRONMENT).value
 
 
 def _excerpt(
-    view: _DocumentView, subject: Subject, outcome: str, versions: str, points: list[StoredPoint]
+    document: Record | Comparison, subject: Subject, outcome: str, versions: str, points: list[StoredPoint]
 ) -> Excerpt:
-    reason = (view.reason or "")[:_MOST_REASON]
-    created = _microseconds(view.created)
     return Excerpt(
-        subject, view.run_id, view.case_id, created, outcome, reason, versions, view.machine, points
+        subject=subject,
+        run=document.run_id,
+        case_id=document.case_id,
+        created=(moment(document.created) - _EPOCH) // timedelta(microseconds=1),
+        outcome=outcome,
+        reason=(document.reason or "")[:_MOST_REASON],
+        versions=versions,
+        machine=document.machine,
+        points=points,
     )
 
 
-def _subject(view: _DocumentView, how: _MeasuredView, kind: Kind, anchor: str = "") -> Subject:
+def _subject(document: Record | Comparison, how: Record | Arm, kind: Kind, anchor: str = "") -> Subject:
+    fingerprint = document.machine.fingerprint
     work = {
-        "model": view.model.identity,
+        "model": document.model.identity,
         "scenario": how.scenario,
         "provider": how.provider.name,
-        "fingerprint": view.machine.fingerprint,
+        "fingerprint": fingerprint,
         "setting": asdict(how.setting),
-        "workload": asdict(view.workload),
+        "workload": asdict(document.workload),
     }
     return Subject(
         id=_hash([work, kind, anchor]),
         work=_hash(work),
         kind=kind,
-        model=f"{view.model.name}-{view.model.quantization}",
+        model=f"{document.model.name}-{document.model.quantization}",
         scenario=how.scenario,
-        fingerprint=view.machine.fingerprint,
+        fingerprint=fingerprint,
         anchor=anchor,
     )
 
 
-def _anchor_name(arm: _ArmView) -> str:
+def _anchor_name(arm: Arm) -> str:
     """The anchor as requested and as built: one version number covers different machine code.
 
     Python's patch version is left out, as the system's is from the fingerprint.
@@ -273,7 +188,7 @@ def _anchor_name(arm: _ArmView) -> str:
     return f"{arm.name} (build {build.hexdigest()[:6]})"
 
 
-def _versions(provider: _ProviderView, commit: str | None) -> str:
+def _versions(provider: ProviderFacts, commit: str | None) -> str:
     found = {**provider.versions, **({"commit": commit} if commit else {})}
     return json.dumps(found, sort_keys=True)
 
@@ -282,13 +197,3 @@ def _hash(value: Any) -> int:
     """64 bits as a number, which a database compares quickly."""
     canonical = json.dumps(value, sort_keys=True).encode()
     return int.from_bytes(hashlib.sha256(canonical).digest()[:8], "big")
-
-
-def _microseconds(created: str) -> int:
-    """Microseconds since 1970. Raises ValueError for text that is not ISO 8601."""
-    try:
-        moment = datetime.fromisoformat(created)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return (moment.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
-    except (ValueError, OverflowError):
-        raise ValueError(f"created: {created[:80]!r} is not a time in ISO 8601") from None

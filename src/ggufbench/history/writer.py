@@ -129,7 +129,7 @@ class _Rows:
             found = read_excerpt(path, "anchored" if path.parent.name == COMPARISONS else "absolute")
         except StoreError as error:
             # Without the path, which changes when the results are moved.
-            problem = str(error).removeprefix(escaped(str(path)))
+            problem = escaped(str(error).removeprefix(str(path)))
             self.tables["files"].append((*place, problem, *_NOTHING))
             return
         if found is None:

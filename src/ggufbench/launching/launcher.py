@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar, cast
 
 from ggufbench.outcomes import Outcome
-from ggufbench.processes import end_group
+from ggufbench.processes import end_group, wait_awake
 from ggufbench.worker.protocol import (
     GO,
     AnyJob,
@@ -45,6 +45,7 @@ _KEPT_VARIABLES = (
 _COMPUTE_PREFIXES = ("GGML_", "LLAMA_", "OMP_", "CUDA_", "VK_", "MTL_", "METAL_", "HIP_", "ROCR_")
 _STDERR_KEPT_BYTES = 16 * 1024
 _EXIT_GRACE_SECONDS = 10.0
+_PIPE_GRACE_SECONDS = 1.0
 _NO_MEMORY = re.compile(
     r"\b(?:(?:unable|failed) to allocate|can't allocate memory|out of memory|MemoryError|bad_alloc)\b",
     re.IGNORECASE,
@@ -166,14 +167,14 @@ class _Worker:
         self._stdin = cast("BinaryIO", self._process.stdin)
         self._stdout = cast("BinaryIO", self._process.stdout)
         # Only a thread can wait for a pipe with a timeout on every system; it sleeps in the read.
-        threading.Thread(target=self._read_lines, daemon=True).start()
+        self._reader = threading.Thread(target=self._read_lines, daemon=True)
+        self._reader.start()
 
     def converse(self, job: AnyJob, deadlines: PhaseTimeouts, answer: Answering) -> Ended:
         self._say(encode(job))
         while True:
-            try:
-                line = self._lines.get(timeout=deadlines(self._phase))
-            except queue.Empty:
+            line = wait_awake(self._next_line, deadlines(self._phase))
+            if line is None:
                 return self._hung(deadlines(self._phase))
             if not line:
                 return self._ended()
@@ -191,8 +192,20 @@ class _Worker:
                 return self._result(Outcome.FAILED, reason=str(refusal))
 
     def end(self) -> None:
-        """Terminate the whole process group, and collect the process."""
+        """Terminate the whole process group, collect the process, and close its pipes."""
         end_group(self._process)
+        with contextlib.suppress(OSError):  # a line that it did not read
+            self._stdin.close()
+        # A process that left the group may keep the pipe open; then it stays open here, too.
+        self._reader.join(_PIPE_GRACE_SECONDS)
+        if not self._reader.is_alive():
+            self._stdout.close()
+
+    def _next_line(self, seconds: float) -> bytes | None:
+        try:
+            return self._lines.get(timeout=seconds)
+        except queue.Empty:
+            return None
 
     def _read_lines(self) -> None:
         for line in self._stdout:
@@ -216,7 +229,8 @@ class _Worker:
             return self._hung(_EXIT_GRACE_SECONDS)
         error = next((event for event in self._events if isinstance(event, Error)), None)
         if error is not None:
-            return self._result(_outcome(error.message, Outcome.FAILED), reason=error.message)
+            usual = Outcome.NO_ANSWER if error.no_answer else Outcome.FAILED
+            return self._result(_outcome(error.message, usual), reason=error.message)
         if code < 0:
             return self._killed(-code)
         if code > 0 or not self._is_complete():

@@ -22,8 +22,10 @@ def serve(port: int, threads: int, on_ready: Callable[[], None]) -> None:
     if not library.api.llama_supports_rpc():
         raise ProviderError("this llama.cpp was built without RPC; rebuild with CMAKE_ARGS=-DGGML_RPC=ON")
     devices = library.devices()
-    # The call below never returns to Python, which could then not react to Ctrl-C.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # The call below never returns to Python, which could then not react to a signal.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     on_ready()
     endpoint = f"127.0.0.1:{port}".encode()
     library.ggml.ggml_backend_rpc_start_server(endpoint, None, threads, len(devices), device_list(devices))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ggufbench.machine.parts import BusyProcess, Conditions
+from ggufbench.processes import run_program
 
 _SUPPLIES = Path("/sys/class/power_supply")
 _CPUS = Path("/sys/devices/system/cpu")
@@ -138,12 +139,9 @@ def _read_darwin() -> Conditions:
 
 def _pmset(*what: str) -> str:
     try:
-        done = subprocess.run(
-            ["pmset", "-g", *what], capture_output=True, text=True, timeout=_PMSET_SECONDS, check=False
-        )
+        return run_program(["pmset", "-g", *what], _PMSET_SECONDS).output
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout
 
 
 def _throttle_events(folder: Path) -> int | None:

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from ggufbench.processes import run_program
+
 if TYPE_CHECKING:
     from ggufbench.machine.parts import Machine, SourceState
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
 _FEW_CORES = 4
+_GIT_SECONDS = 10.0
 
 
 def read_machine(devices: Iterable[str] = ()) -> Machine:
@@ -180,9 +183,7 @@ def _read_text(path: Path) -> str:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
+        done = run_program(["git", "-C", str(folder), *arguments], _GIT_SECONDS)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.output.strip() if done.code == 0 else None

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ggufbench.paths import open_regular
+
 _WINDOW_BYTES = 2**30
 _READ_BYTES = 2**22
 _MS_INVALIDATE = 2  # the same number on Linux and macOS
@@ -52,7 +54,7 @@ def read_once(paths: Sequence[Path], progress: Callable[[int], None] = lambda _d
     """
     buffer, done = bytearray(_READ_BYTES), 0
     for path in paths:
-        with path.open("rb", buffering=0) as file:
+        with open_regular(path) as file:
             while count := file.readinto(buffer):
                 done += count
                 progress(done)
@@ -68,7 +70,7 @@ def _is_reported(path: Path) -> bool:
 
 def _drop_one(path: Path) -> None:
     if hasattr(os, "posix_fadvise"):
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             os.fdatasync(file.fileno())  # pages that are not yet on the disk would stay
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     elif sys.platform == "darwin":
@@ -89,7 +91,7 @@ def _counts(path: Path) -> Iterator[tuple[int, int]]:
 def _windows(path: Path) -> Iterator[tuple[int, int]]:
     """Address and length of each part of the file, mapped while it is checked and never read."""
     libc = _libc()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         for start in range(0, size, _WINDOW_BYTES):
             length = min(_WINDOW_BYTES, size - start)

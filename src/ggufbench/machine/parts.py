@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ggufbench.values import Bytes, Count, Part
+from ggufbench.values import Amount, Bytes, Count, Part
 
 
 class Device(Part):
@@ -50,18 +50,18 @@ class Conditions:
 
     power_source: Literal["mains", "battery"] | None = None
     low_power_mode: bool | None = None
-    speed_limit_percent: int | None = None
+    speed_limit_percent: Count | None = None
     """macOS: percentage of the processor's speed that the thermal management allows."""
-    throttle_events: int | None = None
+    throttle_events: Count | None = None
     """Linux: number of times that heat slowed down the processor, since the start of the system."""
     governor: str | None = None
     """Linux: governor of the processor's frequency; several are joined by commas."""
     frequency_driver: str | None = None
     energy_preference: str | None = None
     """Linux, with a driver that chooses frequencies itself: `performance` to `power`."""
-    frequency_mhz: float | None = None
+    frequency_mhz: Amount | None = None
     """Mean over the cores."""
-    load_average: float | None = None
+    load_average: Amount | None = None
     """Load average over the last minute."""
 
 
@@ -69,7 +69,7 @@ class Conditions:
 class BusyProcess:
     """A process and how much of one core it used."""
 
-    pid: int
+    pid: Count
     name: str
-    core_share: float
+    core_share: Amount
     """1.0 is a whole core; a process with several threads can use more."""

@@ -79,7 +79,7 @@ def _slowest_load_seconds(case: Case) -> float:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while a case was measured; holds the record of what was measured by then."""
+    """Ctrl-C, SIGTERM or SIGHUP while a case was measured; holds the record of what was measured by then."""
 
     def __init__(self, record: Record) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ def measure_case(case: Case, bench: Bench) -> Record:
         supervisor.run(CaseTimeouts(case, bench.deadline_scale), bench.interpreter)
         supervisors.append(supervisor)
         launches.append(build_launch(supervisor, keep_log=not any(launch.log for launch in launches)))
-        if supervisor.interrupted:
+        if supervisor.interrupt is not None:
             raise Interrupted(_record(case, bench, launches, supervisors, started))
         if launches[-1].outcome is not Outcome.MEASURED:
             break
@@ -124,8 +124,8 @@ def measure_launch(case: Case, bench: Bench, variables: Mapping[str, str]) -> Me
     """
     supervisor = _supervisor(case, bench, "warm")
     supervisor.run(CaseTimeouts(case, bench.deadline_scale), bench.interpreter, variables)
-    if supervisor.interrupted:
-        raise KeyboardInterrupt
+    if supervisor.interrupt is not None:
+        raise supervisor.interrupt
     return MeasuredLaunch(
         build_launch(supervisor, keep_log=True),
         _provider_facts(case, supervisor.imported),

@@ -20,6 +20,7 @@ from ggufbench.machine.conditions import busiest_processes, read_conditions
 from ggufbench.machine.parts import BusyProcess, Conditions
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
+from ggufbench.processes import cause
 from ggufbench.records.parts import CacheState
 from ggufbench.records.schema import PageCache, Sample
 from ggufbench.worker import protocol
@@ -54,7 +55,8 @@ class LaunchSupervisor:
 
     phase: str = "start"
     pid: int = 0
-    interrupted: bool = False
+    interrupt: KeyboardInterrupt | None = None
+    """Ctrl-C, SIGTERM or SIGHUP during the launch."""
     ended: Ended = field(init=False)
     conditions: list[Conditions] = field(default_factory=list)
     """Conditions before and after the launch."""
@@ -73,15 +75,15 @@ class LaunchSupervisor:
     def run(
         self, timeouts: PhaseTimeouts, interpreter: Interpreter, variables: Mapping[str, str] | None = None
     ) -> None:
-        """Run the launch to its end. Ctrl-C ends it and is recorded in `interrupted`."""
+        """Run the launch to its end. Ctrl-C ends it and is kept in `interrupt`."""
         self.conditions.append(read_conditions())
         started = time.monotonic()
         job = self.case.job(SEED, load_only=self.load_only)
         try:
             self.ended = launch(job, timeouts, interpreter=interpreter, env=variables, answer=self)
-        except KeyboardInterrupt:
-            self.interrupted = True
-            elapsed, reason = time.monotonic() - started, f"interrupted by Ctrl-C in {self.phase}"
+        except KeyboardInterrupt as interrupt:
+            self.interrupt = interrupt
+            elapsed, reason = time.monotonic() - started, f"interrupted by {cause(interrupt)} in {self.phase}"
             self.ended = Ended(Outcome.FAILED, [], elapsed, self.phase, reason)
         self.conditions.append(read_conditions())
 
@@ -107,8 +109,13 @@ class LaunchSupervisor:
     def _begin(self, phase: str, pid: int) -> None:
         self.phase, self.pid = phase, pid
         if phase == "load":
+            self._refuse_changed_file()
             self._prepare_file()
         self.observer(self)
+
+    def _refuse_changed_file(self) -> None:
+        if (changed := self.case.changed_file()) is not None:
+            raise LaunchRefusedError(changed)
 
     def _prepare_file(self) -> None:
         files = self.case.files
@@ -135,6 +142,7 @@ class LaunchSupervisor:
 
     def _take_load(self, loaded: protocol.Loaded) -> None:
         """Keep a load, which is also a sample. A GPU run on the CPU ends before hours are spent on it."""
+        self._refuse_changed_file()  # it could have been replaced while it was loaded
         self.loaded, self.log = loaded, parse_load_log(loaded.log)
         self._take(protocol.TimedSample("load", False, 0, loaded.seconds, [], [], loaded.evidence))
         setting = self.case.setting

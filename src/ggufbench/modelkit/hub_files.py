@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ggufbench.discovery.names import quantization_in
+from ggufbench.discovery.names import having, quantization_in
 from ggufbench.discovery.quantization_order import class_of, place_of
 from ggufbench.modelkit.spec import ModelError
 from ggufbench.text import decimal_size
@@ -80,7 +80,8 @@ def choose(found: Sequence[Offer], repository: str, quantization: str | None) ->
         return _only(best, repository)
     wanted = quantization.strip()
     named = [offer for offer in found if wanted.lower().removesuffix(".gguf") == offer.title.lower()]
-    same = [offer for offer in found if offer.quantization == wanted.upper().replace("-", "_")]
+    meant = having(wanted, {offer.quantization for offer in found if offer.quantization})
+    same = [offer for offer in found if offer.quantization in meant]
     if not named and not same:
         there = ", ".join(offer.described() for offer in found)
         raise ModelError(f"{repository} does not have {wanted}; it has {there}.")

@@ -22,6 +22,7 @@ from ggufbench.discovery.hub import folder_name
 from ggufbench.modelkit.hub_files import Offer, RemoteFile, choose, offers
 from ggufbench.modelkit.output import orderly_end
 from ggufbench.modelkit.spec import ModelError
+from ggufbench.paths import open_regular
 from ggufbench.processes import alone
 from ggufbench.text import decimal_size
 
@@ -252,7 +253,7 @@ def _check_space(folder: Path, missing: int) -> None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

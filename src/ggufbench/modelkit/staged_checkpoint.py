@@ -20,6 +20,7 @@ from typing import Any
 from ggufbench.discovery.checkpoints import Checkpoint, read_checkpoint
 from ggufbench.discovery.names import clean
 from ggufbench.modelkit.spec import ModelError
+from ggufbench.paths import open_regular, read_regular
 
 _COPIED = re.compile(
     r"[\w-][\w.-]{0,200}\.(?:json|jinja|txt|model|tiktoken)|README\.md", re.ASCII | re.IGNORECASE
@@ -115,7 +116,7 @@ def _why_not(folder: Path) -> str:
 
 def _stored_dtype(checkpoint: Checkpoint) -> str:
     """Type of the first matrix in name order; the converter uses the same one."""
-    with checkpoint.files[0].open("rb") as file:
+    with open_regular(checkpoint.files[0]) as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     for name in sorted(header):
         entry = header[name]
@@ -161,7 +162,7 @@ def _without_code(value: Any) -> Any:
 
 def _object(file: Path) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(read_regular(file, _FILE_CAP).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} cannot be read: {error}.") from None
     if not isinstance(value, dict):

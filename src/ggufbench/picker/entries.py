@@ -24,6 +24,8 @@ class PickerEntry:
     """True if it was made by `ggufbench synth`: its answers are meaningless."""
     larger_than_memory: bool
     """True if its file is larger than the memory of this machine."""
+    aliases: tuple[str, ...] = ()
+    """Other names of the same content, such as tags of Ollama."""
 
     @property
     def broke(self) -> bool:
@@ -75,9 +77,15 @@ def find_entries(places: Sequence[Path] | None, results: Path | None) -> list[Pi
 
     found = [model for model in discover(places).models if model.kind == "generator"]
     synthetic = {model.identity for model in found if model.synthetic}
+    aliases = {model.identity: model.aliases for model in found}
     memory = memory_limit_bytes()
     return [
-        PickerEntry(row, row.identity in synthetic, larger_than_memory=row.file_size_bytes > memory)
+        PickerEntry(
+            row,
+            row.identity in synthetic,
+            larger_than_memory=row.file_size_bytes > memory,
+            aliases=aliases[row.identity],
+        )
         for row in rows(found, results)
     ]
 
@@ -99,4 +107,4 @@ def ordered(entries: Iterable[PickerEntry], order: Order) -> list[PickerEntry]:
 
 def _text_of(entry: PickerEntry) -> str:
     row = entry.row
-    return f"{row.label} {row.repository or ''} {row.quantization}".casefold()
+    return " ".join((row.label, row.repository or "", row.quantization, *entry.aliases)).casefold()

@@ -5,20 +5,33 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ggufbench.discovery.model import KIND_NAMES, Model, ModelKind, OriginalCheckpoint
-from ggufbench.discovery.tables import bytes_per_element
+from ggufbench.discovery.names import spelled
+from ggufbench.discovery.quantization_choice import quantizations_of, with_quantization
 from ggufbench.errors import GgufbenchError
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import resolve_threads
+from ggufbench.paths import FileIdentity, file_identity
 from ggufbench.planning.scenario import Scenario, WorkloadSpec
-from ggufbench.text import did_you_mean, listed, size
-from ggufbench.worker.job import ENCODER, ENCODER_DECODER, ENGINE, TRANSFORMERS, Job, Setting, Workload
+from ggufbench.text import did_you_mean, listed, printable, size
+from ggufbench.worker import questions
+from ggufbench.worker.job import (
+    ENCODER,
+    ENCODER_DECODER,
+    ENGINE,
+    LAYERS,
+    TRANSFORMERS,
+    Job,
+    Setting,
+    Workload,
+)
+from ggufbench.worker.provider import DIGESTED_TOKENS
 
+_IDENTITY_DIGITS = 6
 _INTERPRETER_BYTES = 40 * 2**20
 _ACTIVATION_BYTES = 64 * 2**20
 
@@ -67,6 +80,8 @@ class Case:
     workload: Workload
     estimate: Estimate
     skip: str | None
+    identities: tuple[FileIdentity | None, ...] = ()
+    """Identity of each loaded file when the case was planned; empty if it is not checked."""
 
     @property
     def original(self) -> OriginalCheckpoint | None:
@@ -92,6 +107,16 @@ class Case:
         tokens = self.workload.sequences * self.workload.prompt_tokens
         return 4 * tokens * self.model.vocabulary if self.scenario.is_encoder else 0
 
+    def changed_file(self) -> str | None:
+        """Reason why a loaded file is not the one that was planned; None if all are the same."""
+        for path, planned in zip(self.files, self.identities, strict=False):
+            if file_identity(path) != planned:
+                return (
+                    f"{printable(str(path))} was replaced, changed or removed after it was found; "
+                    "start the run again when the file is complete"
+                )
+        return None
+
     def job(self, seed: int, *, load_only: bool = False) -> Job:
         """The job of one launch."""
         path = str((self.original or self.model).path)
@@ -103,7 +128,7 @@ class Selection:
     """Selection of the models that were found. Empty means all of them."""
 
     match: Sequence[str] = ()
-    """Patterns for the name, the label or the repository, or parts of them; case is ignored."""
+    """Patterns for the name, the label, the repository or an alias, or parts of them; case is ignored."""
     quantizations: Sequence[str] = ()
 
     def choose(self, models: Sequence[Model]) -> list[Model]:
@@ -111,20 +136,27 @@ class Selection:
         for pattern in self.match:
             if models and not any(_matches(model, pattern) for model in models):
                 labels = sorted({model.label for model in models})
-                near = did_you_mean(pattern, labels)
+                near = did_you_mean(
+                    pattern, [*labels, *(alias for model in models for alias in model.aliases)]
+                )
                 raise PlanError(f"no model matches {pattern!r}{near}; found: {listed(labels, 12)}")
-        found = sorted({model.quantization for model in models})
-        for wanted in self.quantizations:
-            if models and wanted.upper() not in (name.upper() for name in found):
-                near = did_you_mean(wanted.upper(), found)
-                raise PlanError(f"no model has the quantization {wanted!r}{near}; found: {listed(found, 12)}")
-        quantizations = {name.upper() for name in self.quantizations}
+        wanted = self._of_quantizations(models) if self.quantizations else models
         return [
             model
-            for model in models
-            if (not self.match or any(_matches(model, pattern) for pattern in self.match))
-            and (not quantizations or model.quantization.upper() in quantizations)
+            for model in wanted
+            if not self.match or any(_matches(model, pattern) for pattern in self.match)
         ]
+
+    def _of_quantizations(self, models: Sequence[Model]) -> list[Model]:
+        chosen: set[str] = set()
+        for wanted in self.quantizations:
+            found = with_quantization(wanted, models)
+            if models and not found:
+                known = sorted({name for model in models for name in quantizations_of(model)})
+                near = did_you_mean(spelled(wanted), known)
+                raise PlanError(f"no model has the quantization {wanted!r}{near}; found: {listed(known, 12)}")
+            chosen.update(model.identity for model in found)
+        return [model for model in models if model.identity in chosen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +173,7 @@ class Host:
 def make_plan(models: Sequence[Model], scenarios: Sequence[Scenario], host: Host) -> list[Case]:
     """Every model with every scenario, in the order of the models; skipped cases stay in the list."""
     cases = [case for model in models for case in _cases_of(model, scenarios, host)]
-    return _each_original_once(_with_unique_ids(cases))
+    return _each_original_once(cases)
 
 
 def _cases_of(model: Model, scenarios: Sequence[Scenario], host: Host) -> list[Case]:
@@ -187,19 +219,15 @@ def resolve_setting(scenario: Scenario) -> Setting:
 
 
 def kv_bytes(model: Model, setting: Setting) -> int:
-    """Bytes of the KV cache: sliding-window layers keep the window and a ubatch, the others n_ctx tokens."""
-    k, v = bytes_per_element(setting.type_k), bytes_per_element(setting.type_v)
-    # As llama.cpp does: whole blocks of 256 cells, and no batch larger than the context.
-    cells = _round_up(setting.n_ctx, 256)
+    """Bytes of the KV cache of a context with this setting."""
     ubatch = min(setting.n_ubatch, setting.n_batch, setting.n_ctx)
-    window = _round_up(min(cells, model.sliding_window + ubatch), 256)
-    full = (model.kv.full_k * k + model.kv.full_v * v) * cells
-    sliding = (model.kv.sliding_k * k + model.kv.sliding_v * v) * window
-    return round(full + sliding)
+    return model.cache_bytes(setting.n_ctx, ubatch, setting.type_k, setting.type_v)
 
 
 def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
     setting = resolve_setting(scenario)
+    if not scenario.is_encoder:  # which divides its context among several sequences
+        setting = replace(setting, n_ctx=model.bounded_context(setting.n_ctx))
     spec = scenario.workload
     generated = spec.generated_tokens if scenario.generates else 0
     workload = Workload(spec.prompt_tokens, generated, spec.depth, spec.repetitions, spec.sequences)
@@ -208,12 +236,14 @@ def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
     skip = (
         _lacks_weights(model, scenario)
         or _too_long(model, scenario)
+        or _lacks_template(model, scenario)
         or environment.lacks(setting.device)
         or environment.lacks_layer(scenario.provider)
+        or _lacks_positions(model, scenario)
         or _does_not_fit(model, setting, estimate, environment, host)
     )
-    case_id = f"{_slug(model.label)}-{scenario.name}"
-    return Case(case_id, model, scenario, setting, workload, estimate, skip)
+    case = Case(_case_id(model, scenario), model, scenario, setting, workload, estimate, skip)
+    return replace(case, identities=tuple(map(file_identity, case.files)))
 
 
 def _lacks_weights(model: Model, scenario: Scenario) -> str | None:
@@ -238,6 +268,32 @@ def _too_long(model: Model, scenario: Scenario) -> str | None:
     if not scenario.is_encoder or length <= model.trained_context:
         return None
     return f"its context is {model.trained_context} tokens, and a sequence of this scenario has {length}"
+
+
+def _lacks_template(model: Model, scenario: Scenario) -> str | None:
+    """Why a layer for chat has no prompt for this model; the user's own callable may bring a template."""
+    if scenario.provider not in LAYERS or model.chat_template:
+        return None
+    return f"the model has no chat template, which provider {scenario.provider} needs; measure it with `cpu`"
+
+
+def _lacks_positions(model: Model, scenario: Scenario) -> str | None:
+    """Why the workload is too long for the model's learned positions, in one sentence; None if it is not."""
+    needed = _needed_positions(scenario)
+    if scenario.is_encoder or not 0 < model.learned_positions < needed:
+        return None
+    return (
+        f"the model has {model.learned_positions} learned positions, and the workload needs {needed}: lower "
+        "depth, prompt_tokens or generated_tokens"
+    )
+
+
+def _needed_positions(scenario: Scenario) -> int:
+    """The longest context that a launch of this scenario fills."""
+    workload = scenario.workload
+    if scenario.is_chat_model:
+        return questions.needed_tokens(workload.prompt_tokens, workload.generated_tokens)
+    return max(workload.depth + max(workload.prompt_tokens, workload.generated_tokens), DIGESTED_TOKENS)
 
 
 def _each_original_once(cases: Sequence[Case]) -> list[Case]:
@@ -327,18 +383,13 @@ def _offloaded_share(model: Model, setting: Setting) -> float:
     return min(1.0, setting.n_gpu_layers / (model.layers + 1))
 
 
-def _with_unique_ids(cases: Sequence[Case]) -> list[Case]:
-    """Add a part of the identity to both ids if two models would share one: an id is never a position.
+def _case_id(model: Model, scenario: Scenario) -> str:
+    """Id of a case, which depends on its own file and scenario only.
 
-    Ids that differ only in case count as the same: on a Mac they would be the same result file.
+    It ends with a part of the model's identity, because a file of the same name may appear at any time.
     """
-    counts = Counter(case.id.lower() for case in cases)
-    return [
-        case
-        if counts[case.id.lower()] == 1
-        else replace(case, id=f"{_slug(case.model.label)}-{case.model.identity[:6]}-{case.scenario.name}")
-        for case in cases
-    ]
+    label = _slug(f"{model.file_title}-{model.quantization}")
+    return f"{label}-{scenario.name}-{model.identity[:_IDENTITY_DIGITS]}"
 
 
 def _slug(text: str) -> str:
@@ -346,10 +397,6 @@ def _slug(text: str) -> str:
 
 
 def _matches(model: Model, pattern: str) -> bool:
-    texts = (model.name, model.label, model.repository or "")
-    wanted = pattern.lower()
+    texts = (model.name, model.label, model.repository or "", *model.aliases)
+    wanted = pattern.lower().removesuffix(".gguf")
     return any(wanted in text.lower() or fnmatch.fnmatchcase(text.lower(), wanted) for text in texts)
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple

@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from ggufbench.discovery.model import ModelKind
 from ggufbench.errors import GgufbenchError
 from ggufbench.metrics import METRICS
-from ggufbench.paths import shipped_folder
+from ggufbench.paths import read_regular, shipped_folder
 from ggufbench.text import did_you_mean, printable
 from ggufbench.thresholds import Count, MetricTolerance, Table, Targets, Tolerance, default_tolerance
 from ggufbench.values import complaint
@@ -38,6 +38,9 @@ _MOST_COMBINATIONS = 1000
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
 Threads = Positive | Literal["auto", "physical", "physical-1"]
+
+_MOST_BYTES = 2**20
+"""Maximum size of a scenario file; the shipped ones have at most 2 KB."""
 
 
 class ScenarioError(GgufbenchError):
@@ -286,7 +289,7 @@ def load_scenario_file(path: Path, env: Mapping[str, str] = os.environ) -> Scena
     Its targets come from the same folder, or from the scenarios in use if that folder has none.
     """
     beside = path.parent / TARGETS_FILE
-    targets = _read_targets(beside if beside.is_file() else scenario_folder() / TARGETS_FILE)
+    targets = _read_targets(beside if beside.exists() else scenario_folder() / TARGETS_FILE)
     found = list(_expand(path, targets, env))
     if len(found) > 1:
         raise ScenarioError(f"{path} makes {len(found)} scenarios; give each of its lists one value")
@@ -354,7 +357,7 @@ def _merge(base: dict[str, Any], over: Any) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_regular(path, _MOST_BYTES).decode())
     except OSError as error:
         remedy = "; copy the one that ggufbench ships" if path.name == TARGETS_FILE else ""
         raise ScenarioError(f"{path} cannot be read: {error.strerror}{remedy}") from None

@@ -25,7 +25,7 @@ def make_compact(config: pytest.Config, width: int) -> bool:
     if not rows or _has_own_form(config) or not all("gguf_case" in (row["params"] or {}) for row in rows):
         return False
     ids = [row["params"]["gguf_case"] for row in rows]
-    longest = max(map(len, ids))
+    longest = max(map(len, _without_identities(ids)))
     session.columns = _MOST_COLUMNS if _room(_MOST_COLUMNS, width) >= longest else _FEW_COLUMNS
     session.sort = "median"
     session.name_format = _case_name(ids, _room(session.columns, width))
@@ -51,5 +51,12 @@ def _room(columns: list[str], width: int) -> int:
 def _case_name(ids: list[str], room: int) -> Callable[[dict[str, Any]], str]:
     from ggufbench.report.text.names import shortened
 
-    shown = shortened(ids, max(room, 12))
-    return lambda row: shown[row["params"]["gguf_case"]]
+    short = dict(zip(ids, _without_identities(ids), strict=True))
+    shown = shortened(short.values(), max(room, 12))
+    return lambda row: shown[short[row["params"]["gguf_case"]]]
+
+
+def _without_identities(ids: list[str]) -> list[str]:
+    """The ids without the identity of the model at their ends, if that leaves them distinct."""
+    short = [case_id.rpartition("-")[0] for case_id in ids]
+    return short if len(set(short)) == len(set(ids)) else ids

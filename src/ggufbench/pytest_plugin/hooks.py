@@ -74,6 +74,17 @@ def _check_mark(item: pytest.Item) -> None:
         )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
+    """Keep at SIGTERM and SIGHUP what Ctrl-C keeps, in a session that measures."""
+    if not session.config.stash[_RUN].is_planned:
+        return (yield)
+    from ggufbench.processes import termination_as_interrupt
+
+    with termination_as_interrupt():
+        return (yield)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Give the selected cases to the gate, which measures no others."""
     gate = session.config.stash[_RUN].gate

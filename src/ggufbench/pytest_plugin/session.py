@@ -44,6 +44,11 @@ class PytestSession:
         self._gate: Gate | None = None
 
     @property
+    def is_planned(self) -> bool:
+        """True if cases were planned: the session has benchmarks of models."""
+        return bool(self._cases)
+
+    @property
     def gate(self) -> Gate | None:
         """The comparison with a baseline arm; None if there is no such option."""
         return self._gate
@@ -99,7 +104,7 @@ class PytestSession:
         if case.id not in self._records:
             self._records[case.id] = self._measure(case)
         record = self._records[case.id]
-        if record.outcome is Outcome.SKIPPED:
+        if record.outcome in (Outcome.SKIPPED, Outcome.NO_ANSWER):
             pytest.skip(f"{case.scenario.name}: {record.reason}")
         if record.outcome is Outcome.ENVIRONMENT and not self._is_trial:
             pytest.skip(f"interference: {record.reason}")

@@ -15,16 +15,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ggufbench.machine.parts import Machine, SourceState
-from ggufbench.records.schema import Launch, ModelIdentity, ProviderFacts
+from ggufbench.records.parts import MetricName
+from ggufbench.records.schema import Launch, ModelIdentity, ProviderFacts, StoredSetting, StoredWorkload
 from ggufbench.thresholds import Tolerance
-from ggufbench.values import Count, Part, Seconds
-from ggufbench.worker.job import Setting, Workload
+from ggufbench.values import Amount, Count, Created, Name, Part, Seconds
 
 COMPARISON_VERSION: Literal[1] = 1
 
 Role = Literal["baseline", "candidate", "anchor"]
 Purpose = Literal["ab", "a/a selftest", "positive control", "bisect"]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Change = Annotated[Amount, Field(ge=-1)]
+"""A relative change; a value above zero cannot lose more than itself."""
 
 
 class Verdict(StrEnum):
@@ -49,8 +51,8 @@ class Arm(Part):
     kind: Literal["current", "interpreter", "requirement", "commit", "scenario"]
     commit: str | None = None
     """The full hash, if the arm is a commit."""
-    scenario: str
-    setting: Setting
+    scenario: Name
+    setting: StoredSetting
     provider: ProviderFacts
 
 
@@ -58,8 +60,8 @@ class Block(Part):
     """One launch of each arm, in random order."""
 
     schema_version: Literal[1] = COMPARISON_VERSION
-    run_id: str
-    case_id: str
+    run_id: Name
+    case_id: Name
     number: Count
     """Number from 1; block 0 is the warm-up and is not counted."""
     order: list[Role]
@@ -75,24 +77,24 @@ class Cell(Part):
     larger.
     """
 
-    metric: str
+    metric: MetricName
     against: Literal["baseline", "anchor"] = "baseline"
     verdict: Verdict
     reason: str | None = None
     """One sentence, if the numbers below do not explain the verdict."""
     pairs: Count
     """Number of blocks that count."""
-    log_ratios: list[float] = Field(default_factory=list)
+    log_ratios: list[Amount] = Field(default_factory=list)
     """ln(candidate / reference) of the best samples of each block that counts, worse above zero."""
-    reference_values: list[float] = Field(default_factory=list)
+    reference_values: list[Amount] = Field(default_factory=list)
     """The best sample of each of those launches, in the metric's unit."""
-    candidate_values: list[float] = Field(default_factory=list)
-    reference_median: float | None = None
-    candidate_median: float | None = None
-    change: float | None = None
+    candidate_values: list[Amount] = Field(default_factory=list)
+    reference_median: Amount | None = None
+    candidate_median: Amount | None = None
+    change: Change | None = None
     """The Hodges-Lehmann estimate."""
-    low: float | None = None
-    high: float | None = None
+    low: Change | None = None
+    high: Change | None = None
     """Confidence interval of the change."""
     level: Probability | None = None
     """The actual confidence level of the interval, two-sided."""
@@ -100,11 +102,11 @@ class Cell(Part):
     """p-value of 'no worsening', adjusted for interim looks and for the number of gated cells (Holm)."""
     p_no_regression: Probability | None = None
     """p-value of a slowdown as large as the tolerance, adjusted for interim looks."""
-    tolerance: float | None = None
+    tolerance: Annotated[Amount, Field(ge=0)] | None = None
     """The relative change at which a regression matters, including the effect of the absolute tolerance."""
-    smallest_detectable: float | None = None
+    smallest_detectable: Change | None = None
     """Minimum detectable effect of this run, with 80 % probability."""
-    excluded_above: float | None = None
+    excluded_above: Change | None = None
     """Larger slowdowns are excluded at 95 %."""
     pairs_needed: Count | None = None
     """Estimated number of pairs, if inconclusive."""
@@ -115,9 +117,9 @@ class Comparison(Part):
 
     schema_version: Literal[1] = COMPARISON_VERSION
     purpose: Purpose = "ab"
-    run_id: str
-    case_id: str
-    created: str
+    run_id: Name
+    case_id: Name
+    created: Created
     """When the case ended, UTC, ISO 8601."""
     wall_seconds: Seconds
     verdict: Verdict
@@ -126,7 +128,7 @@ class Comparison(Part):
     lacking: Role | None = None
     """The arm without a result, if the verdict is `missing`."""
     model: ModelIdentity
-    workload: Workload
+    workload: StoredWorkload
     tolerance: Tolerance
     """Maximum interference of a sample that still counts."""
     machine: Machine

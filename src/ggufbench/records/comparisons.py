@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ggufbench.records.comparison import Block, Comparison
-from ggufbench.records.store import StoreError, file_name, read_document, run_folder, write_document
+from ggufbench.records.store import StoreError, file_name, once, read_each, run_folder, write_document
 
 FOLDER = "comparisons"
 
@@ -23,12 +23,8 @@ def write_comparison(results: Path, comparison: Comparison) -> Path:
 
 
 def read_comparisons(run: Path) -> Iterator[Comparison | StoreError]:
-    """Read the comparisons of a run's folder; any other file is returned as its error."""
-    for path in sorted((run / FOLDER).glob("*.json")):
-        try:
-            yield read_document(path, Comparison)
-        except StoreError as error:
-            yield error
+    """Read the comparisons of a run's folder; any other file, and a copy, is returned as its error."""
+    return once(read_each(run / FOLDER, Comparison))
 
 
 def read_all_comparisons(results: Path) -> list[Comparison]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ggufbench.records.store import StoreError, read_document, run_folder, write_document
-from ggufbench.values import Count, Part
+from ggufbench.records.store import StoreError, read_each, run_folder, write_document
+from ggufbench.values import Amount, Count, Created, Name, Part
 
 FOLDER = "imported"
 
@@ -25,16 +25,16 @@ CAVEAT = (
     "for interference, so it is shown and never gated"
 )
 
-Value = str | bool | int | float
+Value = str | bool | Annotated[int, Field(ge=-(2**63), lt=2**63)] | float
 """Type of a field of llama-bench."""
 
 
 class ImportedResult(Part):
     """One test of llama-bench."""
 
-    case_id: str
+    case_id: Name
     """Made from the line, the model and the test: `line1-llama_1B_Q8_0-pp512`."""
-    created: str
+    created: Created
     """When it was imported, UTC, ISO 8601."""
     caveat: str = CAVEAT
     model: str
@@ -44,9 +44,9 @@ class ImportedResult(Part):
     prompt_tokens: Count
     generated_tokens: Count
     depth: Count
-    tokens_per_second: float = Field(ge=0)
+    tokens_per_second: Amount = Field(ge=0)
     """`avg_ts`: llama-bench's mean over its repetitions."""
-    deviation: float = Field(ge=0)
+    deviation: Amount = Field(ge=0)
     """`stddev_ts`."""
     fields: dict[str, Value | list[Value]]
     """Every field of the line, unchanged."""
@@ -63,7 +63,7 @@ class Imports(Part):
     """The document: every test of one file."""
 
     schema_version: Literal[1] = 1
-    run_id: str
+    run_id: Name
     tool: Literal["llama-bench"] = "llama-bench"
     source_file: str
     """The name of the imported file, without its folder."""
@@ -77,8 +77,5 @@ def write_imports(results: Path, imports: Imports) -> Path:
 
 def read_imports(run: Path) -> Iterator[ImportedResult | StoreError]:
     """The imported results of a run's folder; a file that holds none is yielded as its error."""
-    for path in sorted((run / FOLDER).glob("*.json")):
-        try:
-            yield from read_document(path, Imports).results
-        except StoreError as error:
-            yield error
+    for _, found in read_each(run / FOLDER, Imports):
+        yield from [found] if isinstance(found, StoreError) else found.results

@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from ggufbench.metrics import METRICS
+from ggufbench.text import printable
+from ggufbench.values import Amount
+
+
+def _known(name: str) -> str:
+    if name not in METRICS:
+        raise ValueError(f"{printable(name, 60)} is not a metric of this version")
+    return name
+
+
+MetricName = Annotated[str, AfterValidator(_known)]
 
 Kind = Literal["waiting", "other work", "stolen", "disk", "heat"]
 
@@ -13,7 +28,7 @@ class Disturbance:
     """One reason why a sample does not count."""
 
     kind: Kind
-    share: float
+    share: Amount
     """Share of the sample's time (`waiting`) or of all cores' time (`other work`, `stolen`); else a count."""
 
     @property
@@ -34,16 +49,16 @@ class LimitResult:
     """One measured metric and its physical bound."""
 
     name: Literal["decode", "prompt", "encode", "load"]
-    metric: str
-    measured: float
+    metric: MetricName
+    measured: Amount
     """Median, in the metric's unit."""
-    bound: float
+    bound: Amount
     """Bound in the metric's unit: the highest rate, or the shortest time."""
-    fraction: float
+    fraction: Amount
     """The fraction of the bound that the median reached."""
-    highest_fraction: float
+    highest_fraction: Amount
     """The fraction of the bound that the fastest sample reached, which is judged."""
-    limit: float
+    limit: Amount
     """The fraction above which the measurement is wrong."""
     judged: bool
     """False if the bound is only for orientation; the sentence explains why."""
@@ -62,10 +77,10 @@ class TargetResult:
 
     name: Promise
     status: Literal["met", "missed", "not applicable"]
-    metric: str
-    measured: float | None
-    limit: float
+    metric: MetricName
+    measured: Amount | None
+    limit: Amount
     """Limit in the metric's unit; a higher value misses the target."""
-    promise: float | None
+    promise: Amount | None
     """The stricter end of the target, if it is a range."""
     sentence: str

@@ -5,50 +5,42 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from ggufbench.machine.parts import Conditions
 from ggufbench.records.schema import Launch, Record, Sample
-from ggufbench.records.store import StoreError, read_document
+from ggufbench.values import Amount
 
-# An alias that no file contains: the field is skipped and no object is created for it.
-_UNUSED_ALIAS = "\0"
+
+def _emptied(value: Any) -> Any:
+    return type(value)()
+
+
+_Emptied = AfterValidator(_emptied)
+"""The value is validated as in a whole record, so that both accept the same files, and then dropped."""
 
 
 class BriefSample(Sample):
     """A sample without the kernel's counters."""
 
-    model_config = ConfigDict(extra="ignore")
-
-    evidence: dict[str, float] = Field(default_factory=dict, validation_alias=_UNUSED_ALIAS)
+    evidence: Annotated[dict[str, Amount], _Emptied] = Field(default_factory=dict)
 
 
 class BriefLaunch(Launch):
     """A launch without the messages of the libraries and the conditions of the machine."""
 
-    model_config = ConfigDict(extra="ignore")
-
     samples: list[BriefSample] = Field(default_factory=list)  # type: ignore[assignment]  # only read
-    conditions: list[Conditions] = Field(default_factory=list, validation_alias=_UNUSED_ALIAS)
-    log: list[str] = Field(default_factory=list, validation_alias=_UNUSED_ALIAS)
-    stderr: str = Field(default="", validation_alias=_UNUSED_ALIAS)
+    conditions: Annotated[list[Conditions], _Emptied] = Field(default_factory=list)
+    log: Annotated[list[str], _Emptied] = Field(default_factory=list)
+    stderr: Annotated[str, _Emptied] = ""
 
 
 class BriefRecord(Record):
     """A record with such launches; all other fields are as strict."""
 
     launches: list[BriefLaunch]  # type: ignore[assignment]  # only read, so that the narrower type is safe
-
-
-def read_brief_folder(run: Path) -> Iterator[Record | StoreError]:
-    """Every record of one run, without logs and counters."""
-    for path in sorted(run.glob("*.json")):
-        try:
-            yield read_document(path, BriefRecord)
-        except StoreError as error:
-            yield error
 
 
 @contextmanager

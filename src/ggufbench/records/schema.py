@@ -16,18 +16,44 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ggufbench.discovery.model import ModelKind
 from ggufbench.machine.parts import BusyProcess, Conditions, Device, Machine, SourceState
 from ggufbench.metrics import Summary
 from ggufbench.outcomes import Outcome
-from ggufbench.records.parts import CacheState, Disturbance, LimitResult, TargetResult
+from ggufbench.records.parts import CacheState, Disturbance, LimitResult, MetricName, TargetResult
 from ggufbench.thresholds import Tolerance
-from ggufbench.values import Bytes, Count, Part, Seconds
+from ggufbench.values import Amount, Bytes, Count, Created, FileBytes, Name, Part, Possible, Seconds
 from ggufbench.worker.job import RATES, TRANSFORMERS, Setting, Workload
 
 SCHEMA_VERSION: Literal[4] = 4
+
+_SHORTEST_SECONDS = 1e-12
+"""Limit of a sample that took any time: clocks count nanoseconds, and rates divide by it."""
+
+_MAY_BE_NEGATIVE = ("token_slope_seconds", "token_overhead_seconds", "overhead_slope_seconds")
+"""Metrics that are differences; all others are above zero, because ratios divide by them."""
+
+
+def _divisible(seconds: float) -> float:
+    if 0 < seconds < _SHORTEST_SECONDS:
+        raise ValueError("a sample cannot be shorter than a picosecond")
+    return seconds
+
+
+def _measured(summary: dict[str, Summary]) -> dict[str, Summary]:
+    for name, found in summary.items():
+        if not found.per_launch or found.samples <= 0:
+            raise ValueError(f"{name} needs at least one sample")
+        if name not in _MAY_BE_NEGATIVE and min(found.minimum, found.median, found.maximum) <= 0:
+            raise ValueError(f"{name} is not above zero")
+    return summary
+
+
+Summaries = Annotated[dict[MetricName, Annotated[Summary, Possible]], AfterValidator(_measured)]
+StoredSetting = Annotated[Setting, Possible]
+StoredWorkload = Annotated[Workload, Possible]
 
 
 class Original(Part):
@@ -37,23 +63,23 @@ class Original(Part):
     """`owner/name` if the source knows it."""
     path: str
     """Its folder, which all quantizations of it share."""
-    file_size_bytes: Bytes
+    file_size_bytes: FileBytes
     """Total size of its safetensors files."""
 
 
 class ModelIdentity(Part):
     """Identity of the measured file."""
 
-    name: str
-    quantization: str
-    identity: str
+    name: Name
+    quantization: Name
+    identity: Name
     """Hash of header, size and sampled blocks: equal for copies, different after any re-quantization."""
     path: str
     repository: str | None
     source: str
     architecture: str
     parameters: Count
-    file_size_bytes: Bytes
+    file_size_bytes: FileBytes
     tensor_bytes: Bytes
     decode_bytes_per_token: Bytes
     trained_context: Count
@@ -87,13 +113,13 @@ class Sample(Part):
 
     phase: str
     warmup: bool = False
-    seconds: Seconds
+    seconds: Annotated[Seconds, AfterValidator(_divisible)]
     tokens: Count
     token_seconds: list[Seconds] = []
     """Time of each generated token, in order; empty for a prompt."""
     native_seconds: list[Seconds] = []
     """The part of each of `token_seconds` that llama.cpp's decoding took, if a chat model was measured."""
-    evidence: dict[str, float] = {}
+    evidence: dict[str, Amount] = {}
     """Kernel counters meanwhile: processor time, switches, faults, the machine's other work."""
     disturbed: list[Disturbance] = []
     """Interference with the sample; a sample with interference is kept, but is in no summary."""
@@ -185,18 +211,18 @@ class Record(Part):
     """The document of one case."""
 
     schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
-    run_id: str
-    case_id: str
-    created: str
+    run_id: Name
+    case_id: Name
+    created: Created
     """When the case ended, UTC, ISO 8601."""
     wall_seconds: Seconds
     outcome: Outcome
     phase: str | None = None
     reason: str | None = None
     model: ModelIdentity
-    scenario: str
-    setting: Setting
-    workload: Workload
+    scenario: Name
+    setting: StoredSetting
+    workload: StoredWorkload
     seed: Count
     tolerance: Tolerance | None = None
     """Maximum interference of a sample that still counts."""
@@ -204,7 +230,7 @@ class Record(Part):
     machine: Machine
     source: SourceState
     launches: list[Launch]
-    summary: dict[str, Summary]
+    summary: Summaries
     targets: list[TargetResult]
     limits: list[LimitResult] = []
     """Each rate compared with the limits of this machine."""

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import re
 import secrets
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from ggufbench.errors import GgufbenchError
-from ggufbench.paths import atomic_write
+from ggufbench.machine.parts import Machine
+from ggufbench.paths import atomic_write, read_regular
 from ggufbench.records.schema import Record
 from ggufbench.values import first_complaint
 
 _Document = TypeVar("_Document", bound=BaseModel)
+
+
+class _OfCase(Protocol):
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def case_id(self) -> str: ...
+
+    @property
+    def machine(self) -> Machine: ...
+
+
+_Case = TypeVar("_Case", bound=_OfCase)
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,149}")
 RUN_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]+")
@@ -98,33 +110,19 @@ def read_record(path: Path) -> Record:
 
 
 def read_document(path: Path, kind: type[_Document]) -> _Document:
-    """Read one document. Raises StoreError for any file that is not a document of that kind."""
+    """Read one document. Raises StoreError for any file that is not a document of that kind.
+
+    All commands read with this function, so that each accepts the same files. Numbers must be numbers, not
+    their texts.
+    """
     try:
-        return kind.model_validate_json(read_regular(path))
+        return kind.model_validate_json(read_regular(path, MOST_BYTES), strict=True)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
     except (ValidationError, RecursionError) as error:
         detail = first_complaint(error) if isinstance(error, ValidationError) else "nested too deeply"
         name = kind.__name__.lower()
         raise StoreError(f"{path} is not a {name} of this version of ggufbench: {detail}") from None
-
-
-def read_regular(path: Path) -> bytes:
-    """The content of a regular file of at most 64 MiB. Raises OSError.
-
-    Any other file is refused before it is opened: opening a pipe with a record's name would never return.
-    """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        if status.st_size > MOST_BYTES:
-            raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, and the limit is {MOST_BYTES}")
-        with open(handle, "rb", buffering=0, closefd=False) as file:
-            return file.read(status.st_size + 1)  # the length is known: no buffer is filled first
-    finally:
-        os.close(handle)
 
 
 def read_records(folder: Path, newest: int | None = None) -> Iterator[Record | StoreError]:
@@ -149,10 +147,27 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("*") if path.is_dir()), key=order)
 
 
-def read_folder(run: Path) -> Iterator[Record | StoreError]:
-    """Every record of one run."""
-    for path in sorted(run.glob("*.json")):
+def read_folder(run: Path, kind: type[Record] = Record) -> Iterator[Record | StoreError]:
+    """Every record of one run; any other file, and a second record of a case, is returned as its error."""
+    return once(read_each(run, kind))
+
+
+def read_each(folder: Path, kind: type[_Document]) -> Iterator[tuple[Path, _Document | StoreError]]:
+    """Read every document in a folder."""
+    for path in sorted(folder.glob("*.json")):
         try:
-            yield read_record(path)
+            yield path, read_document(path, kind)
         except StoreError as error:
-            yield error
+            yield path, error
+
+
+def once(found: Iterable[tuple[Path, _Case | StoreError]]) -> Iterator[_Case | StoreError]:
+    """The documents, where a copy of an earlier one becomes an error: a case counts once in a run."""
+    first: dict[tuple[str, str, str], Path] = {}
+    for path, one in found:
+        if not isinstance(one, StoreError):
+            kept = first.setdefault((one.run_id, one.case_id, one.machine.fingerprint), path)
+            if kept != path:
+                yield StoreError(f"{path} has the same run and case as {kept.name}; remove one of them")
+                continue
+        yield one

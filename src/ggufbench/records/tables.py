@@ -63,9 +63,6 @@ SUMMARY_COLUMNS: Mapping[str, type] = {
 }
 """Columns of a table of summaries."""
 
-_MOST = 2**63 - 1
-"""The largest integer of a column; a hostile record may hold a larger one."""
-
 _SQL_TYPES = {str: "varchar", int: "bigint", float: "double"}
 
 
@@ -131,7 +128,7 @@ def summary_table(records: Iterable[Record]) -> Table:
             *_case_cells(record),
             *(escaped(text) for text in (metric, summary.unit, summary.better)),
             *(summary.median, summary.minimum, summary.maximum),
-            *(min(summary.samples, _MOST), len(summary.per_launch)),
+            *(summary.samples, len(summary.per_launch)),
             record.environment.disturbed if record.environment else 0,
         )
         for record in records

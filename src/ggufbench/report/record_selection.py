@@ -13,10 +13,10 @@ from ggufbench.history.series import ANCHORED, HistoryQuery, SeriesRow
 from ggufbench.history.series import history as ask_history
 from ggufbench.records.comparison import Comparison
 from ggufbench.records.comparisons import read_comparisons
-from ggufbench.records.record_summary import many_objects, read_brief_folder
+from ggufbench.records.record_summary import BriefRecord, many_objects
 from ggufbench.records.runs import StoredRun, read_run
 from ggufbench.records.schema import ModelIdentity, Record
-from ggufbench.records.store import StoreError, is_safe_name, run_folders
+from ggufbench.records.store import StoreError, is_safe_name, read_folder, run_folders
 from ggufbench.report.content import Content
 
 MOST_COMPLETE = 300
@@ -99,7 +99,7 @@ def _folder(results: Path, name: str | None) -> Path | None:
 
 
 def _read_briefly(folder: Path, results: Path, name: str | None) -> StoredRun:
-    found = [*read_brief_folder(folder), *read_comparisons(folder)]
+    found = [*read_folder(folder, BriefRecord), *read_comparisons(folder)]
     problems = [one for one in found if isinstance(one, StoreError)]
     if len(problems) == len(found):
         return read_run(results, name)  # raises the error
@@ -117,9 +117,12 @@ def _wanted(choice: Choice, documents: Iterable[Iterable[_Document]]) -> list[_D
 
 def _newest(documents: Iterable[_Document]) -> list[_Document]:
     """Newest document of each case on each machine, in the order of their first occurrence."""
-    found: dict[tuple[str, str], _Document] = {}
+    found: dict[tuple[str, ...], _Document] = {}
     for document in documents:
-        key = document.case_id, document.machine.fingerprint
+        # A record by its model and scenario: older versions of ggufbench wrote other ids.
+        key: tuple[str, ...] = (document.machine.fingerprint, document.case_id)
+        if isinstance(document, Record):
+            key = (document.machine.fingerprint, document.model.identity, document.scenario)
         if key not in found or found[key].created <= document.created:
             found[key] = document
     return list(found.values())

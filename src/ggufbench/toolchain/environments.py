@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ggufbench.paths import open_regular
+from ggufbench.processes import run_program
 from ggufbench.toolchain.builds import BuildError, BuildPlace, Tell, build_once, run_step
 
 if TYPE_CHECKING:
@@ -161,20 +163,15 @@ def _pip_here_serves_others() -> bool:
 def _installed_version(python: Path, requirement: Requirement, place: BuildPlace) -> str:
     """Version in the new environment. Raises BuildError if pip installed the package elsewhere."""
     try:
-        done = subprocess.run(
-            [python, "-I", "-c", _INSTALLED_VERSION, requirement.name],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_QUESTION_SECONDS,
-            check=True,
-        )
+        done = run_program([python, "-I", "-c", _INSTALLED_VERSION, requirement.name], _QUESTION_SECONDS)
     except (OSError, subprocess.SubprocessError):
+        done = None
+    if done is None or done.code != 0:
         raise BuildError(
             f"pip succeeded, but {requirement} is not in {place.path}; look for target, prefix or user "
             f"in `pip config list` (the output is in {place.log})"
-        ) from None
-    return done.stdout.strip()
+        )
+    return done.output.strip()
 
 
 def _deciding_variables(env: Mapping[str, str]) -> dict[str, str]:
@@ -200,7 +197,7 @@ def _content(requirement: Requirement) -> str | None:
     if path is None:
         return None
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BuildError(

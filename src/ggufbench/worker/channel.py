@@ -21,6 +21,10 @@ class ProviderError(Exception):
     """The library under test refused or failed; the message is for the user."""
 
 
+class NoAnswerError(ProviderError):
+    """The chat model ended its answer before there was anything to time."""
+
+
 class StoppedError(Exception):
     """The harness asked this worker to end, or has ended itself."""
 
@@ -77,7 +81,7 @@ class Channel:
         except Exception as error:
             sys.excepthook(*sys.exc_info())
             with contextlib.suppress(StoppedError, OSError):
-                self.send(Error(self.phase, _sentence(error)))
+                self.send(Error(self.phase, _sentence(error), isinstance(error, NoAnswerError)))
             return 1
         return 0
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from . import questions
 from .callables import Callee
-from .channel import ProviderError, explain
+from .channel import NoAnswerError, ProviderError, explain
 from .compatibility import provider_problem
 from .decode_clock import DecodeClock
 from .evidence import Watch
@@ -28,6 +28,8 @@ from .vocabulary import Tokenizer
 _SETTLED_TOKENS = 40
 """Tokens that the text must have: more than the digest uses, because the last one may still grow."""
 _MOST_CHUNKS_PER_TOKEN = 8
+_FEWEST_TOKENS = 2
+"""Tokens of an answer that has a decode rate."""
 
 _IN_USE = re.compile(r"\w+: (n_ctx|n_batch|n_ubatch) += (\d{1,9})$", re.ASCII)
 _CONTEXT_STEP = 256
@@ -128,6 +130,8 @@ class Chat:
         if len(spoken) > 1 and times is not None:
             return Timing(times.seconds, len(times.seconds), evidence, times.native_seconds)
         tokens -= len(self._tokens(spoken[0].text)) if spoken else 0
+        if self._count(answer) < _FEWEST_TOKENS:
+            raise self._silent()
         if len(spoken) < 2 or tokens < 1:
             raise ProviderError(
                 f"{self._callee.name} sent only one piece of text, and a rate needs two: its stream must "
@@ -223,8 +227,11 @@ class Chat:
         except Exception as error:
             raise ProviderError(f"{self._callee.name} failed when it {doing}: {explain(error)}") from error
 
-    def _silent(self) -> ProviderError:
-        return ProviderError(f"{self._callee.name} answered without any text, so there is nothing to time")
+    def _silent(self) -> NoAnswerError:
+        return NoAnswerError(
+            f"{self._callee.name} ended its answer before the second token, so there is nothing to time; "
+            "use a model that was trained for chat"
+        )
 
     def _too_long(self, much: str) -> ProviderError:
         given = f"max_tokens = {self._arguments['max_tokens']} was given"
@@ -256,14 +263,23 @@ def _piece(stamp: int, chunk: Any) -> _Piece:
 
 
 def _text(chunk: Any) -> str:
-    """The text of a chunk's `content`, a string or a list of blocks as LangChain has them."""
+    """The text of a chunk's `content`, a string or a list of blocks as LangChain has them.
+
+    Without content it is the reasoning of ggufbench's own chat model, which a user waits for as well.
+    """
     content = getattr(chunk, "content", None)
     if isinstance(content, str):
-        return content
+        return content or _reasoning(chunk)
     if isinstance(content, list):
         blocks = [block.get("text", "") if isinstance(block, Mapping) else block for block in content]
         return "".join(block for block in blocks if isinstance(block, str))
     raise ProviderError(f"a chunk of the answer is a {type(chunk).__name__} whose content is not text")
+
+
+def _reasoning(chunk: Any) -> str:
+    more = getattr(chunk, "additional_kwargs", None)
+    text = more.get("reasoning_content") if isinstance(more, Mapping) else None
+    return text if isinstance(text, str) else ""
 
 
 def _output_tokens(chunk: Any) -> int:

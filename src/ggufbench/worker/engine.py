@@ -120,7 +120,7 @@ class Engine:
     def decode(self, number: int) -> Timing:
         """Generate tokens one by one at the workload's depth; the same number gives the same tokens."""
         workload = self._job.workload
-        count = _WARMUP_TOKENS if number == WARMUP else workload.generated_tokens
+        count = min(_WARMUP_TOKENS, self._available()) if number == WARMUP else workload.generated_tokens
         ids = list(self._tokens("decode", number, count))
         with steps.prepared(self._api, self._context, ids, position=workload.depth) as ready:
             self._watch.start()
@@ -176,7 +176,9 @@ class Engine:
         return releases.model_params(self._api, self._job.setting, self._device_list, self._library.version)
 
     def _context_params(self) -> Any:
-        return releases.context_params(self._api, self._job.setting, self._library.version)
+        params = releases.context_params(self._api, self._job.setting, self._library.version)
+        releases.expect_one_output(params)
+        return params
 
     def _prepare(self) -> None:
         vocabulary = self._api.llama_model_get_vocab(self._model)
@@ -200,8 +202,15 @@ class Engine:
 
     def _warmup_size(self) -> int:
         workload = self._job.workload
-        available = int(self._api.llama_n_ctx(self._context)) - workload.depth
-        return max(workload.prompt_tokens, min(int(self._api.llama_n_ubatch(self._context)), available))
+        ubatch = int(self._api.llama_n_ubatch(self._context))
+        return max(workload.prompt_tokens, min(ubatch, self._available()))
+
+    def _available(self) -> int:
+        """Tokens after the depth that fit into the requested context.
+
+        llama.cpp makes the context longer than requested, possibly longer than the model's learned positions.
+        """
+        return self._job.setting.n_ctx - self._job.workload.depth
 
     def _chunks(self, tokens: Any) -> list[Any]:
         """Batches of at most n_batch tokens, the library's limit; the caller keeps the tokens alive."""

@@ -116,7 +116,7 @@ def _llamacpp(*, temperature: float, max_tokens: int, seed: int, **loading: Any)
 
 def _langchain(**given: Any) -> Any:
     # By name, as any other library that is measured: the worker depends on nothing of the harness.
-    return importlib.import_module("ggufbench.chat.model").ChatLlamaCpp(**given)
+    return importlib.import_module("ggufbench.chat.model").ChatLlamaCpp(**given, ignore_end=True)
 
 
 def _langchain_community(*, n_threads: int, **given: Any) -> _Community:

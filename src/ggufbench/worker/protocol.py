@@ -200,6 +200,8 @@ class Error:
 
     phase: str
     message: str
+    no_answer: bool = False
+    """True if the chat model ended its answer before there was anything to time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ WARMUP = -1
 
 DIGEST_TOKENS = 32
 _DIGEST_PROMPT_TOKENS = 16
+DIGESTED_TOKENS = _DIGEST_PROMPT_TOKENS + DIGEST_TOKENS
+"""Tokens in the context at the end of a digest."""
 
 
 def digest_prompt(vocabulary_size: int) -> list[int]:

@@ -16,11 +16,18 @@ FIXED = "Name the colours of the rainbow, then the planets."
 
 _TEMPLATE_TOKENS = 64
 """Tokens reserved for the text that a chat template adds around a message."""
+_SHORT_TOKENS = 32
+"""Upper estimate of the tokens of a short question."""
 _WORDS = (
     "river", "stone", "garden", "window", "letter", "morning", "forest", "bridge", "table", "market",
     "winter", "summer", "doctor", "captain", "village", "yellow", "silver", "gentle", "narrow", "simple",
     "quiet", "heavy", "broken", "early", "distant", "carry", "follow", "remember", "gather", "listen",
 )  # fmt: skip
+
+
+def needed_tokens(prompt_tokens: int, generated_tokens: int) -> int:
+    """Tokens of the longest question and its answer, with a chat template."""
+    return max(prompt_tokens, _SHORT_TOKENS) + _TEMPLATE_TOKENS + generated_tokens
 
 
 class Questions:

@@ -132,6 +132,16 @@ def encoder_context_params(api: Any, setting: Setting, sequences: int, release: 
     return params
 
 
+def expect_one_output(params: Any) -> None:
+    """Set a context's parameters for batches of which only the last token has logits.
+
+    Without this llama.cpp reserves n_ubatch x vocabulary x 4 bytes, on a GPU for nothing. Releases without
+    the field always reserve them.
+    """
+    if any(name == "n_outputs_max" for name, *_ in params._fields_):
+        params.n_outputs_max = 1
+
+
 def vocabulary_params(api: Any, release: str) -> Any:
     """The parameters for loading only the tokenizer of a file."""
     params = api.llama_model_default_params()

@@ -23,13 +23,12 @@ from typing_extensions import Annotated, TypedDict  # noqa: UP035 (pydantic need
 from ggufbench.chat.completion import _prompt, form_of
 from ggufbench.chat.model import ChatLlamaCpp
 
-# It cuts messages short, so that there is little to learn; the whole of them reaches it all the same.
 TEMPLATE = """
 {%- if tools %}{{ '<|im_start|>tools\\n' }}
 {%- for tool in tools %}{{ tool.function.name + '\\n' }}{% endfor %}
 {{- '<|im_end|>\\n' }}{% endif %}
 {%- for message in messages %}
-{{- '<|im_start|>' + message.role + '\\n' + message.content[:70] }}
+{{- '<|im_start|>' + message.role + '\\n' + message.content }}
 {%- for call in message.tool_calls or [] %}
 {{- '<tool_call>\\n' + call.function | tojson + '\\n</tool_call>' }}
 {%- endfor %}

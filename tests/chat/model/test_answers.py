@@ -10,8 +10,8 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.prompts import ChatPromptTemplate
 
 from ggufbench.chat.chunks import text_chunk
-from ggufbench.chat.model import ChatLlamaCpp
-from ggufbench.chat.text_reader import TextReader
+from ggufbench.chat.model import ChatLlamaCpp, ChatModelError
+from ggufbench.chat.text_reader import TextReader, stop_texts
 
 TEN = "one two three four five six seven eight nine ten"
 
@@ -82,8 +82,8 @@ def test_missing_template_warns_and_uses_chatml(sentencepiece_path):
 
 class TestStopStrings:
     def test_text_before_a_stop_string_is_returned(self, trained):
-        for stop in (["four"], ["ee fo"], ["nothing like it", " five", "four"]):
-            cut = min(TEN.find(word) for word in stop if word in TEN)
+        for stop in (["four"], ["ee fo"], ["nothing like it", " five", "four"], "four"):
+            cut = min(TEN.find(word) for word in stop_texts(stop) if word in TEN)
             pieces = [chunk.text for chunk in trained.stream("Count to ten.", stop=stop)]
             assert "".join(pieces) == TEN[:cut]
             answer = trained.invoke("Count to ten.", stop=stop)
@@ -101,10 +101,16 @@ class TestStopStrings:
             n_gpu_layers=0,
             n_threads=1,
             temperature=0,
-            stop=["three"],
+            stop="three",
         )
         assert chat.invoke("Count to ten.").content == "one two "
         assert chat.invoke("Count to ten.", stop=["five"]).content == "one two three four "
+
+    @pytest.mark.parametrize("stop", ["", [""], [1], b"END", {"END"}, 7, [["END"]], ["a\x1b[31m", None]])
+    def test_unusable_stop_is_refused_in_one_sentence(self, make_random, stop):
+        with pytest.raises(ChatModelError, match=r"stop = .* is not usable") as caught:
+            make_random().invoke("Hello", stop=stop)
+        assert str(caught.value).isprintable()
 
     def test_result_is_independent_of_piece_boundaries(self):
         text = "aab aaab雪 aaaab 雪雪 end"

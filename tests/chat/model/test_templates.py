@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from ggufbench.chat import sandbox
 from ggufbench.chat.model import ChatModelError
 from ggufbench.chat.template import CHATML, Template
 
@@ -16,13 +17,20 @@ def template(source: str) -> Template:
     return Template(source, "<s>", "</s>", "some model")
 
 
+def rendered_before_content(source: str, messages: list) -> str:
+    """The text that the source makes; the content follows, because a prompt without it is an error."""
+    prompt = template(source + "{{ messages[0].content }}").render(messages)
+    assert prompt.endswith("Hi")
+    return prompt.removesuffix("Hi")
+
+
 @pytest.mark.parametrize(
     ("source", "rendered"),
     [
         ("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}", "<s>Hi</s>"),
         ("{{ messages[0]['role'] }}{% if add_generation_prompt %}:{% endif %}", "user:"),
         ("{% if tools %}tools{% else %}none{% endif %}", "none"),
-        ("{% if enable_thinking is defined %}x{% endif %}{{ documents }}", ""),
+        ("{% if enable_thinking is defined %}x{% endif %}{{ documents }}", "None"),
         ("{{ messages | tojson }}", '[{"role": "user", "content": "Hi"}]'),
         ("{{ strftime_now('%Y') | int > 2000 }}", "True"),
         ("{% generation %}a{% endgeneration %}", "a"),
@@ -39,10 +47,21 @@ def template(source: str) -> Template:
         ("{{ {'a': [1]} | tojson(indent=2) }}", '{\n  "a": [\n    1\n  ]\n}'),
         ("{{ 2000000 | int }}{{ range(3) | list }}{{ messages[-1:] | length }}", "2000000[0, 1, 2]1"),
         ("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m('y') }}", "<y>"),
+        ("{{ 20260101 | string }}{{ missing | default(20260101) }}{{ 20260101 | tojson }}", "20260101" * 3),
+        ("{% macro m(x, most=1048576) %}{{ x ~ most }}{% endmacro %}{{ m(99999999) }}", "999999991048576"),
+        ("{% set n = namespace(id=-20260101) %}{{ n.id | abs }}{{ dict(a=20260101).a }}", "2026010120260101"),
+        ("{{ '%d|%s %%' % (20260101, 'x') }}{{ '%d' | format(20260101) }}", "20260101|x %20260101"),
+        ("{{ '**%s** 20260101' % 'bold' }}{{ '%*d' % (4, 7) }}", "**bold** 20260101   7"),
+        ("{{ '{} of 20260101 {:,}'.format('1', 20260101) }}", "1 of 20260101 20,260,101"),
+        ("{{ [20260101, 3] | sum }}{{ [20260101] | join(', ') }}", "2026010420260101"),
+        ("{{ 'a-b'.split('-', 20260101) | last }}{{ 'ab'.find('b', -20260101) }}", "b1"),
+        ("{{ 'aa' | replace('a', 'b', 20260101) }}{{ 20260101.5 | round(1) }}", "bb20260101.5"),
+        ("{{ 'x' | truncate(20260101) }}{{ 2 ** 20 }}{{ 20260101 * 1000000 }}", "x104857620260101000000"),
+        ("{{ [1, 20260101] | tojson(indent=2) }}", "[\n  1,\n  20260101\n]"),
     ],
 )  # fmt: skip
 def test_expected_template_features_work(source, rendered):
-    assert template(source).render([USER]) == rendered
+    assert rendered_before_content(source, [USER]) == rendered
 
 
 HOSTILE = [
@@ -63,7 +82,7 @@ HOSTILE = [
 ENDLESS = [
     "{{ 'x' * 10000000000 }}",
     "{{ 10000000000 * ['x'] }}",
-    "{{ 9 ** 9 ** 9 }}",
+    "{{ 9 ** 999999999 }}",
     "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}",
     "{% set s = 'x' * 90000 %}{% for a in s %}{% for b in s %}{% endfor %}{% endfor %}",
     "{% for a in range(9000) %}{% set x %}{{ 'x' * 900000 }}{% endset %}{{ x }}{% endfor %}",
@@ -82,7 +101,13 @@ ENDLESS = [
     "{% for a in range(1000000000) %}x{% endfor %}",
     "{% for a in range(900) %}{% for b in range(900) %}{{ 'x' * 900 }}{% endfor %}{% endfor %}",
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-    "{{ '%09999999999d' % 1 }}",
+    "{{ '%09999999999d' % 1 }}", "{{ '%.9999999999f' % 1 }}", "{{ '%(a)9999999999d' % {'a': 1} }}",
+    "{{ 'x'.encode() * 10000000000 }}", "{{ (1).to_bytes(9999999999, 'big') }}", "{{ lipsum(9999999999) }}",
+    "{{ [1] | batch(9999999999, 0) | list }}", "{{ ('\\n' * 1000000) | indent(9999) }}",
+    "{{ ('\\t' * 1000000).expandtabs(9999) }}", "{{ ('\\n' * 100000) | indent('x' * 100000) }}",
+    "{{ ('{0}' * 100000).format('x' * 100000) }}", "{{ ('%(a)s' * 100000) % {'a': 'x' * 100000} }}",
+    "{{ ('x' * 100000) | wordwrap(1, true, 'y' * 100000) }}", "{{ ([1] * 1000000) | tojson(indent=9999) }}",
+    "{% set n = namespace(x=10) %}{% for a in range(99) %}{% set n.x = n.x * n.x %}{% endfor %}",
 ]  # fmt: skip
 
 
@@ -90,9 +115,8 @@ ENDLESS = [
 def test_template_cannot_reach_python(source):
     messages = [dict(USER)]
     try:
-        assert (
-            template(source).render(messages) == ""
-        )  # hidden attributes are undefined, which renders as empty
+        # hidden attributes are undefined, which renders as empty
+        assert rendered_before_content(source, messages) == ""
     except ChatModelError as error:
         assert_one_sentence(str(error))
     assert messages == [USER]
@@ -105,6 +129,13 @@ def test_endless_template_is_stopped(source):
         template(source).render([USER])
     assert_one_sentence(str(caught.value))
     assert time.monotonic() - start < 20
+
+
+def test_slow_template_is_stopped(monkeypatch):
+    monkeypatch.setattr(sandbox, "_MOST_SECONDS", 0.3)
+    slow = "{% set s = 'x' * 9999999 %}{% for a in range(90000) %}{% set t = s | upper %}{% endfor %}"
+    with pytest.raises(ChatModelError, match=r"it takes more than 0.3 s"):
+        template(slow).render([USER])
 
 
 def assert_one_sentence(message: str) -> None:
@@ -145,12 +176,16 @@ class TestConversationsThatATemplateRefuses:
             alternating.render([{"role": "assistant", "content": "x"}])
 
     def test_accepted_conversation_is_unchanged(self):
-        assert template("{{ messages | length }}").render([USER, USER]) == "2"
+        counted = template("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}")
+        assert counted.render([USER, USER]) == "2HiHi"
         assert template(CHATML).render([SYSTEM, USER]).startswith("<|im_start|>system\nBe brief.<|im_end|>\n")
 
 
 def test_tools_are_passed_to_a_template_with_tools():
-    with_tools = template("{% for tool in tools %}{{ tool.function.name }}{% endfor %}")
+    with_tools = template(
+        "{% for tool in tools %}{{ tool.function.name }}{% endfor %}{{ messages[0].content }}"
+    )
     assert with_tools.takes_tools
-    assert with_tools.render([USER], [TOOL]) == "f"
+    assert with_tools.render([USER], [TOOL]) == "fHi"
+    assert not template("{% if tools %}{% endif %}{{ messages[0].content }}").takes_tools
     assert not template(CHATML).takes_tools

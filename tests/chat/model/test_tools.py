@@ -1,5 +1,6 @@
 """Tools and structured output: requests, enforcement, and parsing of answers."""
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -254,10 +255,28 @@ class TestObjects:
         assert made["parsed"] == Joke(setup=known["setup"], punchline=known["punchline"])
         assert json.loads(made["raw"].content) == made["parsed"].model_dump()
         assert made["parsing_error"] is None
-        broken = trained.model_copy(update={"max_tokens": 4}).with_structured_output(Joke, include_raw=True)
-        failed = broken.invoke("Tell me a joke about cats.")
+
+    @pytest.mark.parametrize("schema", [Joke, Joke.model_json_schema()])
+    @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+    def test_answer_that_is_cut_off_is_an_error(self, trained, schema, method):
+        short, question = trained.model_copy(update={"max_tokens": 20}), "Tell me a joke about cats."
+        chat = short.with_structured_output(schema, method=method)
+        with pytest.raises(ChatModelError, match="cut off after 20 tokens, before its JSON was complete"):
+            chat.invoke(question)
+        with pytest.raises(ChatModelError, match="cut off after 20 tokens"):
+            list(chat.stream(question))
+        with pytest.raises(ChatModelError, match="cut off after 20 tokens"):
+            asyncio.run(chat.ainvoke(question))
+        failed = short.with_structured_output(schema, method=method, include_raw=True).invoke(question)
         assert failed["parsed"] is None
-        assert failed["parsing_error"] is not None
+        assert "raise max_tokens" in str(failed["parsing_error"])
+        assert failed["raw"].response_metadata["finish_reason"] == "length"
+
+    def test_limit_that_the_json_just_reaches_is_no_error(self, trained, known):
+        whole = trained.with_structured_output(Joke, include_raw=True).invoke("Tell me a joke about cats.")
+        tokens = whole["raw"].usage_metadata["output_tokens"]
+        exact = trained.model_copy(update={"max_tokens": tokens}).with_structured_output(Joke)
+        assert exact.invoke("Tell me a joke about cats.").punchline == known["punchline"]
 
     def test_schema_that_is_not_enforced_is_described(self, trained):
         strict = trained.with_structured_output(Joke).first.kwargs["response_format"]

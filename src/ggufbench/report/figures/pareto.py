@@ -31,6 +31,7 @@ from ggufbench.text import rate, size, times
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 SPEED, MEMORY, DEVICE = "decode_tokens_per_second", "peak_rss_bytes", "device_bytes"
 _TITLE = "Speed against memory"
@@ -133,23 +134,24 @@ def _draw(
     axes.set_ylabel("decode, tokens per second (up is better)")
     labels = Labels(axes)
     others = [p for p in points if p.record.model.name not in shown and not p.record.is_baseline]
-    _marks(axes, labels, others, "other models", (GRAY, ".", 6.0, True))
+    entries = [("other models", _marks(axes, labels, others, (GRAY, ".", 6.0, True)))]
     fronts = []
     for (name, found), look in zip(shown.items(), _FRONTS, strict=False):
         best = front(found)
         beaten = [point for point in found if point not in best]
         color, marker, line = look
-        _marks(axes, labels, beaten, None, (color, marker, 6.0, False))
+        _marks(axes, labels, beaten, (color, marker, 6.0, False))
         where = [(point.memory, point.speed) for point in best]
-        axes.plot(
+        connected = axes.plot(
             *zip(*where, strict=True), color=color.light, linestyle=line, linewidth=1.4, marker=marker,
-            markersize=7, label=fit(plain(name), 1.7), zorder=4,
+            markersize=7, zorder=4,
         )  # fmt: skip
+        entries.append((name, connected))
         labels.keep_off(where, 5)
         labels.keep_off_line(where)
         fronts.append(best)
     baselines = [point for point in points if point.record.is_baseline]
-    _marks(axes, labels, baselines, "transformers", (VERMILLION, "s", 7.0, True))
+    entries.append(("transformers", _marks(axes, labels, baselines, (VERMILLION, "s", 7.0, True))))
     left = _MOST_LABELS
     for best in fronts:
         for number, point in enumerate(best[:left]):
@@ -161,25 +163,26 @@ def _draw(
     for point in baselines[:left]:
         name = fit(f"{plain(point.record.model.name)} {facts.label(point.record)}", 3.2)
         labels.put((point.memory, point.speed), name, VERMILLION.light)
-    canvas.legend(*axes.get_legend_handles_labels())
+    canvas.legend(
+        [line for _, lines in entries for line in lines],
+        [fit(plain(name), 1.7) for name, lines in entries if lines],
+    )
     return canvas.figure
 
 
 def _marks(
-    axes: Axes,
-    labels: Labels,
-    points: Sequence[ParetoPoint],
-    name: str | None,
-    look: tuple[Color, str, float, bool],
-) -> None:
+    axes: Axes, labels: Labels, points: Sequence[ParetoPoint], look: tuple[Color, str, float, bool]
+) -> list[Line2D]:
+    """Draw the points and return their entry in the legend, if there are any."""
     color, marker, size, is_filled = look
     drawn = thin((point.memory, point.speed) for point in points)
-    if drawn:
-        axes.plot(
-            *zip(*drawn, strict=True), linestyle="none", marker=marker, markersize=size, label=name,
-            markeredgecolor=color.light, markerfacecolor=color.light if is_filled else "none", zorder=3,
-        )  # fmt: skip
-        labels.keep_off(drawn, size / 2 + 1)
+    if not drawn:
+        return []
+    labels.keep_off(drawn, size / 2 + 1)
+    return axes.plot(
+        *zip(*drawn, strict=True), linestyle="none", marker=marker, markersize=size,
+        markeredgecolor=color.light, markerfacecolor=color.light if is_filled else "none", zorder=3,
+    )  # fmt: skip
 
 
 def _name(facts: CaseFacts, labels: Labels, point: ParetoPoint, *, with_model: bool) -> None:

@@ -141,11 +141,12 @@ class Canvas:
         self.figure.text(left / WIDTH, 1 - (self._top + top) / self.height, words, **look)
 
     def legend(self, handles: Sequence[object], labels: Sequence[str]) -> None:
-        """Draw the legend in one line below the title."""
+        """Draw the legend in one line below the title; labels are text, whatever they begin with."""
         wide = sum(width_of(label) for label in labels) + 0.55 * len(labels)
-        self.figure.legend(
+        legend = self.figure.legend(
             handles=list(handles),
-            labels=list(labels),
+            # matplotlib leaves out entries whose label begins with `_`, so the labels are set afterwards.
+            labels=["label"] * len(labels),
             loc="upper left",
             ncols=len(labels),
             bbox_to_anchor=(0.15 / WIDTH, 1 - (self._top + 0.06) / self.height),
@@ -155,6 +156,8 @@ class Canvas:
             handletextpad=0.5,
             handlelength=1.6 if wide < WIDTH - 1 else 1.2,
         )
+        for text, label in zip(legend.get_texts(), labels, strict=True):
+            text.set_text(label)
 
 
 @lru_cache(maxsize=4096)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggufbench.errors import GgufbenchError
-from ggufbench.paths import atomic_write
+from ggufbench.paths import atomic_write, open_regular
 from ggufbench.records.record_summary import many_objects
 from ggufbench.report.content import Content
 from ggufbench.report.extra import require_report_extra
@@ -87,7 +87,7 @@ def render(content: Content, title: str | None = None, drawn: Sequence[Drawn] | 
 
 def is_report(path: Path) -> bool:
     """True if a file is a report of ggufbench. Raises OSError."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return GENERATOR.encode() in file.read(_HEAD_BYTES)
 
 

@@ -122,7 +122,8 @@ def kind_of(record: Record) -> str:
     """Kind of an outcome, which selects its colour: `good`, `warn` or `bad`."""
     if record.outcome is Outcome.MEASURED:
         return "good"
-    return "warn" if record.outcome in (Outcome.SKIPPED, Outcome.ENVIRONMENT) else "bad"
+    harmless = (Outcome.SKIPPED, Outcome.NO_ANSWER, Outcome.ENVIRONMENT)
+    return "warn" if record.outcome in harmless else "bad"
 
 
 def setting_lines(record: Record) -> list[SettingLine]:

@@ -27,7 +27,12 @@ _WIDE, _MIDDLE = 144, 100
 
 KIND_STYLE: dict[Kind, str] = {"bad": "red", "warn": "yellow", "good": "green"}
 
-_OUTCOME_STYLE = {Outcome.MEASURED: "green", Outcome.SKIPPED: "yellow", Outcome.ENVIRONMENT: "yellow"}
+_OUTCOME_STYLE = {
+    Outcome.MEASURED: "green",
+    Outcome.SKIPPED: "yellow",
+    Outcome.NO_ANSWER: "yellow",
+    Outcome.ENVIRONMENT: "yellow",
+}
 
 
 def models_table(found: Discovery) -> RenderableType:
