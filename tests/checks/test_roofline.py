@@ -10,6 +10,7 @@ from ggufbench.checks.roofline import (
     PROMPT_LIMIT,
     attended_tokens,
     decode_bytes,
+    encode_flops,
     evaluate_limits,
     measuring_error,
     prompt_flops,
@@ -43,6 +44,16 @@ class Rates:
     disk_read_bytes_per_second: float | None = 2e9
     last_cache_bytes: int = 32 * 2**20
     disturbance: str | None = None
+
+
+def test_encoded_sequences_attend_in_both_directions(hold):
+    """2 x 500M weights x 8, and 2 x 8 x (1024 x 8 full + 1024 x 2 of the window of 4)."""
+    workload = Workload(8, 0, sequences=3)
+    needed = 2 * 500_000_000 * 8 + 2 * 8 * (1024 * 8 + 1024 * 2)
+    assert encode_flops(Facts(), workload) == needed
+    result = hold(workload=workload, encode_tokens_per_second=[50.0, 60.0])["encode"]
+    assert result.metric == "encode_tokens_per_second" and result.judged
+    assert result.bound == pytest.approx(100e9 * 8 / needed)
 
 
 @pytest.fixture

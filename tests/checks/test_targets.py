@@ -85,3 +85,11 @@ def test_median_is_compared_with_the_target(promises):
     load, cold, _memory = evaluate_targets(promises, ELEVEN_GB, summary)
     assert (load.measured, load.status) == (9.5, "met")
     assert cold.status == "not applicable", "a warm load says nothing of a cold one"
+
+
+def test_outputs_of_an_encoder_are_allowed_in_addition(promises):
+    size, outputs = 10**8, 10**9
+    peak = 1.1 * size + 2**29 + outputs
+    for bytes_, status in ((peak, "met"), (peak + 1, "missed")):
+        summary = {"peak_rss_bytes": summarize("peak_rss_bytes", [[bytes_]])}
+        assert evaluate_targets(promises, size, summary, outputs)[2].status == status

@@ -99,6 +99,17 @@ def test_models_are_a_table(ggufbench, model_folder):
     assert "~ synthetic: random weights" in done.stdout
 
 
+def test_kinds_of_models_are_shown(ggufbench, encoder_folder):
+    shown = ggufbench("models", "--models", encoder_folder).stdout
+    for text in (
+        "bert, embedding (mean)",
+        "bert, reranker ",
+        "llama, embedding (last)",
+        "t5, encoder-decoder",
+    ):
+        assert text in shown
+
+
 def test_models_are_json(ggufbench, model_folder):
     found = json.loads(ggufbench("models", "--json", "--models", model_folder).stdout)
     assert found["rejected"] == []

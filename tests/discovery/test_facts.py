@@ -437,12 +437,7 @@ def test_ollama_names():
         ({"adapter.type": "lora"}, "LoRA adapter"),
         ({"general.type": "imatrix"}, "importance matrix"),
         ({"general.architecture": "controlvector"}, "control vector"),
-        ({"general.architecture": "bert"}, "embedding model"),
-        ({"general.architecture": "gemma-embedding"}, "embedding model"),
-        ({"llama.pooling_type": 3}, "embedding model"),
-        ({"llama.attention.causal": False}, "embedding model"),
-        ({"general.architecture": "t5"}, "encoder-decoder"),
-        ({"general.architecture": "t5encoder"}, "embedding model"),
+        ({"llama.pooling_type": 5}, "llama.pooling_type is 5, and llama.cpp knows 0 to 4"),
         ({"general.architecture": "dream"}, "diffusion"),
         ({"general.architecture": "wavtokenizer-dec"}, "speech"),
         ({"general.architecture": "eagle3"}, "draft model"),
@@ -473,6 +468,62 @@ def test_refusals(kit, tmp_path, change, sentence):
     if values.get("llama.block_count") == 2**63 - 1 - 2**64:
         values["llama.block_count"] = kit.Raw(11, (2**63).to_bytes(8, "little"))
     assert sentence in refused(kit, tmp_path / "x.gguf", values, kit.llama_tensors())
+
+
+@pytest.mark.parametrize(
+    ("arch", "more", "kind", "pooling", "cached"),
+    [
+        ("llama", {}, "generator", "none", True),
+        ("llama", {"pooling_type": 0}, "generator", "none", True),
+        ("llama", {"pooling_type": 2**32 - 1}, "generator", "none", True),
+        ("llama", {"attention.causal": True}, "generator", "none", True),
+        ("llama", {"attention.causal": False}, "embedding", "none", True),
+        ("qwen3", {"pooling_type": 3}, "embedding", "last", True),
+        ("qwen3", {"pooling_type": 4}, "reranker", "rank", True),
+        ("bert", {}, "embedding", "none", False),
+        ("bert", {"pooling_type": 2}, "embedding", "cls", False),
+        ("nomic-bert-moe", {"pooling_type": 1}, "embedding", "mean", False),
+        ("jina-bert-v2", {"pooling_type": 4}, "reranker", "rank", False),
+        ("gemma-embedding", {"pooling_type": 1}, "embedding", "mean", False),
+        ("t5encoder", {}, "embedding", "none", True),
+        ("t5", {}, "encoder-decoder", "none", True),
+    ],
+)
+def test_kinds_of_models(kit, tmp_path, arch, more, kind, pooling, cached):
+    values = kit.llama_values(arch) | {f"{arch}.{key}": value for key, value in more.items()}
+    found = model(kit, tmp_path / "x.gguf", values, kit.llama_tensors())
+    assert (found.kind, found.pooling, found.kv.full_k > 0) == (kind, pooling, cached)
+
+
+def test_prompt_weights_of_encoders(kit, tmp_path):
+    """Vectors need every token in every layer, and the head of a reranker runs once for a sequence."""
+    tensors = [*kit.llama_tensors(), ("cls.weight", (256, 256), "F32")]
+    whole, cut = 2 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 512), 3 * 256 * 512
+    plain = model(kit, tmp_path / "a.gguf", kit.llama_values(), tensors[:-1])
+    ranked = kit.llama_values() | {"llama.pooling_type": 4}
+    assert plain.prompt_parameters == whole - cut
+    assert model(kit, tmp_path / "b.gguf", ranked, tensors).prompt_parameters == whole
+
+
+def test_the_two_parts_of_an_encoder_decoder(kit, tmp_path):
+    """A prompt is read by `enc.`; a token is decoded by the rest, with the tied token table."""
+    tensors = [
+        ("token_embd.weight", (256, 1000), "F32"), ("enc.blk.0.attn_q.weight", (256, 256), "F32"),
+        ("enc.blk.0.attn_rel_b.weight", (4, 32), "F32"), ("dec.blk.0.attn_q.weight", (256, 256), "F32"),
+        ("dec.blk.0.cross_attn_k.weight", (256, 128), "F32"),
+    ]  # fmt: skip
+    found = model(kit, tmp_path / "t5.gguf", kit.llama_values("t5"), tensors)
+    assert found.prompt_parameters == 256 * 256
+    assert found.decode_bytes_per_token == 4 * (256 * 1000 + 256 * 256 + 256 * 128)
+
+
+def test_windows_of_encoders(kit, tmp_path):
+    values = kit.llama_values("modern-bert") | {
+        "modern-bert.block_count": 6, "modern-bert.attention.sliding_window": 128,
+    }  # fmt: skip
+    found = model(kit, tmp_path / "m.gguf", values, kit.llama_tensors())
+    assert found.sliding_window == 128
+    assert found.attention.full == 2 * 4 * 128 and found.attention.sliding == 4 * 4 * 128
 
 
 def test_only_a_vocabulary(kit, tmp_path):

@@ -48,10 +48,12 @@ def test_conversation_longer_than_the_context_continues(make):
     assert done.returncode == 2, "the last question alone is too long"
 
 
-def test_invalid_request_messages(make, refused, tmp_path):
+def test_invalid_request_messages(make, refused, tmp_path, encoders):
     (tmp_path / "text.gguf").write_text("no model")
     assert "cannot be used for chat: " in refused("chat", tmp_path / "text.gguf", "Hello")
     assert "is not a GGUF file" in refused("chat", tmp_path, "Hello")
+    reranker = encoders.write_bert(tmp_path / "r.gguf", "rank")
+    assert "cannot be used for chat: it is a reranker; measure it" in refused("chat", reranker, "Hello")
     assert "omit --quant" in refused("chat", make(), "Hello", "--quant", "Q8_0")
     sentence = refused("chat", "owner/none", "Hello", HF_HUB_CACHE=str(tmp_path / "hub"))
     assert "owner/none" in sentence

@@ -387,6 +387,70 @@ def test_a_cpu_scenario_keeps_all_layers(scenario_folder):
     assert resolve_setting(cpu).n_gpu_layers == 0
 
 
+@pytest.fixture(scope="module")
+def for_kinds():
+    """The shipped scenarios of the processor: one for generators, four for vectors, one for T5."""
+    folder = Path(__file__).resolve().parents[2] / "scenarios"
+    return load_scenarios(folder, ["cpu", "embed", "encode-decode"], env={})
+
+
+def test_each_kind_of_model_has_its_own_scenarios(models, encoder_folder, for_kinds, make_host):
+    """A pair that makes no sense is not even a skipped case."""
+    encoders = {model.name: model for model in discover([encoder_folder]).models}
+    chosen = [encoders["bert-cls"], encoders["bert-rank"], models["llama"], encoders["t5"]]
+    chosen = [dataclasses.replace(model, trained_context=512) for model in chosen]
+    cases = make_plan(chosen, for_kinds, make_host())
+    found = [(case.model.name, case.scenario.name.split("-prompt")[0]) for case in cases]
+    assert found == [
+        *[("bert-cls", "embed")] * 4, *[("bert-rank", "embed")] * 4, ("llama-tiny", "cpu"),
+        ("t5", "encode-decode"),
+    ]  # fmt: skip
+    assert not any(case.skip for case in cases)
+    assert {(case.workload.prompt_tokens, case.workload.sequences) for case in cases[:4]} == {
+        (32, 1), (32, 4), (256, 1), (256, 4),
+    }  # fmt: skip
+
+
+def test_a_model_without_a_fitting_scenario_is_one_skipped_case(models, encoder_folder, for_kinds, make_host):
+    encoders = {model.name: model for model in discover([encoder_folder]).models}
+    plain, vectors = for_kinds[:1], for_kinds[1:5]
+    for model, scenarios, reason in (
+        (
+            encoders["bert-mean"],
+            plain * 2,
+            'an embedding model, which needs a scenario with provider = "encoder"',
+        ),
+        (encoders["bert-rank"], plain, 'a reranker, which needs a scenario with provider = "encoder"'),
+        (encoders["t5"], vectors, "an encoder-decoder model, which needs"),
+        (
+            models["llama"],
+            vectors,
+            'a model that generates text, which needs a scenario with provider = "engine"',
+        ),
+    ):
+        (case,) = make_plan([model], scenarios, make_host())
+        assert case.skip is not None and reason in case.skip
+
+
+def test_a_sequence_longer_than_the_context_is_not_encoded(encoder_folder, for_kinds, make_host):
+    """An encoder with learned positions has none after its context."""
+    bert = next(model for model in discover([encoder_folder]).models if model.name == "bert-mean")
+    skips = {case.workload.prompt_tokens: case.skip for case in make_plan([bert], for_kinds, make_host())}
+    assert skips[32] is None
+    assert skips[256] == "its context is 128 tokens, and a sequence of this scenario has 256"
+
+
+def test_an_encoder_without_a_cache_needs_no_memory_for_it(encoder_folder, for_kinds, make_host):
+    found = {model.name: model for model in discover([encoder_folder]).models}
+    setting = resolve_setting(for_kinds[1])
+    assert kv_bytes(found["bert-mean"], setting) == 0 < kv_bytes(found["causal"], setting)
+    bert, causal = (
+        make_plan([found[name]], for_kinds[1:2], make_host())[0] for name in ("bert-mean", "causal")
+    )
+    assert bert.estimate.host_bytes < causal.estimate.host_bytes
+    assert bert.output_bytes == 4 * bert.workload.prompt_tokens * bert.workload.sequences * 512
+
+
 def copies_of(source, folder, names):
     """Files with different content in the same shape, by their paths in the folder."""
     whole = bytearray(source.read_bytes())

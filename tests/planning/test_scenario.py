@@ -56,6 +56,11 @@ def test_the_shipped_scenarios_are_valid():
     assert all(scenario.provider == "transformers" for scenario in baselines.values())
     chat = scenarios.pop("chat")
     assert (chat.provider, chat.setting.device) == ("langchain", "cpu")
+    encoders = [name for name, one in scenarios.items() if one.is_encoder]
+    texts = [f"embed-prompt_tokens{length}-sequences{count}" for length in (32, 256) for count in (1, 4)]
+    assert encoders == ["embed-metal", *texts, "encode-decode"]
+    for name in encoders:
+        del scenarios[name]
     assert list(scenarios) == ["cpu", "cuda", "metal", "opencl", "rocm", "rpc", "sycl", "vulkan"]
     # Rates are compared with the baseline's, so the prompts have the same length.
     assert {one.workload.prompt_tokens for one in baselines.values()} == {
@@ -318,7 +323,7 @@ def test_files_raise_only_scenario_errors(load, content):
 
 def test_on_request_scenarios_run_only_if_named():
     folder = SHIPPED
-    usual = {scenario.name for scenario in load_scenarios(folder)}
+    usual = {scenario.name for scenario in load_scenarios(folder) if not scenario.is_encoder}
     assert usual == {
         "chat", "cpu", "cuda", "metal", "opencl", "rocm", "rpc", "sycl", "transformers-bf16",
         "transformers-gguf", "vulkan",
@@ -371,3 +376,38 @@ def test_invalid_variables_of_the_chat_template(complaint):
     text = f'provider = "langchain"\n{CPU}chat_template_kwargs = '
     assert "chat_template_kwargs = 'yes' is not usable" in complaint(text + '"yes"\n')
     assert "chat_template_kwargs = datetime" in complaint(text + "{ day = 2026-01-01 }\n")
+
+
+@pytest.mark.parametrize(
+    ("provider", "text", "sentence"),
+    [
+        (
+            "encoder",
+            "[workload]\nsequences = 4\nprompt_tokens = 200",
+            "4 x 200 tokens at once; raise it to 800",
+        ),
+        ("encoder", "[workload]\ngenerated_tokens = 5", "provider encoder generates nothing"),
+        ("encoder", "[workload]\ndepth = 5", "provider encoder cannot be given depth = 5"),
+        ("encoder", "[workload]\nsequences = 257", "sequences"),
+        ("encoder-decoder", "[workload]\nsequences = 2", 'is for provider = "encoder" alone; leave it out'),
+        ("engine", "[workload]\nsequences = 2", 'sequences = 2 is for provider = "encoder" alone'),
+        ("transformers", "[workload]\nsequences = 2", 'sequences = 2 is for provider = "encoder" alone'),
+        (
+            "encoder",
+            "n_ubatch = 509\n[workload]\nsequences = 2\nprompt_tokens = 9",
+            "n_ubatch = 509 has no divisor from 2 to 256",
+        ),
+    ],
+)
+def test_workloads_that_do_not_fit_an_encoder(complaint, provider, text, sentence):
+    assert sentence in complaint(f'provider = "{provider}"\n{CPU}{text}\n')
+
+
+def test_an_encoder_is_gated_by_its_own_rates(load):
+    (plain,) = load(f'provider = "encoder"\n{CPU}')
+    assert plain.gate.metrics == ["encode_tokens_per_second", "ready_seconds", "peak_rss_bytes"]
+    (chosen,) = load(f'provider = "encoder"\n{CPU}[gate]\nmetrics = ["encode_seconds"]\n')
+    assert chosen.gate.metrics == ["encode_seconds"]
+    (both,) = load(f'provider = "encoder-decoder"\n{CPU}[gate.tolerance]\nload_seconds.relative = 0.3\n')
+    assert both.gate.metrics[:2] == ["decode_tokens_per_second", "encode_tokens_per_second"]
+    assert both.gate.tolerance["load_seconds"].relative == 0.3

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import xml.etree.ElementTree as ElementTree
@@ -59,6 +61,34 @@ def test_a_folder_of_models_and_of_rubbish_is_measured(run_pytest, model_folder,
     assert "only a vocabulary: the file has no tensors" in done.stdout
     assert "no metal device" in done.stdout and "no RPC server answers" in done.stdout
     assert "12 passed, 33 skipped" in done.stdout
+
+
+def test_each_kind_of_model_is_measured_with_its_own_scenario(
+    run_pytest, llama_folder, encoder_folder, scenario_folder, tmp_path
+):
+    """A plain run: no skipped test for a pair of model and scenario that makes no sense."""
+    scenarios = tmp_path / "scenarios"
+    scenarios.mkdir()
+    for name in ("targets.toml", "cpu.toml"):
+        shutil.copy(scenario_folder / name, scenarios)
+    text = (scenario_folder / "cpu.toml").read_text().replace("generated_tokens = 16", "sequences = 3")
+    text = text.replace("prompt_tokens = 100", "prompt_tokens = 20")
+    (scenarios / "embed.toml").write_text(f'provider = "encoder"\n{text}')
+    shutil.copy(encoder_folder / "bert-mean-F32.gguf", llama_folder)
+    done = run_pytest("--models", str(llama_folder), "--scenarios", str(scenarios))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 passed, 2 skipped" in done.stdout  # the cold loads, which the scenarios leave out
+    rates = {id: set(record.rates) for id, record in records_of(run_pytest).items()}
+    assert rates == {"bert-mean-F32-embed": {"encode"}, "llama-tiny-Q8_0-cpu": {"prompt", "decode"}}
+    assert re.search(r"Prompt +Encode +Decode", done.stdout)
+
+
+def test_an_unknown_thing_to_measure_is_a_usage_error(run_pytest, llama_folder, tmp_path):
+    own = tmp_path / "test_own.py"
+    own.write_text("import pytest\n@pytest.mark.measures('speed')\ndef test_x(gguf_case): pass\n")
+    done = run_pytest("--models", str(llama_folder), "--scenario", "cpu", str(own), only=False)
+    assert done.returncode == 4
+    assert "measures('speed') names nothing that is measured; write one of prompt, encode," in done.stderr
 
 
 def test_pytest_benchmark_sees_the_worker_s_clock(run_pytest, llama_folder, tmp_path):

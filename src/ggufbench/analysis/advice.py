@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ggufbench.checks.interference import TIMED_PHASES
 from ggufbench.checks.memory import Anonymous, Breakdown, break_down
 from ggufbench.checks.native_log import is_host
 from ggufbench.machine.fitness import unfit
 from ggufbench.outcomes import Outcome
+from ggufbench.records.samples import is_full
 from ggufbench.records.schema import Effective, Launch, Record
 from ggufbench.text import mebibytes, printable
 from ggufbench.worker.job import ENGINE
@@ -60,7 +62,7 @@ def breakdown_of(record: Record) -> Breakdown | None:
 
 
 def _amx_crash(record: Record) -> str | None:
-    crashed = record.outcome is Outcome.CRASHED and record.phase in ("first_decode", "prompt", "decode")
+    crashed = record.outcome is Outcome.CRASHED and record.phase in ("first_decode", *TIMED_PHASES)
     if crashed and "AMX_INT8 = 1" in record.provider.system_info:
         return (
             "this llama.cpp was built with AMX, which can crash (ggml-org/llama.cpp#20824): build it "
@@ -130,7 +132,7 @@ def _large_context(record: Record) -> str | None:
     if found is None or effective is None:
         return None
     workload, kv = record.workload, found.parts["kv"]
-    used = workload.depth + max(workload.prompt_tokens, workload.generated_tokens)
+    used = workload.depth + max(workload.sequences * workload.prompt_tokens, workload.generated_tokens)
     needed = -(-used // _CELLS) * _CELLS
     notable = max(_NOTABLE_KV_BYTES, _NOTABLE_KV * record.model.file_size_bytes)
     if effective.n_ctx is None or kv < notable or effective.n_ctx < _OVERSIZED_CONTEXT * needed:
@@ -248,8 +250,7 @@ RULES: Sequence[Callable[[Record], str | None]] = (
 
 
 def _full_launch(record: Record) -> Launch | None:
-    complete = (launch for launch in record.launches if any(mark.after == "prompt" for mark in launch.marks))
-    return next(complete, None)
+    return next(filter(is_full, record.launches), None)
 
 
 def _effective(record: Record) -> Effective | None:

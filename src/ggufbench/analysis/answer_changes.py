@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ggufbench.records.schema import Record
 
-SHOWN = ("decode_tokens_per_second", "prompt_tokens_per_second", "ready_seconds")
+SHOWN = ("decode_tokens_per_second", "prompt_tokens_per_second", "encode_tokens_per_second", "ready_seconds")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from ggufbench.stats.ratios import Ratio, ratio_of, usable
 SHOWN = (
     "decode_tokens_per_second",
     "prompt_tokens_per_second",
+    "encode_tokens_per_second",
     "ready_seconds",
     "cold_ready_seconds",
     "peak_rss_bytes",
@@ -141,7 +142,7 @@ def _problem(before: Record, after: Record) -> str | None:
     return f"the workload differs: {', '.join(changed)}" if changed else None
 
 
-_WORK = ("prompt_tokens", "generated_tokens", "depth")
+_WORK = ("prompt_tokens", "generated_tokens", "depth", "sequences")
 
 
 def _change(before: Record, after: Record, metric: str) -> Change | None:

@@ -7,7 +7,7 @@ import re
 from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import Record
 from ggufbench.stats.ratios import Ratio
-from ggufbench.text import times
+from ggufbench.text import count, times
 
 _MOST_REASON = 160
 
@@ -24,6 +24,14 @@ def spread(ratio: Ratio) -> str:
 def label(record: Record) -> str:
     """Display name of the model: name and quantization."""
     return f"{record.model.name}-{record.model.quantization}"
+
+
+def work(record: Record) -> str:
+    """Work of each repetition: `512 prompt and 128 generated tokens`, `8 sequences of 256 tokens`."""
+    workload, reading = record.workload, record.rates[0].replace("encode", "encoded")
+    if "decode" not in record.rates:
+        return f"{count(workload.sequences, 'sequence')} of {workload.prompt_tokens} tokens"
+    return f"{workload.prompt_tokens} {reading} and {workload.generated_tokens} generated tokens"
 
 
 def ending(record: Record) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ggufbench.chat.measurements import Measured, measured_here
 from ggufbench.discovery import PlaceNotFoundError, discover, hub
 from ggufbench.discovery.hub import Repository
-from ggufbench.discovery.model import Discovery, Model
+from ggufbench.discovery.model import KIND_NAMES, Discovery, Model
 from ggufbench.discovery.names import portable_path
 from ggufbench.discovery.quantization_choice import with_quantization
 from ggufbench.discovery.quantization_order import class_of, place_of
@@ -106,6 +106,7 @@ def get_gguf_models_from_cache(
     parts = [
         _ModelPart(model, path, found[path].name, "huggingface")
         for model, path in _loadable(found, _discover(list(found)))
+        if _chats(model)
     ]
     return _rows(parts, results)
 
@@ -144,15 +145,20 @@ def locate_gguf(
     for snapshot in hub.snapshots(repository):
         files = dict.fromkeys(hub.gguf_files(repository, snapshot), repository)
         discovery = _discover(list(files))
+        loadable = _loadable(files, discovery)
         parts = [
             _ModelPart(model, path, repository.name, "huggingface")
-            for model, path in _loadable(files, discovery)
+            for model, path in loadable
+            if _chats(model)
         ]
         wanted = _having(parts, quantization)
         if wanted:
             return min(_rows(wanted, results), key=preference).path
         there.update((part.model.quantization, None) for part in parts)
         refused.update((printable(one.path.name), one.reason) for one in discovery.rejected)
+        refused.update(
+            (printable(path.name), KIND_NAMES[model.kind]) for model, path in loadable if not _chats(model)
+        )
     raise GgufNotFoundError(_nothing_to_load(repository, list(there), refused, quantization))
 
 
@@ -220,6 +226,10 @@ def _loadable(files: Mapping[Path, Repository], discovery: Discovery) -> list[tu
         if link and all(hub.stays_in(files[link].cache, shard) for shard in model.shards):
             found.append((model, link))
     return found
+
+
+def _chats(model: Model) -> bool:
+    return model.kind == "generator"
 
 
 def _number(path: Path) -> tuple[int, int] | None:

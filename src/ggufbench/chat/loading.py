@@ -14,7 +14,7 @@ from ggufbench.chat.options import PLAIN_KV_TYPES, KvType
 from ggufbench.discovery.classify import RefusedError
 from ggufbench.discovery.facts import Provenance, describe
 from ggufbench.discovery.header import HeaderError, read_header
-from ggufbench.discovery.model import Model
+from ggufbench.discovery.model import KIND_NAMES, Model
 from ggufbench.discovery.shards import gather
 from ggufbench.discovery.tables import type_id
 from ggufbench.machine.facts import available_memory_bytes, resolve_threads
@@ -107,11 +107,16 @@ def _described(path: Path) -> Model:
     if path.is_dir():
         raise ChatModelError(f"{name} is a folder; name the GGUF file in it.")
     try:
-        return describe(gather(path, read_header(path)), Provenance("", path.stem, "path", None))
+        model = describe(gather(path, read_header(path)), Provenance("", path.stem, "path", None))
     except (RefusedError, HeaderError) as error:
         raise ChatModelError(
             f"{name} cannot be used: {printable(str(error))}; `ggufbench models` lists the usable models."
         ) from None
+    if model.kind != "generator":
+        raise ChatModelError(
+            f"{name} cannot be used: {KIND_NAMES[model.kind]} does not chat; `ggufbench run` measures it."
+        )
+    return model
 
 
 def _kv_bytes(model: Model, settings: Settings) -> int:

@@ -15,6 +15,9 @@ from typing import Protocol
 from ggufbench.records.parts import Disturbance, Kind
 from ggufbench.thresholds import Tolerance
 
+TIMED_PHASES = ("prompt", "encode", "decode")
+"""Phases whose samples measure computing: they read no file, and are repeated after interference."""
+
 _ONE_TURN_SECONDS = 0.005
 """One time slice of the scheduler; a shorter wait does not count against a sample of a few milliseconds."""
 _TICKS_OF_DOUBT = 0.02
@@ -74,7 +77,7 @@ class Judge:
             self._share("other work", _other_work(evidence), wall, allowed.most_other_work)
             if on_cpu
             else None,
-            _count("disk", faults, allowed.most_disk_reads) if phase in ("prompt", "decode") else None,
+            _count("disk", faults, allowed.most_disk_reads) if phase in TIMED_PHASES else None,
             _count("heat", evidence.get("throttle_count", 0.0), 0),
         ]
         return [reason for reason in found if reason is not None]

@@ -117,6 +117,17 @@ def prompt_flops(facts: ModelFacts, workload: Workload) -> float:
     return 2.0 * facts.prompt_parameters * tokens + 2.0 * attention
 
 
+def encode_flops(facts: ModelFacts, workload: Workload) -> float:
+    """Floating-point operations of one encoded sequence, in which each token attends to every other one.
+
+    As `prompt_flops`, with n attended tokens for each of the n. With a window w it is at least w / 2.
+    """
+    tokens, window = workload.prompt_tokens, facts.sliding_window
+    attended = min(tokens, window // 2) if window else tokens
+    attention = tokens * (facts.attention.full * tokens + facts.attention.sliding * attended)
+    return 2.0 * facts.prompt_parameters * tokens + 2.0 * attention
+
+
 def rate_at(rates: Mapping[int, float], threads: int) -> float | None:
     """Highest rate that this many threads can reach; None if nothing was measured.
 
@@ -137,7 +148,8 @@ def evaluate_limits(
         return []
     results = (
         _decode(facts, setting, workload, summary, machine),
-        _prompt(facts, setting, workload, summary, machine),
+        _reading("prompt", prompt_flops(facts, workload), facts, setting, workload, summary, machine),
+        _reading("encode", encode_flops(facts, workload), facts, setting, workload, summary, machine),
         _load(facts, summary, machine),
     )
     return [result for result in results if result is not None]
@@ -160,8 +172,10 @@ def _decode(
 ) -> LimitResult | None:
     measured = summary.get("decode_tokens_per_second")
     rate = rate_at(machine.read_bytes_per_second, setting.n_threads)
+    if measured is None or rate is None:
+        return None
     needed = decode_bytes(facts, setting, workload)
-    if measured is None or rate is None or needed <= 0:
+    if needed <= 0:
         return None
     cache = machine.last_cache_bytes
     fits = needed <= CACHES_TO_JUDGE * cache
@@ -176,20 +190,21 @@ def _decode(
     return _rate("decode", measured, rate / needed, how, limit, reason)
 
 
-def _prompt(
-    facts: ModelFacts, setting: Setting, workload: Workload, summary: Mapping[str, Summary], machine: Rates
-) -> LimitResult | None:
-    measured = summary.get("prompt_tokens_per_second")
+def _reading(  # noqa: PLR0913, PLR0917 (the parts of one result)
+    name: Literal["prompt", "encode"], flops: float, facts: ModelFacts, setting: Setting, workload: Workload,
+    summary: Mapping[str, Summary], machine: Rates,
+) -> LimitResult | None:  # fmt: skip
+    measured = summary.get(f"{name}_tokens_per_second")
     rate = rate_at(machine.flops_per_second, setting.n_threads_batch)
-    needed = prompt_flops(facts, workload) / workload.prompt_tokens
+    needed = flops / workload.prompt_tokens
     if measured is None or rate is None or facts.prompt_parameters <= 0:
         return None
     how = f"{needed / 1e9:.3g} GFLOP for each token at {rate / 1e9:.3g} GFLOP/s"
-    return _rate("prompt", measured, rate / needed, how, PROMPT_LIMIT, machine.disturbance)
+    return _rate(name, measured, rate / needed, how, PROMPT_LIMIT, machine.disturbance)
 
 
 def _rate(  # noqa: PLR0913, PLR0917 (the parts of one result)
-    name: Literal["decode", "prompt"], measured: Summary, bound: float, how: str, limit: float,
+    name: Literal["decode", "prompt", "encode"], measured: Summary, bound: float, how: str, limit: float,
     reason: str | None,
 ) -> LimitResult:  # fmt: skip
     fraction = measured.median / bound

@@ -120,6 +120,7 @@ def _config(model: str, quant: str | None, **changes: Any) -> LlamaCppModelConfi
     """The config of a file, with a context length that it was trained for. Raises GgufbenchError."""
     from ggufbench.chat.cache import locate_gguf, rows
     from ggufbench.discovery import discover
+    from ggufbench.discovery.model import KIND_NAMES
 
     path = Path(model).expanduser()
     if not path.is_file():
@@ -136,6 +137,11 @@ def _config(model: str, quant: str | None, **changes: Any) -> LlamaCppModelConfi
     if not found.models:
         reason = found.rejected[0].reason if found.rejected else "it contains no model"
         raise GgufbenchError(f"{model} cannot be used for chat: {reason}")
+    if found.models[0].kind != "generator":
+        kind = KIND_NAMES[found.models[0].kind]
+        raise GgufbenchError(
+            f"{model} cannot be used for chat: it is {kind}; measure it with `ggufbench run`"
+        )
     return rows(found.models)[0].config(**changes)
 
 

@@ -144,6 +144,7 @@ def _conclude(made: Any, path: Path, lines: list[str], *, test: bool, as_json: b
 def _next_steps(path: Path, result: LoadTest | None) -> list[str]:
     import shlex
 
+    from ggufbench.discovery import discover
     from ggufbench.text import seconds_text
 
     lines = []
@@ -151,9 +152,10 @@ def _next_steps(path: Path, result: LoadTest | None) -> list[str]:
         took, size = seconds_text(result.seconds), _size(result.file_size_bytes)
         lines.append(f"  loads in {took} on the CPU: {result.layers} layers, {size}")
     quoted = harmless(shlex.quote(str(path)))
-    lines.append(f'next: ggufbench chat {quoted} "Hello"')
-    lines.append(f"      ggufbench run --models {quoted}")
-    return lines
+    steps = [f"ggufbench run --models {quoted}"]
+    if any(model.kind == "generator" for model in discover([path]).models):
+        steps.insert(0, f'ggufbench chat {quoted} "Hello"')
+    return [*lines, f"next: {steps[0]}", *(f"      {step}" for step in steps[1:])]
 
 
 def _size(count: int) -> str:

@@ -1,14 +1,16 @@
-"""Decide whether a GGUF is a language model that can be benchmarked, or give the reason in one sentence."""
+"""Decide which kind of model a GGUF is, or give the reason why it cannot be benchmarked in one sentence."""
 
 from __future__ import annotations
 
 from ggufbench.discovery.header import Header, Tensor
+from ggufbench.discovery.model import ModelKind
 from ggufbench.errors import GgufbenchError
 from ggufbench.text import printable
 
 BLOCKS_CAP = 4096
 """Maximum number of layers; llama.cpp itself stops at 512."""
-_NO_POOLING = (0, 2**32 - 1)
+_POOLINGS = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank", 2**32 - 1: "none"}
+"""`enum llama_pooling_type` of llama.h; the last one is -1, for not specified."""
 
 _TYPES = {
     "adapter": "a LoRA adapter: it changes another model and cannot run alone",
@@ -16,21 +18,32 @@ _TYPES = {
     "mmproj": "a multimodal projector (mmproj): the vision or audio part of another model",
     "controlvector": "a control vector: it steers another model and cannot run alone",
 }
-_EMBEDDING = "an embedding model: it produces vectors, not text"
 _DIFFUSION = "a diffusion model: it does not generate token by token"
 _SPEECH = "a speech model: it produces sound, not text"
 _DRAFT = "a draft model for speculative decoding: it cannot run without the model it was made for"
 _ARCHITECTURES = {
     "clip": _TYPES["mmproj"],
     "controlvector": _TYPES["controlvector"],
-    **dict.fromkeys(["bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert"], _EMBEDDING),
-    **dict.fromkeys(["jina-bert-v2", "jina-bert-v3", "eurobert", "t5encoder"], _EMBEDDING),
-    **dict.fromkeys(["gemma-embedding", "llama-embed"], _EMBEDDING),
-    "t5": "an encoder-decoder model: its speed is not comparable with a decoder's",
     **dict.fromkeys(["dream", "llada", "llada-moe", "rnd1", "diffusion-gemma"], _DIFFUSION),
     **dict.fromkeys(["wavtokenizer-dec", "qwen3tts", "pockettts"], _SPEECH),
     **dict.fromkeys(["eagle3", "dflash", "gemma4-assistant"], _DRAFT),
 }
+
+UNCACHED = frozenset(
+    {
+        "bert",
+        "eurobert",
+        "gemma-embedding",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "modern-bert",
+        "neo-bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+    }
+)
+"""Encoders without a KV cache in llama.cpp (`llama_model::create_memory`)."""
+_ENCODERS = UNCACHED | {"llama-embed", "t5encoder"}
 
 
 class RefusedError(GgufbenchError):
@@ -58,8 +71,29 @@ def architecture_of(header: Header) -> str:
         raise RefusedError(_ARCHITECTURES[architecture])
     if any(key.startswith("adapter.") for key in header.values):
         raise RefusedError(_TYPES["adapter"])
-    _refuse_encoders(header, architecture)
     return architecture
+
+
+def pooling_of(header: Header, architecture: str) -> str:
+    """The pooling that the file states; `none` without one. Raises RefusedError for an unknown one."""
+    key = f"{architecture}.pooling_type"
+    stated = header.whole(key) or 0
+    if stated not in _POOLINGS:
+        raise RefusedError(f"the key {printable(key)} is {stated}, and llama.cpp knows 0 to 4")
+    return _POOLINGS[stated]
+
+
+def kind_of(header: Header, architecture: str) -> ModelKind:
+    """Kind of the model, which decides its workload. Raises RefusedError for an unknown pooling."""
+    if architecture == "t5":
+        return "encoder-decoder"
+    pooling = pooling_of(header, architecture)
+    if pooling == "rank":
+        return "reranker"
+    is_causal = header.flag(f"{architecture}.attention.causal") is not False
+    if pooling != "none" or architecture in _ENCODERS or not is_causal:
+        return "embedding"
+    return "generator"
 
 
 def _refuse_by_type(header: Header) -> None:
@@ -79,13 +113,6 @@ def _without_architecture(header: Header) -> str:
         if kind in prefixes:
             return _TYPES[kind]
     return "the key general.architecture is missing"
-
-
-def _refuse_encoders(header: Header, architecture: str) -> None:
-    if (header.whole(f"{architecture}.pooling_type") or 0) not in _NO_POOLING:
-        raise RefusedError(_EMBEDDING)
-    if header.flag(f"{architecture}.attention.causal") is False:
-        raise RefusedError(_EMBEDDING)
 
 
 def required(header: Header, architecture: str, name: str, most: int) -> int:

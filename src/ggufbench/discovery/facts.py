@@ -14,7 +14,10 @@ elements (or `kv_lora_rank` plus the rotary ones if that is missing) and no valu
 `prompt_parameters` counts the elements of matrices: only the used experts of a layer, no lookup tables, and
 not the output matrix, because only the last token of a batch needs logits. For the same reason llama.cpp
 drops all other tokens before the feed-forward part of the last layer, so that part is excluded as well,
-except in architectures that keep them until the end (such as gpt-oss).
+except in architectures that keep them until the end (such as gpt-oss) and in models whose vectors need every
+token. The heads of an embedding model and of a reranker run once for each sequence and do not count.
+
+An encoder-decoder model reads a prompt with its encoder (`enc.`), and decodes with the rest.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from dataclasses import dataclass
 
 from ggufbench.discovery import classify, names
 from ggufbench.discovery.header import Header, HeaderError, Tensor
-from ggufbench.discovery.model import AttentionShape, KvShape, Model
+from ggufbench.discovery.model import AttentionShape, KvShape, Model, ModelKind
 from ggufbench.discovery.shards import Files, identity
 from ggufbench.discovery.tables import FILE_TYPE_GUESSED, FILE_TYPES
 
@@ -35,6 +38,7 @@ _POSITIONS = "position_embd.weight"
 _ONE_ROW = frozenset({"per_layer_token_embd.weight", _POSITIONS, "token_types.weight"})
 _NOT_MULTIPLIED = _TABLES | _ONE_ROW | {"output.weight"}
 _ENCODER_PREFIXES = ("v.", "a.", "mm.")
+_ONCE_FOR_A_SEQUENCE = ("cls.", "dense_2.", "dense_3.")
 _EXPERT = re.compile(r"_exps\.|\.ffn_(?:gate|up|down)\.\d+\.")
 # Architectures whose last layer runs for every token of a prompt.
 _KEEPS_EVERY_TOKEN = frozenset(
@@ -65,11 +69,13 @@ _SLIDING: dict[str, tuple[int, bool]] = {
     "exaone4": (4, False),
     "gemma2": (2, False),
     "gemma3": (6, False),
+    "gemma-embedding": (6, False),
     "gemma3n": (5, False),
     "gpt-oss": (2, False),
     "laguna": (4, True),
     "llama4": (4, False),
     "mellum": (4, False),
+    "modern-bert": (3, True),
     "muse-glimmer": (4, False),
     "olmo2": (4, False),
     "plamo3": (8, False),
@@ -102,6 +108,7 @@ class _HeaderShape:
     """Number of layers that run for every token: without draft layers (NextN, MTP)."""
     experts: int
     experts_used: tuple[int, ...]
+    kind: ModelKind
 
 
 def describe(files: Files, found: Provenance) -> Model:
@@ -132,11 +139,13 @@ def describe(files: Files, found: Provenance) -> Model:
         experts_used=max(shape.experts_used),
         sliding_window=_window(header, shape) if kv.sliding_k else 0,
         vocabulary=header.length("tokenizer.ggml.tokens"),
-        kv=kv,
+        kv=KvShape(0, 0, 0, 0) if shape.architecture in classify.UNCACHED else kv,
         attention=_attention_shape(header, shape),
         learned_positions=next((t.rows for t in tensors if t.name == _POSITIONS), 0),
         chat_template=bool(header.values.get("tokenizer.chat_template")),
         synthetic=header.values.get("ggufbench.synthetic") is True,
+        kind=shape.kind,
+        pooling=classify.pooling_of(header, shape.architecture),
         # A tag is not used: another one may be added to the same file.
         file_title=(title if found.source == "ollama" else "") or found.name,
         title=title,
@@ -158,7 +167,8 @@ def _shape(header: Header, architecture: str) -> _HeaderShape:
     used = header.per_layer(f"{architecture}.expert_used_count", layers) or (0,) * layers
     if max(used) > experts:
         raise HeaderError(f"expert_used_count is {max(used)}, more than the {experts} experts")
-    return _HeaderShape(architecture, layers, layers - drafting, experts, used)
+    kind = classify.kind_of(header, architecture)
+    return _HeaderShape(architecture, layers, layers - drafting, experts, used, kind)
 
 
 def quantization(header: Header, tensors: Sequence[Tensor], stem: str) -> str:
@@ -232,7 +242,7 @@ def _decoded(tensor: Tensor, shape: _HeaderShape, tied: bool) -> int:
     name, size = tensor.name, tensor.size_bytes
     if name in _ONE_ROW or (name == "token_embd.weight" and not tied):
         return size // max(tensor.rows, 1)
-    if name.startswith(_ENCODER_PREFIXES):
+    if name.startswith((*_ENCODER_PREFIXES, "enc.")):
         return 0
     block = classify.block_of(name)
     if block is None:
@@ -251,11 +261,13 @@ def _prompted(tensor: Tensor, shape: _HeaderShape) -> int:
         return 0
     block = classify.block_of(name)
     if block is None:
-        return 0 if name.startswith((*_ENCODER_PREFIXES, "nextn.")) else tensor.elements
+        ignored = name.startswith((*_ENCODER_PREFIXES, *_ONCE_FOR_A_SEQUENCE, "nextn.", "dec."))
+        return 0 if ignored or "attn_rel_b" in name else tensor.elements
     last = shape.trunk - 1
     if block > last:
         return 0
-    if block == last and ".ffn_" in name and shape.architecture not in _KEEPS_EVERY_TOKEN:
+    keeps_all = shape.kind != "generator" or shape.architecture in _KEEPS_EVERY_TOKEN
+    if block == last and ".ffn_" in name and not keeps_all:
         return 0
     if shape.experts and _EXPERT.search(name):
         return tensor.elements * shape.experts_used[block] // shape.experts

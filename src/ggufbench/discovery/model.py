@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ggufbench.discovery.tables import bytes_per_element
 
@@ -35,6 +36,18 @@ class AttentionShape:
 
     full: int
     sliding: int
+
+
+ModelKind = Literal["generator", "embedding", "reranker", "encoder-decoder"]
+"""Result of a model: more text, a vector, a score of a pair, or a text that follows an encoded one."""
+
+KIND_NAMES: dict[ModelKind, str] = {
+    "generator": "a model that generates text",
+    "embedding": "an embedding model",
+    "reranker": "a reranker",
+    "encoder-decoder": "an encoder-decoder model",
+}
+"""Each kind as the user reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +117,9 @@ class Model:
     """`general.name` of the header; empty if it is missing."""
     original: OriginalCheckpoint | None = None
     """Original checkpoint; None if it is not on this machine."""
+    kind: ModelKind = "generator"
+    pooling: str = "none"
+    """How the file makes one vector from those of all tokens: `none`, `mean`, `cls`, `last` or `rank`."""
     aliases: tuple[str, ...] = ()
     """Other names of the same content: tags of Ollama, file names of links and of copies."""
 

@@ -15,6 +15,7 @@ class BencherExporter(SummaryExporter):
         "ready_seconds",
         "cold_ready_seconds",
         "prompt_tokens_per_second",
+        "encode_tokens_per_second",
         "decode_tokens_per_second",
         "peak_rss_bytes",
     )

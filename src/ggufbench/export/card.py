@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ggufbench.analysis.wording import work
 from ggufbench.errors import GgufbenchError
 from ggufbench.metrics import METRICS
 from ggufbench.records.runs import StoredRun
@@ -47,8 +48,7 @@ def _case_lines(records: Sequence[Record]) -> Iterator[str]:
     (record,) = records
     sizes = f"{size(record.loaded_bytes)}, {parameters(record.model.parameters)} parameters"
     yield _line("Model", f"{_label(record)}, {sizes}")
-    workload = record.workload
-    yield _line("Work", f"{workload.prompt_tokens} prompt tokens, {workload.generated_tokens} generated")
+    yield _line("Work", work(record))
     for name, text in _measured(record).items():
         yield _line(name, text.partition(" ")[2])
 
@@ -63,6 +63,7 @@ _METRICS = {
     "Load": {"ready_seconds": "", "cold_ready_seconds": " from the disk"},
     "Peak": {"peak_rss_bytes": "", "device_bytes": " on the device"},
     "Prompt": {"prompt_tokens_per_second": ""},
+    "Encode": {"encode_tokens_per_second": ""},
     "Decode": {"decode_tokens_per_second": ""},
 }
 """Name of a line to its metrics, and what is written after each."""

@@ -14,7 +14,7 @@ class GithubActionBenchmarkExporter(SummaryExporter):
     """Medians, with the range of the samples; one file has one direction."""
 
     name = "github-action-benchmark"
-    usual = ("prompt_tokens_per_second", "decode_tokens_per_second")
+    usual = ("prompt_tokens_per_second", "encode_tokens_per_second", "decode_tokens_per_second")
 
     def content(self, run: StoredRun, wanted: Wanted) -> bytes:
         """The list. Raises GgufbenchError for metrics of both directions."""

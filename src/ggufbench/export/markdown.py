@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from ggufbench.export.exporter import Exporter, Wanted
 from ggufbench.metrics import METRICS
 from ggufbench.records.runs import StoredRun
+from ggufbench.records.samples import rates_of
 from ggufbench.records.schema import Record
 from ggufbench.text import printable
 
-_USUAL = ("ready_seconds", "peak_rss_bytes", "prompt_tokens_per_second", "decode_tokens_per_second")
 _SPECIAL = re.compile(r"([\\`*_\[\]|~])")
 
 
@@ -23,7 +23,8 @@ class MarkdownExporter(Exporter):
 
     def content(self, run: StoredRun, wanted: Wanted) -> bytes:
         """The table, and the run and the machine above it."""
-        names = wanted.metrics or _USUAL
+        rates = [f"{name}_tokens_per_second" for name in rates_of(run.records)]
+        names = wanted.metrics or ["ready_seconds", "peak_rss_bytes", *rates]
         heads = ["Case", *(METRICS[name].label for name in names), "Outcome"]
         lines = [
             f"Run {cell(run.name)}, medians over all launches.",

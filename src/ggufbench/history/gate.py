@@ -24,7 +24,7 @@ from ggufbench.history.series import (
     since_moment,
 )
 from ggufbench.metrics import METRICS
-from ggufbench.planning.scenario import GateSpec
+from ggufbench.planning.scenario import gated_by_default
 from ggufbench.records.store import RUN_NAME, StoreError
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _rows(
         LOOK_BACK[kind],
         since,
         max(one.created for one in documents),
-        None if kind == ANCHORED else GateSpec().metrics,
+        None if kind == ANCHORED else gated_by_default(),
         [one.subject for one in documents],
     )
     found = (_up_to(one, run.name) for one in queries.series(connection, wanted))

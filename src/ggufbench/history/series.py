@@ -14,7 +14,7 @@ from ggufbench.history.index import ask
 from ggufbench.history.judgement import WINDOW, JudgedValue, State, creep, judge
 from ggufbench.history.queries import SeenMachine, StoredSeries, StoredSession, Wanted
 from ggufbench.metrics import METRICS
-from ggufbench.planning.scenario import GateSpec
+from ggufbench.planning.scenario import gated_by_default
 from ggufbench.records.store import StoreError
 from ggufbench.text import did_you_mean
 from ggufbench.thresholds import default_tolerance
@@ -254,7 +254,7 @@ def _metrics_of(kind: str, named: Sequence[str]) -> Sequence[str] | None:
     """Metrics of a session: an anchored one has those of its scenario's gate, a record has all."""
     if named:
         return named
-    return None if kind == ANCHORED else GateSpec().metrics
+    return None if kind == ANCHORED else gated_by_default()
 
 
 def _check_metrics(names: Iterable[str]) -> None:

@@ -64,6 +64,7 @@ class CaseTimeouts:
             "load": reading,
             "first_decode": reading,
             "prompt": computing,
+            "encode": computing,
             "decode": computing,
             "digest": computing,
         }
@@ -238,7 +239,7 @@ def _record(
         summary=summary,
         targets=[]
         if is_baseline
-        else evaluate_targets(case.scenario.targets, case.model.file_size_bytes, summary),
+        else evaluate_targets(case.scenario.targets, case.model.file_size_bytes, summary, case.output_bytes),
         limits=limits,
         environment=environment,
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from ggufbench.checks.cache_state import WARM_AT_LEAST, cache_state
-from ggufbench.checks.interference import Judge
+from ggufbench.checks.interference import TIMED_PHASES, Judge
 from ggufbench.checks.native_log import LoadLog, offload_problem, parse_load_log
 from ggufbench.launching.launcher import Ended, Interpreter, LaunchRefusedError, PhaseTimeouts, launch
 from ggufbench.machine import page_cache
@@ -161,7 +161,7 @@ class LaunchSupervisor:
         self.disturbed += 1
         if self.processes is None:
             self.processes = busiest_processes(_LOOK_AROUND_SECONDS)
-        can_repeat = event.phase in ("prompt", "decode")
+        can_repeat = event.phase in TIMED_PHASES
         if not can_repeat or self._repeated[event.phase] >= self.case.workload.repetitions:
             return GO
         self._repeated[event.phase] += 1

@@ -1,4 +1,4 @@
-"""Test that a new GGUF loads: one worker loads it on the CPU and decodes one token."""
+"""Test that a new GGUF loads: one worker loads it on the CPU and decodes or encodes one token."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from ggufbench.discovery import Model, discover
 from ggufbench.launching.launcher import launch
 from ggufbench.machine.facts import resolve_threads
 from ggufbench.outcomes import Outcome
-from ggufbench.worker.job import ENGINE, Job, Setting, Workload
+from ggufbench.planning.plan import PROVIDERS
+from ggufbench.worker.job import Job, Setting, Workload
 from ggufbench.worker.protocol import Loaded, TimedSample
 
 _CONTEXT = 64
@@ -53,4 +54,4 @@ def _job(model: Model) -> Job:
         "cpu", n_ctx=_CONTEXT, n_batch=_CONTEXT, n_ubatch=_CONTEXT, n_threads=threads, n_threads_batch=threads
     )
     workload = Workload(prompt_tokens=1, generated_tokens=1, repetitions=1)
-    return Job(ENGINE, str(model.path), setting, workload, load_only=True)
+    return Job(PROVIDERS[model.kind], str(model.path), setting, workload, load_only=True)

@@ -67,7 +67,7 @@ LARGEST_FIRST = frozenset({"context", "speed"})
 
 
 def find_entries(places: Sequence[Path] | None, results: Path | None) -> list[PickerEntry]:
-    """Every model in the default places or in `places`, with its newest record in `results`.
+    """Every generator in the default places or in `places`, with its newest record in `results`.
 
     Raises PlaceNotFoundError.
     """
@@ -75,7 +75,7 @@ def find_entries(places: Sequence[Path] | None, results: Path | None) -> list[Pi
     from ggufbench.discovery import discover
     from ggufbench.machine.facts import memory_limit_bytes
 
-    found = discover(places).models
+    found = [model for model in discover(places).models if model.kind == "generator"]
     synthetic = {model.identity for model in found if model.synthetic}
     aliases = {model.identity: model.aliases for model in found}
     memory = memory_limit_bytes()

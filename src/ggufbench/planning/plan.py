@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ggufbench.discovery.model import Model, OriginalCheckpoint
+from ggufbench.discovery.model import KIND_NAMES, Model, ModelKind, OriginalCheckpoint
 from ggufbench.discovery.names import spelled
 from ggufbench.discovery.quantization_choice import quantizations_of, with_quantization
 from ggufbench.errors import GgufbenchError
@@ -19,7 +19,17 @@ from ggufbench.paths import FileIdentity, file_identity
 from ggufbench.planning.scenario import Scenario, WorkloadSpec
 from ggufbench.text import did_you_mean, listed, printable, size
 from ggufbench.worker import questions
-from ggufbench.worker.job import ENGINE, LANGCHAIN, LAYERS, TRANSFORMERS, Job, Setting, Workload
+from ggufbench.worker.job import (
+    ENCODER,
+    ENCODER_DECODER,
+    ENGINE,
+    LANGCHAIN,
+    LAYERS,
+    TRANSFORMERS,
+    Job,
+    Setting,
+    Workload,
+)
 from ggufbench.worker.provider import DIGESTED_TOKENS
 
 _IDENTITY_DIGITS = 6
@@ -35,6 +45,14 @@ _GPU_FLOPS = 8e12
 _START_SECONDS = 0.5
 _TORCH_START_SECONDS = 8.0
 _TORCH_BYTES = 300 * 2**20
+
+PROVIDERS: dict[ModelKind, str] = {
+    "generator": ENGINE,
+    "embedding": ENCODER,
+    "reranker": ENCODER,
+    "encoder-decoder": ENCODER_DECODER,
+}
+"""The provider that measures each kind of model through llama.cpp's C interface."""
 
 
 class PlanError(GgufbenchError):
@@ -80,6 +98,15 @@ class Case:
     def loaded_bytes(self) -> int:
         """Total size of those files."""
         return (self.original or self.model).file_size_bytes
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of the logits that llama.cpp reserves for each token of an encoded batch (`output_reserve`).
+
+        They are 4 bytes for each entry of the vocabulary. A generator has them for its last token only.
+        """
+        tokens = self.workload.sequences * self.workload.prompt_tokens
+        return 4 * tokens * self.model.vocabulary if self.scenario.is_encoder else 0
 
     def changed_file(self) -> str | None:
         """Reason why a loaded file is not the one that was planned; None if all are the same."""
@@ -146,8 +173,18 @@ class Host:
 
 def make_plan(models: Sequence[Model], scenarios: Sequence[Scenario], host: Host) -> list[Case]:
     """Every model with every scenario, in the order of the models; skipped cases stay in the list."""
-    cases = [_plan_case(model, scenario, host) for model in models for scenario in scenarios]
+    cases = [case for model in models for case in _cases_of(model, scenarios, host)]
     return _each_original_once(cases)
+
+
+def _cases_of(model: Model, scenarios: Sequence[Scenario], host: Host) -> list[Case]:
+    """The model with each scenario for its kind; one skipped case if there are only others."""
+    fitting = [scenario for scenario in scenarios if model.kind in scenario.kinds]
+    if fitting or not scenarios:
+        return [_plan_case(model, scenario, host) for scenario in fitting]
+    provider = PROVIDERS[model.kind]
+    reason = f"{KIND_NAMES[model.kind]}, which needs a scenario with provider = {json.dumps(provider)}"
+    return [replace(_plan_case(model, scenarios[0], host), skip=reason)]
 
 
 def environment_key(scenario: Scenario) -> str:
@@ -192,13 +229,16 @@ def kv_bytes(model: Model, setting: Setting) -> int:
 
 def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
     setting = resolve_setting(scenario)
-    setting = replace(setting, n_ctx=model.bounded_context(setting.n_ctx))
+    if not scenario.is_encoder:  # which divides its context among several sequences
+        setting = replace(setting, n_ctx=model.bounded_context(setting.n_ctx))
     spec = scenario.workload
-    workload = Workload(spec.prompt_tokens, spec.generated_tokens, spec.depth, spec.repetitions)
+    generated = spec.generated_tokens if scenario.generates else 0
+    workload = Workload(spec.prompt_tokens, generated, spec.depth, spec.repetitions, spec.sequences)
     estimate = _estimate(model, scenario, setting, workload, host)
     environment = host.environments[environment_key(scenario)]
     skip = (
         _lacks_weights(model, scenario)
+        or _too_long(model, scenario)
         or _lacks_template(model, scenario)
         or environment.lacks(setting.device)
         or environment.lacks_layer(scenario.provider)
@@ -225,6 +265,14 @@ def _lacks_weights(model: Model, scenario: Scenario) -> str | None:
     return None
 
 
+def _too_long(model: Model, scenario: Scenario) -> str | None:
+    """Why an encoder cannot read a sequence of this length: its positions end with its trained context."""
+    length = scenario.workload.prompt_tokens
+    if not scenario.is_encoder or length <= model.trained_context:
+        return None
+    return f"its context is {model.trained_context} tokens, and a sequence of this scenario has {length}"
+
+
 def _lacks_template(model: Model, scenario: Scenario) -> str | None:
     """Why a layer for chat has no prompt for this model; the user's own callable may bring a template."""
     if scenario.provider not in LAYERS or model.chat_template:
@@ -235,7 +283,7 @@ def _lacks_template(model: Model, scenario: Scenario) -> str | None:
 def _lacks_positions(model: Model, scenario: Scenario) -> str | None:
     """Why the workload is too long for the model's learned positions, in one sentence; None if it is not."""
     needed = _needed_positions(scenario)
-    if not 0 < model.learned_positions < needed:
+    if scenario.is_encoder or not 0 < model.learned_positions < needed:
         return None
     return (
         f"the model has {model.learned_positions} learned positions, and the workload needs {needed}: lower "
@@ -319,7 +367,7 @@ def _seconds(model: Model, setting: Setting, workload: Workload, spec: WorkloadS
     bandwidth = _MEMORY_BYTES_PER_SECOND.get(setting.device, _GPU_BYTES_PER_SECOND)
     active = model.parameters * model.decode_bytes_per_token / max(1, model.tensor_bytes)
     flops = _FLOPS.get(setting.device, _GPU_FLOPS)
-    prompt = 2 * active * (workload.prompt_tokens + workload.depth) / flops
+    prompt = 2 * active * (workload.sequences * workload.prompt_tokens + workload.depth) / flops
     decode = workload.generated_tokens * (model.decode_bytes_per_token / bandwidth + 1e-4)
     load = model.file_size_bytes / _LOAD_BYTES_PER_SECOND
     repetitions = workload.repetitions

@@ -19,14 +19,15 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationError, model_validator
 
+from ggufbench.discovery.model import ModelKind
 from ggufbench.errors import GgufbenchError
 from ggufbench.metrics import METRICS
 from ggufbench.paths import read_regular, shipped_folder
 from ggufbench.text import did_you_mean, printable
 from ggufbench.thresholds import Count, MetricTolerance, Table, Targets, Tolerance, default_tolerance
 from ggufbench.values import complaint
-from ggufbench.worker.compatibility import provider_problem
-from ggufbench.worker.job import ENGINE, SHIPPED, TRANSFORMERS
+from ggufbench.worker.compatibility import MOST_SEQUENCES, provider_problem
+from ggufbench.worker.job import DIRECT, ENCODER, ENCODER_DECODER, ENGINE, RATES, SHIPPED, TRANSFORMERS
 
 TARGETS_FILE = "targets.toml"
 
@@ -106,9 +107,23 @@ class WorkloadSpec(Table):
     generated_tokens: Positive = 128
     depth: Count = 0
     repetitions: Positive = 3
+    sequences: Annotated[int, Field(gt=0, le=MOST_SEQUENCES)] = 1
+    """Batch size of an encoder."""
     launches: Positive = 3
     cold_launches: Count = 1
     """Launches that only load, after the pages of the file were dropped."""
+
+
+_GATED = {
+    ENCODER: ("encode_tokens_per_second",),
+    ENCODER_DECODER: ("decode_tokens_per_second", "encode_tokens_per_second"),
+}
+"""Rates that the gate judges by default instead of those of `GateSpec`."""
+_KINDS: dict[str, tuple[ModelKind, ...]] = {
+    ENCODER: ("embedding", "reranker"),
+    ENCODER_DECODER: ("encoder-decoder",),
+}
+"""Kinds of models that a provider measures; all others measure generators."""
 
 
 def _gateable(metric: str) -> bool:
@@ -146,6 +161,11 @@ class GateSpec(Table):
         return self.tolerance.get(metric) or default_tolerance(metric)
 
 
+def gated_by_default() -> list[str]:
+    """Every metric that the gate of some provider judges by default."""
+    return list(dict.fromkeys([*GateSpec().metrics, *itertools.chain.from_iterable(_GATED.values())]))
+
+
 def _provider(text: str) -> str:
     own = re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*", text, re.ASCII)
     if own or text in SHIPPED:
@@ -162,8 +182,9 @@ class Scenario(Table):
     on_request: bool = False
     """True for a question that is not part of every run: it runs only if `--scenario` names it."""
     provider: Annotated[str, AfterValidator(_provider)] = ENGINE
-    """`engine`, `transformers`, a layer over llama.cpp (`llamacpp`, `langchain`, `langchain-community`), or a
-    `package.module:callable` of the user's own that makes a chat model."""
+    """`engine`, `encoder`, `encoder-decoder`, `transformers`, a layer over llama.cpp (`llamacpp`,
+    `langchain`, `langchain-community`), or a `package.module:callable` of the user's own that makes a chat
+    model."""
     setting: SettingSpec
     workload: WorkloadSpec = WorkloadSpec()
     targets: Targets
@@ -178,7 +199,40 @@ class Scenario(Table):
     @property
     def is_chat_model(self) -> bool:
         """True if it asks questions to a chat model."""
-        return self.provider not in (ENGINE, TRANSFORMERS)
+        return self.provider not in (*DIRECT, TRANSFORMERS)
+
+    @property
+    def is_encoder(self) -> bool:
+        """True if it encodes whole texts."""
+        return self.provider in _KINDS
+
+    @property
+    def generates(self) -> bool:
+        """True if it measures the speed of generating text."""
+        return self.measures("decode")
+
+    def measures(self, what: str) -> bool:
+        """True for what its launches measure: `prompt` or `encode`, `decode`, and `chat` for a chat model."""
+        if what == "chat":
+            return self.is_chat_model
+        return what in RATES.get(self.provider, ("prompt", "decode"))
+
+    @property
+    def kinds(self) -> tuple[ModelKind, ...]:
+        """Kinds of models that it measures."""
+        return _KINDS.get(self.provider, ("generator",))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gates_its_rates(cls, table: Any) -> Any:
+        """Gate the rates that the provider measures, if the file does not name others."""
+        if not isinstance(table, dict) or table.get("provider") not in _GATED:
+            return table
+        gate = table.get("gate", {})
+        if not isinstance(gate, dict) or "metrics" in gate:
+            return table
+        metrics = [*_GATED[table["provider"]], "ready_seconds", "peak_rss_bytes"]
+        return {**table, "gate": {"metrics": metrics, **gate}}
 
     @model_validator(mode="after")
     def _suits_its_provider(self) -> Scenario:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ggufbench.pytest_plugin.case import GgufCase
     from ggufbench.pytest_plugin.session import PytestSession
 
-_CHAT_MODELS = "chat_models"
+_MEASURES = "measures"
+_MEASURED = ("prompt", "encode", "decode", "chat")
 _RUN: pytest.StashKey[PytestSession] = pytest.StashKey()
 
 
@@ -30,7 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Nothing is looked for until a benchmark is collected."""
     from ggufbench.pytest_plugin.session import PytestSession
 
-    config.addinivalue_line("markers", f"{_CHAT_MODELS}: take only the cases that measure a chat model")
+    config.addinivalue_line(
+        "markers", f"{_MEASURES}(what): take only the cases that measure prompt, encode, decode or chat"
+    )
     config.stash[_RUN] = PytestSession(config)
 
 
@@ -38,8 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One parameter for each planned case, with an id that does not depend on other files."""
     if "gguf_case" in metafunc.fixturenames:
-        chat_models = metafunc.definition.get_closest_marker(_CHAT_MODELS) is not None
-        ids = metafunc.config.stash[_RUN].case_ids(chat_models=chat_models)
+        ids = metafunc.config.stash[_RUN].case_ids(_measured(metafunc.definition))
         metafunc.parametrize("gguf_case", ids, ids=ids, indirect=True)
 
 
@@ -47,13 +49,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """End the session if planning failed; an error during collection would print a traceback.
 
-    Benchmarks of chat models are deselected if no case is a chat model.
+    Benchmarks of something that no case measures are deselected.
     """
     run = config.stash[_RUN]
     run.raise_usage_error()
-    others = [item for item in items if item.get_closest_marker(_CHAT_MODELS) is None]
-    if len(others) < len(items) and not run.case_ids(chat_models=True):
-        items[:] = others
+    for item in items:
+        _check_mark(item)
+    items[:] = [item for item in items if not _measured(item) or run.case_ids(_measured(item))]
+
+
+def _measured(item: pytest.Item) -> str:
+    """Argument of the item's mark; empty without it."""
+    mark = item.get_closest_marker(_MEASURES)
+    return str(mark.args[0]) if mark is not None and mark.args else ""
+
+
+def _check_mark(item: pytest.Item) -> None:
+    """Raise UsageError for a mark that names nothing that a case measures."""
+    if item.get_closest_marker(_MEASURES) is not None and _measured(item) not in _MEASURED:
+        known = ", ".join(_MEASURED)
+        raise pytest.UsageError(
+            f"{item.nodeid}: {_MEASURES}({_measured(item)!r}) names nothing that is measured; "
+            f"write one of {known}"
+        )
 
 
 @pytest.hookimpl(wrapper=True)

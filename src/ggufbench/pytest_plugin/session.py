@@ -53,10 +53,10 @@ class PytestSession:
         """The comparison with a baseline arm; None if there is no such option."""
         return self._gate
 
-    def case_ids(self, *, chat_models: bool = False) -> list[str]:
-        """The ids of the planned cases, or of the chat models among them; empty if planning failed."""
+    def case_ids(self, what: str = "") -> list[str]:
+        """The ids of the planned cases, or of those that measure this; empty if planning failed."""
         try:
-            return [id_ for id_, case in self.cases.items() if case.scenario.is_chat_model or not chat_models]
+            return [id_ for id_, case in self.cases.items() if not what or case.scenario.measures(what)]
         except pytest.UsageError:
             return []
 

@@ -51,7 +51,7 @@ class Disturbance:
 class LimitResult:
     """One measured metric and its physical bound."""
 
-    name: Literal["decode", "prompt", "load"]
+    name: Literal["decode", "prompt", "encode", "load"]
     metric: MetricName
     measured: Amount
     """Median, in the metric's unit."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 
 from ggufbench.metrics import METRICS, Summary, percentile, slope, summarize
-from ggufbench.records.schema import Launch, Sample
+from ggufbench.records.schema import Launch, Record, Sample
 
 
 def metric_samples(launch: Launch, file_size_bytes: int) -> dict[str, list[float]]:
@@ -13,11 +14,22 @@ def metric_samples(launch: Launch, file_size_bytes: int) -> dict[str, list[float
     return {**_loading(launch), **_speed(launch), **_memory(launch, file_size_bytes)}
 
 
+def is_full(launch: Launch) -> bool:
+    """True if it has read a prompt, or encoded a text."""
+    return any(mark.after in ("prompt", "encode") for mark in launch.marks)
+
+
 def summaries(launches: list[Launch], file_size_bytes: int) -> dict[str, Summary]:
     """Every metric that has samples in these launches."""
     samples = [metric_samples(launch, file_size_bytes) for launch in launches]
     found = {name: summarize(name, [of_one.get(name, []) for of_one in samples]) for name in METRICS}
     return {name: summary for name, summary in found.items() if summary is not None}
+
+
+def rates_of(records: Iterable[Record]) -> list[str]:
+    """Rates that these records can have, in reading order."""
+    found = {name for record in records for name in record.rates}
+    return [name for name in ("prompt", "encode", "decode") if name in found]
 
 
 def _loading(launch: Launch) -> dict[str, list[float]]:
@@ -37,8 +49,10 @@ def _loading(launch: Launch) -> dict[str, list[float]]:
 def _speed(launch: Launch) -> dict[str, list[float]]:
     decode = _counted(launch, "decode")
     several = [sample.token_seconds for sample in decode if len(sample.token_seconds) > 1]
-    prompt = _counted(launch, "prompt")
+    prompt, encode = _counted(launch, "prompt"), _counted(launch, "encode")
     return {
+        "encode_tokens_per_second": [s.tokens / s.seconds for s in encode if s.seconds],
+        "encode_seconds": [s.seconds for s in encode],
         "prompt_tokens_per_second": [s.tokens / s.seconds for s in prompt if s.seconds],
         "time_to_first_token_seconds": [s.seconds for s in prompt],
         "decode_tokens_per_second": [s.tokens / s.seconds for s in decode if s.seconds],
@@ -69,8 +83,8 @@ def _overheads(sample: Sample) -> list[float]:
 
 
 def _memory(launch: Launch, file_size_bytes: int) -> dict[str, list[float]]:
-    """Memory of a launch that has read a prompt: compute buffers are not touched earlier."""
-    if not any(mark.after == "prompt" for mark in launch.marks):
+    """Memory of a launch that has read a text: compute buffers are not touched earlier."""
+    if not is_full(launch):
         return {}
     peaks = [mark.figures["peak_rss_bytes"] for mark in launch.marks if "peak_rss_bytes" in mark.figures]
     anonymous = [m.figures["anonymous_bytes"] for m in launch.marks if "anonymous_bytes" in m.figures]

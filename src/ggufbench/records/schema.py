@@ -18,13 +18,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from ggufbench.discovery.model import ModelKind
 from ggufbench.machine.parts import BusyProcess, Conditions, Device, Machine, SourceState
 from ggufbench.metrics import Summary
 from ggufbench.outcomes import Outcome
 from ggufbench.records.parts import CacheState, Disturbance, LimitResult, MetricName, TargetResult
 from ggufbench.thresholds import Tolerance
 from ggufbench.values import Amount, Bytes, Count, Created, FileBytes, Name, Part, Possible, Seconds
-from ggufbench.worker.job import TRANSFORMERS, Setting, Workload
+from ggufbench.worker.job import RATES, TRANSFORMERS, Setting, Workload
 
 SCHEMA_VERSION: Literal[4] = 4
 
@@ -88,6 +89,10 @@ class ModelIdentity(Part):
     sliding_window: Count
     synthetic: bool
     original: Original | None = None
+    kind: ModelKind = "generator"
+    """`generator`, `embedding`, `reranker` or `encoder-decoder`."""
+    pooling: str = "none"
+    """How an embedding model makes one vector from those of all tokens."""
 
 
 class ProviderFacts(Part):
@@ -187,7 +192,8 @@ class Launch(Part):
     marks: list[MemoryMark] = []
     device_bytes: Bytes = 0
     digest: str | None = None
-    """Hash of 32 greedy tokens after a fixed prompt: equal if the same work was done."""
+    """Hash of 32 greedy tokens after a fixed prompt, or of the strongest components of an encoder's vectors:
+    equal if the same work was done."""
     log: list[str] = []
     """The native log of loading, for the first launch and for those that were not measured."""
     stderr: str = ""
@@ -239,6 +245,11 @@ class Record(Part):
     def is_baseline(self) -> bool:
         """True if it measures the baseline for llama.cpp."""
         return self.provider.name == TRANSFORMERS
+
+    @property
+    def rates(self) -> tuple[str, ...]:
+        """Rates that its provider measures: `prompt` or `encode`, and `decode`."""
+        return RATES.get(self.provider.name, ("prompt", "decode"))
 
     @property
     def loaded_bytes(self) -> int:

@@ -6,12 +6,25 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from .job import DEFAULT_UBATCH, ENGINE, LANGCHAIN, LAYERS, SHIPPED, TRANSFORMERS, Setting
+from .job import (
+    DEFAULT_UBATCH,
+    ENCODER,
+    ENCODER_DECODER,
+    ENGINE,
+    LANGCHAIN,
+    LAYERS,
+    SHIPPED,
+    TRANSFORMERS,
+    Setting,
+    Workload,
+)
 
 _CHAT_TAKES = ("device", "n_ctx", "n_gpu_layers", "n_batch", "n_threads", "load_mode", "rpc_servers",
                "chat_template_kwargs")  # fmt: skip
 _LAYER_TAKES = (*_CHAT_TAKES, "flash_attn")
 _TRANSFORMERS_TAKES = ("device", "n_threads", "weights", "dtype", "chat_template_kwargs")
+MOST_SEQUENCES = 256
+"""Maximum of `n_seq_max` (LLAMA_MAX_SEQ in llama.cpp)."""
 _DTYPES = ("float32", "bfloat16")
 
 
@@ -23,13 +36,45 @@ def provider_problem(provider: str, setting: Any, workload: Any) -> str | None:
     """
     if setting.chat_template_kwargs and provider in SHIPPED and provider != LANGCHAIN:
         return f'provider {provider} ignores chat_template_kwargs; leave it out, or write "{LANGCHAIN}"'
+    if workload.sequences > 1 and provider != ENCODER:
+        return f'sequences = {workload.sequences} is for provider = "{ENCODER}" alone; leave it out'
     if provider == TRANSFORMERS:
         return _transformers_problem(setting)
     if setting.device == "mps":
         return 'device = "mps" is PyTorch\'s name, for provider = "transformers"; write "metal"'
     if setting.weights != "gguf" or setting.dtype:
         return 'weights and dtype are for provider = "transformers" alone; leave them out'
+    if provider in (ENCODER, ENCODER_DECODER):
+        return _encoder_problem(provider, setting, workload)
     return None if provider == ENGINE else _chat_problem(provider, setting, workload)
+
+
+def sequence_slots(sequences: int, n_ubatch: int) -> int:
+    """The least `n_seq_max` for these sequences: a divisor of `n_ubatch`.
+
+    With another one llama.cpp aborts while it reserves the graph of a model with mean pooling.
+    """
+    return next((slots for slots in range(sequences, n_ubatch) if n_ubatch % slots == 0), n_ubatch)
+
+
+def _encoder_problem(provider: str, setting: Any, workload: Any) -> str | None:
+    if workload.depth:
+        return f"provider {provider} cannot be given depth = {workload.depth}; leave it out"
+    if provider == ENCODER and workload.generated_tokens not in (0, Workload().generated_tokens):
+        return f"provider {provider} generates nothing; leave out generated_tokens"
+    tokens = workload.sequences * workload.prompt_tokens
+    for name in ("n_ubatch", "n_ctx"):
+        if getattr(setting, name) < tokens:
+            return (
+                f"{name} = {getattr(setting, name)} is too small: an encoder reads all of its "
+                f"{workload.sequences} x {workload.prompt_tokens} tokens at once; raise it to {tokens}"
+            )
+    if sequence_slots(workload.sequences, setting.n_ubatch) > MOST_SEQUENCES:
+        return (
+            f"n_ubatch = {setting.n_ubatch} has no divisor from {workload.sequences} to {MOST_SEQUENCES}, "
+            "which llama.cpp needs for the sequences; write a multiple of sequences"
+        )
+    return None
 
 
 def _chat_problem(provider: str, setting: Any, workload: Any) -> str | None:

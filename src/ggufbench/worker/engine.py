@@ -38,7 +38,7 @@ _DEVICE_FAILED = re.compile(
 _WARMUP_TOKENS = 8
 """Tokens decoded before the first timed decode: enough for graph reuse and lazily touched pages."""
 _OVERHEAD_TOKENS = 2000
-_SETTLING_SECONDS = 0.01
+SETTLING_SECONDS = 0.01
 """Duration of decoding just before a clock starts: a process that waited for its harness has cold caches."""
 
 
@@ -68,8 +68,7 @@ class Engine:
     def load(self) -> Loading:
         """Load the model and make its context."""
         model_params = self._model_params()
-        context_params = releases.context_params(self._api, self._job.setting, self._library.version)
-        releases.expect_one_output(context_params)
+        context_params = self._context_params()
         self._watch.start()
         start = perf_counter_ns()
         self._model = self._api.llama_model_load_from_file(os.fsencode(self._job.model_path), model_params)
@@ -183,6 +182,11 @@ class Engine:
     def _model_params(self) -> Any:
         return releases.model_params(self._api, self._job.setting, self._device_list, self._library.version)
 
+    def _context_params(self) -> Any:
+        params = releases.context_params(self._api, self._job.setting, self._library.version)
+        releases.expect_one_output(params)
+        return params
+
     def _prepare(self) -> None:
         vocabulary = self._api.llama_model_get_vocab(self._model)
         self._vocabulary_size = self._api.llama_vocab_n_tokens(vocabulary)
@@ -242,7 +246,7 @@ class Engine:
         one = (self._api.llama_token * 1)(0)
         batch = self._api.llama_batch_get_one(one, 1)
         self._api.llama_memory_clear(self._memory, False)
-        end = perf_counter_ns() + int(_SETTLING_SECONDS * 1e9)
+        end = perf_counter_ns() + int(SETTLING_SECONDS * 1e9)
         while True:
             for _ in range(2):
                 self._api.llama_decode(self._context, batch)

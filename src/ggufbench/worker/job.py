@@ -14,6 +14,15 @@ T = TypeVar("T")
 ENGINE = "engine"
 """The provider that uses llama.cpp's C interface."""
 
+ENCODER = "encoder"
+"""The engine for models that compute one vector or score for each sequence."""
+
+ENCODER_DECODER = "encoder-decoder"
+"""The engine for models that encode a text once and then generate another one."""
+
+DIRECT = (ENGINE, ENCODER, ENCODER_DECODER)
+"""Providers over llama.cpp's C interface alone."""
+
 TRANSFORMERS = "transformers"
 """The provider that is the baseline for llama.cpp."""
 
@@ -29,8 +38,11 @@ LANGCHAIN_COMMUNITY = "langchain-community"
 LAYERS = (LLAMACPP, LANGCHAIN, LANGCHAIN_COMMUNITY)
 """Providers that answer questions through the layers that applications use, all of them over llama.cpp."""
 
-SHIPPED = (ENGINE, TRANSFORMERS, *LAYERS)
+SHIPPED = (*DIRECT, TRANSFORMERS, *LAYERS)
 """Providers that ship with ggufbench. Any other name is a `package.module:callable`."""
+
+RATES = {ENCODER: ("encode",), ENCODER_DECODER: ("encode", "decode")}
+"""Rates that these providers measure; all others measure `prompt` and `decode`."""
 
 DEFAULT_UBATCH = 512
 
@@ -92,11 +104,15 @@ class Workload:
     """The work for the loaded model."""
 
     prompt_tokens: int = 512
+    """Length of the prompt; for `encoder` of each sequence."""
     generated_tokens: int = 128
+    """0 for `encoder`, which generates nothing."""
     depth: int = 0
     """Tokens already in the context before each timed part."""
     repetitions: int = 3
     """Timed samples of each kind in one launch."""
+    sequences: int = 1
+    """Batch size: sequences that `encoder` encodes at once."""
 
 
 @dataclass(frozen=True, slots=True)

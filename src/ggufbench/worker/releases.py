@@ -11,6 +11,7 @@ import ctypes
 from typing import Any
 
 from .channel import ProviderError
+from .compatibility import sequence_slots
 from .job import Setting
 
 _LOAD_MODES = {"auto": -1, "none": 0, "mmap": 1, "mlock": 2, "mmap+mlock": 3, "dio": 4}
@@ -114,6 +115,20 @@ def context_params(api: Any, setting: Setting, release: str) -> Any:
     if fields.has("swa_full"):  # older releases always have the full-size cache
         # A full-size cache for sliding-window layers only serves prefix reuse, which no workload here does.
         fields.set("swa_full", swa_full=False)
+    return params
+
+
+def encoder_context_params(api: Any, setting: Setting, sequences: int, release: str) -> Any:
+    """The parameters of a context that returns vectors, with the file's own pooling.
+
+    One KV cache for all sequences, as in llama.cpp's own example: any sequence may have the whole context.
+    """
+    params = context_params(api, setting, release)
+    fields = _Fields(params, release)
+    fields.set("sequences", n_seq_max=sequence_slots(sequences, setting.n_ubatch))
+    fields.set("an encoder", embeddings=True)
+    if fields.has("kv_unified"):  # older releases have no other cache
+        fields.set("an encoder", kv_unified=True)
     return params
 
 

@@ -1,6 +1,7 @@
 """The main path of a launch, top to bottom: import, load, first decode, prompt, decode, digest, exit.
 
-A launch that measures only the load ends after the first decode.
+A launch that measures only the load ends after the first decode. An encoder has the phase `encode` instead of
+`prompt`, and `decode` only if a decoder follows it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from .callables import Callee
 from .channel import Channel
 from .chat import Chat
 from .decode_clock import DecodeClock
+from .encoder import Encoder
+from .encoder_decoder import EncoderDecoder
 from .engine import Engine
-from .job import ENGINE, LAYERS, TRANSFORMERS, Job
+from .job import DIRECT, ENCODER, ENCODER_DECODER, ENGINE, LAYERS, TRANSFORMERS, Job
 from .native import Library
 from .protocol import AGAIN, AnyJob, BandwidthJob, LibraryFacts, ProbeJob, TokenizeJob, decode_job
 from .provider import WARMUP, Timing, WorkerProvider
+
+_ENGINES = {ENGINE: Engine, ENCODER: Encoder, ENCODER_DECODER: EncoderDecoder}
 
 
 def main(arguments: list[str]) -> int:
@@ -76,7 +81,8 @@ def _measure(job: Job, channel: Channel) -> None:
     launch.first_decode()
     if not job.load_only:
         launch.prompt()
-        launch.decode()
+        if job.provider != ENCODER:
+            launch.decode()
         launch.digest()
     launch.exit()
 
@@ -91,10 +97,10 @@ def _import_provider(job: Job, channel: Channel) -> WorkerProvider:
 
         _imported(torch_library.describe(), perf_counter() - start, [], channel)
         return Transformers(job)
-    if job.provider == ENGINE:
+    if job.provider in DIRECT:
         library = Library()
         _imported(library.describe(), perf_counter() - start, library.log.drain(), channel)
-        return Engine(library, job)
+        return _ENGINES[job.provider](library, job)
     # The library first: a module that takes over the log when it is imported must get it.
     library = Library(whole_package=True)
     clock = DecodeClock(library.api)
@@ -143,7 +149,8 @@ class _LaunchPhases:
         self._mark("first_decode")
 
     def prompt(self) -> None:
-        self._repeat("prompt", self.provider.prompt)
+        phase = "encode" if self.job.provider in (ENCODER, ENCODER_DECODER) else "prompt"
+        self._repeat(phase, self.provider.prompt)
 
     def decode(self) -> None:
         self._repeat("decode", self.provider.decode)

@@ -64,6 +64,15 @@ class TestFiles:
             message = refusal(model_path=str(tmp_path / name))
             assert f"{name} cannot be used: {why}" in message
 
+    def test_models_that_do_not_chat(self, encoder_folder):
+        for name, kind in (
+            ("bert-mean", "an embedding"),
+            ("bert-rank", "a reranker"),
+            ("t5", "an encoder-d"),
+        ):
+            message = refusal(model_path=str(encoder_folder / f"{name}-F32.gguf"))
+            assert f"{name}-F32.gguf cannot be used: {kind}" in message
+
     def test_defect_found_only_by_llama_cpp(self, tmp_path):
         """The header is valid but a weight is missing: the reason comes from llama.cpp."""
         writer = GGUFWriter(tmp_path / "x.gguf", "llama")

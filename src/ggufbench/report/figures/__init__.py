@@ -18,7 +18,7 @@ _PNG_DPI = 160
 """Gives 1600 pixels for a figure, which is sharp in print up to 25 cm."""
 _SHEET = (1600, 2000)
 """Width and approximate height of the overview in pixels."""
-_ON_SHEET = ("versus", "load", "memory", "rate-prompt", "rate-decode", "pareto", "tokens")
+_ON_SHEET = ("versus", "load", "memory", "rate-prompt", "rate-encode", "rate-decode", "pareto", "tokens")
 _FEW = 12
 """Most cases in a figure of the overview."""
 
@@ -111,6 +111,7 @@ def _sketches(facts: CaseFacts) -> Iterator[Sketch]:
         load(facts),
         memory(facts),
         rates(facts, "prompt"),
+        rates(facts, "encode"),
         rates(facts, "decode"),
         pareto(facts),
         tokens(facts),

@@ -1,4 +1,4 @@
-"""Prompt and decode rates as bars, with the spread of their samples and their physical bounds."""
+"""Prompt, encode and decode rates as bars, with the spread of their samples and their physical bounds."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from ggufbench.report.figures.style import BLUE, INK, PAPER, VERMILLION
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Kind = Literal["prompt", "decode"]
+Kind = Literal["prompt", "encode", "decode"]
 
-_TITLES: dict[Kind, str] = {"prompt": "Prompt rate", "decode": "Decode rate"}
+_TITLES: dict[Kind, str] = {"prompt": "Prompt rate", "encode": "Encode rate", "decode": "Decode rate"}
 _BOUNDS: dict[Kind, str] = {
     "prompt": "the arithmetic speed of the processor",
+    "encode": "the arithmetic speed of the processor",
     "decode": "the speed of reading the weights from memory",
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from ggufbench.analysis.advice import advise, breakdown_of
+from ggufbench.analysis.wording import work
 from ggufbench.checks.memory import PARTS
 from ggufbench.metrics import Metric, Summary, metric_of
 from ggufbench.outcomes import Outcome
@@ -71,6 +72,8 @@ class CaseDetail:
     provenance: Sequence[tuple[str, str]]
     complete: bool = False
     metrics: Sequence[tuple[str, ...]] = ()
+    reading: str = ""
+    """Name of the rate of reading a text: `Prompt` or `Encode`."""
     launches: Sequence[tuple[str, ...]] = ()
     samples: Sequence[tuple[str, ...]] = ()
     samples_left: int = 0
@@ -104,7 +107,8 @@ def case_detail(record: Record, number: int, limits: DetailLimits) -> CaseDetail
         brief,
         complete=True,
         metrics=_metrics(record),
-        launches=[launch_line(n, launch) for n, launch in enumerate(record.launches, 1)],
+        reading=record.rates[0].capitalize(),
+        launches=[launch_line(n, launch, record.rates[0]) for n, launch in enumerate(record.launches, 1)],
         samples=[sample_line(n, sample) for n, sample in samples[:_MOST_SAMPLES]],
         samples_left=max(0, len(samples) - _MOST_SAMPLES),
         settings=setting_lines(record),
@@ -156,15 +160,15 @@ def _plain(value: object) -> str:
 
 
 def _about(record: Record) -> list[str]:
-    model, work = record.model, record.workload
+    model = record.model
     experts = f", {model.experts_used} of {model.experts} experts" if model.experts else ""
-    depth = f" after {work.depth} tokens" if work.depth else ""
+    depth = f" after {record.workload.depth} tokens" if record.workload.depth else ""
     kind = "synthetic " if model.synthetic else ""
     return [
         f"{kind}{model.architecture} of {model.parameters / 1e9:.3g} B parameters{experts}, "
         f"{model.quantization}, {size(record.loaded_bytes)}",
-        f"{work.prompt_tokens} prompt and {work.generated_tokens} generated tokens{depth}, "
-        f"{work.repetitions} repetitions in each of {count(len(record.launches), 'launch', 'launches')}",
+        f"{work(record)}{depth}, {record.workload.repetitions} repetitions in each of "
+        f"{count(len(record.launches), 'launch', 'launches')}",
         f"provider {record.provider.name}; total time {duration(record.wall_seconds)}",
     ]
 

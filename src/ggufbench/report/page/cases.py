@@ -12,8 +12,10 @@ from ggufbench.report.text.phrases import NOTHING, TIMES
 from ggufbench.report.text.terminal import ended
 from ggufbench.text import size
 
-COLUMNS = ("Load", "Cold load", "Peak memory", "Prompt", "Decode", "Size")
-"""Headings of the value columns."""
+
+def columns(rates: Sequence[str]) -> list[str]:
+    """Headings of the value columns."""
+    return ["Load", "Cold load", "Peak memory", *(name.capitalize() for name in rates), "Size"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,8 @@ def missed(record: Record) -> list[str]:
     return [target.name for target in record.targets if target.status == "missed"]
 
 
-def case_row(record: Record, number: int, is_folded: bool, several: bool) -> CaseRow:
-    """Build the row of a record; `several` adds the machine."""
+def case_row(record: Record, number: int, is_folded: bool, several: bool, rates: Sequence[str]) -> CaseRow:
+    """Build the row of a record with these rates; `several` adds the machine."""
     names = missed(record)
     held = any(target.status != "not applicable" for target in record.targets)
     return CaseRow(
@@ -62,7 +64,7 @@ def case_row(record: Record, number: int, is_folded: bool, several: bool) -> Cas
         machine=record.machine.fingerprint if several else "",
         quantization=record.model.quantization,
         scenario=record.scenario,
-        cells=_cells(record),
+        cells=_cells(record, rates),
         targets=f"missed: {', '.join(names)}" if names else "met" if held else NOTHING,
         targets_kind="bad" if names else "good" if held else "",
         outcome=ended(record),
@@ -72,7 +74,7 @@ def case_row(record: Record, number: int, is_folded: bool, several: bool) -> Cas
     )
 
 
-def _cells(record: Record) -> list[TableCell]:
+def _cells(record: Record, rates: Sequence[str]) -> list[TableCell]:
     limits: dict[str, float] = {limit.name: limit.fraction for limit in record.limits}
     found = {name: summary.median for name, summary in record.summary.items()}
     ratio = found.get("peak_to_file_ratio")
@@ -90,7 +92,6 @@ def _cells(record: Record) -> list[TableCell]:
         figure("ready_seconds"),
         figure("cold_ready_seconds"),
         figure("peak_rss_bytes", of_file),
-        speed("prompt"),
-        speed("decode"),
+        *map(speed, rates),
         TableCell(size(record.loaded_bytes), record.loaded_bytes),
     ]

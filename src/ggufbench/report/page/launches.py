@@ -23,8 +23,8 @@ class LogView:
     """Number of lines in the middle that are left out."""
 
 
-def launch_line(number: int, launch: Launch) -> tuple[str, ...]:
-    """A launch as a table row."""
+def launch_line(number: int, launch: Launch, reading: str) -> tuple[str, ...]:
+    """A launch as a table row; `reading` is the phase that reads a text."""
     how = "load only" if launch.load_only else "all"
     peaks = [mark.figures.get("peak_rss_bytes", 0) for mark in launch.marks]
     ending = str(launch.outcome) + (f" ({launch.signal})" if launch.signal else "")
@@ -35,7 +35,7 @@ def launch_line(number: int, launch: Launch) -> tuple[str, ...]:
         _held(launch),
         _median_seconds(launch, "load"),
         _median_seconds(launch, "first_decode"),
-        _median_rate(launch, "prompt"),
+        _median_rate(launch, reading),
         _median_rate(launch, "decode"),
         size(max(peaks)) if any(peaks) else NOTHING,
         launch.digest or NOTHING,

@@ -12,7 +12,7 @@ from ggufbench.report.content import Content
 from ggufbench.report.figures.captions import compared, failure, gain
 from ggufbench.report.figures.cases import CaseFacts
 from ggufbench.report.figures.versus import featured, median_of
-from ggufbench.report.page.results import RESULT_COLUMNS, BarCell, bar_cell, largest_of, shortened
+from ggufbench.report.page.results import BarCell, bar_cell, largest_of, shortened, shown_columns
 from ggufbench.report.text.phrases import TIMES
 from ggufbench.text import times
 
@@ -54,7 +54,7 @@ def picture_of(content: Content) -> Picture | None:
     model = pairs[0].record.model
     return Picture(
         f"{shortened(f'{model.name}-{model.quantization}')}: llama.cpp and transformers",
-        [_panel(pairs, metric) for metric in RESULT_COLUMNS],
+        [_panel(pairs, metric) for metric in shown_columns([pairs[0].record])],
     )
 
 

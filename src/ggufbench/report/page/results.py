@@ -11,6 +11,7 @@ from itertools import groupby
 from ggufbench.analysis.baselines import memory_of
 from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
+from ggufbench.records.samples import rates_of
 from ggufbench.records.schema import Record
 from ggufbench.report.page.case import kind_of
 from ggufbench.report.text.phrases import MEMORY_IN_TOTAL, NOTHING, PEAK_OF_PROCESS
@@ -21,9 +22,10 @@ RESULT_COLUMNS = {
     "ready_seconds": "Load",
     "peak_rss_bytes": "Memory",
     "prompt_tokens_per_second": "Prompt",
+    "encode_tokens_per_second": "Encode",
     "decode_tokens_per_second": "Decode",
 }
-"""Metrics of the table and of the picture, with their headings."""
+"""Metrics of the table and of the picture, with their headings, without rates that no record can have."""
 
 _MOST_ROWS = 60
 _LONGEST_NAME = 40
@@ -72,6 +74,12 @@ class ResultsTable:
     notes: Sequence[str]
 
 
+def shown_columns(records: Sequence[Record]) -> list[str]:
+    """The metrics of `RESULT_COLUMNS` that these records can have."""
+    rates = {f"{name}_tokens_per_second" for name in rates_of(records)}
+    return [name for name in RESULT_COLUMNS if name in rates or not name.endswith("_tokens_per_second")]
+
+
 def results_table(records: Sequence[Record], numbers: Mapping[int, int]) -> ResultsTable | None:
     """The results of all records but the skipped ones; None if there are none.
 
@@ -81,7 +89,8 @@ def results_table(records: Sequence[Record], numbers: Mapping[int, int]) -> Resu
     if not current:
         return None
     shown = sorted(current, key=_model_of)[:_MOST_ROWS]
-    values = {id(record): _values(record) for record in shown}
+    columns = shown_columns(shown)
+    values = {id(record): _values(record, columns) for record in shown}
     several = len({record.machine.fingerprint for record in records}) > 1
 
     def row(record: Record, largest: Mapping[str, float | None]) -> ResultRow:
@@ -101,12 +110,12 @@ def results_table(records: Sequence[Record], numbers: Mapping[int, int]) -> Resu
     for (name, quantization, _), group in groupby(shown, key=_model_of):
         of_model = list(group)
         largest = {
-            metric: largest_of([values[id(record)][metric] for record in of_model])
-            for metric in RESULT_COLUMNS
+            metric: largest_of([values[id(record)][metric] for record in of_model]) for metric in columns
         }
         rows = [row(record, largest) for record in of_model]
         models.append(ModelResults(shortened(f"{name}-{quantization}"), rows))
-    return ResultsTable(list(RESULT_COLUMNS.values()), models, list(_notes(records, len(current))))
+    headings = [RESULT_COLUMNS[name] for name in columns]
+    return ResultsTable(headings, models, list(_notes(records, len(current))))
 
 
 def bar_cell(metric: str, value: float | None, largest: float | None) -> BarCell:
@@ -136,12 +145,12 @@ def _model_of(record: Record) -> tuple[str, str, str]:
     return record.model.name, record.model.quantization, record.model.identity
 
 
-def _values(record: Record) -> dict[str, float | None]:
+def _values(record: Record, columns: Sequence[str]) -> dict[str, float | None]:
     found = {name: summary.median for name, summary in record.summary.items()}
     memory = memory_of(record)
     if memory:
         found["peak_rss_bytes"] = statistics.median(memory)
-    return {metric: _real(found.get(metric)) for metric in RESULT_COLUMNS}
+    return {metric: _real(found.get(metric)) for metric in columns}
 
 
 def _real(value: float | None) -> float | None:

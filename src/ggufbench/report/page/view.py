@@ -11,12 +11,13 @@ from ggufbench.analysis.findings import Finding, findings
 from ggufbench.analysis.migration import Migration, MigrationAnswer, migrations
 from ggufbench.outcomes import Outcome
 from ggufbench.records.comparison import Comparison
+from ggufbench.records.samples import rates_of
 from ggufbench.records.schema import Record
 from ggufbench.report.content import Content
 from ggufbench.report.figures import Drawn
 from ggufbench.report.page import tables
 from ggufbench.report.page.case import CaseDetail, DetailLimits, case_detail
-from ggufbench.report.page.cases import COLUMNS, CaseRow, case_row, missed
+from ggufbench.report.page.cases import CaseRow, case_row, columns, missed
 from ggufbench.report.page.picture import Picture, picture_of
 from ggufbench.report.page.results import ResultsTable, results_table
 from ggufbench.report.record_selection import MOST_COMPLETE
@@ -108,7 +109,7 @@ def page_of(content: Content, figures: Sequence[Drawn], title: str | None = None
     versus = content.versus
     several = len({record.machine.fingerprint for record in records}) > 1
     limits = _limits(len(records))
-    picture = picture_of(content)
+    picture, rates = picture_of(content), rates_of(records)
     return Page(
         title=title or _title(content),
         lead=_lead(records, content),
@@ -123,8 +124,10 @@ def page_of(content: Content, figures: Sequence[Drawn], title: str | None = None
         figures=[figure for figure in figures if picture is None or figure.name != "versus"],
         comparisons=tables.comparisons(content),
         against=tables.against(content),
-        columns=COLUMNS,
-        rows=[case_row(record, numbers[id(record)], id(record) in folded, several) for record in records],
+        columns=columns(rates),
+        rows=[
+            case_row(record, numbers[id(record)], id(record) in folded, several, rates) for record in records
+        ],
         scenarios=sorted({record.scenario for record in records}),
         quantizations=sorted({record.model.quantization for record in records}),
         outcomes=sorted({str(record.outcome) for record in records}),

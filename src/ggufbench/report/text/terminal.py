@@ -15,6 +15,7 @@ from ggufbench.discovery.names import portable_path
 from ggufbench.metrics import METRICS
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
+from ggufbench.records.samples import rates_of
 from ggufbench.records.schema import Record
 from ggufbench.report.text.names import Name, NameTable
 from ggufbench.text import context_tokens, count, duration, escaped, parameters, size
@@ -106,18 +107,10 @@ def _results(records: Sequence[Record], width: int) -> RenderableType:
 _NARROW_NOTE = "On the second line: cold load, peak / file size, rate / limit of the machine."
 
 
-def _wide_results(records: Iterable[Record]) -> Table:
-    shown = table(
-        "Model",
-        ">Size",
-        "Scenario",
-        ">Load",
-        ">Cold load",
-        ">Peak memory",
-        ">Prompt",
-        ">Decode",
-        "Result",
-    )
+def _wide_results(records: Sequence[Record]) -> Table:
+    rates = rates_of(records)
+    headings = [f">{name.capitalize()}" for name in rates]
+    shown = table("Model", ">Size", "Scenario", ">Load", ">Cold load", ">Peak memory", *headings, "Result")
     for record in records:
         shown.add_row(
             _name(label(record), record.model.synthetic),
@@ -126,40 +119,39 @@ def _wide_results(records: Iterable[Record]) -> Table:
             _value(record, "ready_seconds"),
             _value(record, "cold_ready_seconds"),
             _peak_on_one_line(record),
-            _rated(record, "prompt", " "),
-            _rated(record, "decode", " "),
+            *(_rated(record, name, " ") for name in rates),
             _result(record),
         )
     return shown
 
 
-def _middle_results(records: Iterable[Record]) -> Table:
-    shown = table("Model", "Scenario", ">Load", ">Peak memory", ">Prompt", ">Decode", "Result")
+def _middle_results(records: Sequence[Record]) -> Table:
+    rates = rates_of(records)
+    headings = [f">{name.capitalize()}" for name in rates]
+    shown = table("Model", "Scenario", ">Load", ">Peak memory", *headings, "Result")
     for record in records:
         shown.add_row(
             _name(label(record), record.model.synthetic),
             Name(record.scenario),
             _value(record, "ready_seconds"),
             _peak_on_one_line(record),
-            _value(record, "prompt_tokens_per_second"),
-            _value(record, "decode_tokens_per_second"),
+            *(_value(record, f"{name}_tokens_per_second") for name in rates),
             _result(record),
         )
     return shown
 
 
-def _narrow_results(records: Iterable[Record]) -> Table:
-    shown = table(
-        "Model\nscenario", ">Load\ncold", ">Peak\nof file", ">Prompt\nof limit", ">Decode\nof limit", "Result"
-    )
+def _narrow_results(records: Sequence[Record]) -> Table:
+    rates = rates_of(records)
+    headings = [f">{name.capitalize()}\nof limit" for name in rates]
+    shown = table("Model\nscenario", ">Load\ncold", ">Peak\nof file", *headings, "Result")
     for record in records:
         peak, ratio = _peak(record)
         shown.add_row(
             _name(label(record), record.model.synthetic, record.scenario),
             _value(record, "ready_seconds") + Text("\n") + _value(record, "cold_ready_seconds"),
             Text(f"{peak}\n{ratio}"),
-            _rated(record, "prompt", "\n"),
-            _rated(record, "decode", "\n"),
+            *(_rated(record, name, "\n") for name in rates),
             _result(record),
         )
     return shown
@@ -239,6 +231,9 @@ def _skipped(skipped: Iterable[tuple[str, str, str]]) -> RenderableType | None:
 
 
 def _architecture(model: Model) -> str:
+    if model.kind != "generator":
+        pooling = f" ({model.pooling})" if model.kind == "embedding" else ""
+        return f"{model.architecture}, {model.kind}{pooling}"
     experts = f" {model.experts_used}/{model.experts}" if model.experts else ""
     return model.architecture + experts + ("" if model.chat_template else ", no template")
 
