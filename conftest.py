@@ -29,7 +29,7 @@ def pytest_configure(config):
         return
     folder = Path(tempfile.mkdtemp(prefix=f"ggufbench-tests-{worker}-"))
     folder.chmod(0o711)  # some tests become another user
-    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    os.environ["TMPDIR"] = os.environ["XDG_RUNTIME_DIR"] = tempfile.tempdir = str(folder)
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     for name in list(os.environ):
         if name.startswith("PYTEST_XDIST_") or name in ("COLUMNS", "LINES"):

@@ -19,6 +19,8 @@ _T = TypeVar("_T")
 
 _OVERSLEPT_SECONDS = 2.0
 """A wait that takes this much longer than requested was not a wait: this process did not run."""
+_POLL_SECONDS = 0.5
+"""Time between two looks at a lock: a look more often would disturb the run that is measuring."""
 _PIPE_GRACE_SECONDS = 1.0
 _TAIL_BYTES = 2**16
 _LATE_SECONDS = 0.5
@@ -26,10 +28,11 @@ _LATE_SECONDS = 0.5
 
 
 @contextmanager
-def alone(lock_file: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+def alone(lock_file: Path, on_wait: Callable[[], None], seconds: float | None = None) -> Iterator[None]:
     """Hold a lock that is released when its process dies; `on_wait` is called once if it is taken.
 
-    Raises OSError if the file cannot be created, NotImplementedError if its file system has no locks.
+    Raises TimeoutError if it is still taken after `seconds`, another OSError if the file cannot be created,
+    NotImplementedError if its file system has no locks.
     """
     from filelock import FileLock, Timeout
 
@@ -38,7 +41,10 @@ def alone(lock_file: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         on_wait()
-        lock.acquire()
+        try:
+            lock.acquire(timeout=-1 if seconds is None else max(0.0, seconds), poll_interval=_POLL_SECONDS)
+        except Timeout:
+            raise TimeoutError(f"{lock_file} is taken") from None
     try:
         yield
     finally:

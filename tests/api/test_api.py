@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ggufbench
-from ggufbench.measuring.case import one_at_a_time
+from ggufbench.measuring.machine_lock import one_at_a_time
 from ggufbench.outcomes import Outcome
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -134,7 +134,7 @@ def test_a_measurement_waits_while_another_one_runs(llama_folder, scenario_folde
     thread = threading.Thread(
         target=lambda: records.append(ggufbench.measure(*arguments, tell=lambda _sentence: waiting.set()))
     )
-    with one_at_a_time(lambda: None):
+    with one_at_a_time(print):
         thread.start()
         assert waiting.wait(60) and not records
     thread.join(120)

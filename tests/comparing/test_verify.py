@@ -13,6 +13,7 @@ import pytest
 
 from ggufbench.checks.interference import Judge
 from ggufbench.comparing.verify import Work, with_work
+from ggufbench.measuring.machine_lock import one_at_a_time
 from ggufbench.planning.scenario import load_scenarios
 
 
@@ -39,6 +40,7 @@ def environment(tmp_path) -> dict[str, str]:
         "COLUMNS": "100",
         "LLAMA_FAKE_FOLDER": folder,
         "TMPDIR": folder,
+        "XDG_RUNTIME_DIR": folder,
         "SECRET": "kept out",
     }
 
@@ -178,6 +180,16 @@ def test_a_signal_terminates_both_and_is_reported(command, environment, tmp_path
     assert process.returncode == 130
     assert f"Ended early: interrupted by {name} after 0 pairs." in said and "Traceback" not in said
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_run_that_waits_names_the_holder_and_ends_with_its_time_budget(run, environment, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", environment["XDG_RUNTIME_DIR"])
+    with one_at_a_time(print):
+        done = run("fast", "--time-budget", "0.5s")
+    assert done.returncode == 14
+    waiting, ended = done.stderr.splitlines()
+    assert waiting.startswith(f"ggufbench: waiting for process {os.getpid()} (`")
+    assert ended.endswith("the time budget ended after 0.5 s of waiting for it")
 
 
 def test_interference_never_removes_samples_of_one_side(scenario_folder):

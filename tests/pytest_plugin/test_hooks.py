@@ -13,7 +13,7 @@ import gguf
 import psutil
 import pytest
 
-from ggufbench.measuring.case import one_at_a_time
+from ggufbench.measuring.machine_lock import one_at_a_time
 from ggufbench.records.store import read_records
 
 QUESTIONS = ("decode", "load", "memory", "prompt")
@@ -264,13 +264,13 @@ def test_a_signal_leaves_what_was_measured_and_no_worker(run_pytest, model_folde
 @pytest.mark.timing
 def test_of_two_runs_one_measures_at_a_time(run_pytest, llama_folder):
     def hold_until_told():
-        with one_at_a_time(lambda: None):
+        with one_at_a_time(print):
             process = subprocess.Popen(
                 run_pytest.command("--models", str(llama_folder), "--scenario", "cpu"),
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parents[2],
             )  # fmt: skip
             for line in process.stdout:
-                if "waiting for another run" in line:
+                if f"waiting for process {os.getpid()} (`" in line:
                     break
         return process
 

@@ -13,7 +13,8 @@ from ggufbench.discovery.model import Discovery, Model
 from ggufbench.errors import GgufbenchError
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.machine.facts import read_machine, source_state
-from ggufbench.measuring.case import Bench, measure_case, one_at_a_time, skipped_record
+from ggufbench.measuring.case import Bench, measure_case, skipped_record
+from ggufbench.measuring.machine_lock import one_at_a_time
 from ggufbench.measuring.preparation import plan_cases, probe_for, requested_places
 from ggufbench.planning.scenario import Scenario, load_scenario_file, load_scenarios, scenario_folder
 from ggufbench.records.schema import Record
@@ -56,7 +57,7 @@ def measure(
     else:
         if case.setting.device == "cpu":
             bench = replace(bench, limits=load_limits(machine, environments[""]))
-        with one_at_a_time(lambda: tell("another run is measuring; waiting for it")):
+        with one_at_a_time(tell):
             record = measure_case(case, bench)
     if results is not None:
         write_record(Path(results), record)

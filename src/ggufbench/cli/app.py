@@ -10,7 +10,7 @@ import typer
 from ggufbench.cli.chat import chat
 from ggufbench.cli.compare import compare
 from ggufbench.cli.exchange import card, export, import_results
-from ggufbench.cli.gating import ab, bisect, selftest, shown_on
+from ggufbench.cli.gating import TimeBudget, ab, bisect, selftest, shown_on
 from ggufbench.cli.history import gate, history
 from ggufbench.cli.init import init
 from ggufbench.cli.models import convert, pull, quantize
@@ -223,6 +223,7 @@ def verify(
     ] = 0.02,
     seed: Seed = None,
     strict: Strict = False,
+    time_budget: TimeBudget = None,
     as_json: AsJson = False,
 ) -> None:
     """Check the rates of ggufbench against llama-bench, in pairs of runs on the same files.
@@ -236,11 +237,19 @@ def verify(
     from ggufbench.comparing.verify import verify as run_verify
     from ggufbench.report.text.verification import document, verification_report
 
-    request = request_from(places, match, scenario=[scenario], scenarios=scenarios)
+    request = request_from(places, match, scenario=[scenario], scenarios=scenarios, time_budget=time_budget)
     work = Work(prompt, generate, depth, repetitions)
     with ProgressLine() as line:
         question = VerifyRequest(
-            request, llama_bench, work, pairs, tolerance, seed, on_step=shown_on(line), tell=tell
+            request,
+            llama_bench,
+            work,
+            pairs,
+            tolerance,
+            seed,
+            on_step=shown_on(line),
+            tell=tell,
+            on_wait=print_error,
         )
         found = run_verify(question)
     code = found.exit_code(strict=strict)

@@ -109,6 +109,7 @@ def ab(
             allow_other_answers=allow_other_answers,
             on_step=shown_on(line),
             tell=tell,
+            on_wait=print_error,
         )
         answer = ask(question)
     _finish(answer, strict=strict, as_json=as_json)
@@ -142,7 +143,7 @@ def selftest(
 
     request = request_from(places, match, scenario=[scenario], scenarios=scenarios, results=results)
     with ProgressLine() as line:
-        question = AbRequest(request, ".", seed=seed, on_step=shown_on(line), tell=tell)
+        question = AbRequest(request, ".", seed=seed, on_step=shown_on(line), tell=tell, on_wait=print_error)
         found = run_selftest(
             question, sessions, controls, lambda number, kind: tell(f"session {number}: {kind}")
         )
@@ -205,6 +206,7 @@ def bisect(
             allow_other_answers=allow_other_answers,
             on_step=shown_on(line),
             tell=tell,
+            on_wait=print_error,
         )
         found = search(
             Hunt(question, metric, lambda name, left: tell(f"{name[:40]}: {left} candidates left"))

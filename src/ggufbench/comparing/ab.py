@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,7 +15,8 @@ from ggufbench.comparing.side_by_side import BenchSession, ComparedCase, Session
 from ggufbench.exit_codes import ExitCode
 from ggufbench.machine.facts import read_machine, source_state
 from ggufbench.machine.parts import Machine
-from ggufbench.measuring.case import Bench, one_at_a_time
+from ggufbench.measuring.case import Bench
+from ggufbench.measuring.machine_lock import one_at_a_time
 from ggufbench.measuring.preparation import (
     Request,
     earlier_records,
@@ -59,6 +61,8 @@ class AbRequest:
     on_step: Callable[[SessionStep], None] = lambda _step: None
     tell: Callable[[str], None] = lambda _sentence: None
     """Called with a sentence before slow steps of the preparation."""
+    on_wait: Callable[[str], None] = lambda _sentence: None
+    """Called with a sentence that names the run that holds the lock of the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,10 @@ def plan(question: AbRequest) -> Planned:
 
 
 def measure(question: AbRequest, planned: Planned) -> AbResult:
-    """Measure the planned cases, one session at a time on this machine, and store the results."""
+    """Measure the planned cases, one session at a time on this machine, and store the results.
+
+    Raises MachineBusyError if another run measures until the time budget ends, MachineLockError.
+    """
     problems: list[str] = []
     results = question.request.results
     session = BenchSession(
@@ -128,13 +135,16 @@ def measure(question: AbRequest, planned: Planned) -> AbResult:
         design=question.design,
         purpose=question.purpose,
         allow_other_answers=question.allow_other_answers,
-        time_budget_seconds=question.request.time_budget_seconds,
         anchored_by=_anchored_by(question),
         keep=lambda block: _keep(lambda: write_block(results, block), problems),
         on_step=question.on_step,
     )
-    with one_at_a_time(lambda: question.tell("another run is measuring; waiting for it")):
-        ongoing, interrupted = measure_side_by_side(planned.entries, session)
+    started, budget = time.monotonic(), question.request.time_budget_seconds
+    with one_at_a_time(question.on_wait, budget):
+        left = None if budget is None else budget - (time.monotonic() - started)
+        ongoing, interrupted = measure_side_by_side(
+            planned.entries, replace(session, time_budget_seconds=left)
+        )
     comparisons = conclude(ongoing, session, planned.arms)
     for comparison in comparisons:
         _keep(partial(write_comparison, results, comparison), problems)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +26,8 @@ from ggufbench.comparing.side_by_side import (
 from ggufbench.exit_codes import ExitCode
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.machine.facts import read_machine, source_state
-from ggufbench.measuring.case import Bench, one_at_a_time
+from ggufbench.measuring.case import Bench
+from ggufbench.measuring.machine_lock import one_at_a_time
 from ggufbench.measuring.preparation import Request, find_models, plan_cases, probe_for, read_scenarios
 from ggufbench.planning.plan import Case
 from ggufbench.planning.scenario import GateSpec, Scenario
@@ -74,6 +76,8 @@ class VerifyRequest:
     on_step: Callable[[SessionStep], None] = lambda _step: None
     tell: Callable[[str], None] = lambda _sentence: None
     """Called before slow steps of the preparation."""
+    on_wait: Callable[[str], None] = lambda _sentence: None
+    """Called with a sentence that names the run that holds the lock of the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +175,10 @@ def verify(question: VerifyRequest) -> Verification:
         on_step=question.on_step,
     )
     entries = [ComparedCase(case.id, {"baseline": case, "candidate": case}) for case in runnable]
-    with one_at_a_time(lambda: question.tell("another run is measuring; waiting for it")):
-        ongoing, interrupted = measure_side_by_side(entries, session)
+    started, budget = time.monotonic(), request.time_budget_seconds
+    with one_at_a_time(question.on_wait, budget):
+        left = None if budget is None else budget - (time.monotonic() - started)
+        ongoing, interrupted = measure_side_by_side(entries, replace(session, time_budget_seconds=left))
     return Verification(
         cases=[_conclude(one, arguments[one.entry.id], question) for one in ongoing],
         skipped=[(case.id, case.skip) for case in cases if case.skip is not None],

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from ggufbench.calibration.probe import PYTORCH_IMPORT_SECONDS
 from ggufbench.checks.interference import Judge, is_environment
@@ -21,7 +18,6 @@ from ggufbench.measuring.record_builder import build_launch, describe_environmen
 from ggufbench.measuring.supervisor import SEED, LaunchSupervisor, Observer
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
-from ggufbench.processes import alone
 from ggufbench.records.parts import CacheState, LimitResult
 from ggufbench.records.samples import summaries
 from ggufbench.records.schema import Environment, Launch, ProviderFacts, Record
@@ -131,17 +127,6 @@ def measure_launch(case: Case, bench: Bench, variables: Mapping[str, str]) -> Me
         _provider_facts(case, supervisor.imported),
         supervisor.processes or [],
     )
-
-
-@contextmanager
-def one_at_a_time(on_wait: Callable[[], None]) -> Iterator[None]:
-    """Machine-wide lock: of several runs started by one user, only one measures at a time.
-
-    `on_wait` is called once if another run holds the lock. It is released when its run dies.
-    """
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    with alone(Path(tempfile.gettempdir()) / f"ggufbench-{user}.lock", on_wait):
-        yield
 
 
 def skipped_record(case: Case, bench: Bench, reason: str) -> Record:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ggufbench.exit_codes import ExitCode
+from ggufbench.pytest_plugin.errors import ending_session
 from ggufbench.pytest_plugin.options import option
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Gate:
         self._wanted: set[str] = set()
         self.say: Callable[[str], None] = lambda _sentence: None
         """Show a sentence on the line of progress."""
+        self.tell: Callable[[str], None] = lambda _sentence: None
+        """Print a sentence on a line that stays."""
 
     def plan(self, tell: Callable[[str], None]) -> None:
         """Prepare the arms and plan. Raises GgufbenchError."""
@@ -109,7 +112,8 @@ class Gate:
 
             assert self._planned is not None  # noqa: S101 (planned while collecting)
             entries = [entry for entry in self._planned.entries if entry.id in self._wanted]
-            self._answer = measure(self._question(), replace(self._planned, entries=entries))
+            with ending_session():
+                self._answer = measure(self._question(), replace(self._planned, entries=entries))
             self.say("")
             if self._answer.interrupted:
                 raise KeyboardInterrupt
@@ -128,6 +132,7 @@ class Gate:
             allow_other_answers=given("gate-allow-other-answers"),
             on_step=self._show,
             tell=self.say,
+            on_wait=self.tell,
         )
 
     def _show(self, step: SessionStep) -> None:

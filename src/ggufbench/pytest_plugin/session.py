@@ -13,6 +13,7 @@ import pytest
 
 from ggufbench.errors import GgufbenchError
 from ggufbench.pytest_plugin.benchmark_tables import make_compact
+from ggufbench.pytest_plugin.errors import ending_session
 from ggufbench.pytest_plugin.options import option
 from ggufbench.pytest_plugin.progress import SessionProgress, uncaptured
 
@@ -85,7 +86,7 @@ class PytestSession:
 
         self._gate = Gate(self.config, self._request())
         self._gate.plan(self._tell)
-        self._gate.say = SessionProgress(self.config, []).say
+        self._gate.say, self._gate.tell = SessionProgress(self.config, []).say, self._tell
 
     def _plan(self) -> Prepared:
         if hasattr(self.config, "workerinput"):
@@ -286,31 +287,39 @@ class PytestSession:
         return self._known_limits
 
     def _measure(self, case: Case) -> Record:
-        from ggufbench.measuring.case import Interrupted, measure_case, one_at_a_time, skipped_record
+        from ggufbench.measuring.case import Interrupted, measure_case, skipped_record
+        from ggufbench.measuring.machine_lock import MachineBusyError, one_at_a_time
 
         reason = case.skip or self._over_budget(case)
         if reason:
             return self._store(skipped_record(case, self._run_bench(), reason))
         try:
-            with one_at_a_time(lambda: self._tell("waiting for another run that is measuring")):
+            with ending_session(MachineBusyError), one_at_a_time(self._tell, self._time_left(case)):
                 bench = replace(self._run_bench(), limits=self._limits())
                 return self._store(measure_case(case, bench))
+        except MachineBusyError as busy:
+            return self._store(skipped_record(case, self._run_bench(), str(busy)))
         except Interrupted as interrupt:
             self._records[case.id] = self._store(interrupt.record)
             raise
         finally:
             self._run_bench().observer(None)  # removes the line of progress
 
-    def _over_budget(self, case: Case) -> str | None:
+    def _time_left(self, case: Case) -> float | None:
+        """Seconds until the case must start to end within the time budget; None without a budget."""
         budget = self._request().time_budget_seconds
         if budget is None:
             return None
+        return budget - (time.monotonic() - self._started) - case.estimate.seconds
+
+    def _over_budget(self, case: Case) -> str | None:
+        left = self._time_left(case)
+        if left is None or left >= 0:
+            return None
         from ggufbench.text import duration
 
-        left = budget - (time.monotonic() - self._started)
-        if case.estimate.seconds <= left:
-            return None
-        needed, remaining = duration(case.estimate.seconds), duration(max(0.0, left))
+        seconds = case.estimate.seconds
+        needed, remaining = duration(seconds), duration(max(0.0, left + seconds))
         return f"needs about {needed}, but only {remaining} of the time budget is left"
 
     def _store(self, record: Record) -> Record:
