@@ -62,7 +62,8 @@ def test_every_field_reaches_the_chat_model(quantized, close):
         "n_ctx": 128, "n_gpu_layers": 0, "n_batch": 64, "n_threads": 1, "use_mlock": False, "use_mmap": False,
         "flash_attn": True, "type_k": "q8_0", "type_v": "q8_0", "temperature": 0.5, "top_p": 0.9, "top_k": 7,
         "min_p": 0.1, "repeat_penalty": 1.2, "max_tokens": 3, "stop": ["END"], "seed": 4,
-        "chat_template": "{{ messages[0].content }}", "verbose": True,
+        "chat_template": "{{ messages[0].content + mood }}", "chat_template_kwargs": {"mood": "!"},
+            "verbose": True,
     }  # fmt: skip
     config = LlamaCppModelConfig(model="mine", model_path=quantized("Q4_0"), **values)
     assert set(config.options()) == set(values), "a field that this test does not know"
