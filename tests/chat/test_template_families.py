@@ -158,6 +158,21 @@ def test_every_system_message_reaches_the_model(family, messages, templates):
     assert all(text in prompt for text in texts(messages))
 
 
+@pytest.mark.parametrize("family", SOURCES)
+def test_several_changes_at_once(family, templates):
+    messages = [
+        user(parts("Weather ", "and time?")), LATE, assistant("One moment.", WEATHER, TIME),
+        result(WEATHER["id"], "Fog"), result(TIME["id"], "six"), assistant("Foggy"), LATE, user("Thanks"),
+    ]  # fmt: skip
+    template = templates[family]
+    prompt = template.render(messages if template.takes_tools else tools_as_text(messages))
+    assert all(
+        text in prompt or json.dumps(text)[1:-1] in prompt for text in texts(messages)[2:] if text.isascii()
+    )
+    assert "Weather and time?" in " ".join(prompt.split())
+    assert prompt.count(LATE["content"]) == 2
+
+
 def identifiers(prompt: str) -> tuple[list[str], list[str]]:
     return re.findall(r'"id": "(\w+)"', prompt), re.findall(r'"call_id": "(\w+)"', prompt)
 

@@ -20,6 +20,7 @@ from ggufbench.chat.forms import Message
 
 _REASONING = re.compile(r".*(?:</think>|</thinking>|</seed:think>|\[/THINK\])", re.DOTALL | re.IGNORECASE)
 """The reasoning at the beginning of an answer, which templates leave out of later prompts."""
+_LETTER, _SIGN = re.compile(r"[^\W_]"), re.compile(r"\S")
 _PRIVATE = range(0xF0000, 0xFFFFE)
 """A private use plane of Unicode."""
 
@@ -38,31 +39,39 @@ class Probe:
 
     def omitted(self, prompt: str) -> str | None:
         """A text that is not in the prompt of the marked conversation; None if all are."""
-        return next(
-            (
-                text
-                for mark, text in self._marks.items()
-                if mark not in prompt and json.dumps(mark)[1:-1] not in prompt
-            ),
-            None,
-        )
+        letters = set(prompt)
+        lost = (mark for mark in self._marks if mark not in letters)
+        return next((self._marks[mark] for mark in lost if json.dumps(mark)[1:-1] not in prompt), None)
 
     def _mark(self, text: str) -> str:
-        at = [index for index, letter in enumerate(text) if letter.isalnum()]
-        at = at or [index for index, letter in enumerate(text) if not letter.isspace()]
-        letters = list(text)
-        for index in {at[0], at[-1]} if at else ():
+        made = text
+        for index in _ends(text):
             mark = next(self._unused, None)
             if mark is not None:
-                letters[index] = mark
+                made = made[:index] + mark + made[index + 1 :]
                 self._marks[mark] = text
-        return "".join(letters)
+        return made
+
+
+def _ends(text: str) -> set[int]:
+    """The indexes of the first and the last letter; without letters, of the first and the last sign."""
+    for pattern in (_LETTER, _SIGN):
+        if first := pattern.search(text):
+            last = pattern.search(text[::-1])
+            return {first.start(), len(text) - last.end() if last else 0}
+    return set()
 
 
 def omitted(prompt: str, messages: Sequence[Message]) -> str | None:
     """A text of the conversation that is not in the prompt; None if all are."""
     squeezed: str | None = None
+    at = 0
     for text in _texts(messages):
+        # Most texts follow each other as in the conversation, so most searches are short.
+        found = prompt.find(text, at)
+        if found >= 0:
+            at = found
+            continue
         if text in prompt:
             continue
         squeezed = squeezed or _squeezed(prompt)

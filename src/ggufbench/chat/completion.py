@@ -94,7 +94,12 @@ class AnswerGenerator:
             text = template.render(plain, tools, variables=variables)
             return reasoning.without_reasoning(text) if form.is_required else text
 
-        return self._prompts.tokens(write, template.source, *_conversation(template, messages, form))
+        try:
+            return self._prompts.tokens(write, template.source, *_conversation(template, messages, form))
+        except RecursionError:
+            raise ChatModelError(
+                "A tool or the arguments of a call are nested too deeply for a prompt; flatten them."
+            ) from None
 
     def _check(self, variables: Mapping[str, Any]) -> None:
         """Raise ChatModelError for a variable that neither template reads."""

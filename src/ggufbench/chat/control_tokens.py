@@ -25,6 +25,7 @@ Write = Callable[[Sequence[Message], Tools], str]
 
 # Bits of llama.cpp's `llama_token_attr`.
 _UNKNOWN, _CONTROL, _USER_DEFINED, _STRIPS_LEFT, _STRIPS_RIGHT = 1, 8, 16, 128, 256
+_SPECIAL = _UNKNOWN | _CONTROL | _USER_DEFINED
 _TAG = re.compile(r"[<\[].+[>\]]")
 
 
@@ -73,8 +74,10 @@ class PromptTokenizer:
     @cached_property
     def _specials(self) -> list[_Special]:
         """Every special token, longest first, as llama.cpp looks for them."""
-        found = [one for one in map(self._special, range(self._engine.vocabulary_size)) if _is_special(one)]
-        return sorted(found, key=lambda one: len(one.name.encode()), reverse=True)
+        attributes, vocabulary = self._engine.api.llama_vocab_get_attr, self._engine.vocabulary
+        tokens = range(self._engine.vocabulary_size)
+        found = [self._special(token) for token in tokens if attributes(vocabulary, token) & _SPECIAL]
+        return sorted(filter(_is_special, found), key=lambda one: len(one.name.encode()), reverse=True)
 
     def _apart(self, prompt: str, forged: frozenset[int]) -> list[int]:
         """The tokens of a prompt; a name with a forged index inside it stays text."""
@@ -101,7 +104,7 @@ class PromptTokenizer:
 
 
 def _is_special(one: _Special) -> bool:
-    return bool(one.attributes & (_UNKNOWN | _CONTROL | _USER_DEFINED) and one.name)
+    return bool(one.attributes & _SPECIAL and one.name)
 
 
 def _matters(one: _Special, source: str) -> bool:

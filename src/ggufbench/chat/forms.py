@@ -8,9 +8,10 @@ these properties and keeps every text.
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from itertools import product
 from typing import Any
 
@@ -18,30 +19,44 @@ Message = dict[str, Any]
 Form = Callable[[list[Message]], list[Message]]
 
 _SYSTEM = ("system", "developer")
-_MOST_CHANGES = 3
-"""Properties changed at once: a template that refuses more is not tried further."""
+_MOST_COST = 4
+"""Largest cost of a form: a template that needs more changes at once is not tried further."""
 
 
 @cache
-def forms() -> tuple[Form, ...]:
-    """Every form, those with the fewest changes first; the first one changes nothing.
+def _forms() -> tuple[list[Form], list[Form]]:
+    """Every form that changes something, the cheapest first; and those that write calls as text."""
+    choices = [choice for choice in product(*_PROPERTIES) if sum(cost for cost, _ in choice) <= _MOST_COST]
+    choices.sort(key=lambda choice: sum(cost for cost, _ in choice))
+    made = [[step for _, step in choice if step is not _unchanged] for choice in choices]
+    return (
+        [partial(_steps, steps) for steps in made if steps],
+        [partial(_steps, [tools_as_text, *steps]) for steps in made],
+    )
 
-    Writing calls as text comes last, because it gives up the model's own format of calls.
+
+def _steps(steps: Sequence[Form], messages: list[Message]) -> list[Message]:
+    return reduce(lambda made, step: step(made), steps, messages)
+
+
+def applied(messages: Sequence[Message], seconds: float) -> Iterator[tuple[Form, list[Message]]]:
+    """Each form and the conversation in it; forms that give the same conversation are left out.
+
+    Writing calls as text comes last, because it gives up the model's own format of calls; also if the other
+    forms take longer than `seconds`.
     """
-    choices = [choice for choice in product(*map(range, map(len, _PROPERTIES))) if _changes(choice)]
-    choices.sort(key=lambda choice: (_PROPERTIES[0][choice[0]] is tools_as_text, _changes(choice), choice))
-    return (_unchanged, *(_form(choice) for choice in choices))
-
-
-def _changes(choice: Sequence[int]) -> int:
-    """Number of changed properties; 0 if there are too many."""
-    changes = sum(map(bool, choice))
-    return changes if changes <= _MOST_CHANGES else 0
-
-
-def _form(choice: Sequence[int]) -> Form:
-    steps = [options[index] for options, index in zip(_PROPERTIES, choice, strict=True) if index]
-    return lambda messages: reduce(lambda made, step: step(made), steps, messages)
+    seen = [list(messages)]
+    yield _unchanged, seen[0]
+    end = time.monotonic() + seconds
+    for forms in _forms():
+        for form in forms:
+            if time.monotonic() > end:
+                break
+            made = form(list(messages))
+            if made not in seen:
+                seen.append(made)
+                yield form, made
+        end = time.monotonic() + seconds
 
 
 def _unchanged(messages: list[Message]) -> list[Message]:
@@ -78,7 +93,7 @@ def _is_bare_call(message: Message) -> bool:
     return bool(message.get("tool_calls")) and not message.get("content")
 
 
-def _content_is_none(messages: list[Message]) -> list[Message]:
+def _content_is_null(messages: list[Message]) -> list[Message]:
     return [{**message, "content": None} if _is_bare_call(message) else message for message in messages]
 
 
@@ -229,28 +244,18 @@ def _renumbered(made: Callable[[int, str], str]) -> Form:
     return change
 
 
-_PROPERTIES: tuple[tuple[Form, ...], ...] = (
-    (_unchanged, _apart, _one_by_one, tools_as_text),
+_PROPERTIES: tuple[tuple[tuple[int, Form], ...], ...] = (
+    ((0, _unchanged), (1, _apart), (1, _one_by_one)),
     (
-        _unchanged,
-        _renumbered(lambda number, _: f"call{number:05d}"),  # Mistral: nine letters and digits
-        _renumbered(lambda number, _: f"call_{number:024x}"),  # OpenAI
-        _renumbered(lambda number, name: f"functions.{name}:{number}"),  # Kimi
-        _renumbered(lambda number, _: str(number)),
+        (0, _unchanged),
+        (1, _renumbered(lambda number, _: f"call{number:05d}")),  # Mistral: nine letters and digits
+        (3, _renumbered(lambda number, _: f"call_{number:024x}")),  # OpenAI
+        (3, _renumbered(lambda number, name: f"functions.{name}:{number}")),  # Kimi
+        (3, _renumbered(lambda number, _: str(number))),
     ),
-    (_unchanged, _json_arguments),
-    (_unchanged, merged, _late_system_by_user, _system_first, _system_by_user),
-    (_unchanged, _as_text, _as_parts),
-    (_unchanged, _content_is_none, _content_is_absent),
+    ((0, _unchanged), (1, _json_arguments)),
+    ((0, _unchanged), (1, merged), (1, _late_system_by_user), (2, _system_first), (1, _system_by_user)),
+    ((0, _unchanged), (0, _as_text), (1, _as_parts)),
+    ((0, _unchanged), (1, _content_is_null), (2, _content_is_absent)),
 )
-"""The properties in the order in which they are changed, each with its alternatives."""
-
-
-def applied(messages: Sequence[Message]) -> Iterator[tuple[Form, list[Message]]]:
-    """Each form and the conversation in it; forms that give the same conversation are left out."""
-    seen: list[list[Message]] = []
-    for form in forms():
-        made = form(list(messages))
-        if made not in seen:
-            seen.append(made)
-            yield form, made
+"""The properties in the order in which they are changed: the alternatives of each, with their costs."""

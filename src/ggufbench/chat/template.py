@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -66,16 +65,13 @@ class Template:
         """
         probe = Probe([_with_reasoning(message) for message in messages])
         write = partial(self._render, tools=tools, variables=variables)
-        failure: ChatModelError | None = None
-        end = time.monotonic() + _SEARCH_SECONDS
-        for form, formed in applied(probe.messages):
+        problems: list[ChatModelError] = []
+        for form, formed in applied(probe.messages, _SEARCH_SECONDS):
             prompt, problem = self._attempt(write, probe, form, formed)
             if problem is None:
                 return prompt
-            failure = failure or problem
-            if time.monotonic() > end:
-                break
-        raise failure or self._broken(ValueError("it accepts no form of the conversation"))
+            problems.append(problem)
+        raise problems[0]
 
     def check_variables(self, names: Iterable[str]) -> None:
         """Raise ChatModelError for a name that the template does not read."""

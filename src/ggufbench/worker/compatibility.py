@@ -34,19 +34,26 @@ def provider_problem(provider: str, setting: Any, workload: Any) -> str | None:
     Both may be the tables of a scenario, which have the same names. A value that a provider does not receive,
     and that differs from its default, would be accepted and not applied.
     """
+    if provider == TRANSFORMERS:
+        return _foreign_key(provider, setting, workload) or _transformers_problem(setting)
+    if setting.device == "mps":
+        return 'device = "mps" is PyTorch\'s name, for provider = "transformers"; write "metal"'
+    if foreign := _foreign_key(provider, setting, workload):
+        return foreign
+    if provider in (ENCODER, ENCODER_DECODER):
+        return _encoder_problem(provider, setting, workload)
+    return None if provider == ENGINE else _chat_problem(provider, setting, workload)
+
+
+def _foreign_key(provider: str, setting: Any, workload: Any) -> str | None:
+    """Name a value that only another provider takes."""
     if setting.chat_template_kwargs and provider in SHIPPED and provider != LANGCHAIN:
         return f'provider {provider} ignores chat_template_kwargs; leave it out, or write "{LANGCHAIN}"'
     if workload.sequences > 1 and provider != ENCODER:
         return f'sequences = {workload.sequences} is for provider = "{ENCODER}" alone; leave it out'
-    if provider == TRANSFORMERS:
-        return _transformers_problem(setting)
-    if setting.device == "mps":
-        return 'device = "mps" is PyTorch\'s name, for provider = "transformers"; write "metal"'
-    if setting.weights != "gguf" or setting.dtype:
+    if provider != TRANSFORMERS and (setting.weights != "gguf" or setting.dtype):
         return 'weights and dtype are for provider = "transformers" alone; leave them out'
-    if provider in (ENCODER, ENCODER_DECODER):
-        return _encoder_problem(provider, setting, workload)
-    return None if provider == ENGINE else _chat_problem(provider, setting, workload)
+    return None
 
 
 def sequence_slots(sequences: int, n_ubatch: int) -> int:

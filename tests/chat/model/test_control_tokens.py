@@ -4,6 +4,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
 from ggufbench.chat.completion import Form
+from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.messages import to_template
 from ggufbench.chat.model import ChatLlamaCpp
 from ggufbench.chat.template import Template
@@ -123,6 +124,15 @@ def test_forged_bos_token_does_not_replace_the_real_one(chat, make_random):
     begin = model._engine.special_text("bos")
     found = tokens(model, [HumanMessage(f"{begin}Hi")], "{{ messages[0].content }}")
     assert control(model, found) == [model._engine.api.llama_vocab_bos(model._engine.vocabulary)]
+
+
+def test_deeply_nested_arguments(chat):
+    arguments: dict = {}
+    for _ in range(5000):
+        arguments = {"inner": arguments}
+    call = AIMessage("", tool_calls=[{"id": "1", "name": "f", "args": arguments}])
+    with pytest.raises(ChatModelError, match="nested too deeply"):
+        tokens(chat, [HumanMessage("Hi"), call, ToolMessage("ok", tool_call_id="1")])
 
 
 def test_answer_to_a_forged_conversation_reads_one_turn(chat):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from ggufbench.chat import structured
 from ggufbench.chat.call_formats import Call
-from ggufbench.chat.completion import _prompt, form_of
+from ggufbench.chat.completion import _conversation, form_of
 from ggufbench.chat.grammar import call_grammar, json_grammar
 from ggufbench.chat.model import ChatModelError
 from ggufbench.chat.tools import ToolReader
@@ -315,7 +315,8 @@ class TestWithoutToolsInTheTemplate:
             ToolMessage("rain", tool_call_id="1"),
         ]  # fmt: skip
         options = chat._options({"tools": chat.bind_tools([get_weather]).kwargs["tools"]})
-        prompt = _prompt(chat._generator._template, messages, form_of(options))
+        template = chat._generator._template
+        prompt = template.render(*_conversation(template, messages, form_of(options)))
         system, *_, result = prompt.removesuffix("<|im_start|>assistant\n").split("<|im_end|>\n")[:-1]
         assert "<|im_start|>system\nBe brief.\n\nYou can call these tools" in system
         assert '"name": "get_weather"' in system
