@@ -13,6 +13,7 @@ from ggufbench.cli.options import AsJson, harmless, print_error, print_json
 from ggufbench.cli.progress import ProgressLine
 from ggufbench.errors import GgufbenchError
 from ggufbench.exit_codes import ExitCode
+from ggufbench.paths import expanded, unusable_path
 from ggufbench.text import decimal_size
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def quantize(
         int | None, typer.Option(min=1, max=1024, help="Number of threads (default: all processors).")
     ] = None,
     imatrix: Annotated[
-        Path | None, typer.Option(help="Importance matrix (GGUF), which types below Q2_K need.")
+        Path | None,
+        typer.Option(help="Importance matrix, which types below Q2_K need."),
     ] = None,
     overwrite: Overwrite = False,
     no_load_test: NoLoadTest = False,
@@ -127,7 +129,7 @@ def pull(
 
 def chat(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="GGUF file, or owner/name in the Hugging Face cache.")
+        str, typer.Argument(metavar="MODEL", help="GGUF file, owner/name, or a name of `ggufbench models`.")
     ],
     question: Annotated[
         str | None,
@@ -157,6 +159,8 @@ def chat(
     try:
         speaker = get_chat_model(_config(model, quant, max_tokens=max_tokens, temperature=temperature))
     except (ImportError, OSError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise GgufbenchError(unusable_path(error)) from None
         raise GgufbenchError(str(error)) from None
     talk: list[BaseMessage] = []
     for text in [question] if question is not None else _lines():
@@ -169,16 +173,17 @@ def chat(
 
 def _config(model: str, quant: str | None, **changes: Any) -> LlamaCppModelConfig:
     """The config of a file, with a context length that it was trained for. Raises GgufbenchError."""
-    from ggufbench.chat import find_gguf_in_cache, rows
+    from ggufbench.chat import rows
+    from ggufbench.chat.cache import find_gguf
     from ggufbench.discovery import discover
 
-    path = Path(model).expanduser()
+    path = expanded(model)
     if not path.is_file():
         if model.lower().endswith(".gguf") or path.exists():
             raise GgufbenchError(
                 f"{model} is not a GGUF file; name one, or owner/name in the Hugging Face cache"
             )
-        path = find_gguf_in_cache(model, quantization=quant)
+        path = find_gguf(model, quantization=quant)
     elif quant is not None:
         raise GgufbenchError(
             f"--quant {quant} selects a file of owner/name, but {model} is a file; omit --quant"

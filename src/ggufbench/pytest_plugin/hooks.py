@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ggufbench.pytest_plugin.session import PytestSession
 
 _CHAT_MODELS = "chat_models"
+_NOTHING = pytest.param(None, id="no-case", marks=pytest.mark.skip(reason="there is no case to measure"))
 _RUN: pytest.StashKey[PytestSession] = pytest.StashKey()
 
 
@@ -40,7 +41,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "gguf_case" in metafunc.fixturenames:
         chat_models = metafunc.definition.get_closest_marker(_CHAT_MODELS) is not None
         ids = metafunc.config.stash[_RUN].case_ids(chat_models=chat_models)
-        metafunc.parametrize("gguf_case", ids, ids=ids, indirect=True)
+        # An empty list would be an error with `empty_parameter_set_mark = fail_at_collect`.
+        cases = [pytest.param(id_, id=id_) for id_ in ids] or [_NOTHING]
+        metafunc.parametrize("gguf_case", cases, indirect=True)
 
 
 @pytest.hookimpl(tryfirst=True)
