@@ -7,23 +7,65 @@ import os
 import re
 import secrets
 import stat
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
+from ggufbench.errors import GgufbenchError
+from ggufbench.text import printable
+
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
+_SHOWN = 100
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
 def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
     """`GGUFBENCH_CACHE`, or `ggufbench` in the user's cache folder: limits, builds, environments."""
     if given := env.get("GGUFBENCH_CACHE"):
-        return Path(given).expanduser()
+        return expanded(with_variables(given, env))
+    if sys.platform != "win32" and home_folder(env) is None and not env.get("XDG_CACHE_HOME"):
+        return _temporary_cache()
     from platformdirs import user_cache_path
 
     return user_cache_path("ggufbench", appauthor=False)
+
+
+def _temporary_cache() -> Path:
+    """A cache for a process without a home, as in a container: a folder that only this user can write."""
+    folder = Path(tempfile.gettempdir()) / f"ggufbench-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise GgufbenchError(
+            f"{folder} is not a folder of this user alone: set GGUFBENCH_CACHE to another one"
+        )
+    return folder
+
+
+def unusable_path(error: OSError) -> str:
+    """One sentence about a path that the file system refuses, with its beginning and the fix."""
+    shown = printable(os.fsdecode(error.filename or ""), _SHOWN)
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{shown} cannot be used: a part of the path is longer than 255 bytes; use a shorter name"
+    return f"{shown} cannot be used: {error.strerror}; name another path or change its permissions"
+
+
+def home_folder(env: Mapping[str, str] = os.environ) -> Path | None:
+    """The user's home folder; None if neither the environment nor the system states one."""
+    stated = env.get("USERPROFILE" if sys.platform == "win32" else "HOME")
+    try:
+        return Path(stated) if stated else Path.home()
+    except RuntimeError:
+        return None
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with a leading `~` replaced; unchanged if there is no such home folder."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises an error)
 
 
 def shipped_folder(name: str) -> Path:

@@ -1,5 +1,6 @@
 """Find the file to load by repository name: the right one of several, and never one outside the cache."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggufbench.chat import GgufNotFoundError, find_gguf_in_cache
-from ggufbench.chat.cache import locate_gguf
+from ggufbench.chat.cache import find_gguf, locate_gguf
 
 NEW, OLD = "0" * 39 + "2", "0" * 39 + "1"
 
@@ -264,3 +265,34 @@ def test_name_cannot_leave_the_cache(hub, quantized, name):
         return
     assert found.resolve().is_relative_to(hub.folder)
     assert name.casefold() == "a/b"
+
+
+def test_a_moved_repository_is_named_as_a_link(hub, quantized):
+    """The listing of models has it; by its name it is refused with the reason, not with a download."""
+    snapshot = hub.add("a/b", {"b-Q4_0.gguf": quantized("Q4_0")})
+    moved = outside(hub) / "disk"
+    shutil.move(snapshot.parent.parent, moved)
+    snapshot.parent.parent.symlink_to(moved)
+    sentence = refusal("a/b")
+    assert f"is a link to {moved}" in sentence and "give the path of its file" in sentence
+    assert "pull" not in sentence
+
+
+def test_a_model_is_found_by_every_name(quantized, tmp_path, monkeypatch):
+    store = tmp_path / ".ollama" / "models"
+    (store / "blobs").mkdir(parents=True)
+    shutil.copy(quantized("Q4_0"), store / "blobs" / f"sha256-{'a' * 64}")
+    for tag in ("latest", "1b", "1b-q4_0"):
+        manifest = store / "manifests" / "registry.ollama.ai" / "library" / "tiny" / tag
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        kind = "application/vnd.ollama.image.model"
+        manifest.write_text(json.dumps({"layers": [{"mediaType": kind, "digest": f"sha256:{'a' * 64}"}]}))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("OLLAMA_MODELS", raising=False)
+    blob = store / "blobs" / f"sha256-{'a' * 64}"
+    for name in ("tiny:latest", "tiny:1b", "TINY:1B-Q4_0", "tiny-1b", "tiny"):
+        assert find_gguf(name) == blob
+    assert find_gguf("tiny:1b", quantization="q4_0") == blob
+    for name, quantization in (("tiny:2b", None), ("tiny:1b", "Q8_0")):
+        with pytest.raises(GgufNotFoundError):
+            find_gguf(name, quantization=quantization)

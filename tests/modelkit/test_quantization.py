@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from ggufbench.discovery.header import read_header
 from ggufbench.modelkit import SynthSpec, output, quantizer, synthesize
+from ggufbench.modelkit.legacy_imatrix import read_legacy_imatrix
 from ggufbench.modelkit.quantization import TYPES, check_type, quantize
 from ggufbench.modelkit.spec import IMATRIX_TYPES, ModelError
 
@@ -194,6 +196,40 @@ def write_imatrix(path: Path, model: Path) -> Path:
     return path
 
 
+def write_legacy_imatrix(path: Path, imatrix: Path) -> Path:
+    """The same matrix in the format of older versions, with what they add about the data set."""
+    sums = [one for one in gguf.GGUFReader(imatrix).tensors if one.name.endswith(".in_sum2")]
+    parts = [struct.pack("<i", len(sums))]
+    for tensor in sums:
+        name = tensor.name.removesuffix(".in_sum2").encode()
+        values = np.asarray(tensor.data, np.float32).ravel()
+        parts += [struct.pack("<i", len(name)), name, struct.pack("<ii", 8, len(values)), values.tobytes()]
+    path.write_bytes(b"".join([*parts, struct.pack("<ii", 3, 4), b"wiki"]))
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda whole: whole[:-10],
+        lambda whole: whole[:4],
+        lambda whole: b"",
+        lambda whole: struct.pack("<i", 2**31 - 1) + whole[4:],
+        lambda whole: whole[:4] + struct.pack("<i", -1) + whole[8:],
+        lambda whole: whole[:8] + b"\x1b" + whole[9:],
+        lambda whole: whole.replace(struct.pack("<ii", 2, 3), struct.pack("<ii", 2, 2**31 - 1)),
+    ],
+)
+def test_a_damaged_legacy_matrix_is_an_error(tmp_path, change):
+    whole = struct.pack("<ii", 1, 1) + b"x" + struct.pack("<ii3f", 2, 3, 2, 4, 6)
+    path = tmp_path / "imatrix.dat"
+    path.write_bytes(whole)
+    assert read_legacy_imatrix(path)["x"].tolist() == [1, 2, 3]
+    path.write_bytes(change(whole))
+    with pytest.raises(ValueError, match=r"imatrix|incomplete|ends within"):
+        read_legacy_imatrix(path)
+
+
 @pytest.mark.real
 def test_importance_matrix_enables_small_types(make, ggufbench, tmp_path):
     source = make(parameters=1_100_000, quantization="F16", vocabulary=512, layers=1)
@@ -204,6 +240,9 @@ def test_importance_matrix_enables_small_types(make, ggufbench, tmp_path):
     plain = quantize(source, tmp_path / "plain.gguf", "Q4_K_M")
     led = quantize(source, tmp_path / "led.gguf", "Q4_K_M", imatrix=imatrix)
     assert plain.path.read_bytes() != led.path.read_bytes()
+    legacy = write_legacy_imatrix(tmp_path / "imatrix.dat", imatrix)
+    same = quantize(source, tmp_path / "same.gguf", "Q4_K_M", imatrix=legacy)
+    assert same.path.read_bytes() == led.path.read_bytes()
 
 
 @pytest.mark.real

@@ -166,6 +166,14 @@ def test_nothing_found_exits_14_and_says_what_to_do(run_pytest, tmp_path):
     assert "no GGUF model was found" in done.stdout and "ggufbench synth" in done.stdout
 
 
+@pytest.mark.parametrize("mark", ["fail_at_collect", "xfail"])
+def test_nothing_found_is_no_error_of_the_collection(run_pytest, tmp_path, mark):
+    options = ("--models", str(tmp_path), "-o", f"empty_parameter_set_mark={mark}")
+    done = run_pytest(*options)
+    assert done.returncode == 14, done.stdout + done.stderr
+    assert "no GGUF model was found; name a folder with --gguf-models" in done.stdout
+
+
 def test_nothing_measured_exits_14(run_pytest, llama_folder):
     done = run_pytest("--models", str(llama_folder), "--scenario", "metal")
     assert done.returncode == 14

@@ -10,6 +10,7 @@ from pathlib import Path
 from ggufbench.analysis.run_diff import SHOWN, between
 from ggufbench.errors import GgufbenchError
 from ggufbench.metrics import METRICS
+from ggufbench.paths import expanded
 from ggufbench.records import comparisons, imported
 from ggufbench.records.runs import StoredRun, read_documents
 from ggufbench.records.schema import Record
@@ -46,7 +47,7 @@ def load(path: str | Path = "results") -> Results:
 
     Raises GgufbenchError if there is nothing to read at all. A file that cannot be read is in `problems`.
     """
-    place = Path(path).expanduser()
+    place = expanded(path)
     if place.is_file():
         return Results([StoredRun(place.parent, [read_record(place)], [], [])], [])
     if not place.is_dir():

@@ -162,6 +162,21 @@ def locate_gguf(
     raise GgufNotFoundError(_nothing_to_load(repository, list(there), refused, quantization))
 
 
+def find_gguf(name: str, *, quantization: str | None = None) -> Path:
+    """The file to load by `owner/name` in the Hugging Face cache, or by a name of a model on this machine.
+
+    The names are those of `ggufbench models`, and every tag of Ollama. Raises GgufNotFoundError.
+    """
+    try:
+        return locate_gguf(name, quantization=quantization)
+    except GgufNotFoundError:
+        called = [model for model in discover().models if model.is_called(name)]
+        wanted = with_quantization(quantization, called) if quantization else called
+        if not wanted:
+            raise
+        return min(rows(wanted), key=preference).path
+
+
 @dataclass(frozen=True, slots=True)
 class _ModelPart:
     """A model with the facts from its location."""
@@ -272,6 +287,13 @@ def _repository(name: str, cache: Path, quantization: str | None) -> Repository:
     if found:
         names = ", ".join(one.name for one in found)
         raise GgufNotFoundError(f"{shown} is ambiguous: it matches {names}; write one of these exactly")
+    if moved := hub.named(hub.repositories(cache, moved=True), name):
+        folder = printable(str(moved[0].folder), _PATH_SHOWN)
+        raise GgufNotFoundError(
+            f"{shown} in {printable(portable_path(cache), _PATH_SHOWN)} is a link to {folder}, and no file "
+            "outside the cache is loaded by name: give the path of its file, or move the whole cache and set "
+            "HF_HUB_CACHE"
+        )
     near = _nearest(name, repositories)
     hint = f" (similar: {', '.join(near)})" if near else ""
     where = printable(portable_path(cache), _PATH_SHOWN)

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ggufbench.paths import expanded
 from ggufbench.text import printable
 from ggufbench.worker.job import ENGINE
 
@@ -52,7 +53,7 @@ class Measured:
 def results_folder(given: Path | None = None, env: Mapping[str, str] = os.environ) -> Path | None:
     """The folder of the records: `given`, GGUFBENCH_RESULTS, or `results`; None if it does not exist."""
     stated = env.get("GGUFBENCH_RESULTS", "").strip()
-    folder = given or (Path(stated).expanduser() if stated else Path("results"))
+    folder = given or (expanded(stated) if stated else Path("results"))
     return folder if folder.is_dir() else None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggufbench.chat.config import AUTO, LlamaCppModelConfig, TransformersModelConfig
+from ggufbench.paths import expanded
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -30,7 +31,7 @@ def get_chat_model(config: LlamaCppModelConfig | TransformersModelConfig) -> Bas
 def gguf_path(config: LlamaCppModelConfig) -> Path:
     """The file that the config names. Raises GgufNotFoundError."""
     if config.model_path != AUTO:
-        return Path(config.model_path).expanduser()
+        return expanded(config.model_path)
     from ggufbench.chat.cache import locate_gguf
 
     return locate_gguf(config.model, quantization=config.quantization)

@@ -27,6 +27,7 @@ from ggufbench.discovery import hub
 from ggufbench.discovery.checkpoints import read_checkpoint
 from ggufbench.discovery.names import portable_path
 from ggufbench.errors import GgufbenchError
+from ggufbench.paths import expanded
 from ggufbench.text import printable
 from ggufbench.worker.untrusted import checkpoint_refusal
 
@@ -41,7 +42,7 @@ def checkpoint_folder(config: TransformersModelConfig) -> Path:
     Raises CheckpointNotFoundError.
     """
     if config.model_path != AUTO:
-        return Path(config.model_path).expanduser()
+        return expanded(config.model_path)
     cache = hub.hub_cache()
     for repository in hub.named(hub.repositories(cache), config.model)[:1]:
         for snapshot in hub.snapshots(repository):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,11 +39,17 @@ from ggufbench.cli.progress import ProgressLine, tell
 from ggufbench.cli.report import report
 from ggufbench.cli.run import run
 from ggufbench.errors import GgufbenchError
+from ggufbench.exit_codes import ExitCode
 from ggufbench.modelkit.spec import Architecture
+from ggufbench.paths import unusable_path
 from ggufbench.processes import termination_as_interrupt
 
 if TYPE_CHECKING:
     from ggufbench.planning.plan import Case
+
+
+_USAGE_ERRORS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.EROFS)
+"""Errors of the file system that a wrong or inaccessible path of the user causes."""
 
 
 class Commands(typer.core.TyperGroup):
@@ -58,6 +67,11 @@ class Commands(typer.core.TyperGroup):
         except GgufbenchError as error:
             print_error(error)
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            if error.errno not in _USAGE_ERRORS or error.filename is None:
+                raise
+            print_error(unusable_path(error))
+            raise typer.Exit(ExitCode.USAGE) from None
 
 
 app = typer.Typer(
@@ -94,6 +108,10 @@ def options(
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the encoding of the terminal cannot represent must not end the command.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app()
 
 

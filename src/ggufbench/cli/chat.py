@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ggufbench.cli.options import harmless, print_error
 from ggufbench.errors import GgufbenchError
+from ggufbench.paths import expanded, unusable_path
 from ggufbench.text import count
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _TEMPLATE_TOKENS = 16
 
 def chat(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="GGUF file, or owner/name in the Hugging Face cache.")
+        str, typer.Argument(metavar="MODEL", help="GGUF file, owner/name, or a name of `ggufbench models`.")
     ],
     question: Annotated[
         str | None,
@@ -54,6 +54,8 @@ def chat(
     try:
         speaker: Any = get_chat_model(_config(model, quant, max_tokens=max_tokens, temperature=temperature))
     except (ImportError, OSError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise GgufbenchError(unusable_path(error)) from None
         raise GgufbenchError(str(error)) from None
     conversation = _Conversation(speaker, max_tokens)
     for text in [question] if question is not None else _lines():
@@ -118,17 +120,17 @@ def _valid(text: str) -> str:
 
 def _config(model: str, quant: str | None, **changes: Any) -> LlamaCppModelConfig:
     """The config of a file, with a context length that it was trained for. Raises GgufbenchError."""
-    from ggufbench.chat.cache import locate_gguf, rows
+    from ggufbench.chat.cache import find_gguf, rows
     from ggufbench.discovery import discover
     from ggufbench.discovery.model import KIND_NAMES
 
-    path = Path(model).expanduser()
+    path = expanded(model)
     if not path.is_file():
         if model.lower().endswith(".gguf") or path.exists():
             raise GgufbenchError(
                 f"{model} is not a GGUF file; name one, or owner/name in the Hugging Face cache"
             )
-        path = locate_gguf(model, quantization=quant)
+        path = find_gguf(model, quantization=quant)
     elif quant is not None:
         raise GgufbenchError(
             f"--quant {quant} selects a file of owner/name, but {model} is a file; omit --quant"

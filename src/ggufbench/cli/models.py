@@ -34,7 +34,8 @@ def quantize(
         int | None, typer.Option(min=1, max=1024, help="Number of threads (default: all processors).")
     ] = None,
     imatrix: Annotated[
-        Path | None, typer.Option(help="Importance matrix (GGUF), which types below Q2_K need.")
+        Path | None,
+        typer.Option(help="Importance matrix, which types below Q2_K need."),
     ] = None,
     overwrite: Overwrite = False,
     no_load_test: NoLoadTest = False,

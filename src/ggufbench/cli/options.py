@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ggufbench.text import escaped
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,6 +52,7 @@ Results = Annotated[Path, typer.Option(envvar="GGUFBENCH_RESULTS", help="Folder 
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 13 if a verdict is inconclusive.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
+_NOT_ASCII = re.compile(r"[^\x00-\x7e]")
 _JOINERS = "\u200c\u200d"  # used within words of some scripts, and within emoji
 
 
@@ -90,18 +95,24 @@ def print_json(value: Any) -> None:
 
     from pydantic_core import to_jsonable_python
 
-    text = json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False)
-    unsafe = {letter for letter in set(text) if not letter.isprintable() and letter != "\n"}
-    typer.echo(text.translate({ord(letter): json.dumps(letter)[1:-1] for letter in unsafe}))
+    # Other encodings lack characters, for which JSON has escapes.
+    is_unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    text = json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=not is_unicode)
+    typer.echo(_NOT_ASCII.sub(lambda found: _as_json(found[0]), text))
+
+
+def _as_json(character: str) -> str:
+    """A character within JSON: an escape if it is unprintable, as bytes of a path that are not UTF-8."""
+    import json
+
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def print_error(message: object) -> None:
     """Print one line to standard error."""
-    typer.echo(f"ggufbench: {harmless(str(message))}", err=True)
+    typer.echo(f"ggufbench: {escaped(str(message), kept=_JOINERS)}", err=True)
 
 
 def harmless(text: str) -> str:
     """Text for a terminal, with control characters escaped."""
-    from ggufbench.text import escaped
-
     return escaped(text, kept="\n\t" + _JOINERS)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from ggufbench.errors import GgufbenchError
 from ggufbench.launching.launcher import Interpreter
 from ggufbench.measuring.case import Bench, MeasuredLaunch, measure_launch
+from ggufbench.paths import expanded
 from ggufbench.planning.plan import Case
 from ggufbench.toolchain.builds import BuildError
 from ggufbench.toolchain.exports import exported
@@ -140,7 +141,7 @@ def _refuse_hostile(text: str) -> None:
 
 def _existing(text: str) -> Path | None:
     try:
-        path = Path(text).expanduser().absolute()
+        path = expanded(text).absolute()
         return path if path.exists() else None
     except (OSError, RuntimeError):  # unreadable, too long, or the home of an unknown user
         return None

@@ -17,6 +17,7 @@ from ggufbench.discovery.model import Discovery, KvShape, Model, OriginalCheckpo
 from ggufbench.discovery.original_checkpoints import Originals, hub_caches
 from ggufbench.discovery.shards import Files
 from ggufbench.discovery.sources import Candidate, PlaceNotFoundError
+from ggufbench.paths import home_folder
 from ggufbench.text import printable
 
 __all__ = [
@@ -41,16 +42,11 @@ def discover(places: Sequence[Path] | None = None, env: Mapping[str, str] = os.e
     whole files. Raises only PlaceNotFoundError, for a missing place; a defect of a file is the reason of its
     `Rejected`.
     """
-    roots = sources.default_roots(env, sys.platform, _home(env))
+    roots = sources.default_roots(env, sys.platform, home_folder(env))
     found = sources.default_candidates(roots) if places is None else sources.explicit_candidates(places)
     # Original checkpoints are searched where transformers would look, whatever the places.
     caches = [*hub_caches(places or ()), *(root.path for root in roots if root.source == "huggingface")]
     return _examine(found, Originals(caches))
-
-
-def _home(env: Mapping[str, str]) -> Path:
-    stated = env.get("USERPROFILE" if sys.platform == "win32" else "HOME")
-    return Path(stated) if stated else Path.home()
 
 
 def _examine(found: Iterable[Candidate], originals: Originals) -> Discovery:

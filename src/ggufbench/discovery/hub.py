@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggufbench.discovery.header import HeaderError, open_regular
-from ggufbench.paths import folder_from
+from ggufbench.errors import GgufbenchError
+from ggufbench.paths import folder_from, home_folder
 
 PREFIX = "models--"
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
@@ -42,7 +43,11 @@ class Repository:
 
 def hub_cache(env: Mapping[str, str] = os.environ, home: Path | None = None) -> Path:
     """Download folder of huggingface_hub, which may not exist."""
-    home = home or Path.home()
+    home = home or home_folder(env)
+    if home is None:
+        if not any(env.get(name) for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")):
+            raise GgufbenchError("this process has no home folder with a Hugging Face cache: set HF_HOME")
+        home = Path(os.devnull)  # unused, unless a variable begins with ~
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if path := folder_from(env, variable, home):
             return path

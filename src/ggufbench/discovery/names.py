@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
+from ggufbench.paths import home_folder
 from ggufbench.text import printable
 
 _KEPT = frozenset(" ._-+()")
@@ -99,14 +100,21 @@ def clean_repository(text: str) -> str | None:
     return f"{clean(owner)}/{clean(name)}" if owner and name else None
 
 
+def _working_folder() -> Path | None:
+    try:
+        return Path.cwd()
+    except OSError:  # it was deleted
+        return None
+
+
 def portable_path(path: Path) -> str:
     """A path for display and records: relative to the working directory or to home if it lies below it.
 
     Bytes of a name that are not valid text are written as `\\xff`, because JSON cannot represent them.
     """
     shown = str(path)
-    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
-        if path.is_relative_to(base):
+    for base, prefix in ((_working_folder(), ""), (home_folder(), "~/")):
+        if base is not None and path.is_relative_to(base):
             shown = prefix + path.relative_to(base).as_posix()
             break
     return os.fsencode(shown).decode("utf-8", errors="backslashreplace")

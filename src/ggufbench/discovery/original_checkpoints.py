@@ -16,7 +16,6 @@ No text from a file becomes a path: names are looked up in a listing of the cach
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ggufbench.discovery.checkpoints import Checkpoint, compatible, read_checkpo
 from ggufbench.discovery.header import Header, HeaderError
 from ggufbench.discovery.hub import Repository, real_path, repositories, repository_of, snapshots
 from ggufbench.discovery.model import Model, OriginalCheckpoint
+from ggufbench.paths import expanded
 
 _REPOSITORY = re.compile(
     r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/)?([\w.-]{1,96})/([\w.-]{1,96}?)(?:\.git)?/?",
@@ -98,8 +98,7 @@ class Originals:
 def hub_caches(places: Iterable[Path]) -> Iterator[Path]:
     """The places that are hub caches."""
     for place in places:
-        # Unlike Path.expanduser, this leaves the name of an unknown user unchanged.
-        folder = Path(os.path.expanduser(place))  # noqa: PTH111
+        folder = expanded(place)
         if repositories(folder, moved=True):
             yield folder
 

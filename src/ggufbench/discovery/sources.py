@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,13 +14,14 @@ from typing import Any
 from ggufbench.discovery import jan, names, unfinished
 from ggufbench.discovery.hub import hub_cache, is_repository_folder, repository_of
 from ggufbench.errors import GgufbenchError
-from ggufbench.paths import folder_from, read_regular, user_path
+from ggufbench.paths import expanded, folder_from, read_regular, unusable_path, user_path
 from ggufbench.text import printable
 
 _JSON_CAP = 1 << 20
 _MODEL_LAYER = "application/vnd.ollama.image.model"
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 _SUFFIX = ".gguf"
+_NO_HOME = Path(os.devnull) / "home"  # which cannot exist
 _LMSTUDIO = (".lmstudio", "lm-studio")
 _PARTIAL_PREFIX = "incomplete-"  # GPT4All's name for a file that it is downloading
 
@@ -51,12 +53,15 @@ class PlaceNotFoundError(GgufbenchError):
     """A place named by the user does not exist. The message names it and the remedy."""
 
 
-def default_roots(env: Mapping[str, str], platform: str, home: Path) -> tuple[Root, ...]:
-    """Every place that may hold models; it need not exist.
+def default_roots(env: Mapping[str, str], platform: str, home: Path | None) -> tuple[Root, ...]:
+    """Every place that may hold models; it need not exist. Without a home, its places are left out.
 
     `platform` is `sys.platform`. Besides its arguments this reads only small files under `home` in which
     LM Studio and Jan store the location of their models.
     """
+    if home is None:
+        everywhere = default_roots(env, platform, _NO_HOME)
+        return tuple(root for root in everywhere if not root.path.is_relative_to(_NO_HOME))
     cache = folder_from(env, "XDG_CACHE_HOME", home) or home / ".cache"
     roots = [
         Root("huggingface", hub_cache(env, home)),
@@ -148,7 +153,7 @@ def explicit_candidates(places: Sequence[Path]) -> Iterator[Candidate]:
     Raises PlaceNotFoundError for a place that does not exist.
     """
     for place in places:
-        path = _expanded(place)
+        path = expanded(place)
         try:
             path.stat()
         except (OSError, ValueError) as error:
@@ -161,17 +166,12 @@ def explicit_candidates(places: Sequence[Path]) -> Iterator[Candidate]:
             yield from _walk(Root("path", path))
 
 
-def _expanded(place: Path) -> Path:
-    try:
-        return place.expanduser()
-    except RuntimeError:
-        return place
-
-
 def _absence(place: Path, error: Exception) -> str:
     shown = names.clean(str(place)) if not str(place).isprintable() else str(place)
     if isinstance(error, PermissionError):
         return f"{shown} cannot be read: check the permissions of its parent folders"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return unusable_path(error)
     if isinstance(error, OSError) and place.is_symlink():
         return f"{shown} is a broken link: repair the link or name its target"
     return f"the file or folder {shown} does not exist: check the spelling, or name another one"

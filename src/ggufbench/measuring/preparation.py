@@ -18,6 +18,7 @@ from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import available_memory_bytes, read_machine
 from ggufbench.machine.parts import Machine
 from ggufbench.outcomes import Outcome
+from ggufbench.paths import expanded, with_variables
 from ggufbench.planning.plan import Case, Host, Selection, environment_key, make_plan
 from ggufbench.planning.scenario import Scenario, load_scenarios, scenario_folder
 from ggufbench.records.schema import Record
@@ -63,8 +64,8 @@ class Prepared:
 
 def requested_places(given: Sequence[str], env: Mapping[str, str] = os.environ) -> list[Path]:
     """The places of `--models`, or of GGUFBENCH_MODELS (separated as in PATH) without that option."""
-    texts = given or [text for text in env.get("GGUFBENCH_MODELS", "").split(os.pathsep) if text]
-    return [Path(text).expanduser() for text in texts]
+    listed = env.get("GGUFBENCH_MODELS", "").split(os.pathsep)
+    return [expanded(text) for text in given or [with_variables(text, env) for text in listed if text]]
 
 
 def prepare_run(

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ggufbench.discovery.hub import folder_name
+from ggufbench.discovery.hub import folder_name, hub_cache
+from ggufbench.errors import GgufbenchError
 from ggufbench.modelkit.hub_files import Offer, RemoteFile, choose, offers
 from ggufbench.modelkit.output import orderly_end
 from ggufbench.modelkit.spec import ModelError
-from ggufbench.paths import open_regular
+from ggufbench.paths import expanded, home_folder, open_regular
 from ggufbench.processes import alone
 from ggufbench.text import decimal_size
 
@@ -237,7 +238,9 @@ def _cache_folder(given: Path | None) -> Path:
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    return (given.expanduser() if given else Path(constants.HF_HUB_CACHE)).absolute()
+    if given is None and home_folder() is None:
+        return hub_cache().absolute()  # the library would make a folder named ~
+    return (expanded(given) if given else Path(constants.HF_HUB_CACHE)).absolute()
 
 
 def _check_space(folder: Path, missing: int) -> None:
@@ -262,7 +265,7 @@ def _explained(repository: str, revision: str | None) -> Iterator[None]:
     """Turn the hub's errors into one sentence. Their own texts may contain URLs and are not shown."""
     try:
         yield
-    except (ModelError, KeyboardInterrupt):
+    except (GgufbenchError, KeyboardInterrupt):
         raise
     except Exception as error:
         raise ModelError(_sentence(error, repository, revision, os.environ)) from None

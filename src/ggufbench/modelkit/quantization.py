@@ -134,15 +134,20 @@ def read_model(source: Path) -> Model:
 
 
 def check_imatrix(path: Path) -> None:
-    """Raise `ModelError` if a file is not an importance matrix."""
+    """Raise `ModelError` if a file is not an importance matrix, in GGUF or in the older format."""
     from ggufbench.discovery.header import HeaderError, read_header
+    from ggufbench.modelkit.legacy_imatrix import read_legacy_imatrix
 
     try:
         kind = read_header(path).text("general.type")
     except HeaderError as error:
-        raise ModelError(
-            f"{path} is not an importance matrix: {error}; make one with a llama-imatrix that writes GGUF."
-        ) from None
+        try:
+            read_legacy_imatrix(path)
+        except (OSError, ValueError):
+            raise ModelError(
+                f"{path} is not an importance matrix: {error}; name a file that llama-imatrix wrote."
+            ) from None
+        return
     if kind != "imatrix":
         raise ModelError(f"{path} is not an importance matrix: its general.type is {kind!r}.")
 

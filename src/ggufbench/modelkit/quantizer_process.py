@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ggufbench.modelkit.legacy_imatrix import read_legacy_imatrix
+
 _ERROR, _CONTINUED = 4, 5
 _TENSOR_LINE = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
 _SIZE_LINE = re.compile(r".*quant size += +([\d.]+) MiB")
@@ -97,6 +99,10 @@ def read_imatrix(path: Path) -> dict[str, Any]:
     import numpy as np
     from gguf import GGUFReader
 
+    with path.open("rb") as file:
+        is_gguf = file.read(4) == b"GGUF"
+    if not is_gguf:
+        return read_legacy_imatrix(path)
     found = {tensor.name: tensor.data for tensor in GGUFReader(path).tensors}
     importance = {}
     for name, sums in found.items():

@@ -20,7 +20,7 @@ from typing import Any
 from ggufbench.discovery.checkpoints import Checkpoint, read_checkpoint
 from ggufbench.discovery.names import clean
 from ggufbench.modelkit.spec import ModelError
-from ggufbench.paths import open_regular, read_regular
+from ggufbench.paths import expanded, open_regular, read_regular
 
 _COPIED = re.compile(
     r"[\w-][\w.-]{0,200}\.(?:json|jinja|txt|model|tiktoken)|README\.md", re.ASCII | re.IGNORECASE
@@ -57,7 +57,7 @@ class Source:
 
 def find_source(text: str) -> Source:
     """The checkpoint in a folder, or of `owner/name` in the Hugging Face cache. Raises `ModelError`."""
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.is_dir():
         folder = path.resolve()
         return _read(folder, None, clean(folder.name), text)

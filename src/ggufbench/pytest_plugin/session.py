@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ggufbench.errors import GgufbenchError
+from ggufbench.paths import unusable_path
 from ggufbench.pytest_plugin.benchmark_tables import make_compact
 from ggufbench.pytest_plugin.errors import ending_session
 from ggufbench.pytest_plugin.options import option
@@ -73,7 +74,11 @@ class PytestSession:
             return self._cases or self._plan_cases()
         except GgufbenchError as error:
             self._usage_error = f"ggufbench: {error}"
-            raise pytest.UsageError(self._usage_error) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            self._usage_error = f"ggufbench: {unusable_path(error)}"
+        raise pytest.UsageError(self._usage_error)
 
     def _plan_cases(self) -> dict[str, Case]:
         self._cases = {case.id: case for case in self._plan().cases}

@@ -9,7 +9,7 @@ from ggufbench.records.comparison import Comparison
 from ggufbench.records.comparisons import read_comparisons
 from ggufbench.records.imported import ImportedResult, read_imports
 from ggufbench.records.schema import Record
-from ggufbench.records.store import StoreError, is_safe_name, read_folder, run_folders
+from ggufbench.records.store import StoreError, read_folder, run_folders
 from ggufbench.records.tables import Table, sample_table, summary_table
 
 
@@ -76,8 +76,7 @@ def read_run(results: Path, name: str | None = None) -> StoredRun:
             raise StoreError(f"{results} contains no run; make one with `ggufbench run`")
         folder = runs[-1]
     else:
-        folder = results / name if is_safe_name(name) else Path(name)
-        folder = folder if folder.is_dir() else Path(name)
+        folder = next((run for run in runs if run.name == name), Path(name))
     run = read_documents(folder)
     if not run.case_ids:
         known = ", ".join(run.name for run in runs[-5:]) or "none"

@@ -67,11 +67,6 @@ def file_name(case_id: str) -> str:
     return f"{readable}~{digest}.json"
 
 
-def is_safe_name(name: str) -> bool:
-    """True if a name is safe on every file system and stays inside its folder."""
-    return _SAFE_NAME.fullmatch(name) is not None
-
-
 def write_record(folder: Path, record: Record) -> Path:
     """Write the record under `folder/run_id/` in one step, and return its path. Raises StoreError.
 

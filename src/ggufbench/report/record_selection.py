@@ -16,7 +16,7 @@ from ggufbench.records.comparisons import read_comparisons
 from ggufbench.records.record_summary import BriefRecord, many_objects
 from ggufbench.records.runs import StoredRun, read_run
 from ggufbench.records.schema import ModelIdentity, Record
-from ggufbench.records.store import StoreError, is_safe_name, read_folder, run_folders
+from ggufbench.records.store import StoreError, read_folder, run_folders
 from ggufbench.report.content import Content
 
 MOST_COMPLETE = 300
@@ -94,8 +94,7 @@ def _folder(results: Path, name: str | None) -> Path | None:
     """Folder of a run, found like in read_run(); None if there is no run."""
     if name is None:
         return next(reversed(run_folders(results)), None)
-    places = [results / name, Path(name)] if is_safe_name(name) else [Path(name)]
-    return next((place for place in places if place.is_dir()), Path(name))
+    return next((run for run in run_folders(results) if run.name == name), Path(name))
 
 
 def _read_briefly(folder: Path, results: Path, name: str | None) -> StoredRun:
