@@ -34,6 +34,10 @@ Name = Annotated[str, Field(max_length=2**14)]
 """A name from a file, a library or a user; a longer one comes from a damaged file."""
 
 
+Sentence = Name
+"""A reason or a fact of the machine, which tables and pages repeat for each case."""
+
+
 def moment(text: str) -> datetime:
     """The time in UTC of a text in ISO 8601, which is in UTC if it names no zone. Raises ValueError."""
     try:

@@ -67,6 +67,9 @@ IMPOSSIBLE = [
     (("targets", 0, "metric"), "watts"),
     (("limits", 0, "bound"), 1e300),
     (("machine", "memory_gib"), HUGE),
+    (("reason",), "r" * 20_000),
+    (("machine", "cpu"), "c" * 20_000),
+    (("provider", "versions"), {"llama.cpp": "v" * 20_000}),
     (("surprise",), 1),
 ]
 

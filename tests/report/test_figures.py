@@ -160,7 +160,6 @@ def test_inline_colours_are_variables_that_the_theme_defines(drawn):
 
 def test_same_data_gives_the_same_picture(baseline_records, tmp_path):
     content = Content(baseline_records[:3])
-    assert [one.svg for one in draw_all(content)] == [one.svg for one in draw_all(content)]
     first, second = (save_figures(content, tmp_path / name) for name in ("a", "b"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 

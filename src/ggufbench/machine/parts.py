@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ggufbench.values import Amount, Bytes, Count, Part
+from ggufbench.values import Amount, Bytes, Count, Name, Part, Sentence
 
 
 class Device(Part):
@@ -22,18 +22,18 @@ class Device(Part):
 class Machine(Part):
     """The measuring machine. `fingerprint` is the hash of the fields above `memory_bytes`, and of it."""
 
-    fingerprint: str
-    cpu: str
-    architecture: str
+    fingerprint: Name
+    cpu: Sentence
+    architecture: Sentence
     physical_cores: Count
     logical_cores: Count
     usable_cores: Count
     """Number of cores after affinity and container limits."""
     l3_cache_bytes: Bytes
     memory_gib: Count
-    operating_system: str
-    virtualization: str
-    devices: list[str]
+    operating_system: Sentence
+    virtualization: Sentence
+    devices: list[Sentence]
     """Names of the GPU-type devices."""
     performance_cores: Count | None = None
     """macOS: number of fast cores. This and the following fields are not in the fingerprint."""

@@ -18,7 +18,7 @@ from ggufbench.machine.parts import Machine, SourceState
 from ggufbench.records.parts import MetricName
 from ggufbench.records.schema import Launch, ModelIdentity, ProviderFacts, StoredSetting, StoredWorkload
 from ggufbench.thresholds import Tolerance
-from ggufbench.values import Amount, Count, Created, Name, Part, Seconds
+from ggufbench.values import Amount, Count, Created, Name, Part, Seconds, Sentence
 
 COMPARISON_VERSION: Literal[1] = 1
 
@@ -80,7 +80,7 @@ class Cell(Part):
     metric: MetricName
     against: Literal["baseline", "anchor"] = "baseline"
     verdict: Verdict
-    reason: str | None = None
+    reason: Sentence | None = None
     """One sentence, if the numbers below do not explain the verdict."""
     pairs: Count
     """Number of blocks that count."""
@@ -124,7 +124,7 @@ class Comparison(Part):
     wall_seconds: Seconds
     verdict: Verdict
     """The worst verdict of the cells against the baseline."""
-    reason: str | None = None
+    reason: Sentence | None = None
     lacking: Role | None = None
     """The arm without a result, if the verdict is `missing`."""
     model: ModelIdentity

@@ -24,7 +24,7 @@ from ggufbench.metrics import Summary
 from ggufbench.outcomes import Outcome
 from ggufbench.records.parts import CacheState, Disturbance, LimitResult, MetricName, TargetResult
 from ggufbench.thresholds import Tolerance
-from ggufbench.values import Amount, Bytes, Count, Created, FileBytes, Name, Part, Possible, Seconds
+from ggufbench.values import Amount, Bytes, Count, Created, FileBytes, Name, Part, Possible, Seconds, Sentence
 from ggufbench.worker.job import RATES, TRANSFORMERS, Setting, Workload
 
 SCHEMA_VERSION: Literal[4] = 4
@@ -99,7 +99,7 @@ class ProviderFacts(Part):
     """The code that was measured."""
 
     name: str
-    versions: dict[str, str] = {}
+    versions: dict[Name, Name] = {}
     system_info: str = ""
     """Instruction sets and build flags: one version number covers different machine code."""
     devices: list[Device] = []
@@ -176,7 +176,7 @@ class Launch(Part):
     outcome: Outcome
     phase: str | None = None
     """The phase in which it ended, if it was not measured."""
-    reason: str | None = None
+    reason: Sentence | None = None
     signal: str | None = None
     wall_seconds: Seconds
     import_seconds: Seconds | None = None
@@ -208,7 +208,7 @@ class Environment(Part):
     """Number of affected samples by kind of interference."""
     processes: list[BusyProcess]
     """The busiest other processes when it was first seen."""
-    sentence: str
+    sentence: Sentence
 
 
 class Record(Part):
@@ -222,7 +222,7 @@ class Record(Part):
     wall_seconds: Seconds
     outcome: Outcome
     phase: str | None = None
-    reason: str | None = None
+    reason: Sentence | None = None
     model: ModelIdentity
     scenario: Name
     setting: StoredSetting
