@@ -78,8 +78,8 @@ def test_each_kind_of_model_is_measured_with_its_own_scenario(
     done = run_pytest("--models", str(llama_folder), "--scenarios", str(scenarios))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "8 passed, 2 skipped" in done.stdout  # the cold loads, which the scenarios leave out
-    rates = {id: set(record.rates) for id, record in records_of(run_pytest).items()}
-    assert rates == {"bert-mean-F32-embed": {"encode"}, "llama-tiny-Q8_0-cpu": {"prompt", "decode"}}
+    rates = {(one.model.name, one.scenario): one.rates for one in records_of(run_pytest).values()}
+    assert rates == {("bert-mean", "embed"): ("encode",), ("llama-tiny", "cpu"): ("prompt", "decode")}
     assert re.search(r"Prompt +Encode +Decode", done.stdout)
 
 
