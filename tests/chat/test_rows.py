@@ -1,13 +1,16 @@
 """Rows for a picker: every loadable model with its measurements on this machine."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
+import pytest
 from pydantic_core import to_jsonable_python
 
 from ggufbench.chat import LlamaCppModelConfig, find_gguf_in_cache, get_gguf_models_from_cache, rows
 from ggufbench.discovery import discover
+from ggufbench.errors import GgufbenchError
 from ggufbench.measuring.case import measure_case
 from ggufbench.outcomes import Outcome
 from ggufbench.records.store import read_record, write_record
@@ -178,3 +181,14 @@ def test_real_measurement_appears_in_the_row(hub, quantized, plan_cases, make_be
     assert four.measured.created == record.created
     for metric in ("decode_tokens_per_second", "prompt_tokens_per_second", "load_seconds", "peak_rss_bytes"):
         assert getattr(four.measured, metric) == record.summary[metric].median > 0
+
+
+def test_a_file_name_that_is_not_text_is_refused_with_the_reason(quantized, tmp_path):
+    path = tmp_path / os.fsdecode(b"bad\xff.gguf")
+    try:
+        shutil.copy(quantized("Q8_0"), path)
+    except OSError:
+        pytest.skip("this file system takes only text")
+    (row,) = rows(discover([path]).models)
+    with pytest.raises(GgufbenchError, match=r"bad\\xff.gguf is not valid UTF-8, .* rename the file"):
+        row.config()

@@ -486,3 +486,38 @@ def test_every_tag_of_ollama_is_an_alias(kit, tmp_path):
     (model,) = [one for one in discover([tmp_path / ".ollama"]).models if one.title == "ollama"]
     assert set(model.aliases) >= {"bar:9b", "bar:latest", "bar"}
     assert model.is_called("BAR:latest") and not model.is_called("bar:7b")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("mmproj-F16", {"general.architecture": "clip"}, "; it belongs to Foo"),
+        ("mmproj-F16", {"general.type": "mmproj", "general.name": "Bar 7B"}, "; it belongs to bar"),
+        ("lora", {"general.type": "adapter", "general.base_model.0.name": "Bar 7B"}, "; it belongs to bar"),
+        ("imatrix", {"general.type": "imatrix"}, "; it belongs to Foo"),
+        (
+            "lora",
+            {"general.type": "adapter", "general.base_model.0.repo_url": "https://hf.co/x/Gone-1B"},
+            "; it was made for Gone-1B",
+        ),
+        ("embedding", {"general.architecture": "wavtokenizer-dec"}, "not text"),
+    ],
+)
+def test_the_model_of_a_companion(kit, tmp_path, name, values, expected):
+    """By the header, else by the only model in the same folder; nothing is claimed about other files."""
+    kit.write_llama(tmp_path / "a" / "Foo-Q4_K_M.gguf", general__name="foo")
+    kit.write_llama(tmp_path / "a" / "Foo-Q4_K_S.gguf", general__name="foo", general__number=2)
+    kit.write_llama(tmp_path / "b" / "bar-Q8_0.gguf", general__name="Bar 7B")
+    kit.write(tmp_path / "a" / f"{name}.gguf", {**kit.llama_values(), **values}, kit.llama_tensors())
+    assert reasons(discover([tmp_path]))[f"{name}.gguf"].endswith(expected)
+
+
+def test_a_companion_among_several_models(kit, tmp_path):
+    for name in ("one-7b", "two-7b"):
+        kit.write_llama(tmp_path / f"{name}-Q4_K_M.gguf", general__name=name)
+    values = {**kit.llama_values(), "general.architecture": "clip"}
+    kit.write(tmp_path / "mmproj-two-7b-f16.gguf", values, kit.llama_tensors())
+    kit.write(tmp_path / "mmproj.gguf", values, kit.llama_tensors())
+    why = reasons(discover([tmp_path]))
+    assert why["mmproj-two-7b-f16.gguf"].endswith("; it belongs to two-7b")
+    assert "belongs" not in why["mmproj.gguf"]

@@ -67,12 +67,25 @@ class CachedModel:
     """None if it was never measured on this machine."""
 
     def config(self, **changes: Any) -> LlamaCppModelConfig:
-        """The config that loads this file, with a context of at most the trained length."""
+        """The config that loads this file, with a context of at most the trained length.
+
+        Raises GgufbenchError for a file whose name is not valid text.
+        """
         from ggufbench.chat.config import LlamaCppModelConfig
 
+        path = str(self.path)
+        if not _is_unicode(path):
+            raise GgufbenchError(
+                f"the name of the file {portable_path(self.path)} is not valid UTF-8, which a config cannot "
+                "hold; rename the file"
+            )
         n_ctx = min(_USUAL_CONTEXT, self.trained_context or _USUAL_CONTEXT)
-        values = {"model": self.repository or self.name, "model_path": str(self.path), "n_ctx": n_ctx}
+        values = {"model": self.repository or self.name, "model_path": path, "n_ctx": n_ctx}
         return LlamaCppModelConfig(**{**values, **changes})
+
+
+def _is_unicode(text: str) -> bool:
+    return text.encode(errors="replace").decode() == text
 
 
 def preference(row: CachedModel) -> tuple[Any, ...]:

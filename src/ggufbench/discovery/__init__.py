@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ggufbench.discovery import classify, facts, names, shards, sources, unfinished
+from ggufbench.discovery import classify, companions, facts, names, shards, sources, unfinished
 from ggufbench.discovery.classify import RefusedError
 from ggufbench.discovery.distinct_names import with_distinct_names
 from ggufbench.discovery.facts import Provenance
@@ -52,17 +52,23 @@ def discover(places: Sequence[Path] | None = None, env: Mapping[str, str] = os.e
 def _examine(found: Iterable[Candidate], originals: Originals) -> Discovery:
     models: list[Model] = []
     rejected: dict[_File | Path, Rejected] = {}
+    headers: dict[_File | Path, Header | None] = {}
     used: set[_File | Path] = set()
     for file, links in _by_file(found).items():
-        outcome = _examine_file(links, originals)
+        outcome, header = _examine_file(links, originals)
         if isinstance(outcome, Model):
             models.append(outcome)
             used.update(_file_of(shard) for shard in outcome.shards)
         else:
             rejected[file] = outcome
+            headers[file] = header
     # Later parts of a model are listed in the model itself.
-    alone = [refusal for file, refusal in rejected.items() if file not in used]
     kept, copies = _without_copies(models)
+    alone = [
+        companions.with_owner(refusal, header, kept) if (header := headers[file]) else refusal
+        for file, refusal in rejected.items()
+        if file not in used
+    ]
     return Discovery(
         tuple(sorted(with_distinct_names(kept), key=lambda m: (m.name, m.quantization, str(m.path)))),
         tuple(sorted([*alone, *copies], key=lambda r: str(r.path))),
@@ -114,9 +120,9 @@ def _file_of(path: Path) -> _File | Path:
     return status.st_dev, status.st_ino
 
 
-def _examine_file(links: Sequence[Candidate], originals: Originals) -> Model | Rejected:
-    """Examine one file. Its header is read once, however many links refer to it."""
-    first = links[0]
+def _examine_file(links: Sequence[Candidate], originals: Originals) -> tuple[Model | Rejected, Header | None]:
+    """Examine one file. Its header is read once, however many links refer to it, and None if unreadable."""
+    first, header = links[0], None
     try:
         header = _header_of(first)
         classify.architecture_of(header)
@@ -125,9 +131,9 @@ def _examine_file(links: Sequence[Candidate], originals: Originals) -> Model | R
         model = facts.describe(files, _provenance(candidate, files.paths[0]))
         aliases = _other_names(model, (name for link in links for name in _names_of(link)))
         original = originals.find(files.headers[0], model, candidate.path)
-        return replace(model, original=original, aliases=aliases)
+        return replace(model, original=original, aliases=aliases), header
     except (RefusedError, HeaderError) as error:
-        return Rejected(first.path, first.source, _size_of(first.path), str(error))
+        return Rejected(first.path, first.source, _size_of(first.path), str(error)), header
 
 
 def _header_of(candidate: Candidate) -> Header:
