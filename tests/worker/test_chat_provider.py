@@ -12,7 +12,11 @@ from ggufbench.measuring.case import measure_case
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.scenario import ScenarioError, load_scenarios
 from ggufbench.records.store import read_record, write_record
+from ggufbench.worker.callables import Callee
+from ggufbench.worker.channel import ProviderError
+from ggufbench.worker.chat import _offered
 from ggufbench.worker.compatibility import provider_problem
+from ggufbench.worker.job import Job, Setting, Workload
 from ggufbench.worker.protocol import AGAIN, GO, EffectiveSetting, Loaded, TimedSample
 
 WORKERS = Path(__file__).parents[1] / "workers"
@@ -305,3 +309,22 @@ def test_the_module_comes_only_from_the_import_path(run, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(WORKERS))
     ended = run(interpreter=Interpreter(python=Path(sys.executable)))
     assert "needs the module chat_models" in ended.reason
+
+
+def test_variables_of_the_chat_template_are_an_argument():
+    def usual(model_path, **others):
+        return model_path, others
+
+    def without(*, model_path, n_ctx, n_gpu_layers, n_batch, n_threads, use_mmap, use_mlock, temperature,
+                max_tokens, seed):  # fmt: skip
+        return model_path
+
+    setting = Setting("cpu", chat_template_kwargs='{"enable_thinking": false}')
+    job = Job("app:make", "model.gguf", setting, Workload())
+    offered = _offered(job)
+    assert offered["chat_template_kwargs"] == {"enable_thinking": False}
+    assert Callee("app:make", usual).arguments(offered) == offered
+    with pytest.raises(ProviderError, match="app:make does not accept chat_template_kwargs"):
+        Callee("app:make", without).arguments(offered)
+    plain = _offered(dataclasses.replace(job, setting=Setting("cpu")))
+    assert Callee("app:make", without).arguments(plain) == plain
