@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,11 +39,15 @@ from ggufbench.cli.progress import ProgressLine, tell
 from ggufbench.cli.report import report
 from ggufbench.cli.run import run
 from ggufbench.errors import GgufbenchError
+from ggufbench.exit_codes import ExitCode
 from ggufbench.modelkit.spec import Architecture
 from ggufbench.processes import termination_as_interrupt
 
 if TYPE_CHECKING:
     from ggufbench.planning.plan import Case
+
+
+_OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Commands(typer.core.TyperGroup):
@@ -68,14 +76,35 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Benchmark GGUF models on this machine, and find regressions.\n\n"
     "Measure every model that is found: ggufbench run\n\n"
-    "Exit codes: 0 pass, 2 wrong usage, 10 regression, 11 broken, 12 no comparable baseline, "
-    "13 inconclusive with --strict, 14 nothing measured, 130 interrupted.",
+    "Exit codes: 0 pass, 1 results or output not written, 2 wrong usage, 10 regression, 11 broken, "
+    "12 no comparable baseline, 13 inconclusive with --strict, 14 nothing measured, 130 interrupted.",
 )
 
 
 def main() -> None:
-    """The console script."""
-    app()
+    """The console script. Output to a full disk is one error, and a closed pipe ends it without a message."""
+    try:
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OUTPUT_ERRORS:
+            raise
+        _discard_output()
+        if error.errno != errno.EPIPE:
+            with contextlib.suppress(OSError):
+                print_error(f"the output cannot be written: {error.strerror}; free some space or redirect it")
+        sys.exit(ExitCode.NOT_WRITTEN)
+
+
+def _discard_output() -> None:
+    """Send the rest of the output nowhere: Python writes it at its end, and would fail again."""
+    if sys.stdout is not None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @app.command()
