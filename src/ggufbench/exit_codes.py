@@ -7,6 +7,8 @@ class ExitCode(IntEnum):
     """Result of a command."""
 
     PASS = 0
+    NOT_WRITTEN = 1
+    """The results could not be stored or printed; in pytest, a failed test."""
     USAGE = 2
     """The request cannot be carried out as given."""
     REGRESSION = 10

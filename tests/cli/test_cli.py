@@ -281,3 +281,26 @@ def test_the_schema_is_the_published_one(ggufbench):
 
 def test_version(ggufbench):
     assert ggufbench("--version").stdout == f"ggufbench {importlib.metadata.version('ggufbench')}\n"
+
+
+def redirected(shell: str) -> subprocess.CompletedProcess:
+    command = f"{sys.executable} -m ggufbench.cli {shell}"
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+@pytest.mark.parametrize("arguments", ["schema", "models --models tests --json", "--help"])
+def test_output_to_a_full_disk_is_one_sentence(arguments):
+    done = redirected(f"{arguments} > /dev/full")
+    assert done.returncode == 1
+    reason = "the output cannot be written: No space left on device; free some space or redirect it"
+    assert done.stderr == f"ggufbench: {reason}\n"
+    assert redirected(f"{arguments} > /dev/full 2> /dev/full").returncode == 1
+
+
+@pytest.mark.real
+def test_a_closed_pipe_ends_a_command_silently():
+    done = redirected("schema | head -c 1; exit ${PIPESTATUS[0]}")
+    assert (done.stdout, done.stderr) == ("{", "")
+    assert done.returncode in (0, 1), "0 if everything was written before the pipe was closed"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ggufbench.comparing import ab as comparing_ab
 from ggufbench.comparing.ab import AbRequest, measure, plan
 from ggufbench.comparing.arms import ArmSpec
 from ggufbench.comparing.conclusion import exit_code
@@ -239,12 +240,21 @@ def test_a_signal_keeps_every_block_and_a_comparison(ab, wait_until, number, nam
     assert only_comparison(ab).verdict == "inconclusive" and len(blocks_of(ab)) >= 2
 
 
-def test_verdict_is_shown_if_results_cannot_be_stored(ab, small_design):
+def test_unusable_results_are_noticed_before_the_first_launch(ab):
     ab.results.write_text("not a folder")
+    done = ab("--baseline", ".")
+    assert done.returncode == 2 and str(ab.results) in done.stderr
+    assert "cannot be written" in done.stderr and "pairs" not in done.stdout
+
+
+def test_verdict_is_shown_if_results_cannot_be_stored(ab, small_design, monkeypatch):
+    monkeypatch.setattr(comparing_ab, "new_run_id", lambda: "run")
+    ab.results.mkdir()
+    (ab.results / "run").write_text("not a folder")
 
     done = ab("--baseline", ".")
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
     assert "no regression" in done.stdout
     assert "measured, but not stored" in done.stderr and str(ab.results) in done.stderr
 

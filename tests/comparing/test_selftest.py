@@ -107,8 +107,8 @@ class Answered:
 
     interrupted = False
 
-    def __init__(self, comparisons):
-        self.comparisons = comparisons
+    def __init__(self, comparisons, problems=()):
+        self.comparisons, self.problems = comparisons, problems
 
 
 def test_tally_bounds_and_mean():

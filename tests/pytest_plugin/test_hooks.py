@@ -242,13 +242,41 @@ def test_a_time_budget_skips_what_would_end_after_it(run_pytest, llama_folder):
     assert "of the time budget is left" in done.stdout
 
 
-def test_a_full_disk_costs_no_result_on_the_screen(run_pytest, llama_folder, tmp_path):
-    (tmp_path / "results").write_text("a file where the folder should be")
-    done = run_pytest("--models", str(llama_folder), "--scenario", "cpu")
+FILLS_THE_DISK = """
+import shutil
+import ggufbench.measuring.case as module
+
+real = module.measure_case
+
+def measure_case(case, bench):
+    record = real(case, bench)
+    shutil.rmtree("RESULTS")
+    open("RESULTS", "w").close()
+    return record
+
+module.measure_case = measure_case
+"""
+"""After measuring, a file is where the folder of the results was: nothing can be written there."""
+
+
+def test_results_that_cannot_be_stored_are_shown_and_not_named(run_pytest, llama_folder, tmp_path):
+    (tmp_path / "fills.py").write_text(FILLS_THE_DISK.replace("RESULTS", str(run_pytest.results)))
+    done = run_pytest(
+        "--models", str(llama_folder), "--scenario", "cpu", "-p", "fills", env={"PYTHONPATH": str(tmp_path)}
+    )
     assert done.returncode == 1
     assert "measured, but not stored" in done.stdout
     assert "t/s" in done.stdout, "the table still shows the numbers"
-    assert "Traceback" not in done.stdout
+    assert "Not stored: 1 record of 1: " in done.stdout
+    assert "Details: ggufbench show" not in done.stdout and "Traceback" not in done.stdout
+
+
+def test_an_unusable_folder_of_results_is_noticed_before_the_first_launch(run_pytest, llama_folder, tmp_path):
+    (tmp_path / "results").write_text("a file where the folder should be")
+    done = run_pytest("--models", str(llama_folder), "--scenario", "cpu")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "results cannot be written: File exists; free some space or give --results" in done.stderr
+    assert "t/s" not in done.stdout and "Traceback" not in done.stdout
 
 
 @pytest.mark.parametrize(("number", "name"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM")])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 _USAGE_ERRORS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.EROFS)
 """Errors of the file system that a wrong or inaccessible path of the user causes."""
+_OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Commands(typer.core.TyperGroup):
@@ -83,8 +86,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Benchmark GGUF models on this machine, and find regressions.\n\n"
     "Measure every model that is found: ggufbench run\n\n"
-    "Exit codes: 0 pass, 2 wrong usage, 10 regression, 11 broken, 12 no comparable baseline, "
-    "13 inconclusive with --strict, 14 nothing measured, 130 interrupted.",
+    "Exit codes: 0 pass, 1 results or output not written, 2 wrong usage, 10 regression, 11 broken, "
+    "12 no comparable baseline, 13 inconclusive with --strict, 14 nothing measured, 130 interrupted.",
 )
 
 
@@ -107,12 +110,33 @@ def options(
 
 
 def main() -> None:
-    """The console script."""
+    """The console script. Output to a full disk is one error, and a closed pipe ends it without a message."""
     for stream in (sys.stdout, sys.stderr):
         # A name that the encoding of the terminal cannot represent must not end the command.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app()
+    try:
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OUTPUT_ERRORS:
+            raise
+        _discard_output()
+        if error.errno != errno.EPIPE:
+            with contextlib.suppress(OSError):
+                print_error(f"the output cannot be written: {error.strerror}; free some space or redirect it")
+        sys.exit(ExitCode.NOT_WRITTEN)
+
+
+def _discard_output() -> None:
+    """Send the rest of the output nowhere: Python writes it at its end, and would fail again."""
+    if sys.stdout is not None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @app.command()

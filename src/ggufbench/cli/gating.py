@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -82,7 +82,7 @@ def ab(
 
     Exit codes: 0 if nothing got worse; 10 for a regression; 11 if the candidate failed, gave another answer
     or cannot run a model; 12 if the baseline cannot run it; 13 with --strict if a verdict is inconclusive;
-    14 if nothing could be measured.
+    14 if nothing could be measured; 1 if nothing got worse but the results could not be stored.
     """
     from ggufbench.comparing.ab import AbRequest, ask
 
@@ -136,7 +136,7 @@ def selftest(
     Example: ggufbench selftest --sessions 3 --controls 3
 
     Exit codes: 0 if both tests passed; 10 for a false alarm; 11 if the slower worker was missed; 14 if
-    nothing could be measured.
+    nothing could be measured; 1 if the results could not be stored.
     """
     from ggufbench.comparing.ab import AbRequest
     from ggufbench.comparing.selftest import selftest as run_selftest
@@ -155,6 +155,7 @@ def selftest(
         from ggufbench.report.text.selftest import selftest_report
 
         print_rich(selftest_report(found))
+    _say_what_is_not_stored(found.problems)
     raise typer.Exit(found.exit_code)
 
 
@@ -186,7 +187,7 @@ def bisect(
     Example: ggufbench bisect --good llama-cpp-python==0.3.20 --bad llama-cpp-python==0.3.36
 
     Exit codes: 0 if the search is complete; 11 if --good or --bad cannot be measured; 13 if the results are
-    inconclusive.
+    inconclusive; 1 if they could not be stored.
     """
     from ggufbench.comparing.ab import AbRequest
     from ggufbench.comparing.bisect import Hunt
@@ -215,6 +216,7 @@ def bisect(
         print_json(document(found))
     else:
         print_rich(bisection_report(found, repository))
+    _say_what_is_not_stored(found.problems)
     raise typer.Exit(found.exit_code)
 
 
@@ -240,9 +242,13 @@ def _finish(answer: AbResult, *, strict: bool, as_json: bool) -> NoReturn:
     unwritten = write_summary(answer.comparisons, answer.skipped)
     if unwritten is not None:
         print_error(unwritten)
-    for problem in answer.problems:
-        print_error(f"measured, but not stored: {problem}")
+    _say_what_is_not_stored(answer.problems)
     raise typer.Exit(code)
+
+
+def _say_what_is_not_stored(problems: Sequence[str]) -> None:
+    for problem in problems:
+        print_error(f"measured, but not stored: {problem}")
 
 
 def shown_on(line: ProgressLine) -> Callable[[SessionStep], None]:

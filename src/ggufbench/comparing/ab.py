@@ -29,7 +29,7 @@ from ggufbench.planning.plan import Case
 from ggufbench.planning.scenario import GateSpec, Scenario, load_scenario_file
 from ggufbench.records.comparison import Comparison, Purpose, Role
 from ggufbench.records.comparisons import write_block, write_comparison
-from ggufbench.records.store import StoreError, new_run_id
+from ggufbench.records.store import StoreError, check_writable, new_run_id
 from ggufbench.stats.sequential_test import Design
 from ggufbench.worker.job import LAYERS, SHIPPED, TRANSFORMERS
 
@@ -78,8 +78,9 @@ class AbResult:
     """Reasons why documents could not be stored."""
 
     def exit_code(self, *, strict: bool) -> ExitCode:
-        """Exit code of the gate, or 130 after Ctrl-C."""
-        return ExitCode.INTERRUPTED if self.interrupted else exit_code(self.comparisons, strict=strict)
+        """Exit code of the gate; 130 after Ctrl-C; 1 if it passed and was not stored."""
+        code = ExitCode.INTERRUPTED if self.interrupted else exit_code(self.comparisons, strict=strict)
+        return ExitCode.NOT_WRITTEN if code is ExitCode.PASS and self.problems else code
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ def ask(question: AbRequest, wanted: Callable[[ComparedCase], bool] = lambda _en
 
 def plan(question: AbRequest) -> Planned:
     """Prepare the arms and plan every model in each of them. Raises GgufbenchError."""
+    check_writable(question.request.results)
     specs = _specs(question)
     _check_kinds(specs, question)
     scenarios = {role: _scenarios(spec, question) for role, spec in specs.items()}

@@ -67,6 +67,8 @@ class Bisection:
     exit_code: ExitCode = ExitCode.PASS
     sentence: str = ""
     case_id: str | None = None
+    problems: list[str] = field(default_factory=list)
+    """Reasons why documents could not be stored; such a search cannot be resumed from them."""
 
     @property
     def launches(self) -> int:
@@ -96,6 +98,8 @@ def bisect(hunt: Hunt) -> Bisection:
     except KeyboardInterrupt:  # the measured blocks are stored
         found.exit_code = ExitCode.INTERRUPTED
         found.sentence = "interrupted; the same command resumes it"
+    if found.problems and found.exit_code is ExitCode.PASS:
+        found.exit_code = ExitCode.NOT_WRITTEN
     return found
 
 
@@ -220,20 +224,21 @@ def _compare(hunt: Hunt, found: Bisection, low: int, high: int, gate: GateSpec |
         step = BisectStep(baseline, candidate, "skipped", None, str(error))
         found.steps.append(step)
         return step
-    step = _measured(question, planned)
+    step = _measured(question, planned, found)
     if step.comparison and _wants_more(step.comparison):
         found.steps.append(step)
         design = question.design.extended(_MORE_PAIRS)
-        step = _measured(replace(question, design=design), planned)
+        step = _measured(replace(question, design=design), planned, found)
     found.steps.append(step)
     return step
 
 
-def _measured(question: AbRequest, planned: Planned) -> BisectStep:
+def _measured(question: AbRequest, planned: Planned, found: Bisection) -> BisectStep:
     stored = _stored(question, planned)
     if stored is not None:
         return _step(question, stored, resumed=True)
     answer = measure(question, planned)
+    found.problems += answer.problems
     comparison = _only(answer)
     if answer.interrupted or comparison is None:
         raise KeyboardInterrupt

@@ -57,6 +57,11 @@ class Selftest:
         return any(answer.interrupted for answer in self.answers)
 
     @property
+    def problems(self) -> list[str]:
+        """Reasons why documents could not be stored."""
+        return [problem for answer in self.answers for problem in answer.problems]
+
+    @property
     def exit_code(self) -> ExitCode:
         """Exit code: 10 false alarm, 11 missed control or broken launch, 14 no decided session."""
         found = [comparison for answer in self.answers for comparison in answer.comparisons]
@@ -69,8 +74,9 @@ class Selftest:
         decided = [one for one in found if is_decided(one)]
         if not decided:
             return ExitCode.NOTHING_MEASURED
-        missed = any(one.purpose == CONTROL and one.verdict is not Verdict.REGRESSION for one in decided)
-        return ExitCode.BROKEN if missed else ExitCode.PASS
+        if any(one.purpose == CONTROL and one.verdict is not Verdict.REGRESSION for one in decided):
+            return ExitCode.BROKEN
+        return ExitCode.NOT_WRITTEN if self.problems else ExitCode.PASS
 
 
 def selftest(

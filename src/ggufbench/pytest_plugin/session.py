@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import replace
@@ -40,6 +41,8 @@ class PytestSession:
         self._bench: Bench | None = None
         self._cases: dict[str, Case] = {}
         self._records: dict[str, Record] = {}
+        self._unstored: dict[str, str] = {}
+        """Cases whose record could not be written, with the reason."""
         self._started = time.monotonic()
         self._usage_error: str | None = None
         self._known_limits: MachineLimits | None = None
@@ -81,6 +84,10 @@ class PytestSession:
         raise pytest.UsageError(self._usage_error)
 
     def _plan_cases(self) -> dict[str, Case]:
+        if not self._is_trial and not self.config.getoption("collectonly"):
+            from ggufbench.records.store import check_writable
+
+            check_writable(self._results)
         self._cases = {case.id: case for case in self._plan().cases}
         if option(self.config, "gate-baseline") is not None:
             self._plan_gate()
@@ -182,8 +189,19 @@ class PytestSession:
             reporter.section("ggufbench")
             reporter.write(text + "\n")
         if self._records and not self._is_trial:
-            run = self._run_bench().run_id
-            reporter.write(f"Records: {self._results / run}\nDetails: ggufbench show {run}\n")
+            reporter.write(self._where_stored())
+
+    def _where_stored(self) -> str:
+        """The last lines: where the records are, if any could be stored, and how many could not."""
+        from ggufbench.text import count
+
+        run, lost, lines = self._run_bench().run_id, len(self._unstored), list[str]()
+        if lost:
+            reason = next(iter(self._unstored.values()))
+            lines.append(f"Not stored: {count(lost, 'record')} of {len(self._records)}: {reason}")
+        if lost < len(self._records):
+            lines += [f"Records: {self._results / run}", f"Details: ggufbench show {run}"]
+        return "".join(f"{line}\n" for line in lines)
 
     def _write_report(self, reporter: pytest.TerminalReporter) -> None:
         run = self._stored_run()
@@ -201,7 +219,10 @@ class PytestSession:
         if self._gate is not None:
             answer = self._gate.answer
             return answer.run_id if answer is not None and answer.comparisons else None
-        tried = any(record.outcome is not Outcome.SKIPPED for record in self._records.values())
+        tried = any(
+            record.outcome is not Outcome.SKIPPED and case_id not in self._unstored
+            for case_id, record in self._records.items()
+        )
         return self._run_bench().run_id if tried else None
 
     def _changed_work(self) -> list[ChangedWork]:
@@ -305,7 +326,8 @@ class PytestSession:
         except MachineBusyError as busy:
             return self._store(skipped_record(case, self._run_bench(), str(busy)))
         except Interrupted as interrupt:
-            self._records[case.id] = self._store(interrupt.record)
+            with contextlib.suppress(pytest.fail.Exception):  # the summary has the reason
+                self._store(interrupt.record)
             raise
         finally:
             self._run_bench().observer(None)  # removes the line of progress
@@ -330,11 +352,12 @@ class PytestSession:
     def _store(self, record: Record) -> Record:
         from ggufbench.records.store import StoreError, write_record
 
+        self._records[record.case_id] = record
         if not self._is_trial:
             try:
                 write_record(self._results, record)
             except StoreError as error:
-                self._records[record.case_id] = record
+                self._unstored[record.case_id] = str(error)
                 pytest.fail(f"measured, but not stored: {error}", pytrace=False)
         return record
 

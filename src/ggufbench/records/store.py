@@ -15,8 +15,9 @@ from pydantic_core import PydanticSerializationError
 
 from ggufbench.errors import GgufbenchError
 from ggufbench.machine.parts import Machine
-from ggufbench.paths import atomic_write, read_regular
+from ggufbench.paths import atomic_write, read_regular, temporary_file
 from ggufbench.records.schema import Record
+from ggufbench.text import printable
 from ggufbench.values import first_complaint
 
 _Document = TypeVar("_Document", bound=BaseModel)
@@ -40,6 +41,9 @@ RUN_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]+")
 """Names from `new_run_id`."""
 IMPORT_PREFIX = "import-"
 """Begins the name of a run with results of another program."""
+
+_PROBE_BYTES = 64 * 2**10
+"""A record of one case with few samples; a full disk may still accept an empty file."""
 
 MOST_BYTES = 64 * 2**20
 """Maximum size of a document; real ones have 0.2 MB, and 5 MB with ten thousand tokens in each sample."""
@@ -82,6 +86,23 @@ def run_folder(results: Path, run_id: str) -> Path:
     return results / run_id
 
 
+def check_writable(results: Path) -> None:
+    """Write and remove a file, because a run whose results cannot be stored should not begin.
+
+    Raises StoreError.
+    """
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with temporary_file(results / "check") as probe:
+            probe.write_bytes(bytes(_PROBE_BYTES))
+    except OSError as error:
+        raise StoreError(_unwritable(results, error)) from None
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    return f"{printable(str(path))} cannot be written: {error.strerror}; free some space or give --results"
+
+
 def write_document(path: Path, document: BaseModel) -> Path:
     """Write a document once, under a name that is not taken, and return the path. Raises StoreError."""
     try:
@@ -93,9 +114,7 @@ def write_document(path: Path, document: BaseModel) -> Path:
     except PydanticSerializationError as error:
         raise StoreError(f"{path} cannot be written: it cannot be stored as JSON ({error})") from None
     except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written: {error.strerror}; free some space or give --results"
-        ) from None
+        raise StoreError(_unwritable(path, error)) from None
     return path
 
 
