@@ -39,7 +39,6 @@ class Template:
         environment = Sandbox()
         self.source = source
         self._name, self._texts = name, {"bos_token": bos, "eos_token": eos}
-        self.source = source
         self.calls_by_tag = "<tool_call>" in source
         try:
             tree = environment.parse(source)
