@@ -78,12 +78,16 @@ def test_only_the_rpc_server_s_device_is_seen(rpc_server):
 
 
 @pytest.mark.real
-def test_missing_library_has_an_install_command(tmp_path):
+@pytest.mark.parametrize(("path", "hint"), [(None, ""), ("/there", " (workers do not get PYTHONPATH)")])
+def test_missing_library_has_an_install_command(tmp_path, monkeypatch, path, hint):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if path is not None:
+        monkeypatch.setenv("PYTHONPATH", path)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True, timeout=60)
     python = tmp_path / "venv" / "bin" / "python"
     found = probe(Interpreter(python=python))
     assert found.problem == (
-        f"{python} has no llama-cpp-python; install it with `pip install llama-cpp-python`"
+        f"{python} has no llama-cpp-python{hint}; install it with `pip install llama-cpp-python`"
     )
     assert found.lacks("cpu") == found.lacks("metal") == found.problem
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import asdict
 
@@ -72,7 +73,11 @@ def _without(problem: str) -> AvailableDevices:
 
 def _explain(reason: str, interpreter: Interpreter, rpc_servers: str) -> str:
     if "No module named 'llama_cpp'" in reason:
-        return f"{interpreter.python} has no llama-cpp-python; install it with `pip install llama-cpp-python`"
+        hint = " (workers do not get PYTHONPATH)" if os.environ.get("PYTHONPATH") else ""
+        return (
+            f"{interpreter.python} has no llama-cpp-python{hint}; "
+            "install it with `pip install llama-cpp-python`"
+        )
     where = f" with the RPC server {rpc_servers}" if rpc_servers else ""
     return f"llama-cpp-python does not start{where}: {reason}"
 
