@@ -424,7 +424,7 @@ def test_a_file_truncated_after_planning_fails(llama_folder, plan_cases, make_be
         file.truncate(path.stat().st_size // 2)
     record = measure_case(prepared.cases[0], make_bench(prepared))
     assert (record.outcome, record.phase) == (Outcome.FAILED, "load")
-    assert "not within the file bounds" in record.reason
+    assert "was replaced, changed or removed after it was found" in record.reason
 
 
 def test_a_file_that_vanishes_after_planning_fails(llama_folder, plan_cases, make_bench):

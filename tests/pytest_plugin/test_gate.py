@@ -80,7 +80,9 @@ def test_a_slower_provider_fails_its_test_with_one_sentence(
     assert done.returncode == 10, done.stdout + done.stderr
     (failure,) = ElementTree.parse(report).iter("failure")
     sentence = failure.get("message")
-    assert re.match(r"llama-tiny-Q8_0-app-[0-9a-f]{6}: decode_tokens_per_second: regression: ", sentence)
+    assert re.match(
+        r"Failed: llama-tiny-Q8_0-app-[0-9a-f]{6}: decode_tokens_per_second: regression: ", sentence
+    )
     assert "% slower than the baseline" in sentence and "interval" in sentence
     assert "tolerance 5 %" in sentence and re.search(r"1[05] pairs", sentence)
     assert "Traceback" not in done.stdout

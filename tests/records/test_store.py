@@ -64,7 +64,7 @@ def everything_in(folder: Path) -> list[str]:
 
 def test_a_record_reads_as_it_was_written(measured, tmp_path):
     path = write_record(tmp_path, measured)
-    assert path == tmp_path / measured.run_id / "gpt-oss-tiny-MXFP4-cpu.json"
+    assert path == tmp_path / measured.run_id / f"{measured.case_id}.json"
     assert read_record(path) == measured
     assert list(read_records(tmp_path)) == [measured]
     assert everything_in(tmp_path) == [path.name]

@@ -127,7 +127,9 @@ def test_open_starts_the_browser(ask, results, tmp_path, monkeypatch):
 def test_many_cases_are_read_without_logs(ask, results, make_record):
     base = make_record(run_id="20260303T000000Z-cccc")
     for number in range(301):
-        write_record(results, base.model_copy(update={"case_id": f"many-{number}"}))
+        write_record(
+            results, base.model_copy(update={"case_id": f"many-{number}", "scenario": f"many-{number}"})
+        )
     done = ask()
     assert done.exit_code == 0, done.output
     page = (results / "report.html").read_text()

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,8 @@ def run(scenarios, folder, make_bench, one_probe):
         (case,) = prepared.cases
         assert case.skip is None
         spoil()
-        return measure_case(case, make_bench(prepared))
+        # Without the check of the files before a launch, which would end each of these tests.
+        return measure_case(replace(case, identities=()), make_bench(prepared))
 
     return run
 

@@ -13,7 +13,7 @@ from langchain_core.messages import BaseMessage
 
 from ggufbench.chat import reasoning, tools
 from ggufbench.chat.call_formats import Call
-from ggufbench.chat.control_tokens import PromptTokenizer
+from ggufbench.chat.control_tokens import Prompt, PromptTokenizer
 from ggufbench.chat.engine import AnswerUsage, ChatEngine
 from ggufbench.chat.errors import ChatModelError
 from ggufbench.chat.forms import Message
@@ -32,8 +32,6 @@ Tool = Mapping[str, Any]
 Part = str | Reasoning | Call
 Schema = Mapping[str, Any]
 
-_END_TOKENS = 32
-"""Tokens of a prompt that hold the marker of a reasoning block at its end."""
 _ANY_OBJECT: Schema = {"type": "object"}
 
 
@@ -86,8 +84,8 @@ class AnswerGenerator:
         messages: Sequence[BaseMessage],
         form: Form,
         variables: Mapping[str, Any],
-    ) -> list[int]:
-        """The tokens of the prompt."""
+    ) -> Prompt:
+        """The prompt of a conversation. Raises ChatModelError."""
         self._check(variables)
 
         def write(plain: Sequence[Message], tools: Sequence[Tool]) -> str:
@@ -95,7 +93,7 @@ class AnswerGenerator:
             return reasoning.without_reasoning(text) if form.is_required else text
 
         try:
-            return self._prompts.tokens(write, template.source, *_conversation(template, messages, form))
+            return self._prompts.prompt(write, template.source, *_conversation(template, messages, form))
         except RecursionError:
             raise ChatModelError(
                 "A tool or the arguments of a call are nested too deeply for a prompt; flatten them."
@@ -125,12 +123,11 @@ class AnswerGenerator:
             if not self._has_template:
                 stops = [*stops, CHATML_END]
             engine, grammar = self._engine, self._grammar(template, form)
-            end = engine.text(prompt[-_END_TOKENS:])
-            split = reasoning.reader_for(end, template.source, has_tools=bool(form.tools))
+            split = reasoning.reader_for(prompt.text, template.source, has_tools=bool(form.tools))
             engine.visible = self._visible(form, split)
             sampler = Sampler(engine.api, engine.context, engine.vocabulary, options.sampling, grammar)
             try:
-                pieces = self._engine.answer(prompt, sampler, tally, options.max_tokens, cancelled)
+                pieces = self._engine.answer(prompt.tokens, sampler, tally, options.max_tokens, cancelled)
                 texts = _texts(pieces, TextReader(stops, strip_space=self._engine.strips_space), tally)
                 calls = ToolReader(argument_schemas(form.tools)) if form.tools else None
                 yield from _parts(texts, split, calls, tally) if split or calls else texts

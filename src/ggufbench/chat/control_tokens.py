@@ -29,6 +29,13 @@ _SPECIAL = _UNKNOWN | _CONTROL | _USER_DEFINED
 _TAG = re.compile(r"[<\[].+[>\]]")
 
 
+class Prompt(NamedTuple):
+    """A prompt as text and as tokens."""
+
+    text: str
+    tokens: list[int]
+
+
 class _Special(NamedTuple):
     """A token that llama.cpp finds in a text by its name."""
 
@@ -51,17 +58,17 @@ class PromptTokenizer:
         self._engine = engine
         self._known: dict[int, _Special] = {}
 
-    def tokens(self, write: Write, source: str, messages: Sequence[Message], tools: Tools) -> list[int]:
-        """The tokens of the prompt that `write` renders from a template with this source."""
+    def prompt(self, write: Write, source: str, messages: Sequence[Message], tools: Tools) -> Prompt:
+        """The prompt that `write` renders from a template with this source."""
         prompt = write(messages, tools)
         tokens = self._engine.prompt_tokens(prompt)
         present = [one for one in map(self._special, set(tokens)) if _matters(one, source)]
         texts = [text for message in messages for text in _strings(message)] + list(_strings(tools))
         if not any(one.name in text for one in present for text in texts):
-            return tokens
+            return Prompt(prompt, tokens)
         marks = _Marks([one for one in self._specials if _matters(one, source)], texts)
         marked = write(list(map(marks.message, messages)), marks.value(tools))
-        return self._engine.with_bos(self._apart(*marks.removed(marked)))
+        return Prompt(prompt, self._engine.with_bos(self._apart(*marks.removed(marked))))
 
     def _special(self, token: int) -> _Special:
         if token not in self._known:

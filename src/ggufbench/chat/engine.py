@@ -163,10 +163,6 @@ class ChatEngine:
         single = {tokens[0]: raw for tokens, raw in found if len(tokens) == 1}
         return {token: raw for token, raw in single.items() if not self._read_piece(token, special=False)}
 
-    def text(self, tokens: Iterable[int]) -> str:
-        """The text of these tokens, with the names of control tokens."""
-        return b"".join(self._read_piece(token, special=True) for token in tokens).decode("utf-8", "replace")
-
     def special_text(self, which: str) -> str:
         """The text of the token `bos` or `eos`; empty if the model lacks it."""
         token = getattr(self.api, f"llama_vocab_{which}")(self.vocabulary)

@@ -226,12 +226,11 @@ class Scenario(Table):
     @classmethod
     def _gates_its_rates(cls, table: Any) -> Any:
         """Gate the rates that the provider measures, if the file does not name others."""
-        if not isinstance(table, dict) or table.get("provider") not in _GATED:
+        rates = _GATED.get(str(table.get("provider"))) if isinstance(table, dict) else None
+        gate = table.get("gate", {}) if rates else None
+        if rates is None or not isinstance(gate, dict) or "metrics" in gate:
             return table
-        gate = table.get("gate", {})
-        if not isinstance(gate, dict) or "metrics" in gate:
-            return table
-        metrics = [*_GATED[table["provider"]], "ready_seconds", "peak_rss_bytes"]
+        metrics = [*rates, "ready_seconds", "peak_rss_bytes"]
         return {**table, "gate": {"metrics": metrics, **gate}}
 
     @model_validator(mode="after")

@@ -92,8 +92,8 @@ def check_writable(results: Path) -> None:
     Raises StoreError.
     """
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        with temporary_file(results / "check") as probe:
+        existing = next(folder for folder in (results, *results.absolute().parents) if folder.exists())
+        with temporary_file(existing / "check") as probe:
             probe.write_bytes(bytes(_PROBE_BYTES))
     except OSError as error:
         raise StoreError(_unwritable(results, error)) from None

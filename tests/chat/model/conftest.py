@@ -286,7 +286,8 @@ def run_program(*arguments: object) -> None:
 def as_tokens(chat: ChatLlamaCpp, messages: list, options: dict, answer: str) -> tuple[list[int], list[int]]:
     """The exact prompt tokens for llama.cpp, and the expected answer tokens."""
     engine, generator = chat._engine, chat._generator
-    return generator.prompt(generator._template, messages, form_of(chat._options(options)), {}), [
+    prompt = generator.prompt(generator._template, messages, form_of(chat._options(options)), {})
+    return prompt.tokens, [
         *engine.tokenize(answer),
         engine.api.llama_vocab_eos(engine.vocabulary),
     ]

@@ -39,7 +39,7 @@ def chat(smollm2):
 
 def tokens(chat: ChatLlamaCpp, messages: list, source: str = SOURCE, tools: tuple = ()) -> list[int]:
     template = Template(source, "<|im_start|>", "<|im_end|>", "some model")
-    return chat._generator.prompt(template, messages, Form(tools=tools), {})
+    return chat._generator.prompt(template, messages, Form(tools=tools), {}).tokens
 
 
 def text(chat: ChatLlamaCpp, ids: list[int]) -> str:
