@@ -259,7 +259,7 @@ def test_the_memory_of_a_real_model_is_explained(request, plan_cases, make_bench
         assert abs(case.estimate.host_bytes - found.measured_bytes) < 64 * MIB
 
 
-STORED = sorted(Path(__file__).parents[2].glob("results/first/*-cpu.json"))
+STORED = sorted(Path(__file__).parents[1].glob("fixtures/results/first/*-cpu.json"))
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)

@@ -7,7 +7,7 @@ import pytest
 from ggufbench.analysis.run_diff import between
 from ggufbench.records.store import read_record
 
-RECORD = Path(__file__).parents[2] / "results" / "first" / "llama-1.1b-Q8_0-cpu.json"
+RECORD = Path(__file__).parents[1] / "fixtures" / "results" / "first" / "llama-1.1b-Q8_0-cpu.json"
 
 
 @pytest.fixture(scope="module")

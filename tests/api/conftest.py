@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-FIRST = CHECKOUT / "results" / "first"
+FIRST = CHECKOUT / "tests" / "fixtures" / "results" / "first"
 
 
 @pytest.fixture
 def two_builds(tmp_path) -> Path:
-    """`before`, the cpu cases of results/first, and `after`, another build that decodes 5 % slower."""
+    """`before`, the cpu cases of a stored run, and `after`, another build that decodes 5 % slower."""
     results = tmp_path / "results"
     for path in sorted(FIRST.glob("*-cpu.json")):
         (results / "before").mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from ggufbench.measuring.machine_lock import one_at_a_time
 from ggufbench.outcomes import Outcome
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-RESULTS = CHECKOUT / "results"
+RESULTS = CHECKOUT / "tests" / "fixtures" / "results"
 
 
 @pytest.mark.real

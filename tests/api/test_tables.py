@@ -10,7 +10,7 @@ import ggufbench
 from ggufbench.records.tables import SAMPLE_COLUMNS, SUMMARY_COLUMNS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-RESULTS = CHECKOUT / "results"
+RESULTS = CHECKOUT / "tests" / "fixtures" / "results"
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from ggufbench.modelkit import SynthSpec, synthesize
 from ggufbench.outcomes import Outcome
 from ggufbench.records.store import new_run_id, read_record, write_record
 
-FIRST = Path(__file__).parents[2] / "results" / "first" / "llama-1.1b-Q4_K_M-cpu.json"
+FIRST = Path(__file__).parents[1] / "fixtures" / "results" / "first" / "llama-1.1b-Q4_K_M-cpu.json"
 NEW = "0" * 39 + "2"
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"

@@ -13,7 +13,7 @@ import pytest
 from ggufbench.cli.app import main
 from ggufbench.paths import cache_folder
 
-RESULTS = Path(__file__).parents[2] / "results"
+RESULTS = Path(__file__).parents[1] / "fixtures" / "results"
 EVIL = "\x1b[31m\u202e\n\x07\N{GRINNING FACE}\xe9"
 LONG = "n" * 300
 

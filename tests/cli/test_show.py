@@ -59,7 +59,7 @@ def test_the_newest_run_is_shown_with_everything_behind_its_table(show):
 
 def test_unused_memory_is_shown_apart_from_the_parts(ggufbench):
     """A stored run of a context that reserved the logits of a whole ubatch."""
-    stored, match = Path(__file__).parents[2] / "results", "llama-1.1b-Q8_0"
+    stored, match = Path(__file__).parents[1] / "fixtures" / "results", "llama-1.1b-Q8_0"
     text = " ".join(ggufbench("show", "first", "--results", stored, "--match", match).stdout.split())
     assert "reserved but not used" in text
     assert "vocabulary" in text

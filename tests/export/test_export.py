@@ -18,7 +18,7 @@ from ggufbench.export.llama_bench_rows import FIELDS
 from ggufbench.records.runs import read_run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-RESULTS = CHECKOUT / "results"
+RESULTS = CHECKOUT / "tests" / "fixtures" / "results"
 EVIL = "x\x1b[31m\x00|`<b>\"';DROP TABLE llama_bench;--,\n=1\u202e"
 
 

@@ -15,7 +15,7 @@ from ggufbench.records.runs import read_run
 from ggufbench.records.store import run_folders
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-RESULTS = CHECKOUT / "results"
+RESULTS = CHECKOUT / "tests" / "fixtures" / "results"
 
 # As llama-bench of llama-cpp-python 0.3.36 writes a test, shortened to the fields that are needed.
 LINE = {

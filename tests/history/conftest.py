@@ -14,7 +14,7 @@ from ggufbench.records.comparisons import write_comparison
 from ggufbench.records.schema import Record
 from ggufbench.records.store import read_record, write_record
 
-FIRST = Path(__file__).parents[2] / "results" / "first" / "llama-1.1b-Q4_K_M-cpu.json"
+FIRST = Path(__file__).parents[1] / "fixtures" / "results" / "first" / "llama-1.1b-Q4_K_M-cpu.json"
 ANCHOR = "llama-cpp-python==0.3.36"
 
 

@@ -45,7 +45,8 @@ def hub_cache(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def measured_entries() -> list[PickerEntry]:
     """The models of the run in this repository, with its figures for the CPU."""
-    records = [one for one in read_run(CHECKOUT / "results", "first").records if one.scenario == "cpu"]
+    run = read_run(CHECKOUT / "tests" / "fixtures" / "results", "first")
+    records = [one for one in run.records if one.scenario == "cpu"]
     return [entry_of(record) for record in records]
 
 

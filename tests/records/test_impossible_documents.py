@@ -19,7 +19,7 @@ from ggufbench.records.runs import read_documents
 from ggufbench.records.schema import Record
 from ggufbench.records.store import StoreError, read_document, read_folder
 
-FIRST = Path(__file__).resolve().parents[2] / "results" / "first"
+FIRST = Path(__file__).resolve().parents[1] / "fixtures" / "results" / "first"
 DOCUMENT = json.loads((FIRST / "llama-1.1b-Q4_K_M-cpu.json").read_text())
 SUMMARY = "summary", "ready_seconds"
 SAMPLE = "launches", 0, "samples", 0

@@ -324,6 +324,6 @@ def test_run_names_sort_by_time_and_differ():
 
 def test_the_committed_records_are_readable():
     """The records that the README's picture is drawn from."""
-    found = list(read_records(Path(__file__).parents[2] / "results"))
+    found = list(read_records(Path(__file__).parents[1] / "fixtures" / "results"))
     assert len(found) >= 7
     assert not [record for record in found if isinstance(record, StoreError)]

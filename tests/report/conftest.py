@@ -36,7 +36,7 @@ QUANT_BYTES = {"F16": 2.0, "Q8_0": 1.06, "Q4_K_M": 0.6, "IQ4_NL": 0.56, "Q4_0": 
 @pytest.fixture(scope="session")
 def first_run() -> StoredRun:
     """A measured run, as stored in the repository."""
-    return read_run(CHECKOUT / "results", "first")
+    return read_run(CHECKOUT / "tests" / "fixtures" / "results", "first")
 
 
 @pytest.fixture(scope="session")

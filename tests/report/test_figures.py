@@ -517,8 +517,8 @@ def test_figures_need_no_window_system(make_record, monkeypatch):
     code = (
         "from pathlib import Path; from ggufbench.records.runs import read_run; "
         "from ggufbench.report.content import Content; from ggufbench.report.figures import draw_all; "
-        "import sys; print(len(draw_all(Content(read_run(Path('results'), 'first').records[:1]))), "
-        "'matplotlib.pyplot' in sys.modules)"
+        "import sys; records = read_run(Path('tests/fixtures/results'), 'first').records[:1]; "
+        "print(len(draw_all(Content(records))), 'matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

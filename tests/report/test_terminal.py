@@ -28,7 +28,7 @@ NAMES = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["C", "
 
 @pytest.fixture
 def end_of_run(first_run):
-    """A function: what `pytest bench` prints of results/first on a terminal of that width."""
+    """A function: what `pytest bench` prints of a stored run on a terminal of that width."""
 
     def drawn(width: int) -> str:
         lines = render(run_summary(first_run.records, [], [], width), width, color=False).splitlines()

@@ -20,7 +20,7 @@ from ggufbench.worker.protocol import GO, Event, Phase
 
 pytestmark = pytest.mark.real
 
-RESULTS = Path(__file__).parents[2] / "results"
+RESULTS = Path(__file__).parents[1] / "fixtures" / "results"
 WORKERS = Path(__file__).parents[1] / "workers"
 CUDA_ERROR, ABORT_AT_EXIT, LATE_ERROR = (
     WORKERS / f"{name}.py" for name in ("cuda_error", "abort_at_exit", "late_error")

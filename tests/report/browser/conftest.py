@@ -111,7 +111,7 @@ def kinds_of_records():
     """Real records, and variants of one of them for each outcome and kind of name."""
     from ggufbench.records.runs import read_run
 
-    records = read_run(CHECKOUT / "results", "first").records
+    records = read_run(CHECKOUT / "tests" / "fixtures" / "results", "first").records
     base = next(record for record in records if record.outcome == "measured")
 
     def variant(name: str, **changes):
