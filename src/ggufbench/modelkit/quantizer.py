@@ -13,6 +13,9 @@ from pathlib import Path
 
 from ggufbench.modelkit.spec import ModelError
 
+_TAIL_BYTES = 2**16
+"""Part of llama.cpp's messages that is read to explain a failure: its end."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
@@ -80,7 +83,7 @@ def run(  # noqa: PLR0913 (what one quantization consists of)
             process.kill()
             process.wait()
         if status != 0:
-            errors.seek(0)
+            errors.seek(max(0, errors.seek(0, os.SEEK_END) - _TAIL_BYTES))
             raise ModelError(_failure(quantization, status, errors.read().decode("utf-8", "replace")))
     return facts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from ggufbench.records.schema import Record
 
 _GIB = 2**30
+
+Replay = tuple[list[float], Callable[[], None]]
+"""Duration of each round in seconds, and a check that fails the test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +42,28 @@ class GgufCase:
         pytest-benchmark only handles seconds: rates become seconds per token (so that the column OPS shows
         tokens per second), and one second means one GiB of memory.
         """
-        if self._run.gate is not None:
-            self._replay_gate(self._run.gate, benchmark, metric)
-            return
+        gate = self._run.gate
+        try:
+            if gate is None:
+                rounds, check = self._measured(benchmark, metric)
+            else:
+                rounds, check = self._compared(gate, benchmark, metric)
+        except BaseException as reason:
+            # A test that ended before it used the fixture would get a warning from pytest-benchmark.
+            rounds, check = [], partial(_raise, reason)
+        _pedantic(benchmark, rounds, check)
+
+    def _measured(self, benchmark: Any, metric: str) -> Replay:
+        """The samples of the metric, and the check of the record."""
         record = self.record
         benchmark.extra_info.update(_extra_info(record))
         rounds = [_as_seconds(value, metric) for value in self._run.samples(record, metric)]
         if not rounds and record.outcome == "measured":
             pytest.skip(f"{record.case_id}: {_why_absent(record, metric)}")
-        _pedantic(benchmark, rounds, lambda: self._check(record, metric))
+        return rounds, lambda: self._check(record, metric)
 
-    def _replay_gate(self, gate: Gate, benchmark: Any, metric: str) -> None:
-        """Replay the best sample of each launch of the candidate, and apply the verdict of the gate."""
+    def _compared(self, gate: Gate, benchmark: Any, metric: str) -> Replay:
+        """The best sample of each launch of the candidate, and the verdict of the gate."""
         comparison, cell = gate.cell(self.case.id, metric)
         benchmark.extra_info.update(
             case=self.case.id, run=comparison.run_id, verdict=str(cell.verdict), change=cell.change
@@ -58,7 +72,7 @@ class GgufCase:
         if not rounds:
             gate.check(comparison, cell)
             pytest.skip(f"{self.case.id}: {comparison.reason or 'no valid pair was measured'}")
-        _pedantic(benchmark, rounds, lambda: gate.check(comparison, cell))
+        return rounds, lambda: gate.check(comparison, cell)
 
     def _check(self, record: Record, metric: str) -> None:
         from ggufbench.outcomes import Outcome
@@ -71,6 +85,10 @@ class GgufCase:
         missed = [t for t in record.targets if t.metric == metric and t.status == "missed"]
         if missed and option(self._run.config, "enforce-targets"):
             pytest.fail(f"{record.case_id}: target missed: {missed[0].sentence}", pytrace=False)
+
+
+def _raise(reason: BaseException) -> None:
+    raise reason
 
 
 def _pedantic(benchmark: Any, rounds: list[float], check: Callable[[], None]) -> None:
