@@ -85,6 +85,12 @@ def test_unsupported_settings_are_refused(case, change, words):
     assert words in str(refused.value)
 
 
+def test_another_workload_than_that_of_the_engine_is_refused(case):
+    scenario = case.scenario.model_copy(update={"provider": "encoder"})
+    with pytest.raises(LlamaBenchError, match=r'does the work of provider = "engine", and this .* "encoder"'):
+        bench_arguments(replace(case, scenario=scenario), NO_DEVICES)
+
+
 def test_a_path_with_a_comma_is_refused(case):
     model = replace(case.model, path=Path("/models/a,b.gguf"))
     with pytest.raises(LlamaBenchError, match=r"at its commas; rename /models/a,b\.gguf"):

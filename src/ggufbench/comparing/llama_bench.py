@@ -24,7 +24,7 @@ from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
 from ggufbench.processes import Finished, OutputTooLongError, run_program
 from ggufbench.records.schema import Launch, ProviderFacts, Sample
-from ggufbench.worker.job import DEVICE_PREFIXES, Setting, Workload
+from ggufbench.worker.job import DEVICE_PREFIXES, ENGINE, Setting, Workload
 
 _KV_TYPES = ("f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl")
 _MOST_OUTPUT_BYTES = 2**24
@@ -143,6 +143,11 @@ def _placement(setting: Setting, environment: AvailableDevices) -> list[str]:
 
 def _refuse_what_it_lacks(case: Case) -> None:
     setting, name = case.setting, case.scenario.name
+    if case.scenario.provider != ENGINE:
+        raise LlamaBenchError(
+            f'{name}: llama-bench does the work of provider = "{ENGINE}", and this scenario has '
+            f'"{case.scenario.provider}"; choose another scenario, such as cpu'
+        )
     if setting.n_threads != setting.n_threads_batch:
         raise LlamaBenchError(
             f"{name}: llama-bench has one number of threads, but n_threads = {setting.n_threads} "
