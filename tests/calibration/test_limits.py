@@ -165,6 +165,7 @@ def test_without_llama_cpp_memory_and_disk_are_measured(here, small):
     assert "no llama-cpp-python" in measured.problems
 
 
+@pytest.mark.nightly
 def test_buffer_too_small_for_the_cache_is_named(here, small, monkeypatch):
     monkeypatch.setattr(limits, "available_memory_bytes", lambda: 2**24)
     measured = machine_limits(*here, Interpreter())

@@ -290,7 +290,14 @@ def redirected(shell: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.real
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
-@pytest.mark.parametrize("arguments", ["schema", "models --models tests --json", "--help"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "schema",
+        pytest.param("models --models tests --json", marks=pytest.mark.nightly),
+        pytest.param("--help", marks=pytest.mark.nightly),
+    ],
+)
 def test_output_to_a_full_disk_is_one_sentence(arguments):
     done = redirected(f"{arguments} > /dev/full")
     assert done.returncode == 1

@@ -89,6 +89,7 @@ def test_ends_without_a_regression_are_not_searched(bisect, small_design, provid
     assert "There is nothing to search: the ends were compared, and the verdict is improvement" in done.stdout
 
 
+@pytest.mark.nightly
 def test_search_is_resumed_after_ctrl_c(bisect, small_design, small_command, provider_repository, wait_until):
     repository = provider_repository(0, SLOW, SLOW)
     ends = ("--good", "main~2", "--bad", "main")

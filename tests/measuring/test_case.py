@@ -197,6 +197,7 @@ def busy_machine():
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.nightly
 @pytest.mark.timing
 def test_a_busy_machine_is_an_outcome_without_valid_samples(tmp_path, plan_cases, make_bench, busy_machine):
     # Large enough for samples of a tenth of a second: shorter ones can pass without interference.
