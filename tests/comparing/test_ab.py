@@ -228,7 +228,9 @@ def test_different_answer_is_broken_unless_allowed(ab, small_design, tmp_path, m
     assert accepted.returncode == 0, accepted.stdout + accepted.stderr
 
 
-@pytest.mark.parametrize(("number", "name"), [("SIGINT", "Ctrl-C"), pytest.param("SIGHUP", "SIGHUP", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    ("number", "name"), [("SIGINT", "Ctrl-C"), pytest.param("SIGHUP", "SIGHUP", marks=pytest.mark.nightly)]
+)
 def test_a_signal_keeps_every_block_and_a_comparison(ab, wait_until, number, name):
     with ab.program("--baseline", ".") as process:
         wait_until(lambda: len(list(ab.results.glob("*/comparisons/*/block-*.json"))) >= 2, "two blocks")
