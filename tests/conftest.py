@@ -3,6 +3,7 @@
 import os
 import runpy
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -85,6 +86,14 @@ def made_once(request, tmp_path_factory):
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hangups_arrive():
+    """A suite that nohup started ignores SIGHUP, and so would every program that it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session", autouse=True)
