@@ -8,6 +8,8 @@ import pytest
 
 from ggufbench.pytest_plugin.clock import worker_clock
 
+pytestmark = pytest.mark.measures("load")
+
 
 @pytest.mark.benchmark(group="load and first token", timer=worker_clock)
 def test_load(gguf_case, benchmark):

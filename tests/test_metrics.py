@@ -85,7 +85,7 @@ def test_a_summary_s_figures_agree_with_each_other(launches):
 def test_names_units_and_directions_agree():
     for name, metric in METRICS.items():
         assert name == metric.name
-        assert (metric.better == "higher") == (metric.unit == "tokens/s")
+        assert metric.unit in ("nats", "share") or (metric.better == "higher") == (metric.unit == "tokens/s")
         assert name.endswith(
             {"s": "_seconds", "bytes": "_bytes", "tokens/s": "_per_second"}.get(metric.unit, "")
         )

@@ -15,7 +15,7 @@ class Metric:
     """One measured quantity."""
 
     name: str
-    unit: Literal["s", "tokens/s", "bytes", "ratio"]
+    unit: Literal["s", "tokens/s", "bytes", "ratio", "share", "nats"]
     better: Literal["lower", "higher"]
     meaning: str
     label: str
@@ -39,6 +39,10 @@ class Metric:
                 return rate(value)
             case "bytes":
                 return size(value)
+            case "share":
+                return f"{100 * value:.1f} %"
+            case "nats":
+                return f"{value:.3g} nats"
             case _:
                 return f"{value:.2f}"
 
@@ -54,7 +58,8 @@ class Metric:
 
     def change(self, share: float) -> str:
         """A relative change that is worse above zero: `8.1 % slower`, `0.4 % smaller`."""
-        worse, better = ("larger", "smaller") if self.unit in ("bytes", "ratio") else ("slower", "faster")
+        timed = self.unit in ("s", "tokens/s")
+        worse, better = ("slower", "faster") if timed else ("larger", "smaller")
         return f"{100 * abs(share):.1f} % {worse if share >= 0 else better}"
 
 
@@ -231,6 +236,35 @@ METRICS: dict[str, Metric] = {
             "lower",
             "peak_rss_bytes over the size of the file",
             "Peak memory over file size",
+        ),
+        Metric(
+            "kl_divergence",
+            "nats",
+            "lower",
+            "mean Kullback-Leibler divergence of a token's distribution from that of the reference",
+            "Divergence from the reference",
+            column_label="KL divergence",
+        ),
+        Metric(
+            "log_probability_change",
+            "nats",
+            "higher",
+            "mean log-probability of the text's next token, less that of the reference",
+            "Change of log-probability",
+        ),
+        Metric(
+            "top_token_agreement",
+            "share",
+            "higher",
+            "share of tokens after which the likeliest next token is the reference's",
+            "Same likeliest token",
+        ),
+        Metric(
+            "perplexity",
+            "ratio",
+            "lower",
+            "exp of the mean negative log-probability of the text's next token",
+            "Perplexity",
         ),
     )
 }

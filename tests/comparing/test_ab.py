@@ -212,19 +212,20 @@ def test_scenario_files_need_the_same_workload(ab, tmp_path, setting_file):
     assert "have different workloads" in unequal.stderr
 
 
-def test_different_answer_is_broken_unless_allowed(ab, small_design, tmp_path, model_folder, setting_file):
-    """A key cache of 4 bits changes the answer of the model."""
+def test_different_answer_is_broken_unless_allowed(ab, small_design, tmp_path, setting_file):
+    """A cache of 4 bits changes the answers of the model."""
     old, new = setting_file(tmp_path / "old.toml"), setting_file(tmp_path / "new.toml", type_k='"q4_0"')
-    models = tmp_path / "qwen"
-    models.mkdir()
-    shutil.copy(model_folder / "qwen3-tiny-Q4_0.gguf", models)
+    new.write_text(new.read_text().replace('type_k = "q4_0"', 'type_k = "q4_0"\ntype_v = "q4_0"'))
     command = ("--baseline", old, "--candidate", new)
 
-    refused = ab(*command, models=models, scenarios=None)
-    accepted = ab(*command, "--allow-other-answers", models=models, scenarios=None)
+    refused = ab(*command, scenarios=None)
+    accepted = ab(*command, "--allow-other-answers", scenarios=None)
 
     assert refused.returncode == 11, refused.stdout + refused.stderr
-    assert "the 32 greedy tokens of the candidate differ" in refused.stdout
+    reason = " ".join(refused.stdout.split())
+    assert "the candidate's distributions differ by" in reason
+    assert "accept them with --allow-other-answers" in reason
+    assert "answers: other answers: the candidate's distributions differ by" in accepted.stdout
     assert accepted.returncode == 0, accepted.stdout + accepted.stderr
 
 
@@ -349,3 +350,30 @@ def test_baselines_and_layers_are_compared_only_if_named(
     named = plan(AbRequest(replace(request, scenarios=["other"]), ".")).entries
     assert unnamed and all(entry.cases["candidate"].scenario.provider == "engine" for entry in unnamed)
     assert [entry.cases["candidate"].scenario.provider for entry in named] == [provider]
+
+
+def test_rounding_passes_and_a_gated_divergence_is_a_cell(ab, small_design, tmp_path, setting_file):
+    old, new = setting_file(tmp_path / "old.toml"), setting_file(tmp_path / "new.toml", flash_attn='"off"')
+    for path in (old, new):
+        metrics = 'metrics = ["peak_rss_bytes", "kl_divergence"]'
+        path.write_text(path.read_text().replace("[gate.tolerance", f"[gate]\n{metrics}\n[gate.tolerance", 1))
+
+    done = ab("--baseline", old, "--candidate", new, "--json", scenarios=None)
+
+    (comparison,) = json.loads(done.stdout)["comparisons"]
+    assert comparison["answer_check"]["verdict"] in ("same answers", "other rounding"), done.stdout
+    cells = {cell["metric"]: cell for cell in comparison["cells"]}
+    assert set(cells) == {"peak_rss_bytes", "kl_divergence"}
+    assert cells["kl_divergence"]["verdict"] == "no regression"
+    assert comparison["answer_check"]["divergence"]["tokens"] > 1000
+
+
+def test_a_scorer_has_no_speed_to_compare(ab, tmp_path, setting_file):
+    path = setting_file(tmp_path / "score.toml")
+    text = path.read_text().partition("[workload]")[0]
+    path.write_text('provider = "scorer"\n' + text + "[workload]\nprompt_tokens = 32\n")
+    done = ab("--baseline", path, "--candidate", path, scenarios=None)
+    assert done.returncode == 2
+    assert (
+        "scenario score has no speed to compare; to gate answers, name kl_divergence in [gate]" in done.stderr
+    )

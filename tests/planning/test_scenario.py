@@ -15,6 +15,8 @@ from ggufbench.planning.scenario import ScenarioError, SettingSpec, load_scenari
 
 SHIPPED = Path(__file__).resolve().parents[2] / "scenarios"
 CPU = '[setting]\ndevice = "cpu"\n'
+SCORER = 'provider = "scorer"\n'
+GATED = '[gate]\nmetrics = ["decode_tokens_per_second", "kl_divergence"]'
 
 
 @pytest.fixture
@@ -61,6 +63,8 @@ def test_the_shipped_scenarios_are_valid():
     assert encoders == ["embed-metal", *texts, "encode-decode"]
     for name in encoders:
         del scenarios[name]
+    quality = scenarios.pop("quality")
+    assert (quality.provider, quality.reference, quality.workload.prompt_tokens) == ("scorer", "file", 256)
     assert list(scenarios) == ["cpu", "cuda", "metal", "opencl", "rocm", "rpc", "sycl", "vulkan"]
     # Rates are compared with the baseline's, so the prompts have the same length.
     assert {one.workload.prompt_tokens for one in baselines.values()} == {
@@ -120,6 +124,19 @@ def test_the_shipped_scenarios_are_valid():
         (b'description = "\xff"', ["is not TOML", "not UTF-8 at byte 15; save it as UTF-8"]),
         ("a = " + "[" * 100_000, ["nested too deeply"]),
         ('provider = "magic"\n' + CPU, ["provider = 'magic'", "'engine'"]),
+        ('reference = "file"\n' + CPU, ['reference is for provider = "scorer" alone; leave it out']),
+        ('text = "a.txt"\n' + CPU, ['text is for provider = "scorer" alone; leave it out']),
+        (SCORER + "reference = 3\n" + CPU, ["reference = 3"]),
+        (SCORER + CPU + "[workload]\ndepth = 8", ["provider scorer does not use depth; leave it out"]),
+        (SCORER + CPU + "[workload]\nlaunches = 2", ["provider scorer does not use launches; leave it out"]),
+        (SCORER + CPU + GATED, ['kl_divergence is for provider = "engine" alone; leave it out']),
+        (CPU + '[gate]\nmetrics = ["kl_divergence"]', ["gate.metrics has no speed or size; name one"]),
+        (CPU + '[gate]\nmetrics = ["perplexity"]', ["'perplexity' is not a metric that can be gated"]),
+        (CPU + "[gate]\nmost_kl_divergence = 0", ["gate.most_kl_divergence = 0"]),
+        (
+            CPU + "[gate.tolerance.kl_divergence]\nrelative = 0.1",
+            ["the tolerance of kl_divergence is in nats; write gate.most_kl_divergence"],
+        ),
     ],
 )  # fmt: skip
 def test_errors_name_the_file_the_key_and_the_fix(complaint, folder, text, words):
@@ -325,7 +342,7 @@ def test_on_request_scenarios_run_only_if_named():
     folder = SHIPPED
     usual = {scenario.name for scenario in load_scenarios(folder) if not scenario.is_encoder}
     assert usual == {
-        "chat", "cpu", "cuda", "metal", "opencl", "rocm", "rpc", "sycl", "transformers-bf16",
+        "chat", "cpu", "cuda", "metal", "opencl", "quality", "rocm", "rpc", "sycl", "transformers-bf16",
         "transformers-gguf", "vulkan",
     }  # fmt: skip
     depths = load_scenarios(folder, ["depth"])
@@ -411,3 +428,15 @@ def test_an_encoder_is_gated_by_its_own_rates(load):
     (both,) = load(f'provider = "encoder-decoder"\n{CPU}[gate.tolerance]\nload_seconds.relative = 0.3\n')
     assert both.gate.metrics[:2] == ["decode_tokens_per_second", "encode_tokens_per_second"]
     assert both.gate.tolerance["load_seconds"].relative == 0.3
+
+
+def test_a_text_lies_beside_its_scenario(load, folder):
+    (scenario,) = load(SCORER + 'text = "notes.txt"\n' + CPU)
+    assert scenario.text == str(folder / "notes.txt")
+    assert scenario.measures("quality") and not scenario.measures("load") and not scenario.generates
+
+
+def test_a_gated_divergence_is_a_benchmark_of_quality(load):
+    (scenario,) = load(CPU + GATED)
+    assert scenario.measures("quality") and scenario.measures("load")
+    assert scenario.gate.timed == ["decode_tokens_per_second"] and scenario.gate.most_kl_divergence == 0.01

@@ -23,12 +23,12 @@ from ggufbench.records.comparisons import write_comparison
 from ggufbench.records.parts import Disturbance
 from ggufbench.records.runs import read_run
 from ggufbench.records.samples import summaries
-from ggufbench.records.schema import Launch, Record
+from ggufbench.records.schema import ChunkScores, Launch, ProviderFacts, Record, Reference
 from ggufbench.records.store import write_record
 from ggufbench.report.content import Content
 from ggufbench.report.figures import Figures, draw_all, save_figures
 from ggufbench.report.page import render
-from ggufbench.worker.job import ENGINE, LANGCHAIN, TRANSFORMERS
+from ggufbench.worker.job import ENGINE, LANGCHAIN, SCORER, TRANSFORMERS
 
 RUN, EARLIER = "20260202T000000Z-bbbb", "20260101T000000Z-aaaa"
 NAMES = [
@@ -74,7 +74,7 @@ PLANS = st.builds(
             "file_size": st.none() | st.sampled_from([1, 10**3, 10**15]),
         }
     ),
-    st.sampled_from(["all", "one", "equal", "interference", "few"]),
+    st.sampled_from(["all", "one", "equal", "interference", "few", "scored"]),
     st.frozensets(st.sampled_from(list(METRICS)), max_size=6) | st.just(frozenset(METRICS)),
 )
 VERDICTS = st.lists(
@@ -91,11 +91,34 @@ def records_of(make_record, plans: Sequence[Plan]) -> list[Record]:
         launches = _LIMITED[plan.samples](record.launches)
         found = summaries(launches, record.loaded_bytes)
         summary = {name: one for name, one in found.items() if name not in plan.without}
-        record = record.model_copy(
-            update={"launches": launches, "summary": summary, "run_id": RUN, "limits": record.limits[:1]}
-        )
+        changes = {"launches": launches, "summary": summary, "run_id": RUN, "limits": record.limits[:1]}
+        if plan.samples == "scored":
+            changes |= {"reference": reference_of(record), "provider": ProviderFacts(name=SCORER)}
+        record = record.model_copy(update=changes)
         made[record.case_id] = Record.model_validate_json(record.model_dump_json(), strict=True)
     return list(made.values())
+
+
+def reference_of(record: Record) -> Reference:
+    """A reference, which is the file itself for some."""
+    identity = record.model.identity if record.model.quantization == "Q8_0" else "another"
+    return Reference(
+        name=record.model.name, quantization=NAMES[5], identity=identity, file_size_bytes=1,
+        setting=record.setting, corpus=NAMES[10], corpus_digest="x", chunk_tokens=256,
+    )  # fmt: skip
+
+
+def _scored(launches: Sequence[Launch]) -> list[Launch]:
+    """Launches with scores: none at all, tiny, and vast."""
+    chunks = [
+        ChunkScores(
+            domain=NAMES[number], tokens=1 + number, kl_divergence=nats, log_probability=-nats,
+            reference_log_probability=-1e6 if number == 3 else 0, other_likeliest_tokens=number,
+            widest_gap=nats,
+        )
+        for number, nats in enumerate([0.0, 1e-12, 0.5, 1e6])
+    ]  # fmt: skip
+    return [launch.model_copy(update={"chunks": chunks[: len(launches)]}) for launch in launches]
 
 
 def _changed(launches: Sequence[Launch], change) -> list[Launch]:
@@ -125,6 +148,7 @@ _LIMITED = {
     "one": _one,
     "equal": _equal,
     "interference": _all_with_interference,
+    "scored": _scored,
     "few": lambda launches: [launch.model_copy(update={"samples": [], "marks": []}) for launch in launches],
 }
 

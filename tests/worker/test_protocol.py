@@ -49,6 +49,8 @@ EVENTS = [
     protocol.Error("load", "it does not fit"),
     protocol.Bandwidth(2, 1e10, True),
     protocol.Tokens([1, 2, 3]),
+    protocol.Vocabulary(2048, 1, chat_template="{{ messages }}"),
+    protocol.Scored([-1.5], [-1.25], [0.01], [0.0]),
 ]
 JOBS = [
     Job("engine", "a.gguf", Setting("cpu", n_threads=2, repack=False), Workload(depth=100), 7, True),

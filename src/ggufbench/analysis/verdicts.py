@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from ggufbench.analysis.pairs import Pairs
-from ggufbench.records.comparison import Block, Cell, Role, Verdict
+from ggufbench.records.comparison import AnswerCheck, Block, Cell, Divergence, Role, Verdict
 from ggufbench.records.schema import Launch
 from ggufbench.stats.sequential_test import Judgement
 
@@ -65,6 +65,28 @@ def judged_cell(
     )
 
 
+def divergence_cell(found: Divergence, pairs: int, override: tuple[Verdict, str] | None) -> Cell:
+    """The cell of `kl_divergence`, which is measured once and judged by its interval over the texts."""
+    if found.low is None or found.high is None:
+        low = high = found.kl_divergence
+    else:
+        low, high = found.low, found.high
+    figures = f"{found.kl_divergence:.3g} nats from the baseline ({low:.3g} to {high:.3g})"
+    sentence = f"{figures}; the limit is {found.most:g}"
+    if high <= found.most:
+        verdict = Verdict.NO_REGRESSION
+    else:
+        verdict = Verdict.REGRESSION if low > found.most else Verdict.INCONCLUSIVE
+    return Cell(
+        metric="kl_divergence",
+        verdict=override[0] if override else verdict,
+        reason=override[1] if override else sentence,
+        pairs=pairs,
+        candidate_values=[found.kl_divergence],
+        candidate_median=found.kl_divergence,
+    )
+
+
 def answers(blocks: Sequence[Block]) -> dict[Role, list[str]]:
     """Distinct answer digests of each arm."""
     found: dict[Role, set[str]] = {}
@@ -84,6 +106,13 @@ def changed_answer(given: Mapping[Role, Sequence[str]]) -> str | None:
         f"the 32 greedy tokens of the candidate differ ({other}, baseline {old[0]}), so its speed is that of "
         "different work; check its answers, and accept them with --allow-other-answers"
     )
+
+
+def other_answer(check: AnswerCheck) -> str | None:
+    """Reason why the candidate gives other answers than the baseline; None if rounding explains them."""
+    if check.verdict != "other answers":
+        return None
+    return f"{check.reason}; check its answers, and accept them with --allow-other-answers"
 
 
 def changed_device(baseline: Launch, candidate: Launch) -> str | None:

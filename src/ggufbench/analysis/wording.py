@@ -28,7 +28,10 @@ def label(record: Record) -> str:
 
 def work(record: Record) -> str:
     """Work of each repetition: `512 prompt and 128 generated tokens`, `8 sequences of 256 tokens`."""
-    workload, reading = record.workload, record.rates[0].replace("encode", "encoded")
+    workload = record.workload
+    if not record.rates:
+        return f"texts in chunks of {workload.prompt_tokens} tokens"
+    reading = record.rates[0].replace("encode", "encoded")
     if "decode" not in record.rates:
         return f"{count(workload.sequences, 'sequence')} of {workload.prompt_tokens} tokens"
     return f"{workload.prompt_tokens} {reading} and {workload.generated_tokens} generated tokens"

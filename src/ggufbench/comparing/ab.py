@@ -15,7 +15,7 @@ from ggufbench.comparing.side_by_side import BenchSession, ComparedCase, Session
 from ggufbench.exit_codes import ExitCode
 from ggufbench.machine.facts import read_machine, source_state
 from ggufbench.machine.parts import Machine
-from ggufbench.measuring.case import Bench
+from ggufbench.measuring.case import Bench, CaseTimeouts
 from ggufbench.measuring.machine_lock import one_at_a_time
 from ggufbench.measuring.preparation import (
     Request,
@@ -26,12 +26,14 @@ from ggufbench.measuring.preparation import (
     read_scenarios,
 )
 from ggufbench.planning.plan import Case
-from ggufbench.planning.scenario import GateSpec, Scenario, load_scenario_file
-from ggufbench.records.comparison import Comparison, Purpose, Role
+from ggufbench.planning.scenario import DIVERGENCE, GateSpec, Scenario, load_scenario_file
+from ggufbench.quality.answers import Side, can_check, check_answers
+from ggufbench.quality.conversation import ScoringError
+from ggufbench.records.comparison import AnswerCheck, Comparison, Purpose, Role
 from ggufbench.records.comparisons import write_block, write_comparison
 from ggufbench.records.store import StoreError, check_writable, new_run_id
 from ggufbench.stats.sequential_test import Design
-from ggufbench.worker.job import LAYERS, SHIPPED, TRANSFORMERS
+from ggufbench.worker.job import ENGINE, LAYERS, SCORER, SHIPPED, TRANSFORMERS
 
 _SEEDS = 2**32
 _HOW_OFTEN = {"launches": 1, "cold_launches": 0}
@@ -137,6 +139,7 @@ def measure(question: AbRequest, planned: Planned) -> AbResult:
         design=question.design,
         purpose=question.purpose,
         allow_other_answers=question.allow_other_answers,
+        check_answers=partial(_check_answers, question, planned.arms),
         anchored_by=_anchored_by(question),
         keep=lambda block: _keep(lambda: write_block(results, block), problems),
         on_step=question.on_step,
@@ -151,6 +154,30 @@ def measure(question: AbRequest, planned: Planned) -> AbResult:
     for comparison in comparisons:
         _keep(partial(write_comparison, results, comparison), problems)
     return AbResult(session.bench.run_id, comparisons, planned.skipped, interrupted, problems)
+
+
+def _check_answers(
+    question: AbRequest, arms: Mapping[Role, PreparedArm], entry: ComparedCase
+) -> AnswerCheck | None:
+    """Compare the answers of baseline and candidate; None if this provider's digests must do."""
+    baseline, candidate = (
+        _side(arms[role], entry.cases[role], question) for role in ("baseline", "candidate")
+    )
+    is_selftest = question.purpose not in ("ab", "bisect")  # both arms are one environment
+    if is_selftest or not (can_check(baseline.case) and can_check(candidate.case)):
+        return None
+    gate = candidate.case.scenario.gate
+    most = gate.most_kl_divergence if DIVERGENCE in gate.metrics else None
+    question.tell(f"{entry.id}: comparing the answers")
+    try:
+        return check_answers(baseline, candidate, most)
+    except ScoringError as error:
+        question.tell(f"The answers were compared by their digests alone: {error}.")
+        return None
+
+
+def _side(arm: PreparedArm, case: Case, question: AbRequest) -> Side:
+    return Side(arm.interpreter, case, CaseTimeouts(case, question.request.deadline_scale))
 
 
 def _specs(question: AbRequest) -> dict[Role, ArmSpec]:
@@ -213,8 +240,15 @@ def _scenarios(spec: ArmSpec, question: AbRequest) -> list[Scenario]:
         found = read_scenarios(question.request)
         if not question.request.scenarios:
             # Baselines and layers do not change with llama.cpp and are not in every environment, so they are
-            # compared only if they are named.
-            found = [scenario for scenario in found if scenario.provider not in (TRANSFORMERS, *LAYERS)]
+            # compared only if they are named. A scorer has no speed.
+            left_out = (TRANSFORMERS, SCORER, *LAYERS)
+            found = [scenario for scenario in found if scenario.provider not in left_out]
+    scoring = next((scenario.name for scenario in found if scenario.provider == SCORER), None)
+    if scoring is not None:
+        raise ArmError(
+            f"scenario {scoring} has no speed to compare; to gate answers, name {DIVERGENCE} in [gate] "
+            f'metrics of a scenario with provider = "{ENGINE}"'
+        )
     if question.gate is None:
         return found
     return [scenario.model_copy(update={"gate": question.gate}) for scenario in found]

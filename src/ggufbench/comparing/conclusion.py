@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from ggufbench.analysis.pairs import second_over_first
-from ggufbench.analysis.verdicts import answers, judged_cell, worst
+from ggufbench.analysis.verdicts import answers, divergence_cell, judged_cell, worst
 from ggufbench.comparing.arms import ArmSpec, PreparedArm
 from ggufbench.comparing.side_by_side import BenchSession, Key, Ongoing, judgements
 from ggufbench.exit_codes import ExitCode
@@ -28,7 +28,11 @@ def conclude(
             one,
             session,
             _arms(one, session, arms),
-            [*_cells(one, gated, "baseline"), *_cells(one, anchored, "anchor", anchor)],
+            [
+                *_cells(one, gated, "baseline"),
+                *_divergence(one),
+                *_cells(one, anchored, "anchor", anchor),
+            ],
         )
         for one in ongoing
     ]
@@ -79,6 +83,7 @@ def _document(one: Ongoing, session: BenchSession, arms: list[Arm], cells: list[
         launches=sum(len(block.launches) for block in one.blocks),
         order_effect_p=_order_effect(one),
         answers=answers(one.blocks),
+        answer_check=one.answer_check,
         cells=cells,
     )
 
@@ -116,6 +121,11 @@ def _cells(
         for metric in one.entry.metrics
         if (one.entry.id, metric) in found
     ]
+
+
+def _divergence(one: Ongoing) -> list[Cell]:
+    found = one.answer_check.divergence if one.answer_check else None
+    return [] if found is None else [divergence_cell(found, len(one.counted), one.override)]
 
 
 def _override(one: Ongoing) -> tuple[Verdict, str] | None:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ggufbench.analysis.pairs import Pairs, block_problem, pairs
-from ggufbench.analysis.verdicts import answers, changed_answer, changed_device
+from ggufbench.analysis.verdicts import answers, changed_answer, changed_device, other_answer
 from ggufbench.machine.parts import BusyProcess
 from ggufbench.measuring.case import Bench, MeasuredLaunch
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
 from ggufbench.processes import cause
-from ggufbench.records.comparison import Block, Purpose, Role, Verdict
+from ggufbench.records.comparison import AnswerCheck, Block, Purpose, Role, Verdict
 from ggufbench.records.schema import Launch, ProviderFacts
 from ggufbench.stats.sequential_test import Design, Judgement, Series, judge
 
@@ -47,8 +47,8 @@ class ComparedCase:
 
     @property
     def metrics(self) -> list[str]:
-        """Gated metrics, from the candidate's scenario."""
-        return self.cases["candidate"].scenario.gate.metrics
+        """Gated metrics of launches, from the candidate's scenario."""
+        return self.cases["candidate"].scenario.gate.timed
 
     def tolerance(self, metric: str, found: Pairs) -> float:
         """The smallest relative change of this metric that counts as a regression."""
@@ -81,6 +81,8 @@ class BenchSession:
     design: Design = field(default_factory=Design)
     purpose: Purpose = "ab"
     allow_other_answers: bool = False
+    check_answers: Callable[[ComparedCase], AnswerCheck | None] = lambda _entry: None
+    """Compares the answers of baseline and candidate, once for each case; None if digests must do."""
     time_budget_seconds: float | None = None
     anchored_by: Role | None = None
     """Arm of the anchor: `anchor`, or `baseline` if that is the same release; None without an anchor."""
@@ -98,6 +100,7 @@ class Ongoing:
     providers: dict[Role, ProviderFacts] = field(default_factory=dict)
     processes: list[BusyProcess] = field(default_factory=list)
     """Busiest other processes at the first interference."""
+    answer_check: AnswerCheck | None = None
     override: tuple[Verdict, str] | None = None
     """Verdict that replaces those of the gate, with its reason."""
     lacking: Role | None = None
@@ -143,6 +146,8 @@ def measure_side_by_side(
                 started = time.monotonic()
                 _measure_block(one, session, clock.seconds_left(ongoing))
                 one.wall_seconds += time.monotonic() - started
+                if len(one.blocks) == 1 and not one.done:
+                    clock.started += _check_answers(one, session)
                 _look(one, ongoing, session)
     except KeyboardInterrupt as interrupt:
         for one in ongoing:
@@ -202,6 +207,20 @@ def _measure_block(one: Ongoing, session: BenchSession, seconds_left: float | No
     _refuse_broken(one, launches, session)
 
 
+def _check_answers(one: Ongoing, session: BenchSession) -> float:
+    """Compare the answers once, after the warm-up; return the seconds that it took.
+
+    They do not count for the time budget, which a slow model's check could use up before the first pair.
+    """
+    started = time.monotonic()
+    check = session.check_answers(one.entry)
+    seconds = time.monotonic() - started
+    if check is not None:
+        one.answer_check = check.model_copy(update={"wall_seconds": seconds})
+        _refuse_broken(one, one.blocks[0].launches, session)
+    return seconds
+
+
 def _takes_part(one: Ongoing, role: Role) -> bool:
     """True if the arm can run the case and has not failed: the gate works without an anchor."""
     launches = [block.launches[role] for block in one.blocks if role in block.launches]
@@ -242,11 +261,18 @@ def _refuse_broken(one: Ongoing, launches: Mapping[Role, Launch], session: Bench
 
 def _other_work(one: Ongoing, session: BenchSession) -> str | None:
     """Reason why the candidate did other work than the baseline in all blocks so far; None if not."""
-    changed = None if session.allow_other_answers else changed_answer(answers(one.blocks))
+    changed = None if session.allow_other_answers else _other_answer(one)
     if changed is None and _same_device(one.entry):
         both = ((block.launches["baseline"], block.launches["candidate"]) for block in one.blocks)
         changed = next(filter(None, (changed_device(old, new) for old, new in both)), None)
     return changed
+
+
+def _other_answer(one: Ongoing) -> str | None:
+    """Reason why the candidate answers otherwise; None if it does not, apart from rounding."""
+    if one.answer_check is None:
+        return changed_answer(answers(one.blocks))
+    return other_answer(one.answer_check)
 
 
 def _ended(launch: Launch) -> str:
@@ -283,12 +309,13 @@ def _end(one: Ongoing, note: str) -> None:
     one.note, one.done = note, True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Clock:
     """Elapsed and remaining time of a session."""
 
     session: BenchSession
     started: float
+    """Reading of the monotonic clock at the start, later by what does not count for the budget."""
 
     def is_over(self, one: Ongoing) -> bool:
         """True if another block of this case would end after the time budget."""

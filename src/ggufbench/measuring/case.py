@@ -8,16 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
-from ggufbench.calibration.probe import PYTORCH_IMPORT_SECONDS
+from ggufbench.calibration.probe import PYTORCH_IMPORT_SECONDS, probe
 from ggufbench.checks.interference import Judge, is_environment
 from ggufbench.checks.roofline import Rates, evaluate_limits, measuring_error
 from ggufbench.checks.targets import evaluate_targets
 from ggufbench.launching.launcher import Interpreter, compute_variables
 from ggufbench.machine.parts import BusyProcess, Device, Machine, SourceState
-from ggufbench.measuring.record_builder import build_launch, describe_environment, identify
+from ggufbench.measuring.record_builder import (
+    build_launch,
+    describe_environment,
+    describe_reference,
+    identify,
+)
 from ggufbench.measuring.supervisor import SEED, LaunchSupervisor, Observer
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
+from ggufbench.quality.conversation import Conversation, ScoringError
+from ggufbench.quality.corpus import CorpusError, corpus_for
+from ggufbench.quality.reference import ReferenceRows
 from ggufbench.records.parts import CacheState, LimitResult
 from ggufbench.records.samples import summaries
 from ggufbench.records.schema import Environment, Launch, ProviderFacts, Record
@@ -63,6 +71,7 @@ class CaseTimeouts:
             "encode": computing,
             "decode": computing,
             "digest": computing,
+            "score": computing,
         }
         return self.scale * (60 + extra.get(phase, 0.0))
 
@@ -91,16 +100,73 @@ def measure_case(case: Case, bench: Bench) -> Record:
     started = time.monotonic()
     launches: list[Launch] = []
     supervisors: list[LaunchSupervisor] = []
+    planned = _scored(case, bench) if case.reference else _timed(case, bench, launches, supervisors)
+    try:
+        for supervisor in planned:
+            supervisor.run(CaseTimeouts(case, bench.deadline_scale), bench.interpreter)
+            supervisors.append(supervisor)
+            launches.append(build_launch(supervisor, keep_log=not any(launch.log for launch in launches)))
+            if supervisor.interrupt is not None:
+                raise supervisor.interrupt
+            if launches[-1].outcome is not Outcome.MEASURED:
+                break
+    except (CorpusError, ScoringError) as error:
+        return _ended(_record(case, bench, launches, supervisors, started), Outcome.FAILED, str(error))
+    except KeyboardInterrupt:
+        raise Interrupted(_record(case, bench, launches, supervisors, started)) from None
+    record = _record(case, bench, launches, supervisors, started)
+    refused = supervisors[-1].scoring.refused if supervisors and supervisors[-1].scoring else None
+    return record if refused is None else _ended(record, Outcome.SKIPPED, refused)
+
+
+def _timed(
+    case: Case, bench: Bench, launches: Sequence[Launch], supervisors: Sequence[LaunchSupervisor]
+) -> Iterator[LaunchSupervisor]:
+    """The launches of a case that is timed; both sequences are those so far."""
     for asked, load_only in _launches(case, launches):
-        supervisor = _supervisor(case, bench, asked, load_only, supervisors)
-        supervisor.run(CaseTimeouts(case, bench.deadline_scale), bench.interpreter)
-        supervisors.append(supervisor)
-        launches.append(build_launch(supervisor, keep_log=not any(launch.log for launch in launches)))
-        if supervisor.interrupt is not None:
-            raise Interrupted(_record(case, bench, launches, supervisors, started))
-        if launches[-1].outcome is not Outcome.MEASURED:
-            break
-    return _record(case, bench, launches, supervisors, started)
+        yield _supervisor(case, bench, asked, load_only, supervisors)
+
+
+def _scored(case: Case, bench: Bench) -> Iterator[LaunchSupervisor]:
+    """The launches of a case whose answers are compared: one, or one for each group of chunks.
+
+    Before each, a launch of the reference writes its distributions, unless the cache has them. Raises
+    ScoringError if it cannot, and KeyboardInterrupt if it was interrupted.
+    """
+    reference = case.reference
+    assert reference is not None  # noqa: S101 (the caller's condition)
+    library = probe(bench.interpreter, case.setting.rpc_servers)
+    variables = compute_variables(os.environ)
+    rows = ReferenceRows(
+        corpus_for(case.scenario.text),
+        case.workload.prompt_tokens,
+        reference.model.identity,
+        reference.setting,
+        [*map(str, library.versions.items()), library.system_info, *map(str, sorted(variables.items()))],
+    )
+    cached = rows.is_complete
+    try:
+        while True:
+            if not cached:
+                _write_reference(reference, rows, bench)
+            supervisor = _supervisor(case, bench, "warm")
+            supervisor.scoring = Conversation(rows.compare)
+            yield supervisor
+            if rows.is_complete:
+                return
+    finally:
+        rows.release()
+
+
+def _write_reference(reference: Case, rows: ReferenceRows, bench: Bench) -> None:
+    supervisor = _supervisor(reference, bench, "warm")
+    supervisor.scoring = conversation = Conversation(rows.write)
+    supervisor.run(CaseTimeouts(reference, bench.deadline_scale), bench.interpreter)
+    if supervisor.interrupt is not None:
+        raise supervisor.interrupt
+    if not conversation.results:
+        how = supervisor.ended.reason or "it ended early"
+        raise ScoringError(f"the reference, {reference.model.label}, could not be scored: {how}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +197,11 @@ def measure_launch(case: Case, bench: Bench, variables: Mapping[str, str]) -> Me
 
 def skipped_record(case: Case, bench: Bench, reason: str) -> Record:
     """The record of a case that was not run."""
-    record = _record(case, bench, [], [], time.monotonic())
-    return record.model_copy(update={"outcome": Outcome.SKIPPED, "reason": reason})
+    return _ended(_record(case, bench, [], [], time.monotonic()), Outcome.SKIPPED, reason)
+
+
+def _ended(record: Record, outcome: Outcome, reason: str) -> Record:
+    return record.model_copy(update={"outcome": outcome, "reason": reason})
 
 
 def _launches(case: Case, launches: Sequence[Launch]) -> Iterator[tuple[CacheState, bool]]:
@@ -196,11 +265,12 @@ def _record(
     imported = next((supervisor.imported for supervisor in supervisors if supervisor.imported), None)
     processes = (supervisors[-1].processes if supervisors else None) or []
     summary = summaries(launches, case.loaded_bytes)
-    environment = describe_environment(launches, processes)
-    # Limits and targets apply to llama.cpp only: they follow from the GGUF's bytes.
-    is_baseline = case.scenario.is_baseline
+    # Other work on the machine does not change answers. Limits and targets apply to llama.cpp only: they
+    # follow from the GGUF's bytes.
+    environment = None if case.reference else describe_environment(launches, processes)
+    is_timed = not (case.scenario.is_baseline or case.reference)
     limits: list[LimitResult] = []
-    if bench.limits is not None and not is_baseline:
+    if bench.limits is not None and is_timed:
         limits = evaluate_limits(case.model, case.setting, case.workload, summary, bench.limits)
     outcome, reason = _judge(failed, limits, environment)
     return Record(
@@ -222,11 +292,14 @@ def _record(
         source=bench.source,
         launches=launches,
         summary=summary,
-        targets=[]
-        if is_baseline
-        else evaluate_targets(case.scenario.targets, case.model.file_size_bytes, summary, case.output_bytes),
+        targets=evaluate_targets(
+            case.scenario.targets, case.model.file_size_bytes, summary, case.output_bytes
+        )
+        if is_timed
+        else [],
         limits=limits,
         environment=environment,
+        reference=describe_reference(case) if launches else None,
     )
 
 

@@ -21,9 +21,10 @@ from ggufbench.outcomes import Outcome
 from ggufbench.paths import expanded, with_variables
 from ggufbench.planning.plan import Case, Host, Selection, environment_key, make_plan
 from ggufbench.planning.scenario import Scenario, load_scenarios, scenario_folder
+from ggufbench.quality.corpus import CorpusError, corpus_for
 from ggufbench.records.schema import Record
 from ggufbench.records.store import read_records
-from ggufbench.worker.job import TRANSFORMERS
+from ggufbench.worker.job import SCORER, TRANSFORMERS
 
 _RUNS_LOOKED_AT = 20
 
@@ -44,6 +45,8 @@ class Request:
     cold_launches: int | None = None
     repetitions: int | None = None
     results: Path = Path("results")
+    text: Path | None = None
+    """The text by which answers are compared instead of the shipped ones."""
     deadline_scale: float = 1.0
     """Factor for every timeout after which a silent worker counts as hung."""
     time_budget_seconds: float | None = None
@@ -82,14 +85,22 @@ def prepare_run(
     environments = probe_for(scenarios, interpreter)
     machine = read_machine(environments[""].gpu_names())
     earlier = earlier_records(request.results, machine.fingerprint)
-    cases = plan_cases(models, scenarios, environments, earlier)
+    cases = plan_cases(models, scenarios, environments, earlier, found.models)
     return Prepared(found, cases, environments, machine, earlier)
 
 
 def read_scenarios(request: Request) -> list[Scenario]:
-    """The requested scenarios. Raises ScenarioError."""
+    """The requested scenarios. Raises ScenarioError, and CorpusError for a text that cannot be read."""
     folder = scenario_folder(request.scenario_folder)
-    return [_adjust(scenario, request) for scenario in load_scenarios(folder, request.scenarios)]
+    scenarios = [_adjust(scenario, request) for scenario in load_scenarios(folder, request.scenarios)]
+    texts = [scenario.text for scenario in scenarios if scenario.provider == SCORER]
+    for text in dict.fromkeys(texts):
+        corpus_for(text)
+    if request.text is not None and not texts:
+        raise CorpusError(
+            f"--text {request.text} is for scenarios that compare answers; add --scenario quality"
+        )
+    return scenarios
 
 
 def find_models(request: Request, tell: Callable[[str], None]) -> tuple[Discovery, list[Model]]:
@@ -112,10 +123,13 @@ def plan_cases(
     scenarios: Sequence[Scenario],
     environments: Mapping[str, AvailableDevices],
     earlier: Mapping[tuple[str, str], Record],
+    found: Sequence[Model] = (),
 ) -> list[Case]:
-    """Every model with every scenario in that environment."""
+    """Every model with every scenario in that environment; `found` are also those that were not selected."""
     past_seconds = {key: record.wall_seconds for key, record in earlier.items()}
-    return make_plan(models, scenarios, Host(environments, available_memory_bytes(), past_seconds))
+    return make_plan(
+        models, scenarios, Host(environments, available_memory_bytes(), past_seconds, found or models)
+    )
 
 
 def earlier_records(results: Path, fingerprint: str) -> dict[tuple[str, str], Record]:
@@ -161,4 +175,5 @@ def _counts(record: Record, fingerprint: str) -> bool:
 def _adjust(scenario: Scenario, request: Request) -> Scenario:
     asked = {name: getattr(request, name) for name in ("launches", "cold_launches", "repetitions")}
     changes = {name: value for name, value in asked.items() if value is not None}
-    return scenario.model_copy(update={"workload": scenario.workload.model_copy(update=changes)})
+    text = {} if request.text is None else {"text": str(request.text)}
+    return scenario.model_copy(update={"workload": scenario.workload.model_copy(update=changes), **text})

@@ -14,7 +14,18 @@ from ggufbench.discovery.names import portable_path
 from ggufbench.machine.parts import BusyProcess
 from ggufbench.measuring.supervisor import LaunchSupervisor
 from ggufbench.outcomes import Outcome
-from ggufbench.records.schema import Effective, Environment, Launch, MemoryMark, ModelIdentity, Original
+from ggufbench.planning.plan import Case
+from ggufbench.quality.corpus import corpus_for
+from ggufbench.records.schema import (
+    ChunkScores,
+    Effective,
+    Environment,
+    Launch,
+    MemoryMark,
+    ModelIdentity,
+    Original,
+    Reference,
+)
 from ggufbench.worker import protocol
 
 _NOISE = ("create_tensor: loading tensor", "llama_model_loader: - tensor", "load: control token:")
@@ -40,6 +51,7 @@ def build_launch(supervisor: LaunchSupervisor, *, keep_log: bool) -> Launch:
         page_cache=supervisor.page_cache,
         conditions=supervisor.conditions,
         loop_overhead_seconds=supervisor.loop_overhead_seconds,
+        chunks=_chunks(supervisor),
         effective=_effective(loaded, supervisor.log) if loaded else None,
         samples=supervisor.samples,
         marks=[_mark(event) for event in supervisor.marks],
@@ -47,6 +59,29 @@ def build_launch(supervisor: LaunchSupervisor, *, keep_log: bool) -> Launch:
         digest=supervisor.digest,
         log=_kept_lines(loaded, supervisor.case.model) if loaded and (keep_log or not measured) else [],
         stderr="" if measured else _shareable(ended.stderr),
+    )
+
+
+def _chunks(supervisor: LaunchSupervisor) -> list[ChunkScores]:
+    results = supervisor.scoring.results if supervisor.scoring is not None else []
+    return [chunk for result in results for chunk in result or []]
+
+
+def describe_reference(case: Case) -> Reference | None:
+    """What the case was compared with, as the record keeps it."""
+    reference = case.reference
+    if reference is None:
+        return None
+    model, corpus = reference.model, corpus_for(case.scenario.text)
+    return Reference(
+        name=model.name,
+        quantization=model.quantization,
+        identity=model.identity,
+        file_size_bytes=model.file_size_bytes,
+        setting=reference.setting,
+        corpus=corpus.name,
+        corpus_digest=corpus.digest,
+        chunk_tokens=case.workload.prompt_tokens,
     )
 
 

@@ -62,6 +62,7 @@ RUN_OPTIONS = (
         "cold-launches", "fresh processes that only load, after the file left the page cache", "N", int
     ),
     RunOption("repetitions", "timed samples in each launch", "N", int),
+    RunOption("text", "compare answers over this text instead of the shipped ones", "FILE"),
     RunOption("time-budget", "start no case that would end after this time, for example 10m", "TIME"),
     RunOption(
         "demo-models",

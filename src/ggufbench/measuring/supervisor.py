@@ -21,8 +21,9 @@ from ggufbench.machine.parts import BusyProcess, Conditions
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
 from ggufbench.processes import cause
+from ggufbench.quality.conversation import Conversation
 from ggufbench.records.parts import CacheState
-from ggufbench.records.schema import PageCache, Sample
+from ggufbench.records.schema import ChunkScores, PageCache, Sample
 from ggufbench.worker import protocol
 from ggufbench.worker.protocol import AGAIN, GO
 
@@ -48,6 +49,8 @@ class LaunchSupervisor:
     asked: CacheState = "warm"
     """Required page cache state of the file at the start of loading: `cold` or `warm`."""
     load_only: bool = False
+    scoring: Conversation[list[ChunkScores]] | Conversation[None] | None = None
+    """The requests to a scorer; None for a launch that is timed."""
     disturbed: int = 0
     """Number of samples of the case with interference so far."""
     processes: list[BusyProcess] | None = None
@@ -104,6 +107,8 @@ class LaunchSupervisor:
                 self.loop_overhead_seconds = event.seconds_per_token
             case protocol.Digest():
                 self.digest = event.digest
+            case protocol.Vocabulary() | protocol.Tokens() | protocol.Scored() if self.scoring is not None:
+                return self.scoring.answer(event)
         return GO
 
     def _begin(self, phase: str, pid: int) -> None:

@@ -16,6 +16,7 @@ from ggufbench.errors import GgufbenchError
 from ggufbench.machine.devices import AvailableDevices
 from ggufbench.machine.facts import resolve_threads
 from ggufbench.paths import FileIdentity, file_identity
+from ggufbench.planning.reference import family_reference, plain_setting
 from ggufbench.planning.scenario import Scenario, WorkloadSpec
 from ggufbench.text import did_you_mean, listed, printable, size
 from ggufbench.worker import questions
@@ -25,6 +26,7 @@ from ggufbench.worker.job import (
     ENGINE,
     LANGCHAIN,
     LAYERS,
+    SCORER,
     TRANSFORMERS,
     Job,
     Setting,
@@ -43,6 +45,8 @@ _GPU_BYTES_PER_SECOND = 150e9
 _FLOPS = {"cpu": 150e9, "rpc": 100e9}
 _GPU_FLOPS = 8e12
 _START_SECONDS = 0.5
+_SCORED_TEXT_TOKENS = 12_000
+"""Tokens of the texts that `scorer` reads: 11,500 with the tokenizer of SmolLM2."""
 _TORCH_START_SECONDS = 8.0
 _TORCH_BYTES = 300 * 2**20
 
@@ -83,6 +87,8 @@ class Case:
     skip: str | None
     identities: tuple[FileIdentity | None, ...] = ()
     """Identity of each loaded file when the case was planned; empty if it is not checked."""
+    reference: Case | None = None
+    """For `scorer`: the model and setting whose distributions it is compared with."""
 
     @property
     def original(self) -> OriginalCheckpoint | None:
@@ -169,6 +175,8 @@ class Host:
     available_bytes: int
     past_seconds: Mapping[tuple[str, str], float]
     """Wall time of the last record on this machine, by (model identity, scenario name)."""
+    models: Sequence[Model] = ()
+    """All models found here, also those that were not selected."""
 
 
 def make_plan(models: Sequence[Model], scenarios: Sequence[Scenario], host: Host) -> list[Case]:
@@ -246,7 +254,31 @@ def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
         or _does_not_fit(model, setting, estimate, environment, host)
     )
     case = Case(_case_id(model, scenario), model, scenario, setting, workload, estimate, skip)
-    return replace(case, identities=tuple(map(file_identity, case.files)))
+    case = replace(case, identities=tuple(map(file_identity, case.files)))
+    return _with_reference(case, host) if scenario.provider == SCORER and skip is None else case
+
+
+def _with_reference(case: Case, host: Host) -> Case:
+    """The case of `scorer` with the one that it is compared with, or skipped without one."""
+    setting, model = case.setting, case.model
+    if case.scenario.reference == "setting":
+        setting = plain_setting(setting)
+        if setting == case.setting:
+            return replace(case, skip="this is the plain setting, with which the others are compared")
+    else:
+        largest = family_reference(model, host.models)
+        if isinstance(largest, str):
+            return replace(case, skip=largest)
+        model = largest
+    estimate = _estimate(model, case.scenario, setting, case.workload, host)
+    environment = host.environments[environment_key(case.scenario)]
+    too_large = _does_not_fit(model, setting, estimate, environment, host)
+    if too_large is not None:
+        return replace(case, skip=f"its reference, {model.label}, {too_large}")
+    files = tuple(map(file_identity, model.shards))
+    reference = replace(case, model=model, setting=setting, estimate=estimate, identities=files)
+    both = replace(case.estimate, seconds=case.estimate.seconds + estimate.seconds)
+    return replace(case, reference=reference, estimate=case.estimate if both.from_record else both)
 
 
 def _lacks_weights(model: Model, scenario: Scenario) -> str | None:
@@ -323,7 +355,7 @@ def _estimate(model: Model, scenario: Scenario, setting: Setting, workload: Work
     copies = model.repack_bytes if setting.repack and setting.load_mode != "none" else 0
     on_host = (model.tensor_bytes + copies + working) * (1 - share)
     past = host.past_seconds.get((model.identity, scenario.name))
-    seconds = past if past is not None else _seconds(model, setting, workload, scenario.workload)
+    seconds = past if past is not None else _seconds(model, scenario, setting, workload)
     return Estimate(
         host_bytes=round(on_host) + _INTERPRETER_BYTES,
         device_bytes=round((model.tensor_bytes + working + _logits_bytes(model, scenario, setting)) * share),
@@ -363,13 +395,16 @@ def _transformers_estimate(
     )
 
 
-def _seconds(model: Model, setting: Setting, workload: Workload, spec: WorkloadSpec) -> float:
+def _seconds(model: Model, scenario: Scenario, setting: Setting, workload: Workload) -> float:
+    spec = scenario.workload
     bandwidth = _MEMORY_BYTES_PER_SECOND.get(setting.device, _GPU_BYTES_PER_SECOND)
     active = model.parameters * model.decode_bytes_per_token / max(1, model.tensor_bytes)
     flops = _FLOPS.get(setting.device, _GPU_FLOPS)
     prompt = 2 * active * (workload.sequences * workload.prompt_tokens + workload.depth) / flops
     decode = workload.generated_tokens * (model.decode_bytes_per_token / bandwidth + 1e-4)
     load = model.file_size_bytes / _LOAD_BYTES_PER_SECOND
+    if scenario.provider == SCORER:
+        return _START_SECONDS + load + _SCORED_TEXT_TOKENS * 2 * active / flops
     repetitions = workload.repetitions
     full = _START_SECONDS + load + prompt * (repetitions + 1) + decode * repetitions
     return spec.launches * full + spec.cold_launches * (_START_SECONDS + load)

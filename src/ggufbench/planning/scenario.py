@@ -27,7 +27,16 @@ from ggufbench.text import did_you_mean, printable
 from ggufbench.thresholds import Count, MetricTolerance, Table, Targets, Tolerance, default_tolerance
 from ggufbench.values import complaint
 from ggufbench.worker.compatibility import MOST_SEQUENCES, provider_problem
-from ggufbench.worker.job import DIRECT, ENCODER, ENCODER_DECODER, ENGINE, RATES, SHIPPED, TRANSFORMERS
+from ggufbench.worker.job import (
+    DIRECT,
+    ENCODER,
+    ENCODER_DECODER,
+    ENGINE,
+    RATES,
+    SCORER,
+    SHIPPED,
+    TRANSFORMERS,
+)
 
 TARGETS_FILE = "targets.toml"
 
@@ -127,8 +136,17 @@ _KINDS: dict[str, tuple[ModelKind, ...]] = {
 
 
 def _gateable(metric: str) -> bool:
-    """True if each launch of a comparison has a value above zero, whose logarithm can be compared."""
+    """True if each launch of a comparison has a value above zero, whose logarithm can be compared.
+
+    `kl_divergence` has one value for a comparison.
+    """
+    if METRICS[metric].unit in ("nats", "share") or metric == "perplexity":
+        return metric == DIVERGENCE
     return not metric.startswith("cold_") and not metric.endswith("_slope_seconds")
+
+
+DIVERGENCE = "kl_divergence"
+"""The metric of answers that a gate can judge."""
 
 
 class GateSpec(Table):
@@ -142,6 +160,17 @@ class GateSpec(Table):
     ]
     """Each additional metric reduces the power for all: with many, a false alarm must be rarer in each."""
     tolerance: dict[str, MetricTolerance] = {}
+    most_kl_divergence: Annotated[float, Field(gt=0, lt=100)] = 0.01
+    """Divergence in nats from the baseline up to which `kl_divergence` passes.
+
+    Above rounding, which gives 0.002 to 0.005 (docs/quality.md), and at the bound of what is called nearly
+    lossless.
+    """
+
+    @property
+    def timed(self) -> list[str]:
+        """The metrics of which each launch has a value."""
+        return [name for name in self.metrics if name != DIVERGENCE]
 
     @model_validator(mode="after")
     def _known_metrics(self) -> GateSpec:
@@ -150,8 +179,10 @@ class GateSpec(Table):
             if name not in known:
                 hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
                 raise ValueError(f"gate: {printable(repr(name), 60)} is not a metric that can be gated{hint}")
-        if not self.metrics:
-            raise ValueError("gate.metrics is empty; name a metric, such as decode_tokens_per_second")
+        if not self.timed:
+            raise ValueError("gate.metrics has no speed or size; name one, such as decode_tokens_per_second")
+        if DIVERGENCE in self.tolerance:
+            raise ValueError(f"the tolerance of {DIVERGENCE} is in nats; write gate.most_kl_divergence")
         if len(set(self.metrics)) < len(self.metrics):
             raise ValueError("gate.metrics names a metric twice; leave one out")
         return self
@@ -182,9 +213,13 @@ class Scenario(Table):
     on_request: bool = False
     """True for a question that is not part of every run: it runs only if `--scenario` names it."""
     provider: Annotated[str, AfterValidator(_provider)] = ENGINE
-    """`engine`, `encoder`, `encoder-decoder`, `transformers`, a layer over llama.cpp (`llamacpp`,
+    """`engine`, `encoder`, `encoder-decoder`, `scorer`, `transformers`, a layer over llama.cpp (`llamacpp`,
     `langchain`, `langchain-community`), or a `package.module:callable` of the user's own that makes a chat
     model."""
+    reference: Literal["file", "setting"] = "file"
+    """What `scorer` compares with: the largest file of the model, or the same file with a plain setting."""
+    text: str = ""
+    """File with the text that `scorer` reads instead of the shipped texts."""
     setting: SettingSpec
     workload: WorkloadSpec = WorkloadSpec()
     targets: Targets
@@ -212,9 +247,13 @@ class Scenario(Table):
         return self.measures("decode")
 
     def measures(self, what: str) -> bool:
-        """True for what its launches measure: `prompt` or `encode`, `decode`, and `chat` for a chat model."""
+        """True for what its launches measure: `load`, `prompt`, `encode`, `decode`, `chat` or `quality`."""
         if what == "chat":
             return self.is_chat_model
+        if what == "quality":
+            return self.provider == SCORER or DIVERGENCE in self.gate.metrics
+        if what == "load":
+            return self.provider != SCORER
         return what in RATES.get(self.provider, ("prompt", "decode"))
 
     @property
@@ -235,6 +274,13 @@ class Scenario(Table):
 
     @model_validator(mode="after")
     def _suits_its_provider(self) -> Scenario:
+        scoring = {"reference", "text"} & self.model_fields_set
+        if scoring and self.provider != SCORER:
+            raise ValueError(f'{min(scoring)} is for provider = "{SCORER}" alone; leave it out')
+        if self.provider == SCORER and (unused := self.workload.model_fields_set - {"prompt_tokens"}):
+            raise ValueError(f"provider {SCORER} does not use {', '.join(sorted(unused))}; leave it out")
+        if DIVERGENCE in self.gate.metrics and self.provider != ENGINE:
+            raise ValueError(f'gate: {DIVERGENCE} is for provider = "{ENGINE}" alone; leave it out')
         problem = provider_problem(self.provider, self.setting, self.workload)
         if problem is not None:
             raise ValueError(problem)
@@ -243,7 +289,8 @@ class Scenario(Table):
     @model_validator(mode="after")
     def _fits_its_context(self) -> Scenario:
         workload = self.workload
-        needed = workload.depth + max(workload.prompt_tokens, workload.generated_tokens)
+        generated = workload.generated_tokens if self.generates else 0
+        needed = workload.depth + max(workload.prompt_tokens, generated)
         if needed > self.setting.n_ctx and not self.is_baseline:  # its cache grows as it is used
             raise ValueError(f"n_ctx = {self.setting.n_ctx} is too small for {needed} tokens; raise it")
         return self
@@ -316,6 +363,8 @@ def _expand(path: Path, targets: dict[str, Any], env: Mapping[str, str]) -> Iter
         for (table, key, _), value in zip(axes, combination, strict=True):
             chosen[table][key] = value
             name += f"-{key}{value}"
+        if isinstance(content.get("text"), str):
+            chosen["text"] = str(path.parent / content["text"])
         yield _validate(Scenario, path, {"name": re.sub(r"[^A-Za-z0-9._+-]+", "_", name), **chosen})
 
 

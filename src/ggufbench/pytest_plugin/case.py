@@ -113,6 +113,8 @@ def _pedantic(benchmark: Any, rounds: list[float], check: Callable[[], None]) ->
 
 def _why_absent(record: Record, metric: str) -> str:
     """The reason why a measured case has no sample of a metric."""
+    if record.reference is not None:
+        return "its scenario compares answers and times nothing"
     is_cold = metric.startswith("cold_")
     loads = [launch.page_cache for launch in record.launches if launch.page_cache]
     if is_cold and not any(found.asked == "cold" for found in loads):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ggufbench.pytest_plugin.session import PytestSession
 
 _MEASURES = "measures"
-_MEASURED = ("prompt", "encode", "decode", "chat")
+_MEASURED = ("load", "prompt", "encode", "decode", "chat", "quality")
 _NOTHING = pytest.param(None, id="no-case", marks=pytest.mark.skip(reason="there is no case to measure"))
 _RUN: pytest.StashKey[PytestSession] = pytest.StashKey()
 

@@ -263,7 +263,7 @@ class PytestSession:
 
         given = partial(option, self.config)
         check_option(given("report"))
-        folder = given("scenarios")
+        folder, text = given("scenarios"), given("text")
         request = request_from(
             given("models"),
             given("match"),
@@ -279,6 +279,7 @@ class PytestSession:
             launches=1 if self._is_trial else _positive(given("launches"), "--launches"),
             cold_launches=0 if self._is_trial else _not_negative(given("cold-launches"), "--cold-launches"),
             demo_folder=self._folder("demo-models"),
+            text=Path(text) if text else None,
             deadline_scale=_more_than_zero(given("deadline-scale"), "--deadline-scale"),
         )
 

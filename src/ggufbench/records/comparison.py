@@ -112,6 +112,56 @@ class Cell(Part):
     """Estimated number of pairs, if inconclusive."""
 
 
+AnswerVerdict = Literal["same answers", "other rounding", "other answers"]
+
+
+class AnswerPassage(Part):
+    """The candidate's distributions of the next token in one answer, against those of the baseline."""
+
+    name: Name
+    """Domain of the text: `prose`, `code`, `long`."""
+    prompt_tokens: Count
+    answer_tokens: Annotated[Count, Field(gt=0)]
+    one_by_one: bool
+    """True if the answer was decoded token by token, False if it was read as a batch."""
+    divergence: Amount
+    """Mean Kullback-Leibler divergence of a token, in nats."""
+    rounding_divergence: Amount
+    """The same between the baseline and its own other roundings, the largest one."""
+    other_likeliest_tokens: Count
+    """Positions at which another token is the likeliest."""
+    widest_gap: Amount
+    """Widest difference of log-probability between two such tokens by the baseline, in nats."""
+
+
+class Divergence(Part):
+    """How far the candidate's distributions of the next token are from the baseline's, over the texts."""
+
+    kl_divergence: Amount
+    """Mean Kullback-Leibler divergence of a token, in nats."""
+    low: Amount | None
+    high: Amount | None
+    """Its 95 % interval over the chunks of text; None for a few chunks."""
+    most: Amount
+    """Divergence up to which the candidate passes."""
+    tokens: Annotated[Count, Field(gt=0)]
+
+
+class AnswerCheck(Part):
+    """Whether the candidate answers like the baseline, apart from rounding."""
+
+    verdict: AnswerVerdict
+    reason: Sentence | None = None
+    """One sentence, for other answers."""
+    roundings: list[Name] = Field(default_factory=list)
+    """Settings under which the baseline computed once more, to measure its rounding."""
+    passages: list[AnswerPassage] = Field(default_factory=list)
+    wall_seconds: Seconds = 0.0
+    """Time of the check."""
+    divergence: Divergence | None = None
+    """Over the whole texts, if the gate names `kl_divergence`."""
+
+
 class Comparison(Part):
     """The document of one comparison."""
 
@@ -145,4 +195,6 @@ class Comparison(Part):
     """p-value of equal first and second launches of a block: a small value costs power, not validity."""
     answers: dict[Role, list[str]] = Field(default_factory=dict)
     """The digests of each arm."""
+    answer_check: AnswerCheck | None = None
+    """None if the digests alone were compared."""
     cells: list[Cell]

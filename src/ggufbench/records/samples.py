@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ggufbench.metrics import METRICS, Summary, percentile, slope, summarize
-from ggufbench.records.schema import Launch, Record, Sample
+from ggufbench.records.schema import ChunkScores, Launch, Record, Sample
 
 
 def metric_samples(launch: Launch, file_size_bytes: int) -> dict[str, list[float]]:
     """Every metric's samples in one launch, without warm-ups and samples with interference."""
+    if launch.chunks:
+        return answer_quality(launch.chunks)
     return {**_loading(launch), **_speed(launch), **_memory(launch, file_size_bytes)}
 
 
@@ -22,8 +25,32 @@ def is_full(launch: Launch) -> bool:
 def summaries(launches: list[Launch], file_size_bytes: int) -> dict[str, Summary]:
     """Every metric that has samples in these launches."""
     samples = [metric_samples(launch, file_size_bytes) for launch in launches]
+    if chunks := [chunk for launch in launches for chunk in launch.chunks]:
+        samples = [answer_quality(chunks)]  # launches divide the text, so that each has only a part of it
     found = {name: summarize(name, [of_one.get(name, []) for of_one in samples]) for name in METRICS}
     return {name: summary for name, summary in found.items() if summary is not None}
+
+
+def answer_quality(chunks: Sequence[ChunkScores]) -> dict[str, list[float]]:
+    """Each metric of answers over the scored tokens of all chunks: one value."""
+    tokens = sum(chunk.tokens for chunk in chunks)
+
+    def mean(values: Iterable[float]) -> float:
+        return math.fsum(v * chunk.tokens for v, chunk in zip(values, chunks, strict=True)) / tokens
+
+    likelihood = mean(chunk.log_probability for chunk in chunks)
+    before = mean(chunk.reference_log_probability for chunk in chunks)
+    changed = sum(chunk.other_likeliest_tokens for chunk in chunks)
+    return {
+        "kl_divergence": [mean(chunk.kl_divergence for chunk in chunks)],
+        "log_probability_change": [likelihood - before],
+        "top_token_agreement": [1 - changed / tokens],
+        "perplexity": [math.exp(-likelihood)] if likelihood > -_LEAST_LIKELIHOOD else [],
+    }
+
+
+_LEAST_LIKELIHOOD = 700.0
+"""exp() of more overflows a float."""
 
 
 def rates_of(records: Iterable[Record]) -> list[str]:

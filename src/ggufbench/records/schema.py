@@ -32,8 +32,15 @@ SCHEMA_VERSION: Literal[4] = 4
 _SHORTEST_SECONDS = 1e-12
 """Limit of a sample that took any time: clocks count nanoseconds, and rates divide by it."""
 
-_MAY_BE_NEGATIVE = ("token_slope_seconds", "token_overhead_seconds", "overhead_slope_seconds")
-"""Metrics that are differences; all others are above zero, because ratios divide by them."""
+_MAY_BE_ZERO = (
+    "token_slope_seconds",
+    "token_overhead_seconds",
+    "overhead_slope_seconds",
+    "kl_divergence",
+    "log_probability_change",
+    "top_token_agreement",
+)
+"""Metrics that are differences or shares; all others are above zero, because ratios divide by them."""
 
 
 def _divisible(seconds: float) -> float:
@@ -46,12 +53,13 @@ def _measured(summary: dict[str, Summary]) -> dict[str, Summary]:
     for name, found in summary.items():
         if not found.per_launch or found.samples <= 0:
             raise ValueError(f"{name} needs at least one sample")
-        if name not in _MAY_BE_NEGATIVE and min(found.minimum, found.median, found.maximum) <= 0:
+        if name not in _MAY_BE_ZERO and min(found.minimum, found.median, found.maximum) <= 0:
             raise ValueError(f"{name} is not above zero")
     return summary
 
 
 Summaries = Annotated[dict[MetricName, Annotated[Summary, Possible]], AfterValidator(_measured)]
+LogProbability = Annotated[float, Field(le=0, ge=-1e6)]
 StoredSetting = Annotated[Setting, Possible]
 StoredWorkload = Annotated[Workload, Possible]
 
@@ -125,6 +133,38 @@ class Sample(Part):
     """Interference with the sample; a sample with interference is kept, but is in no summary."""
 
 
+class ChunkScores(Part):
+    """One chunk of text: the model's distributions of the next token, against those of the reference."""
+
+    domain: Name
+    """`prose`, `code`, `numbers`, `german`, `dialogue`, `long`, or `text` for the user's own."""
+    tokens: Annotated[Count, Field(gt=0)]
+    """Scored tokens."""
+    kl_divergence: Amount
+    """Mean over the tokens, in nats."""
+    log_probability: LogProbability
+    """Mean log-probability of the token that follows in the text, in nats."""
+    reference_log_probability: LogProbability
+    other_likeliest_tokens: Count
+    """Tokens after which the likeliest next token is another than the reference's."""
+    widest_gap: Amount
+    """Widest difference of log-probability between two such tokens by the reference, in nats."""
+
+
+class Reference(Part):
+    """What the distributions of a scored case were compared with."""
+
+    name: Name
+    quantization: Name
+    identity: Name
+    file_size_bytes: FileBytes
+    setting: StoredSetting
+    corpus: Name
+    """`built-in`, or the name of the user's text."""
+    corpus_digest: Name
+    chunk_tokens: Annotated[Count, Field(gt=0)]
+
+
 class MemoryMark(Part):
     """The kernel's accounting of the worker at the end of a phase."""
 
@@ -191,6 +231,8 @@ class Launch(Part):
     samples: list[Sample] = []
     marks: list[MemoryMark] = []
     device_bytes: Bytes = 0
+    chunks: list[ChunkScores] = []
+    """Scores of each chunk of text, if the answers were compared."""
     digest: str | None = None
     """Hash of 32 greedy tokens after a fixed prompt, or of the strongest components of an encoder's vectors:
     equal if the same work was done."""
@@ -240,6 +282,8 @@ class Record(Part):
     """Each rate compared with the limits of this machine."""
     environment: Environment | None = None
     """None without interference."""
+    reference: Reference | None = None
+    """What the answers were compared with; None for all other cases."""
 
     @property
     def is_baseline(self) -> bool:

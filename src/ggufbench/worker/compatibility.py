@@ -13,6 +13,7 @@ from .job import (
     ENGINE,
     LANGCHAIN,
     LAYERS,
+    SCORER,
     SHIPPED,
     TRANSFORMERS,
     Setting,
@@ -42,7 +43,7 @@ def provider_problem(provider: str, setting: Any, workload: Any) -> str | None:
         return foreign
     if provider in (ENCODER, ENCODER_DECODER):
         return _encoder_problem(provider, setting, workload)
-    return None if provider == ENGINE else _chat_problem(provider, setting, workload)
+    return None if provider in (ENGINE, SCORER) else _chat_problem(provider, setting, workload)
 
 
 def _foreign_key(provider: str, setting: Any, workload: Any) -> str | None:

@@ -20,7 +20,10 @@ ENCODER = "encoder"
 ENCODER_DECODER = "encoder-decoder"
 """The engine for models that encode a text once and then generate another one."""
 
-DIRECT = (ENGINE, ENCODER, ENCODER_DECODER)
+SCORER = "scorer"
+"""The engine for the distributions of the next token, which are compared and not timed."""
+
+DIRECT = (ENGINE, ENCODER, ENCODER_DECODER, SCORER)
 """Providers over llama.cpp's C interface alone."""
 
 TRANSFORMERS = "transformers"
@@ -41,7 +44,7 @@ LAYERS = (LLAMACPP, LANGCHAIN, LANGCHAIN_COMMUNITY)
 SHIPPED = (*DIRECT, TRANSFORMERS, *LAYERS)
 """Providers that ship with ggufbench. Any other name is a `package.module:callable`."""
 
-RATES = {ENCODER: ("encode",), ENCODER_DECODER: ("encode", "decode")}
+RATES = {ENCODER: ("encode",), ENCODER_DECODER: ("encode", "decode"), SCORER: ()}
 """Rates that these providers measure; all others measure `prompt` and `decode`."""
 
 DEFAULT_UBATCH = 512

@@ -54,9 +54,32 @@ class TokenizeJob:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text to tokenize: the answer to `Tokens`."""
+    """A text to tokenize; answered by `Tokens`."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Tokens to continue with the likeliest ones; answered by `Tokens`."""
+
+    ids: list[int]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Tokens to evaluate; answered by `Scored`."""
+
+    ids: list[int]
+    first: int
+    """First position whose distribution of the next token is scored, up to the last but one."""
+    rows: str
+    """File of the logits: float32, (positions, vocabulary)."""
+    compare: bool = False
+    """Compare with the file's logits instead of writing it."""
+    one_by_one: bool = False
+    """Decode the scored tokens one by one, as an answer is generated, instead of in batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +244,40 @@ class Tokens:
     ids: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The tokens that a model knows."""
+
+    size: int
+    first_token: int | None
+    """Id of the token that begins each text; None if the tokenizer adds no such token."""
+    tokenizes: bool = True
+    """False for a file without a tokenizer."""
+    chat_template: str | None = None
+    """Template of the file; None without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The distributions at the scored positions, one number for each, in nats."""
+
+    log_probabilities: list[float]
+    """Of the token that follows in the text."""
+    reference_log_probabilities: list[float]
+    """The same, by the logits of the file; empty if the file was written, like the following ones."""
+    divergences: list[float]
+    """Kullback-Leibler divergence of this distribution from that of the file."""
+    gaps: list[float]
+    """Log-probability of the file's likeliest token less that of the token that is now likeliest, both by the
+    file; 0 if they are the same token.
+    """
+
+
 AnyJob = Job | ProbeJob | BandwidthJob | TokenizeJob
+Request = Text | Continue | Score
+"""What the harness asks a worker with the provider `scorer`."""
+Reply = Vocabulary | Tokens | Scored
+"""Its replies; the vocabulary comes first, without a request."""
 Event = (
     Phase
     | Imported
@@ -235,6 +291,8 @@ Event = (
     | Error
     | Bandwidth
     | Tokens
+    | Vocabulary
+    | Scored
 )
 
 
@@ -245,7 +303,7 @@ class ProtocolError(ValueError):
         super().__init__(f"{received}; run the worker and the harness of the same ggufbench version")
 
 
-def encode(message: AnyJob | Text | Event) -> str:
+def encode(message: AnyJob | Request | Event) -> str:
     """One line of JSON, without its end. Raises ValueError for a number that is not finite."""
     header = {"protocol": VERSION, "type": type(message).__name__}
     return json.dumps({**header, **asdict(message)}, allow_nan=False)
@@ -259,6 +317,11 @@ def decode_job(line: str) -> AnyJob:
 def decode_text(line: str) -> Text:
     """Parse a text. Raises ProtocolError."""
     return cast("Text", _decode(line, [Text]))
+
+
+def decode_request(line: str) -> Request:
+    """Parse a request to a scorer. Raises ProtocolError."""
+    return cast("Request", _decode(line, get_args(Request)))
 
 
 def decode_event(line: str | bytes) -> Event:

@@ -1,7 +1,7 @@
 """The main path of a launch, top to bottom: import, load, first decode, prompt, decode, digest, exit.
 
 A launch that measures only the load ends after the first decode. An encoder has the phase `encode` instead of
-`prompt`, and `decode` only if a decoder follows it.
+`prompt`, and `decode` only if a decoder follows it. A scorer has only `score` after the first decode.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from .decode_clock import DecodeClock
 from .encoder import Encoder
 from .encoder_decoder import EncoderDecoder
 from .engine import Engine
-from .job import DIRECT, ENCODER, ENCODER_DECODER, ENGINE, LAYERS, TRANSFORMERS, Job
+from .job import DIRECT, ENCODER, ENCODER_DECODER, ENGINE, LAYERS, SCORER, TRANSFORMERS, Job
 from .native import Library
 from .protocol import AGAIN, AnyJob, BandwidthJob, LibraryFacts, ProbeJob, TokenizeJob, decode_job
 from .provider import WARMUP, Timing, WorkerProvider
+from .scorer import Scorer
 
-_ENGINES = {ENGINE: Engine, ENCODER: Encoder, ENCODER_DECODER: EncoderDecoder}
+_ENGINES = {ENGINE: Engine, ENCODER: Encoder, ENCODER_DECODER: EncoderDecoder, SCORER: Scorer}
 
 
 def main(arguments: list[str]) -> int:
@@ -79,7 +80,9 @@ def _measure(job: Job, channel: Channel) -> None:
     launch.imported()
     launch.load()
     launch.first_decode()
-    if not job.load_only:
+    if job.provider == SCORER:
+        launch.score()
+    elif not job.load_only:
         launch.prompt()
         if job.provider != ENCODER:
             launch.decode()
@@ -157,6 +160,12 @@ class _LaunchPhases:
         overhead = self.provider.loop_overhead()
         if overhead is not None:
             self.channel.send(protocol.Overhead(overhead))
+
+    def score(self) -> None:
+        assert isinstance(self.provider, Scorer)  # noqa: S101 (the provider of this job)
+        self._enter("score")
+        self.provider.serve(self.channel)
+        self._mark("score")
 
     def digest(self) -> None:
         self._enter("digest")

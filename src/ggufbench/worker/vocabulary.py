@@ -66,15 +66,16 @@ def serve(job: TokenizeJob, channel: Channel) -> None:
     vocabulary = api.llama_model_get_vocab(model)
     ids: list[int] = []
     while line := channel.exchange(Tokens(ids)):
-        ids = _tokenize(api, vocabulary, decode_text(line).text)
+        ids = tokenize(api, vocabulary, decode_text(line).text)
         library.log.drain()
 
 
-def _tokenize(api: Any, vocabulary: Any, text: str) -> list[int]:
+def tokenize(api: Any, vocabulary: Any, text: str, *, special: bool = False) -> list[int]:
+    """Token ids of a text, without an added first token; `special`: its control tokens count as such."""
     raw = text.encode("utf-8", errors="replace")
     capacity = len(raw) + 8  # no token is shorter than a byte; some vocabularies put one before the text
     ids = (api.llama_token * capacity)()
-    count = api.llama_tokenize(vocabulary, raw, len(raw), ids, capacity, False, False)
+    count = api.llama_tokenize(vocabulary, raw, len(raw), ids, capacity, False, special)
     if count < 0:
         raise ProviderError(
             f"a text of {len(raw)} bytes gives {-count} tokens, more than its number of bytes"

@@ -18,7 +18,9 @@ _PNG_DPI = 160
 """Gives 1600 pixels for a figure, which is sharp in print up to 25 cm."""
 _SHEET = (1600, 2000)
 """Width and approximate height of the overview in pixels."""
-_ON_SHEET = ("versus", "load", "memory", "rate-prompt", "rate-encode", "rate-decode", "pareto", "tokens")
+_ON_SHEET = (
+    "versus", "load", "memory", "rate-prompt", "rate-encode", "rate-decode", "quality", "pareto", "tokens",
+)  # fmt: skip
 _FEW = 12
 """Most cases in a figure of the overview."""
 
@@ -102,6 +104,7 @@ def _sketches(facts: CaseFacts) -> Iterator[Sketch]:
     from ggufbench.report.figures.load import load
     from ggufbench.report.figures.memory import memory
     from ggufbench.report.figures.pareto import pareto
+    from ggufbench.report.figures.quality import quality
     from ggufbench.report.figures.rates import rates
     from ggufbench.report.figures.tokens import tokens
     from ggufbench.report.figures.versus import versus
@@ -113,6 +116,7 @@ def _sketches(facts: CaseFacts) -> Iterator[Sketch]:
         rates(facts, "prompt"),
         rates(facts, "encode"),
         rates(facts, "decode"),
+        quality(facts),
         pareto(facts),
         tokens(facts),
         before_after(facts.content.comparisons),

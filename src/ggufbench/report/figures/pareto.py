@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ggufbench.metrics import METRICS
 from ggufbench.records.schema import Record
 from ggufbench.report.figures.captions import beside, gain, plain, sentences, summary
 from ggufbench.report.figures.cases import CaseFacts, key_of
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 SPEED, MEMORY, DEVICE = "decode_tokens_per_second", "peak_rss_bytes", "device_bytes"
+_LOSS = "kl_divergence"
 _TITLE = "Speed against memory"
 _HEIGHT = 5.4
 _FRONTS: Sequence[tuple[Color, str, str]] = (
@@ -187,11 +189,24 @@ def _marks(
 
 def _name(facts: CaseFacts, labels: Labels, point: ParetoPoint, *, with_model: bool) -> None:
     model = f"{plain(point.record.model.name)} " if with_model else ""
-    name = fit(model + facts.label(point.record), 2.6)
+    name = fit(model + facts.label(point.record) + _loss(facts, point.record), 2.6)
     ratios = _ratios(facts, point.record)
     at = (point.memory, point.speed)
     if not (ratios and labels.put(at, f"{name}\n{fit(ratios, 2.6)}", INK.light)):
         labels.put(at, name, INK.light)
+
+
+def _loss(facts: CaseFacts, record: Record) -> str:
+    """The divergence of the file's answers from those of the largest file, if they were compared."""
+    found = next((nats for one in facts.records if (nats := _divergence(one, record)) is not None), None)
+    return "" if found is None else f", {METRICS[_LOSS].amount(found)}"
+
+
+def _divergence(scored: Record, record: Record) -> float | None:
+    reference, identity = scored.reference, scored.model.identity
+    if reference is None or reference.identity == identity or identity != record.model.identity:
+        return None
+    return scored.summary[_LOSS].median if _LOSS in scored.summary else None
 
 
 def _ratios(facts: CaseFacts, record: Record) -> str:

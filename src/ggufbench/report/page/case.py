@@ -103,12 +103,13 @@ def case_detail(record: Record, number: int, limits: DetailLimits) -> CaseDetail
         return brief
     samples = [(n, sample) for n, launch in enumerate(record.launches, 1) for sample in launch.samples]
     memory, sentence = _memory(record)
+    reading = next(iter(record.rates), "score")
     return replace(
         brief,
         complete=True,
         metrics=_metrics(record),
-        reading=record.rates[0].capitalize(),
-        launches=[launch_line(n, launch, record.rates[0]) for n, launch in enumerate(record.launches, 1)],
+        reading=reading.capitalize(),
+        launches=[launch_line(n, launch, reading) for n, launch in enumerate(record.launches, 1)],
         samples=[sample_line(n, sample) for n, sample in samples[:_MOST_SAMPLES]],
         samples_left=max(0, len(samples) - _MOST_SAMPLES),
         settings=setting_lines(record),
@@ -189,10 +190,18 @@ def _provenance(record: Record) -> list[tuple[str, str]]:
         ("Build", provider.system_info),
         ("Environment", ", ".join(f"{name}={value}" for name, value in provider.environment.items())),
         ("Machine", f"{record.machine.cpu}, {record.machine.fingerprint}"),
+        ("Reference", _reference(record)),
         ("Source", source + (" with changes" if source and record.source.dirty else "")),
         ("Interference", record.environment.sentence if record.environment else ""),
     ]
     return [(name, value) for name, value in found if value]
+
+
+def _reference(record: Record) -> str:
+    found = record.reference
+    if found is None:
+        return ""
+    return f"{found.name}-{found.quantization} {found.identity}, texts {found.corpus} {found.corpus_digest}"
 
 
 def _metrics(record: Record) -> list[tuple[str, ...]]:

@@ -15,7 +15,7 @@ from ggufbench.records.samples import rates_of
 from ggufbench.records.schema import Record
 from ggufbench.report.page.case import kind_of
 from ggufbench.report.text.phrases import MEMORY_IN_TOTAL, NOTHING, PEAK_OF_PROCESS
-from ggufbench.report.text.terminal import ended
+from ggufbench.report.text.terminal import ended, is_scored
 from ggufbench.text import count, listed
 
 RESULT_COLUMNS = {
@@ -85,7 +85,7 @@ def results_table(records: Sequence[Record], numbers: Mapping[int, int]) -> Resu
 
     `numbers` has the number of each record that the page holds, by its id().
     """
-    current = [record for record in records if record.outcome is not Outcome.SKIPPED]
+    current = [r for r in records if r.outcome is not Outcome.SKIPPED and not is_scored(r)]
     if not current:
         return None
     shown = sorted(current, key=_model_of)[:_MOST_ROWS]

@@ -16,6 +16,7 @@ from ggufbench.records.schema import Record
 from ggufbench.report.content import Content
 from ggufbench.report.figures import Drawn
 from ggufbench.report.page import tables
+from ggufbench.report.page.answers import AnswersRow, answers_rows
 from ggufbench.report.page.case import CaseDetail, DetailLimits, case_detail
 from ggufbench.report.page.cases import CaseRow, case_row, columns, missed
 from ggufbench.report.page.picture import Picture, picture_of
@@ -77,6 +78,7 @@ class Page:
     lead: str
     version: str
     results: ResultsTable | None
+    answers: Sequence[AnswersRow]
     picture: Picture | None
     attention: Sequence[FindingView]
     """Problems and warnings, the worst first."""
@@ -115,6 +117,7 @@ def page_of(content: Content, figures: Sequence[Drawn], title: str | None = None
         lead=_lead(records, content),
         version=__version__,
         results=results_table(records, on_page),
+        answers=answers_rows(records, on_page),
         picture=picture,
         attention=[one for one in found if one.kind != "good"],
         confirmed=[one for one in found if one.kind == "good"],

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ggufbench.analysis.verdicts import VERDICT_KINDS
 from ggufbench.metrics import metric_of
+from ggufbench.quality.grading import describe
 from ggufbench.records.comparison import Cell, Comparison, Verdict
 from ggufbench.report.text.terminal import KIND_STYLE, stack, table, text
 from ggufbench.text import duration, escaped
@@ -135,7 +136,10 @@ def sentence(comparison: Comparison, cell: Cell) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """Reasons and warnings that the figures do not show."""
+    check = comparison.answer_check
     found = [comparison.reason] if comparison.reason else []
+    if check is not None and not (check.reason and found and found[0].startswith(check.reason)):
+        found.append(f"answers: {check.verdict}: {describe(check)}")
     for cell in comparison.cells:
         name = metric_of(cell.metric).short_label
         if cell.against == "baseline" and cell.reason and cell.reason not in found:

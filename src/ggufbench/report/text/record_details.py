@@ -17,6 +17,7 @@ from ggufbench.outcomes import Outcome
 from ggufbench.records.schema import Launch, Record, Sample
 from ggufbench.report.text.names import Name
 from ggufbench.report.text.phrases import PEAK_OF_PROCESS
+from ggufbench.report.text.quality import domains_table, quality_document, quality_table
 from ggufbench.report.text.terminal import results_table, stack, table, text
 from ggufbench.text import seconds_text, size
 
@@ -41,8 +42,9 @@ def run_summary(
 ) -> RenderableType:
     """The end of a run: its results, then interference, changed answers and advice."""
     return stack(
-        results_table(records, rejected, width), _environment(records), _changes(changes), _advice(records)
-    )
+        results_table(records, rejected, width), quality_table(records), _environment(records),
+        _changes(changes), _advice(records),
+    )  # fmt: skip
 
 
 def details(records: Sequence[Record]) -> RenderableType:
@@ -52,17 +54,25 @@ def details(records: Sequence[Record]) -> RenderableType:
             f"Loads, memory by part, limits and tokens of {len(records)} cases are left out; choose cases"
         )
         note = Text(f"{left_out} with --match, or use --json.", style="dim")
-        return stack(_device_note(records), note, _environment(records), _advice(records))
+        return stack(
+            _device_note(records), quality_table(records), note, _environment(records), _advice(records)
+        )
     return stack(
-        _device_note(records), _loads(records), _memory(records), _limits(records), _tokens(records),
-        _layers(records), _environment(records), _advice(records),
+        _device_note(records), quality_table(records), domains_table(records), _loads(records),
+        _memory(records), _limits(records), _tokens(records), _layers(records), _environment(records),
+        _advice(records),
     )  # fmt: skip
 
 
 def documents(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Each record with its advice and its memory by part, for JSON."""
+    """Each record with its advice, its memory by part and the quality of its answers, for JSON."""
     return [
-        {"record": record, "advice": advise(record), "memory": _memory_document(breakdown_of(record))}
+        {
+            "record": record,
+            "advice": advise(record),
+            "memory": _memory_document(breakdown_of(record)),
+            "quality": quality_document(record),
+        }
         for record in records
     ]
 

@@ -85,7 +85,7 @@ def results_table(
 
     On a narrow terminal some figures are left out or written on a second line.
     """
-    shown = [record for record in records if record.outcome is not Outcome.SKIPPED]
+    shown = [record for record in records if record.outcome is not Outcome.SKIPPED and not is_scored(record)]
     skipped = [record for record in records if record.outcome is Outcome.SKIPPED]
     return stack(
         _results(shown, width) if shown else None,
@@ -93,6 +93,11 @@ def results_table(
         _skipped((r.scenario, label(r), r.reason or "") for r in skipped),
         _rejected(rejected),
     )
+
+
+def is_scored(record: Record) -> bool:
+    """True for a case whose answers were compared: it has nothing that a table of speeds shows."""
+    return record.reference is not None and record.outcome is Outcome.MEASURED
 
 
 def _results(records: Sequence[Record], width: int) -> RenderableType:
