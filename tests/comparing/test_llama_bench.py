@@ -14,7 +14,7 @@ from ggufbench.comparing.llama_bench import (
     LlamaBenchError,
     bench_arguments,
     build_problem,
-    check_program,
+    check_executable,
     parse_output,
     run_llama_bench,
 )
@@ -130,12 +130,12 @@ def test_invalid_output_messages(output, words):
 
 def test_unusable_program_messages(tmp_path):
     with pytest.raises(LlamaBenchError, match=r"no llama-bench at .*missing; build one with tools/"):
-        check_program(tmp_path / "missing")
+        check_executable(tmp_path / "missing", "llama-bench")
     (tmp_path / "text").write_text("x")
     with pytest.raises(LlamaBenchError, match="is not executable"):
-        check_program(tmp_path / "text")
+        check_executable(tmp_path / "text", "llama-bench")
     (tmp_path / "text").chmod(0o755)
-    program = check_program(tmp_path / "text")
+    program = check_executable(tmp_path / "text", "llama-bench")
     with pytest.raises(LlamaBenchError, match="cannot be started"):
         run_llama_bench(program, [], WORK, {}, 10)
 

@@ -47,6 +47,7 @@ from ggufbench.paths import unusable_path
 from ggufbench.processes import termination_as_interrupt
 
 if TYPE_CHECKING:
+    from ggufbench.measuring.preparation import Request
     from ggufbench.planning.plan import Case
 
 
@@ -248,11 +249,22 @@ def synth(
 @app.command()
 def verify(
     llama_bench: Annotated[
-        Path, typer.Option("--llama-bench", metavar="PATH", help="Path of the llama-bench program.")
-    ],
+        Path | None, typer.Option("--llama-bench", metavar="PATH", help="Path of the llama-bench program.")
+    ] = None,
+    perplexity: Annotated[
+        Path | None,
+        typer.Option(
+            "--perplexity",
+            metavar="PATH",
+            help="Path of the llama-perplexity program: compare divergences instead of rates.",
+        ),
+    ] = None,
     places: Places = None,
     match: ModelMatch = None,
-    scenario: Annotated[str, typer.Option(help="Scenario with the setting of both programs.")] = "cpu",
+    scenario: Annotated[
+        str | None,
+        typer.Option(help="Scenario with the setting of both programs (default: cpu, or quality)."),
+    ] = None,
     scenarios: ScenarioFolder = None,
     pairs: Annotated[int, typer.Option(min=1, max=1000, help="Pairs of runs for each model.")] = 10,
     prompt: Annotated[int, typer.Option(min=1, max=2**20, help="Number of prompt tokens.")] = 512,
@@ -268,8 +280,9 @@ def verify(
     time_budget: TimeBudget = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the rates of ggufbench against llama-bench, in pairs of runs on the same files.
+    """Check the rates of ggufbench against llama-bench, or its divergences against llama-perplexity.
 
+    Rates are compared in pairs of runs; the options for pairs and work apply to them alone.
     Example: ggufbench verify --llama-bench ~/llama.cpp/build/bin/llama-bench --models model.gguf
 
     Exit codes: 0 if no test differs; 10 if one differs; 11 if a program failed; 13 with --strict if a test is
@@ -279,7 +292,15 @@ def verify(
     from ggufbench.comparing.verify import verify as run_verify
     from ggufbench.report.text.verification import document, verification_report
 
-    request = request_from(places, match, scenario=[scenario], scenarios=scenarios, time_budget=time_budget)
+    if (llama_bench is None) == (perplexity is None):
+        raise GgufbenchError(
+            "give the program to compare with: either --llama-bench PATH or --perplexity PATH"
+        )
+    name = scenario or ("quality" if llama_bench is None else "cpu")
+    request = request_from(places, match, scenario=[name], scenarios=scenarios, time_budget=time_budget)
+    if perplexity is not None:
+        raise typer.Exit(_verify_divergences(request, perplexity, as_json=as_json))
+    assert llama_bench is not None  # noqa: S101 (one of both, see above)
     work = Work(prompt, generate, depth, repetitions)
     with ProgressLine() as line:
         question = VerifyRequest(
@@ -300,6 +321,20 @@ def verify(
     else:
         print_rich(verification_report(found))
     raise typer.Exit(code)
+
+
+def _verify_divergences(request: Request, program: Path, *, as_json: bool) -> int:
+    """Run `verify --perplexity`, print its result and return the exit code."""
+    from ggufbench.comparing.llama_perplexity import PerplexityRequest, verify_divergences
+    from ggufbench.report.text.divergences import divergences_report, document
+
+    with ProgressLine() as line:
+        found = verify_divergences(PerplexityRequest(request, program, line.show, print_error))
+    if as_json:
+        print_json(document(found))
+    else:
+        print_rich(divergences_report(found))
+    return found.exit_code
 
 
 @app.command()

@@ -88,13 +88,12 @@ def _refuse_changed_file(case: Case) -> None:
         raise LlamaBenchError(changed)
 
 
-def check_program(path: Path) -> Path:
-    """Check that llama-bench is executable; return its absolute path. Raises LlamaBenchError."""
+def check_executable(path: Path, name: str) -> Path:
+    """Check that this program is executable; return its absolute path. Raises LlamaBenchError."""
     if not path.is_file():
-        remedy = "build one with tools/build_llama_bench.sh"
-        raise LlamaBenchError(f"there is no llama-bench at {path}; {remedy}")
+        raise LlamaBenchError(f"there is no {name} at {path}; build one with tools/build_llama_bench.sh")
     if not os.access(path, os.X_OK):
-        raise LlamaBenchError(f"{path} is not executable; give the program llama-bench itself")
+        raise LlamaBenchError(f"{path} is not executable; give the program {name} itself")
     return path.resolve()
 
 

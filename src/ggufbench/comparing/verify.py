@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ggufbench.comparing.arms import ArmSpec, PreparedArm
 from ggufbench.comparing.conclusion import environment_sentence
-from ggufbench.comparing.llama_bench import LlamaBenchArm, bench_arguments, build_problem, check_program
+from ggufbench.comparing.llama_bench import LlamaBenchArm, bench_arguments, build_problem, check_executable
 from ggufbench.comparing.side_by_side import (
     BenchSession,
     ComparedCase,
@@ -157,7 +157,7 @@ def verify(question: VerifyRequest) -> Verification:
     Raises GgufbenchError for a request that cannot be carried out, and for a llama-bench that cannot be used
     or fails before its first result.
     """
-    program, request = check_program(question.llama_bench), question.request
+    program, request = check_executable(question.llama_bench, "llama-bench"), question.request
     scenarios = [with_work(scenario, question.work) for scenario in read_scenarios(request)]
     _, models = find_models(request, question.tell)
     environments = probe_for(scenarios, Interpreter())
