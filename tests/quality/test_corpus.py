@@ -41,7 +41,7 @@ def test_the_shipped_texts_have_6000_tokens_and_4000_in_the_long_one(smollm2):
 def test_chunks_hold_the_text_in_order_behind_the_first_token():
     corpus = Corpus("mine", {"text": "".join(chr(97 + n % 26) for n in range(100))})
     chunks = chunked(corpus, 33, Vocabulary(256, 1))
-    assert [len(chunk.ids) for chunk in chunks] == [33, 33, 33], "the last 4 bytes are no chunk"
+    assert [len(chunk.ids) for chunk in chunks] == [33, 33, 33], "the last 4 bytes are too few for a chunk"
     assert all(chunk.ids[0] == 1 and chunk.first == 16 and chunk.scored == 16 for chunk in chunks)
     assert bytes(token for chunk in chunks for token in chunk.ids[1:]).decode() == corpus.texts["text"][:96]
 

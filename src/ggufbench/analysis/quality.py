@@ -35,7 +35,7 @@ class AnswerQuality:
     kl_divergence: ClusteredMean
     """In nats."""
     log_probability_change: ClusteredMean
-    """Of the tokens of the text, in nats; below zero, the text is less likely than for the reference."""
+    """Change for the tokens of the text, in nats; below zero, the text is less likely than for the reference."""
     other_likeliest_share: ClusteredMean
     """Share of tokens after which another next token is the likeliest."""
     perplexity: float
@@ -51,7 +51,7 @@ class AnswerQuality:
 
     @property
     def sentence(self) -> str:
-        """What the divergence means for an answer."""
+        """Meaning of the divergence for an answer."""
         share = self.other_likeliest_share.value
         if self.kl_divergence.value == 0:
             return "the answers are those of the reference"

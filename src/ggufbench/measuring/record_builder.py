@@ -68,7 +68,7 @@ def _chunks(supervisor: LaunchSupervisor) -> list[ChunkScores]:
 
 
 def describe_reference(case: Case) -> Reference | None:
-    """What the case was compared with, as the record keeps it."""
+    """Reference of the case, as the record keeps it."""
     reference = case.reference
     if reference is None:
         return None

@@ -1,4 +1,4 @@
-"""What the answers of a case are compared with: the largest file of its family, or a plain setting."""
+"""Reference of a case whose answers are compared: the largest file of its family, or a plain setting."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ class Scenario(Table):
     `langchain`, `langchain-community`), or a `package.module:callable` of the user's own that makes a chat
     model."""
     reference: Literal["file", "setting"] = "file"
-    """What `scorer` compares with: the largest file of the model, or the same file with a plain setting."""
+    """Reference of `scorer`: the largest file of the model, or the same file with a plain setting."""
     text: str = ""
     """File with the text that `scorer` reads instead of the shipped texts."""
     setting: SettingSpec

@@ -12,8 +12,8 @@ from ggufbench.text import listed
 MOST_ROUNDINGS = 3.0
 """Divergence that still counts as rounding, as a multiple of that of the baseline's own other roundings.
 
-Measured on two models (docs/quality.md): roundings that are not in the reference reached 1.4 times, a KV cache
-in q8_0 1.1 to 2.0 times and one in q5_1 3.7 to 7.6 times.
+Measured on two models (docs/quality.md): roundings that are not in the reference reached 1.4 times, a KV
+cache in q8_0 1.1 to 2.0 times and one in q5_1 3.7 to 7.6 times.
 """
 LEAST_DIVERGENCE = 1e-3
 """Mean divergence in nats below which answers never count as others.

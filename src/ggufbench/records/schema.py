@@ -152,7 +152,7 @@ class ChunkScores(Part):
 
 
 class Reference(Part):
-    """What the distributions of a scored case were compared with."""
+    """File and setting with whose distributions a scored case was compared."""
 
     name: Name
     quantization: Name
@@ -283,7 +283,7 @@ class Record(Part):
     environment: Environment | None = None
     """None without interference."""
     reference: Reference | None = None
-    """What the answers were compared with; None for all other cases."""
+    """Reference of the answers; None for a case that compares none."""
 
     @property
     def is_baseline(self) -> bool:

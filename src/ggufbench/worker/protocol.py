@@ -262,7 +262,7 @@ class Scored:
     """The distributions at the scored positions, one number for each, in nats."""
 
     log_probabilities: list[float]
-    """Of the token that follows in the text."""
+    """Log-probability of the token that follows in the text."""
     reference_log_probabilities: list[float]
     """The same, by the logits of the file; empty if the file was written, like the following ones."""
     divergences: list[float]
@@ -275,7 +275,7 @@ class Scored:
 
 AnyJob = Job | ProbeJob | BandwidthJob | TokenizeJob
 Request = Text | Continue | Score
-"""What the harness asks a worker with the provider `scorer`."""
+"""Requests to a worker with the provider `scorer`."""
 Reply = Vocabulary | Tokens | Scored
 """Its replies; the vocabulary comes first, without a request."""
 Event = (

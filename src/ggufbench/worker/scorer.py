@@ -1,7 +1,7 @@
 """The `scorer` provider: the distribution of the next token at each position of given tokens.
 
-The harness asks for texts as tokens, for likeliest continuations, and for scores: the distributions are
-written to a file, or compared with those of the file. A file has one row of logits in float32 for each scored
+The harness requests texts as tokens, likeliest continuations, and scores: the distributions are written to a
+file, or compared with those of the file. A file has one row of logits in float32 for each scored
 position: exact, so that equal computations have a divergence of exactly 0. The arithmetic on them is in
 float64.
 
