@@ -35,7 +35,7 @@ class AnswerQuality:
     kl_divergence: ClusteredMean
     """In nats."""
     log_probability_change: ClusteredMean
-    """Change for the tokens of the text, in nats; below zero, the text is less likely than for the reference."""
+    """Change for the tokens of the text, in nats; below zero, they are less likely than for the reference."""
     other_likeliest_share: ClusteredMean
     """Share of tokens after which another next token is the likeliest."""
     perplexity: float
