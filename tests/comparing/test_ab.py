@@ -352,6 +352,7 @@ def test_baselines_and_layers_are_compared_only_if_named(
     assert [entry.cases["candidate"].scenario.provider for entry in named] == [provider]
 
 
+@pytest.mark.nightly
 def test_rounding_passes_and_a_gated_divergence_is_a_cell(ab, small_design, tmp_path, setting_file):
     old, new = setting_file(tmp_path / "old.toml"), setting_file(tmp_path / "new.toml", flash_attn='"off"')
     for path in (old, new):

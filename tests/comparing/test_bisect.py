@@ -80,6 +80,7 @@ def test_first_slow_of_five_commits_with_the_default_design(bisect, provider_rep
     assert len(list(bisect.results.iterdir())) == runs
 
 
+@pytest.mark.nightly
 def test_ends_without_a_regression_are_not_searched(bisect, small_design, provider_repository):
     repository = provider_repository(SLOW, 0, 0)
 

@@ -88,7 +88,7 @@ def test_an_unknown_thing_to_measure_is_a_usage_error(run_pytest, llama_folder, 
     own.write_text("import pytest\n@pytest.mark.measures('speed')\ndef test_x(gguf_case): pass\n")
     done = run_pytest("--models", str(llama_folder), "--scenario", "cpu", str(own), only=False)
     assert done.returncode == 4
-    assert "measures('speed') names nothing that is measured; write one of prompt, encode," in done.stderr
+    assert "measures('speed') names nothing that is measured; write one of load, prompt," in done.stderr
 
 
 def test_pytest_benchmark_sees_the_worker_s_clock(run_pytest, llama_folder, tmp_path):

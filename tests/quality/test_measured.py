@@ -7,7 +7,10 @@ import shutil
 import pytest
 
 from ggufbench.analysis.quality import quality_of
-from ggufbench.measuring.case import measure_case
+from ggufbench.discovery import discover
+from ggufbench.discovery.model import Discovery
+from ggufbench.measuring import preparation
+from ggufbench.measuring.case import Interrupted, measure_case
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Selection
 from ggufbench.quality import reference
@@ -185,3 +188,30 @@ def test_tables_page_and_figure_show_the_answers(measured):
     page = page_of(content, draw_all(content))
     assert [row.name for row in page.answers] == ["tide-Q8_0", "tide-Q4_0", "tide-Q2_K"]
     assert "quality" in {figure.name for figure in page.figures} and page.results is None
+
+
+@pytest.mark.parametrize(
+    ("quantization", "words"), [("F16", "while its reference was scored"), ("Q4_0", "in score")]
+)
+def test_ctrl_c_ends_with_a_record_that_says_where(
+    case_of, make_bench, tmp_path, monkeypatch, quantization, words
+):
+    monkeypatch.setenv("GGUFBENCH_CACHE", str(tmp_path))
+
+    def interrupt(supervisor):
+        if supervisor.case.model.stated_quantization == quantization and supervisor.phase == "score":
+            raise KeyboardInterrupt
+
+    prepared = case_of("Q4_0")
+    with pytest.raises(Interrupted) as caught:
+        measure_case(prepared.cases[0], make_bench(prepared, observer=interrupt))
+    assert caught.value.record.outcome is Outcome.FAILED
+    assert words in caught.value.record.reason and not caught.value.record.summary
+    assert not list(tmp_path.rglob("index.json")) or quantization == "Q4_0"
+
+
+def test_a_context_shorter_than_a_chunk_is_skipped(case_of, plan_scores, family, monkeypatch):
+    found = [dataclasses.replace(m, trained_context=16) for m in discover([family]).models]
+    monkeypatch.setattr(preparation, "discover", lambda _places: Discovery(tuple(found), ()))
+    reasons = {case.skip for case in plan_scores(family).cases}
+    assert "its context is 16 tokens, and a chunk of this scenario has 32" in reasons

@@ -23,6 +23,7 @@ from ggufbench.measuring.record_builder import (
 from ggufbench.measuring.supervisor import SEED, LaunchSupervisor, Observer
 from ggufbench.outcomes import Outcome
 from ggufbench.planning.plan import Case
+from ggufbench.processes import cause
 from ggufbench.quality.conversation import Conversation, ScoringError
 from ggufbench.quality.corpus import CorpusError, corpus_for
 from ggufbench.quality.reference import ReferenceRows
@@ -112,8 +113,12 @@ def measure_case(case: Case, bench: Bench) -> Record:
                 break
     except (CorpusError, ScoringError) as error:
         return _ended(_record(case, bench, launches, supervisors, started), Outcome.FAILED, str(error))
-    except KeyboardInterrupt:
-        raise Interrupted(_record(case, bench, launches, supervisors, started)) from None
+    except KeyboardInterrupt as interrupt:
+        record = _record(case, bench, launches, supervisors, started)
+        if not launches:
+            reason = f"interrupted by {cause(interrupt)} while its reference was scored"
+            record = _ended(record, Outcome.FAILED, reason)
+        raise Interrupted(record) from None
     record = _record(case, bench, launches, supervisors, started)
     refused = supervisors[-1].scoring.refused if supervisors and supervisors[-1].scoring else None
     return record if refused is None else _ended(record, Outcome.SKIPPED, refused)
@@ -264,7 +269,9 @@ def _record(
     failed = next((launch for launch in launches if launch.outcome is not Outcome.MEASURED), None)
     imported = next((supervisor.imported for supervisor in supervisors if supervisor.imported), None)
     processes = (supervisors[-1].processes if supervisors else None) or []
-    summary = summaries(launches, case.loaded_bytes)
+    # A scorer's loads are not timed: its context returns the logits of many tokens.
+    counted = [launch for launch in launches if launch.chunks] if case.reference else launches
+    summary = summaries(counted, case.loaded_bytes)
     # Other work on the machine does not change answers. Limits and targets apply to llama.cpp only: they
     # follow from the GGUF's bytes.
     environment = None if case.reference else describe_environment(launches, processes)

@@ -45,6 +45,8 @@ _GPU_BYTES_PER_SECOND = 150e9
 _FLOPS = {"cpu": 150e9, "rpc": 100e9}
 _GPU_FLOPS = 8e12
 _START_SECONDS = 0.5
+_SCORED_ROWS = 512
+"""Most rows of logits in memory while answers are scored: 256 by llama.cpp, and those of the reference."""
 _SCORED_TEXT_TOKENS = 12_000
 """Tokens of the texts that `scorer` reads: 11,500 with the tokenizer of SmolLM2."""
 _TORCH_START_SECONDS = 8.0
@@ -239,6 +241,8 @@ def _plan_case(model: Model, scenario: Scenario, host: Host) -> Case:
     setting = resolve_setting(scenario)
     if not scenario.is_encoder:  # which divides its context among several sequences
         setting = replace(setting, n_ctx=model.bounded_context(setting.n_ctx))
+    if scenario.provider == SCORER:  # beyond its trained context a model has no answers to compare
+        setting = replace(setting, n_ctx=min(setting.n_ctx, model.trained_context or setting.n_ctx))
     spec = scenario.workload
     generated = spec.generated_tokens if scenario.generates else 0
     workload = Workload(spec.prompt_tokens, generated, spec.depth, spec.repetitions, spec.sequences)
@@ -298,11 +302,13 @@ def _lacks_weights(model: Model, scenario: Scenario) -> str | None:
 
 
 def _too_long(model: Model, scenario: Scenario) -> str | None:
-    """Why an encoder cannot read a sequence of this length: its positions end with its trained context."""
+    """Why a text of this length cannot be read: positions end with the trained context."""
     length = scenario.workload.prompt_tokens
-    if not scenario.is_encoder or length <= model.trained_context:
+    reads_whole_texts = scenario.is_encoder or scenario.provider == SCORER
+    if not reads_whole_texts or length <= model.trained_context:
         return None
-    return f"its context is {model.trained_context} tokens, and a sequence of this scenario has {length}"
+    kind = "sequence" if scenario.is_encoder else "chunk"
+    return f"its context is {model.trained_context} tokens, and a {kind} of this scenario has {length}"
 
 
 def _lacks_template(model: Model, scenario: Scenario) -> str | None:
@@ -354,6 +360,8 @@ def _estimate(model: Model, scenario: Scenario, setting: Setting, workload: Work
     working = kv_bytes(model, setting) + _ACTIVATION_BYTES
     copies = model.repack_bytes if setting.repack and setting.load_mode != "none" else 0
     on_host = (model.tensor_bytes + copies + working) * (1 - share)
+    if scenario.provider == SCORER:
+        on_host += _SCORED_ROWS * model.vocabulary * 4
     past = host.past_seconds.get((model.identity, scenario.name))
     seconds = past if past is not None else _seconds(model, scenario, setting, workload)
     return Estimate(

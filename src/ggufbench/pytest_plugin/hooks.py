@@ -58,7 +58,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     run.raise_usage_error()
     for item in items:
         _check_mark(item)
-    items[:] = [item for item in items if not _measured(item) or run.case_ids(_measured(item))]
+    items[:] = [item for item in items if _is_kept(_measured(item), run)]
+
+
+def _is_kept(what: str, run: PytestSession) -> bool:
+    """True for a benchmark of something that a case measures; without any case, loading says so."""
+    return not what or bool(run.case_ids(what)) or (what == "load" and not run.case_ids())
 
 
 def _measured(item: pytest.Item) -> str:
