@@ -19,6 +19,8 @@ SHOWN = (
     "ready_seconds",
     "cold_ready_seconds",
     "peak_rss_bytes",
+    "kl_divergence",
+    "perplexity",
 )
 """Metrics compared by default."""
 
@@ -137,9 +139,16 @@ def _problem(before: Record, after: Record) -> str | None:
     for name, record in (("earlier", before), ("later", after)):
         if not has_numbers(record):
             return f"the {name} record {ending(record)}"
+    if _reference(before) != _reference(after):
+        return "the answers were compared with another reference, or over other texts"
     work = {name: (getattr(before.workload, name), getattr(after.workload, name)) for name in _WORK}
     changed = [f"{name} {old} -> {new}" for name, (old, new) in work.items() if old != new]
     return f"the workload differs: {', '.join(changed)}" if changed else None
+
+
+def _reference(record: Record) -> tuple[object, ...] | None:
+    found = record.reference
+    return None if found is None else (found.identity, found.setting, found.corpus_digest)
 
 
 _WORK = ("prompt_tokens", "generated_tokens", "depth", "sequences")

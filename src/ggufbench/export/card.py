@@ -65,6 +65,7 @@ _METRICS = {
     "Prompt": {"prompt_tokens_per_second": ""},
     "Encode": {"encode_tokens_per_second": ""},
     "Decode": {"decode_tokens_per_second": ""},
+    "Answers": {"kl_divergence": " from the reference"},
 }
 """Name of a line to its metrics, and what is written after each."""
 

@@ -24,7 +24,8 @@ class MarkdownExporter(Exporter):
     def content(self, run: StoredRun, wanted: Wanted) -> bytes:
         """The table, and the run and the machine above it."""
         rates = [f"{name}_tokens_per_second" for name in rates_of(run.records)]
-        names = wanted.metrics or ["ready_seconds", "peak_rss_bytes", *rates]
+        scored = ["kl_divergence"] if any(record.reference for record in run.records) else []
+        names = wanted.metrics or ["ready_seconds", "peak_rss_bytes", *rates, *scored]
         heads = ["Case", *(METRICS[name].label for name in names), "Outcome"]
         lines = [
             f"Run {cell(run.name)}, medians over all launches.",
