@@ -20,7 +20,7 @@ from ggufbench.text import printable
 Domain = Literal["prose", "code", "numbers", "german", "dialogue", "long"]
 DOMAINS: tuple[Domain, ...] = ("prose", "code", "numbers", "german", "dialogue", "long")
 
-_FOLDER = Path(__file__).with_name("corpus")
+_FOLDER = Path(__file__).with_name("texts")
 _MOST_BYTES = 2**22
 """Maximum size of a user's own text: about a million tokens, which take hours."""
 
