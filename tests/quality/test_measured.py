@@ -190,6 +190,17 @@ def test_tables_page_and_figure_show_the_answers(measured):
     assert "quality" in {figure.name for figure in page.figures} and page.results is None
 
 
+def test_a_cache_that_cannot_be_written_fails_the_case_with_its_reason(
+    case_of, make_bench, tmp_path, monkeypatch
+):
+    (tmp_path / "reference-distributions").write_text("a file where the folder should be")
+    monkeypatch.setenv("GGUFBENCH_CACHE", str(tmp_path))
+    prepared = case_of("Q4_0")
+    record = measure_case(prepared.cases[0], make_bench(prepared))
+    assert record.outcome is Outcome.FAILED
+    assert "reference-distributions" in record.reason and "could not be scored" in record.reason
+
+
 @pytest.mark.parametrize(
     ("quantization", "words"), [("F16", "while its reference was scored"), ("Q4_0", "in score")]
 )

@@ -25,6 +25,7 @@ from ggufbench.measuring.preparation import (
     probe_for,
     read_scenarios,
 )
+from ggufbench.paths import unusable_path
 from ggufbench.planning.plan import Case
 from ggufbench.planning.scenario import DIVERGENCE, GateSpec, Scenario, load_scenario_file
 from ggufbench.quality.answers import Side, can_check, check_answers
@@ -171,8 +172,9 @@ def _check_answers(
     question.tell(f"{entry.id}: comparing the answers")
     try:
         return check_answers(baseline, candidate, most)
-    except ScoringError as error:
-        question.tell(f"The answers were compared by their digests alone: {error}.")
+    except (ScoringError, OSError) as error:
+        why = unusable_path(error) if isinstance(error, OSError) else error
+        question.tell(f"The answers were compared by their digests alone: {why}.")
         return None
 
 

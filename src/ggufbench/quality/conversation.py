@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from ggufbench.errors import GgufbenchError
 from ggufbench.launching.launcher import Interpreter, LaunchRefusedError, PhaseTimeouts, launch
 from ggufbench.outcomes import Outcome
+from ggufbench.paths import unusable_path
 from ggufbench.worker.job import SCORER, Job, Setting, Workload
 from ggufbench.worker.protocol import GO, Event, Reply, Request, Scored, Tokens, Vocabulary, encode
 
@@ -35,7 +36,7 @@ class Conversation(Generic[T]):
     def answer(self, event: Event, _pid: int = 0) -> str:
         """The answer to any event of the worker: the next request, or that it may go on.
 
-        Raises LaunchRefusedError where the script raises ScoringError.
+        Raises LaunchRefusedError where the script raises ScoringError, or OSError for a file that it needs.
         """
         if not isinstance(event, Reply):
             return GO
@@ -51,6 +52,8 @@ class Conversation(Generic[T]):
         except ScoringError as error:
             self.refused = str(error)
             raise LaunchRefusedError(str(error)) from None
+        except OSError as error:
+            raise LaunchRefusedError(unusable_path(error)) from None
 
 
 def tokens_of(reply: Reply) -> list[int]:
